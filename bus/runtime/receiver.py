@@ -8,7 +8,6 @@ from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.failure_texts import debugging
 from bus.messaging.ports.transport import Delivery
-from bus.runtime.bounded_settler import BoundedSettler, Disposition
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import log_failure
 from bus.runtime.inbound_message import (
@@ -20,10 +19,14 @@ from bus.runtime.inbound_message import (
     InboundMessage,
 )
 from bus.runtime.inbox_retry import InboxFailed
+from bus.runtime.settlement_fallback import Disposition, SettlementFallback
+from bus.runtime.settler import Settler
 
 __all__ = ["Receiver"]
 
 log = logging.getLogger("bus.receiver")
+
+ACK = Disposition.ACK
 
 
 class Receiver:
@@ -33,14 +36,13 @@ class Receiver:
     runs, this task also settles the redelivery.
     """
 
-    def __init__(
-        self, state: EndpointState, handle: InboundHandler, settler: BoundedSettler
-    ) -> None:
+    def __init__(self, state: EndpointState, handle: InboundHandler, settler: Settler) -> None:
         """Create a receiver. `handle` runs the inbound stages, and then the service activator."""
         self.state = state
         self._in_flight = state.in_flight
         self._handle = handle
         self._settler = settler
+        self._fallback = SettlementFallback(settler, state.in_flight)
         # Handlers run with the context variables of the task that serves the router. Without this
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
@@ -60,19 +62,22 @@ class Receiver:
         try:
             try:
                 result = await self._handle(message)  # the inbound stages, the stack, the router
-            except InboxFailed:
-                raise
             except Exception as error:  # noqa: BLE001 - a bug in a stage fails only this message
-                log_failure(log, message.envelope, error, "the bus failed to process the message")
-                # The sender may not be authenticated yet.
-                result = HandlingResult(error=error, unauthorized=True)
+                result = _fail(message, error)
             if result is NO_ACTION:
                 return
             if result is REQUEUE:
                 await message.requeue()
-            elif result is not SETTLED and (
-                (step := await self._settler.settle(message, result)) is not Disposition.ACK
-            ):
+                return
+            step = ACK
+            if result is not SETTLED:
+                try:
+                    step = (
+                        ACK if await self._settler.settle(message, result) else Disposition.REQUEUE
+                    )
+                except Exception as error:  # noqa: BLE001 - as above
+                    step = await self._fallback.settle(message, result, error)
+            if step is not ACK:
                 self._in_flight.remember(message, result)
                 await message.requeue(counts=step is Disposition.COUNTED_REQUEUE)
             elif not await message.ack() and not result.unauthorized:
@@ -117,3 +122,12 @@ class Receiver:
         The broker delivers these messages again.
         """
         return self._in_flight.cancel()
+
+
+def _fail(message: InboundMessage, error: Exception) -> HandlingResult:
+    """Return the result of a message whose stage raised `error`. Raise `InboxFailed` again."""
+    if isinstance(error, InboxFailed):
+        raise error
+    log_failure(log, message.envelope, error, "the bus failed to process the message")
+    # The sender may not be authenticated yet.
+    return HandlingResult(error=error, unauthorized=True)

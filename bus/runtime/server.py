@@ -15,7 +15,6 @@ from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import merge
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
-from bus.runtime.bounded_settler import BoundedSettler
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
@@ -185,8 +184,7 @@ def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
     reports = JobReports(state.runtime)
     activator = ServiceActivator(state, stack, reports)
     handle = compose_inbound(state, activator.handle)
-    settler = BoundedSettler(Settler(state, reports), state.in_flight)
-    return Receiver(state, handle, settler)
+    return Receiver(state, handle, Settler(state, reports))
 
 
 async def wait_ready(consumers: Sequence[ConsumerHandle], seconds: float) -> None:

@@ -548,10 +548,10 @@ async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> No
     for number in range(MAX_PENDING_RESULTS + 50):
         receiver.on_delivery(ordered(id=str(number)))
     await settle_down()
-    assert len(receiver._settler._settler._reports._pending) == MAX_PENDING_RESULTS
+    assert len(receiver._settler._reports._pending) == MAX_PENDING_RESULTS
     await receiver.drain()
     assert asyncio.get_running_loop().time() < 1
-    assert not receiver._settler._settler._reports._pending
+    assert not receiver._settler._reports._pending
 
 
 # --- Redelivery ---

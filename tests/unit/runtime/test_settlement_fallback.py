@@ -14,10 +14,10 @@ from bus.messaging.envelope import Envelope, ErrorReply
 from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.declarations import DELIVERY_LIMIT
 from bus.runtime import job_reports, settler
-from bus.runtime.bounded_settler import MAX_SETTLE_TRIES
 from bus.runtime.inbox_retry import INBOX_RETRY_SECONDS
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
+from bus.runtime.settlement_fallback import MAX_SETTLE_TRIES
 from bus.security.message_security import MessageSecurity
 from bus.testing import MemoryBuses, MemoryTransport
 from tests.polling import until

@@ -1,4 +1,4 @@
-"""Bounded settlement: a settlement that fails unexpectedly ends, and its message is not lost."""
+"""Settlement fallback: a settlement that fails unexpectedly ends, and loses no message."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from bus.runtime.in_flight import InFlight
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.settler import Settler
 
-__all__ = ["MAX_SETTLE_TRIES", "BoundedSettler", "Disposition"]
+__all__ = ["MAX_SETTLE_TRIES", "Disposition", "SettlementFallback"]
 
 log = logging.getLogger("bus.settlement")
 
@@ -36,28 +36,25 @@ class Disposition(Enum):
     """
 
 
-class BoundedSettler:
-    """Settles the messages of one endpoint, and bounds the tries of a settlement that fails.
+class SettlementFallback:
+    """Ends the settlements of one endpoint that have failed with an unexpected exception.
 
-    An event or job is settled up to `MAX_SETTLE_TRIES` times, and is then dead-lettered. A request
-    is answered with an error. The handler does not run again.
+    An event or job is settled again, `MAX_SETTLE_TRIES` times in all, and is then dead-lettered. A
+    request is answered with an error. The handler does not run again.
     """
 
     def __init__(self, settler: Settler, in_flight: InFlight) -> None:
         self._settler = settler
         self._in_flight = in_flight
-        self.stop_retrying = settler.stop_retrying
-        self.close = settler.close
 
-    async def settle(self, message: InboundMessage, result: HandlingResult) -> Disposition:
-        """Settle a message, and return what remains to be done. Raise no unexpected exception."""
-        try:
-            return _disposition(done=await self._settler.settle(message, result))
-        except Exception as error:  # noqa: BLE001 - a bug must neither lose a message nor repeat it
-            self._in_flight.release_slot(message)  # other messages must not wait for this one
-            if message.envelope.role == "request":
-                return await self._abandon_request(message, result, error)
-            return await self._settle_again(message, result, error)
+    async def settle(
+        self, message: InboundMessage, result: HandlingResult, error: Exception
+    ) -> Disposition:
+        """Settle a message after `Settler.settle` has raised `error`. Raise no exception."""
+        self._in_flight.release_slot(message)  # other messages must not wait for this one
+        if message.envelope.role == "request":
+            return await self._abandon_request(message, result, error)
+        return await self._settle_again(message, result, error)
 
     async def _abandon_request(
         self, message: InboundMessage, result: HandlingResult, error: Exception
@@ -66,7 +63,7 @@ class BoundedSettler:
         log_failure(log, message.envelope, error, "the reply to the request failed")
         try:
             await self._settler.abandon(message, result, error)
-        except Exception as last:  # noqa: BLE001 - as above
+        except Exception as last:  # noqa: BLE001 - a bug must neither lose a message nor repeat it
             log_failure(log, message.envelope, last, "the error reply failed as well")
         return Disposition.ACK
 
