@@ -7,7 +7,6 @@ service. Only that service answers the request, runs the job or publishes the ev
 check keyword arguments of a class, because pydantic's metaclass accepts even a misspelt keyword.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, Self, TypeVar, cast
@@ -15,6 +14,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
+from bus.contracts.names import check_name, check_part, check_permission
 from bus.contracts.payload import decode, encode
 from bus.contracts.retry_policy import RetryPolicy
 from bus.contracts.sensitive import shown_fields
@@ -38,19 +38,6 @@ __all__ = [
 
 Kind = Literal["request", "event", "job"]
 """Kind of a contract."""
-
-PART = re.compile(r"[a-z][a-z0-9-]*")
-NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
-PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
-"""Pattern of a permission. It contains no spaces, because spaces separate the scopes of a token."""
-VERSION_PART = re.compile(r"v\d+")
-# A queue's name is an AMQP short string (255 bytes). A subscription's dead-letter queue has the
-# longest name: <service>.events.<contract>.v<version>.<subscription>.dead
-MAX_NAME_LENGTH = 100
-MAX_PART_LENGTH = 60
-MAX_VERSION = 9999
-RESERVED_NAME = "bus"
-"""Prefix of the bus's own exchanges and types. No service may have this name."""
 
 
 class Message(BaseModel):
@@ -266,8 +253,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     """
 
     def declare(model: M) -> M:
-        _check_name(name, version, model)
-        _check_permission(permission, model)
+        check_name(name, version, _path_of(model))
+        check_permission(permission, _path_of(model))
         kind = _kind_of(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(
@@ -315,58 +302,6 @@ def contract_of(model: type[Message]) -> Contract:
         raise ContractError(
             f"{_path_of(model)} has no contract. Decorate it with @contract(name, version=…)."
         ) from None
-
-
-def check_part(part: str, what: str) -> None:
-    """Check the name of a service or subscription. The name becomes a part of queue names.
-
-    Args:
-        part: Name to check.
-        what: Kind of the name for the error message, such as "service".
-
-    Raises:
-        ContractError: The name contains an invalid character, is too long, or is reserved.
-    """
-    # These error messages do not end with a full stop, because callers append text to them.
-    if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
-        raise ContractError(
-            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "
-            f"{MAX_PART_LENGTH} lower-case letters, digits and dashes, and begin with a letter"
-        )
-    if part == RESERVED_NAME:
-        raise ContractError(
-            f"{part!r} is not a valid {what} name, because the bus reserves it. Choose another name"
-        )
-
-
-def _check_name(name: str, version: int, model: type[Message]) -> None:
-    if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
-        raise ContractError(
-            f"{_path_of(model)}: {name!r} is not a valid contract name. Write "
-            f"'<service>.<operation>' in lower-case letters, digits and dashes, at most "
-            f"{MAX_NAME_LENGTH} characters."
-        )
-    parts = name.split(".")
-    check_part(parts[0], "service")
-    if any(VERSION_PART.fullmatch(part) for part in parts):
-        raise ContractError(
-            f"{_path_of(model)}: the name {name!r} contains a version. Write version= instead."
-        )
-    if not 1 <= version <= MAX_VERSION:
-        raise ContractError(
-            f"{_path_of(model)}: version must be from 1 to {MAX_VERSION}, not {version}."
-        )
-
-
-def _check_permission(permission: str | None, model: type[Message]) -> None:
-    if permission is not None and (
-        not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH
-    ):
-        raise ContractError(
-            f"{_path_of(model)}: {permission[:MAX_NAME_LENGTH]!r} is not a valid permission. Write "
-            f"lower-case letters, digits and any of ':.-_', at most {MAX_NAME_LENGTH} characters, "
-            f"such as 'read:notes'."
-        )
 
 
 def _kind_of(model: type[Message]) -> Kind:
