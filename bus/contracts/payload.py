@@ -4,7 +4,9 @@
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +16,18 @@ from pydantic_core.core_schema import ErrorType
 
 from bus.errors import ContractViolation
 
-__all__ = ["decode", "encode"]
+__all__ = ["NO_CONTENT", "decode", "encode"]
+
+
+NO_CONTENT = b"null"
+"""Body of a message without content."""
+EMPTY_OBJECT = b"{}"
+NOT_ENCODABLE = (
+    "has a value that does not match its type, or is not valid Unicode. Correct the value"
+)
+NOT_LOADED: Any = object()
+_guards: dict[type[BaseModel], Any] = {}
+"""Guard of each class that was encoded, or None if the class needs no guard."""
 
 
 def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> bytes:
@@ -26,24 +39,39 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
             default is the message's own class.
 
     Raises:
-        ContractViolation: A value contains a lone surrogate, or does not match its field. A value
-            that does not match its field can occur only in a message from `model_construct`. By
-            default pydantic would encode the mismatched value, and show it in a warning.
+        ContractViolation: A value does not match its field, contains a lone surrogate, or is NaN or
+            infinity. Or a field holds an object of a subclass, whose additional fields would be
+            lost. pydantic does not check the values of `model_construct`, `model_copy`, `Any` and
+            standard dataclasses, so the bus checks them here. The error names the field.
     """
     if message is None:
-        return b"null"
+        return NO_CONTENT
     model = model or type(message)
     try:
-        return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
+        body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
-        problem = f"{model.__name__}: a value does not match its field, or is not valid Unicode"
+        find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
+        path, text = find_unencodable(message, model), NOT_ENCODABLE
+    else:
+        guard = _guards.get(model, NOT_LOADED)
+        if guard is NOT_LOADED:
+            # A process that only receives messages does not load the checks.
+            guard_for = import_module("bus.contracts.value_checks").guard_for
+            guard = _guards[model] = guard_for(model)
+        problem = None if guard is None else guard.find_problem(message, body)
+        if problem is None:
+            return body
+        path, text = problem
     # This error is raised outside the `except` block, so that pydantic's error does not become its
     # context. Pydantic's error contains the value.
-    raise ContractViolation(f"{problem}. Correct the value.")
+    name = f"the field `{path}`" if path else "the message"
+    raise ContractViolation(f"{model.__name__}: {name} {text}.")
 
 
 def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
     """Return the message that a JSON body contains.
+
+    The body `null` is a message without content. A class accepts it if no field is required.
 
     Args:
         model: Class of the message. If it is None, the function returns None.
@@ -59,6 +87,9 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
     try:
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
+        if body.strip() == NO_CONTENT:
+            with suppress(ValidationError):
+                return model.__pydantic_validator__.validate_json(EMPTY_OBJECT)
         violations = _describe_violations(model, error)
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{model.__name__}: {violations}")
