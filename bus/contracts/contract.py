@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from bus.contracts.names import check_name, check_part, check_permission
 from bus.contracts.payload import decode, encode
+from bus.contracts.reply_type import resolve_reply
 from bus.contracts.retry_policy import RetryPolicy
 from bus.contracts.sensitive import shown_fields
 from bus.errors import ContractError
@@ -75,7 +76,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Request(Message, Generic[R]):
     """Message that the owning service answers with a reply of type `R`, while the caller waits.
 
-    The reply to a `Request[None]` has no content.
+    The reply to a `Request[None]` has no content. The reply to a `Request[Invoice | None]` is an
+    `Invoice` or None.
 
     >>> @contract("billing.get-invoice", version=1, idempotent=True)
     ... class GetInvoice(Request[Invoice]):
@@ -139,6 +141,8 @@ class Contract:
     """The decorated class."""
     reply: type[Message] | None
     """Type of the reply or result. None for a `Request[None]`, a `Job[None]` or an event."""
+    is_reply_optional: bool = False
+    """True if the reply or result can also be None, as in `Request[Invoice | None]`."""
     permission: str
     """Name of the right to send a request or job, or to publish or consume an event."""
     idempotent: bool = False
@@ -248,8 +252,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
     Raises:
         ContractError: The name, version or permission is invalid. The class is not a request, event
-            or job. The reply type of the class cannot be resolved. Or another class has the same
-            name and version. The decorator raises this error at import.
+            or job. The reply type is not a message class. Or another class has the same name and
+            version. The decorator raises this error at import.
     """
 
     def declare(model: M) -> M:
@@ -260,12 +264,14 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             raise ContractError(
                 f"{_path_of(model)} is a request. Only its caller can retry it. Leave out retry=."
             )
+        reply, is_reply_optional = (None, False) if kind == "event" else _find_reply(model)
         entry = Contract(
             name=name,
             version=version,
             kind=kind,
             model=model,
-            reply=None if kind == "event" else _find_reply(model),
+            reply=reply,
+            is_reply_optional=is_reply_optional,
             permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
@@ -315,25 +321,15 @@ def _kind_of(model: type[Message]) -> Kind:
     )
 
 
-def _find_reply(model: type[Message]) -> type[Message] | None:
+def _find_reply(model: type[Message]) -> tuple[type[Message] | None, bool]:
+    """Return the reply type of a request or job, and True if the reply can also be None."""
     for base in model.__mro__:
         generic = getattr(base, "__pydantic_generic_metadata__", {})
         if generic.get("origin") in (Request, Job):
-            return _check_reply(generic["args"][0], model)
+            return resolve_reply(generic["args"][0], Message, _path_of(model))
     raise ContractError(
         f"{_path_of(model)} does not specify its reply type. Derive it from Request[Reply] or "
         f"Job[Result]."
-    )
-
-
-def _check_reply(reply: object, model: type[Message]) -> type[Message] | None:
-    if reply is None or reply is type(None):
-        return None
-    if isinstance(reply, type) and issubclass(reply, Message):
-        return reply
-    raise ContractError(
-        f"{_path_of(model)}: the reply type {reply!r} is not a Message class. Define the reply's "
-        f"class before this class."
     )
 
 

@@ -3,6 +3,7 @@
 from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
+from bus.contracts.payload import NO_CONTENT
 from bus.errors import BusError, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
 
@@ -30,6 +31,8 @@ def decode_reply(contract: Contract, reply: Envelope) -> Message | None:
             f"{contract.type}{REPLY_SUFFIX}. "
             "Check that the service runs the same version of the bus."
         )
+    if contract.is_reply_optional and reply.body.strip() == NO_CONTENT:
+        return None
     return cast("Message | None", decode(contract.reply, reply.body))
 
 

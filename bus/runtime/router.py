@@ -20,6 +20,7 @@ from bus.contracts.contract import (
     contract_of,
     decode,
 )
+from bus.contracts.reply_type import as_reply
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.messaging.context import Context, current
@@ -413,6 +414,11 @@ def _check_kind(contract: Contract, kind: str) -> None:
 def _check_result(contract: Contract, result: object) -> Message | None:
     if isinstance(result, contract.reply) if contract.reply else result is None:
         return result  # type: ignore[return-value]  # mypy cannot follow the condition
+    if result is None and contract.is_reply_optional:
+        return None
+    converted = as_reply(result, contract.reply) if contract.reply else None
+    if converted is not None:
+        return converted
     expected = contract.reply.__name__ if contract.reply else "None"
     raise Internal(
         f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
