@@ -9,6 +9,7 @@ check keyword arguments of a class, because pydantic's metaclass accepts even a 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +36,7 @@ __all__ = [
     "contract_of",
     "decode",
     "encode",
+    "require_resolved",
 ]
 
 Kind = Literal["request", "event", "job"]
@@ -252,8 +254,9 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
     Raises:
         ContractError: The name, version or permission is invalid. The class is not a request, event
-            or job. The reply type is not a message class. Or another class has the same name and
-            version. The decorator raises this error at import.
+            or job. The reply type is not a message class. A field has values that JSON cannot carry
+            unchanged. Or another class has the same name and version. The decorator raises this
+            error at import.
     """
 
     def declare(model: M) -> M:
@@ -283,6 +286,10 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
                 f"{_path_of(model)} is declared as {existing.type} and as {entry.type}. "
                 f"Define one class for each contract."
             )
+        if all(each.__pydantic_complete__ for each in _messages_of(entry)):
+            _check_messages(entry)
+        else:
+            _unresolved.add(model)
         catalog.add(entry)
         _CONTRACTS[model] = entry
         return model
@@ -291,6 +298,40 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
 
 _CONTRACTS: dict[type[Message], Contract] = {}
+_unresolved: set[type[Message]] = set()
+"""Classes of contracts with a field whose type was not defined when the class was declared."""
+
+
+def require_resolved(contract: Contract) -> None:
+    """Resolve the types that were not defined when the contract was declared, and check them.
+
+    Call it before the first message of the contract is sent or received.
+
+    Raises:
+        ContractError: The type of a field is not defined. Or a value of a field would not survive
+            JSON. The error names the field.
+    """
+    if contract.model in _unresolved:
+        complete = import_module("bus.contracts.forward_references").complete
+        for message in _messages_of(contract):
+            complete(message, contract.type, _suffix_of(message, contract))
+        _check_messages(contract)
+        _unresolved.discard(contract.model)
+
+
+def _check_messages(contract: Contract) -> None:
+    # A process that declares no contract does not load the check.
+    check_lossless = import_module("bus.contracts.lossless").check_lossless
+    for message in _messages_of(contract):
+        check_lossless(message, contract.type, _suffix_of(message, contract))
+
+
+def _messages_of(contract: Contract) -> list[type[Message]]:
+    return [contract.model, *([contract.reply] if contract.reply else [])]
+
+
+def _suffix_of(message: type[Message], contract: Contract) -> str:
+    return "" if message is contract.model else f" of the reply {message.__name__}"
 
 
 def contract_of(model: type[Message]) -> Contract:

@@ -248,6 +248,7 @@ class Bus:
         Raises:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
                 broker do not meet the requirements of the router.
+            ContractError: The type of a field in a contract is not defined.
         """
         if router.name != self.service:
             raise ConfigurationError(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
+from bus.contracts.contract import require_resolved
 from bus.errors import Unavailable
 from bus.messaging.context import Sender
 from bus.messaging.handler import Middleware, compose
@@ -50,6 +51,7 @@ class Server:
 
         Raises:
             ConfigurationError: A requirement is not met.
+            ContractError: The type of a field in a contract is not defined.
         """
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
@@ -61,6 +63,7 @@ class Server:
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
         )
         for contract in router.contracts:
+            require_resolved(contract)
             security.cipher.check_keys(contract.type)
         security.identity.check_subscriptions(router.contracts)
 

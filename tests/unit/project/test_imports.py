@@ -19,6 +19,7 @@ BY_NAME = {
     "bus.cli.keys": {"bus.security.jwe"},
     "bus.cli.loading": {"the router that the user names"},
     "bus.cli.process_supervisor": {"watchfiles"},
+    "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
     "bus.contracts.payload": {"bus.contracts.encode_faults", "bus.contracts.value_checks"},
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
