@@ -7,7 +7,6 @@ user. ADR 0040 has the reasons.
 
 from collections.abc import Callable
 from enum import Enum
-from itertools import combinations
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakSet
@@ -20,7 +19,6 @@ from bus.contracts.core_schema import (
     OBJECTS,
     CoreSchema,
     Definitions,
-    choices_of,
     definitions_of,
     fields_in,
     forms_of,
@@ -28,9 +26,8 @@ from bus.contracts.core_schema import (
     resolve,
 )
 from bus.contracts.lossless_fields import losses_in
-from bus.contracts.lossless_keys import is_safe_key, sample_keys
+from bus.contracts.lossless_parts import lost_branch, lost_key
 from bus.contracts.round_trip import RoundTrip, differs
-from bus.contracts.samples import json_kinds
 from bus.errors import ContractError
 
 __all__ = ["check_lossless"]
@@ -166,42 +163,26 @@ class _Walk:
             self.visit(schema["extras_schema"], place.at("*"))
 
     def visit_union(self, schema: CoreSchema, place: _Place) -> None:
-        branches = choices_of(schema)
-        for branch in branches:
-            self.visit(branch, place)
-        if place.is_converted:
-            return
-        kinds = [json_kinds(branch, self._definitions) for branch in branches]
-        is_clear = all(one and other and not one & other for one, other in combinations(kinds, 2))
-        if is_clear:
-            return
-        trip = RoundTrip(schema, self._definitions, place.config)
-        for branch in branches:
-            own = RoundTrip(branch, self._definitions, place.config)
-            if any(trip.loses(value) for value in own.sample_values()):
-                self._refuse(
-                    place,
-                    f"is a union, in which `{_name_of(resolve(branch, self._definitions))}` "
-                    f"arrives as another type, because both look the same in JSON. Write a "
-                    f"discriminator, or one type.",
-                )
+        self.visit_inside(schema, place)
+        lost = None if place.is_converted else lost_branch(schema, self._definitions, place.config)
+        if lost is not None:
+            self._refuse(
+                place,
+                f"is a union, in which `{lost}` arrives as another type, because both look the "
+                f'same in JSON. Write one type, a discriminator, or union_mode="left_to_right" '
+                f"with the narrowest type first.",
+            )
 
     def visit_dictionary(self, schema: CoreSchema, place: _Place) -> None:
         if "values_schema" in schema:
             self.visit(schema["values_schema"], place)
-        key = schema.get("keys_schema", {"type": "any"})
-        if place.is_converted or is_safe_key(key, self._definitions):
-            return
-        whole = {"type": "dict", "keys_schema": key, "values_schema": {"type": "any"}}
-        trip = RoundTrip(whole, self._definitions, place.config)
-        for value in sample_keys(key, self._definitions, place.config):
-            if trip.loses({value: 1}):
-                self._refuse(
-                    place,
-                    f"has keys of the type {type(value).__name__}, which do not survive JSON, "
-                    f"because JSON writes keys as text. Write keys of the type str, or a list of "
-                    f"pairs.",
-                )
+        lost = None if place.is_converted else lost_key(schema, self._definitions, place.config)
+        if lost is not None:
+            self._refuse(
+                place,
+                f"has keys of the type {lost}, which do not survive JSON, because JSON writes keys "
+                f"as text. Write keys of the type str, or a list of pairs.",
+            )
 
     def visit_enum(self, schema: CoreSchema, place: _Place) -> None:
         members = schema["members"]
@@ -306,11 +287,6 @@ def _has_field_serializer(schema: CoreSchema) -> bool:
         if schema["type"] not in {"default", "nullable"}:
             return False
         schema = schema["schema"]
-
-
-def _name_of(schema: CoreSchema) -> str:
-    name: str = schema["cls"].__name__ if "cls" in schema else schema["type"]
-    return name
 
 
 RULES: dict[str, Callable[[_Walk, CoreSchema, _Place], None]] = {

@@ -56,7 +56,7 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
         guard = _guards.get(model, NOT_LOADED)
         if guard is NOT_LOADED:
             # A process that only receives messages does not load the checks.
-            guard_for = import_module("bus.contracts.value_checks").guard_for
+            guard_for = import_module("bus.contracts.guards").guard_for
             guard = _guards[model] = guard_for(model)
         problem = None if guard is None else guard.find_problem(message, body)
         if problem is None:

@@ -20,7 +20,7 @@ BY_NAME = {
     "bus.cli.loading": {"the router that the user names"},
     "bus.cli.process_supervisor": {"watchfiles"},
     "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
-    "bus.contracts.payload": {"bus.contracts.encode_faults", "bus.contracts.value_checks"},
+    "bus.contracts.payload": {"bus.contracts.encode_faults", "bus.contracts.guards"},
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.runtime.security": {"bus.security.jwe"},
