@@ -32,11 +32,15 @@
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
+If `request`, `publish`, `submit` or a job handle raises an error, its text begins with the type of
+the message. `detail` is the text without the type.
+
 The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
 wire. The message of another exception never crosses the wire, because it could contain confidential
 data.
 """
 
+from functools import cached_property
 from typing import ClassVar
 
 __all__ = [
@@ -69,7 +73,6 @@ __all__ = [
     "UnknownKey",
     "code_of",
     "error_for",
-    "error_location",
     "safe_reason",
 ]
 
@@ -97,6 +100,16 @@ class BusError(Exception):
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
         self.maybe_executed = maybe_executed
+
+    # Not a property: a user's subclass may set an attribute of this name.
+    @cached_property
+    def detail(self) -> str:
+        """Text of the error without its message, as the handler or the bus wrote it.
+
+        `str(error)` begins with the type of the message: `billing.quote.v1: no such customer`. Show
+        `detail` to users of an application, here `no such customer`.
+        """
+        return str(self)
 
 
 class InvalidArgument(BusError):
@@ -296,9 +309,19 @@ CANONICAL: dict[str, type[BusError]] = {
 }
 
 
+MAX_CODE_LENGTH = 40
+"""Maximum number of characters of an unknown code that an error message shows."""
+
+
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """Return an error of the class that has this code. Return `Unknown` for an unknown code."""
-    return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
+    """Return an error of the class that has this code. Return `Unknown` for an unknown code.
+
+    The text of such an `Unknown` ends with the code.
+    """
+    kind = CANONICAL.get(code)
+    if kind is None:
+        kind, message = Unknown, f"{message} (unknown error code {code[:MAX_CODE_LENGTH]!r})"
+    return kind(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:
@@ -318,14 +341,3 @@ def safe_reason(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`."""
     return error.code if isinstance(error, BusError) else "internal"
-
-
-def error_location(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame. Return None if the error was never raised.
-
-    File and line are enough to find the bug. A formatted traceback could show confidential values.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
 from bus.cli.output import print_json, say, suppress_library_logs
@@ -69,7 +70,8 @@ def command(
 async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
     """Open a connection, submit the job, and return the job's id."""
     async with Bus(service) as bus:
-        return (await bus.submit(job, timeout=timeout)).id
+        with add_class():
+            return (await bus.submit(job, timeout=timeout)).id
 
 
 async def follow(service: str, job: Job[Message | None], timeout: float | None) -> Message | None:
@@ -79,18 +81,20 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
         DeadlineExceeded: The job has not ended within `timeout` seconds.
     """
     async with Bus(service) as bus:
-        handle = await bus.submit(job)
-        say(f"submitted as {handle.id}")
-        try:
-            async with asyncio.timeout(timeout):
-                return await print_updates(handle)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the job has not ended within {timeout:g} s, and continues"
-            ) from None
-        except asyncio.CancelledError:
-            say("the job continues at the service")
-            raise
+        with add_class():
+            handle = await bus.submit(job)
+            say(f"submitted as {handle.id}")
+            try:
+                async with asyncio.timeout(timeout):
+                    return await print_updates(handle)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"{handle.type} (job {handle.id}): the job has not ended within {timeout:g} s, "
+                    "and continues"
+                ) from None
+            except asyncio.CancelledError:
+                say("the job continues at the service")
+                raise
 
 
 async def print_updates(handle: JobHandle[Message | None]) -> Message | None:

@@ -32,17 +32,17 @@ def find_unencodable(message: BaseModel, model: type[BaseModel]) -> str:
                 value = part
                 break
         else:
-            return ".".join(names)
+            return "".join(names).removeprefix(".")
 
 
 def _parts_of(value: Any) -> Iterable[tuple[str, Key, Any]]:
-    """Return the name to show, the key and the value of each part."""
+    """Return the path to show, the key and the value of each part."""
     if isinstance(value, BaseModel):
-        return [(name, name, part) for name, part in value.__dict__.items()]
+        return [(f".{name}", name, part) for name, part in value.__dict__.items()]
     if isinstance(value, Mapping):
-        return [("*", key, part) for key, part in value.items()]
+        return [("[*]", key, part) for key, part in value.items()]
     if isinstance(value, list | tuple):
-        return [(str(index), index, part) for index, part in enumerate(value)]
+        return [(f"[{index}]", index, part) for index, part in enumerate(value)]
     return []
 
 

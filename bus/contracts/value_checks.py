@@ -62,14 +62,14 @@ def check_any(value: Any) -> Problem | None:
 
 
 def _parts_of(value: Any) -> Iterable[tuple[str, Any]]:
-    """Return the name and the value of each part of a container. Keys are shown as `*`."""
+    """Return the name and the value of each part of a container. Keys are shown as `[*]`."""
     if isinstance(value, Mapping):
-        return [("*", part) for part in value.values()]
+        return [("[*]", part) for part in value.values()]
     if isinstance(value, ELEMENTS):
-        return [(str(index), part) for index, part in enumerate(value)]
+        return [(f"[{index}]", part) for index, part in enumerate(value)]
     if isinstance(value, BaseModel):
         extra = value.__pydantic_extra__ or {}
-        return [*value.__dict__.items(), *(("*", part) for part in extra.values())]
+        return [*value.__dict__.items(), *(("[*]", part) for part in extra.values())]
     if is_dataclass(value):
         return [(each.name, getattr(value, each.name, None)) for each in fields(value)]
     return []
@@ -83,7 +83,7 @@ def check_elements(check: Check) -> Check:
             for index, value in enumerate(values):
                 problem = check(value)
                 if problem is not None:
-                    return _inside(str(index), problem)
+                    return _inside(f"[{index}]", problem)
         return None
 
     return find_in_elements
@@ -97,7 +97,7 @@ def check_positions(checks: list[Check | None]) -> Check:
             for index, (check, value) in enumerate(zip(checks, values, strict=False)):
                 problem = None if check is None else check(value)
                 if problem is not None:
-                    return _inside(str(index), problem)
+                    return _inside(f"[{index}]", problem)
         return None
 
     return find_in_positions
@@ -111,7 +111,7 @@ def check_values(check: Check) -> Check:
             for value in values.values():
                 problem = check(value)
                 if problem is not None:
-                    return _inside("*", problem)
+                    return _inside("[*]", problem)
         return None
 
     return find_in_values
@@ -174,8 +174,10 @@ def check_branches(by_class: dict[type, Check | None], checks: list[Check]) -> C
 def _inside(name: str, problem: Problem) -> Problem:
     """Return a problem of a part as a problem of the whole."""
     path, text = problem
-    parts = [part for part in (name, path) if part and part != "__pydantic_extra__"]
-    return ".".join(parts), text
+    if name == "__pydantic_extra__":  # its keys are names on the wire, not names of a class
+        return path, text
+    is_separate = path and not path.startswith("[")
+    return f"{name}.{path}" if is_separate else f"{name}{path}", text
 
 
 def _lost_field(actual: type, declared: type) -> str | None:
