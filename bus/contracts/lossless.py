@@ -25,7 +25,7 @@ from bus.contracts.core_schema import (
     is_from_pydantic,
     resolve,
 )
-from bus.contracts.lossless_fields import losses_in
+from bus.contracts.lossless_fields import losses_in, serialized_fields
 from bus.contracts.lossless_parts import lost_branch, lost_key
 from bus.contracts.round_trip import RoundTrip, differs
 from bus.errors import ContractError
@@ -187,12 +187,12 @@ class _Walk:
     def visit_enum(self, schema: CoreSchema, place: _Place) -> None:
         members = schema["members"]
         if not all(isinstance(each.value, JSON_SCALARS) for each in members):
-            self._try_values(schema, place, members)
+            self._try_values(schema, place, members, "an Enum")
 
     def visit_literal(self, schema: CoreSchema, place: _Place) -> None:
         expected = schema["expected"]
         if any(isinstance(each, Enum) or not isinstance(each, JSON_SCALARS) for each in expected):
-            self._try_values(schema, place, expected)
+            self._try_values(schema, place, expected, "a Literal")
 
     def visit_bytes(self, _schema: CoreSchema, place: _Place) -> None:
         written = place.config.get("ser_json_bytes", "utf8")
@@ -252,20 +252,20 @@ class _Walk:
             if any(map(trip.loses, trip.sample_values())):
                 self._refuse(place, NOT_INVERSE)
 
-    def _try_values(self, schema: CoreSchema, place: _Place, values: list[Any]) -> None:
+    def _try_values(self, schema: CoreSchema, place: _Place, values: list[Any], kind: str) -> None:
         if not place.is_converted:
             trip = RoundTrip(schema, self._definitions, place.config)
             for value in filter(trip.loses, values):
                 shown = value.name if isinstance(value, Enum) else repr(value)
                 self._refuse(
                     place,
-                    f"has the member {shown}, whose value does not survive JSON. "
-                    f"Write members whose values are texts or numbers.",
+                    f"has `{shown}` in {kind}, which JSON cannot carry. Write a text, a number or "
+                    f"None.",
                 )
 
     def _try_fields(self, schema: CoreSchema, inner: CoreSchema, place: _Place) -> None:
         """Encode and decode an object, and compare the fields that have their own serializers."""
-        names = [name for name, each in fields_in(inner) if _has_field_serializer(each["schema"])]
+        names = serialized_fields(inner)
         if not names:
             return
         trip = RoundTrip(schema, self._definitions, place.config)
@@ -278,15 +278,6 @@ class _Walk:
     def _refuse(self, place: _Place, text: str) -> NoReturn:
         name = f"the field `{place.path}`{self._suffix}" if place.path else "the message"
         raise ContractError(f"{self._subject}: {name} {text}")
-
-
-def _has_field_serializer(schema: CoreSchema) -> bool:
-    while True:
-        if schema.get("serialization", {}).get("is_field_serializer", False):
-            return True
-        if schema["type"] not in {"default", "nullable"}:
-            return False
-        schema = schema["schema"]
 
 
 RULES: dict[str, Callable[[_Walk, CoreSchema, _Place], None]] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from bus.contracts.core_schema import CoreSchema, accepted_names, encoded_name, fields_in
 
-__all__ = ["Loss", "losses_in"]
+__all__ = ["Loss", "losses_in", "serialized_fields"]
 
 SIMPLE = frozenset({"type", "schema", "metadata", "required", "frozen"})
 """Attributes of a field that is sent and received under its own name."""
@@ -39,6 +39,11 @@ def losses_in(schema: CoreSchema, config: CoreSchema) -> Iterator[Loss]:
         # A receiver takes the first accepted name that is present.
         if next((each for each in accepted if each in encoded), None) != written:
             yield name, _alias_text(name, written, accepted)
+
+
+def serialized_fields(schema: CoreSchema) -> list[str]:
+    """Return the names of the fields that a method of the class encodes (`field_serializer`)."""
+    return [name for name, field in fields_in(schema) if _has_field_serializer(field["schema"])]
 
 
 def _exclusion(field: CoreSchema) -> str | None:
@@ -113,3 +118,12 @@ def _alias_text(name: str, written: str, accepted: list[str]) -> str:
         f"is sent under the name `{written}`, but receivers read it from "
         f"{', '.join(f'`{each}`' for each in accepted)}. Write {option}."
     )
+
+
+def _has_field_serializer(schema: CoreSchema) -> bool:
+    while True:
+        if schema.get("serialization", {}).get("is_field_serializer", False):
+            return True
+        if schema["type"] not in {"default", "nullable"}:
+            return False
+        schema = schema["schema"]
