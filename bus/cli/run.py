@@ -1,4 +1,4 @@
-"""`bus run`: serve a router in one process or in several processes."""
+"""`bus run`: serve routers in one process or in several processes."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,10 @@ from typing import Annotated
 import typer
 
 from bus.cli.errors import is_debugging
-from bus.cli.loading import load_router
+from bus.cli.loading import load_routers
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
+from bus.cli.run_together import run_together
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
@@ -36,10 +37,13 @@ In this time the service closes its connection, which takes about 0.05 s.
 
 
 def command(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODULE:ROUTER", help="The router, for example workers.transcription:router."
+            metavar="MODULE:ROUTER",
+            show_default=False,
+            help="The router, for example workers.transcription:router. Several routers of "
+            "different services share the process.",
         ),
     ],
     processes: Annotated[
@@ -67,33 +71,40 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Serve a router until SIGTERM or Ctrl-C.
+    """Serve routers until SIGTERM or Ctrl-C.
 
     The first signal stops the worker cleanly: it takes no new messages, and running handlers have
     BUS_STOP_GRACE seconds to finish. A second signal stops the worker immediately, and the broker
     delivers unfinished messages again. If BUS_HEALTH_PORT is set, the worker answers /livez and
     /readyz on that port.
+
+    Several routers are several services. Each service has its own connection and its own key: set
+    BUS_KEY to the directory with their key files. All services share the other settings and the
+    health port. If one service cannot start, the worker ends.
     """
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
         options = ["--debug"] if is_debugging() else []
-        arguments = [sys.executable, "-m", "bus.cli", *options, "run", target]
+        arguments = [sys.executable, "-m", "bus.cli", *options, "run", *targets]
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
-    router = load_router(target)
+    routers = load_routers(targets)
     started = partial(_notify_parent, notification_fd)
-    raise typer.Exit(asyncio.run(serve(router, settings, health_socket or health, started)))
+    raise typer.Exit(asyncio.run(serve(routers, settings, health_socket or health, started)))
 
 
 async def serve(
-    router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]
+    routers: Sequence[Router],
+    settings: Settings,
+    health: ProbeAddress | None,
+    started: Callable[[], None],
 ) -> int:
-    """Serve the router until SIGINT or SIGTERM.
+    """Serve the routers until SIGINT or SIGTERM.
 
     Args:
-        router: Router to serve.
-        settings: Settings of the router's bus.
+        routers: Routers to serve, each of a different service.
+        settings: Settings of the bus of each router.
         health: Address of the health probes. If None, health probes are not answered.
         started: Function that is called once, when every consumer is ready.
 
@@ -103,9 +114,8 @@ async def serve(
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(
-        serve_until(router, stop, Bus(router.name, settings=settings), health, started)
-    )
+    services = [(router, Bus(router.name, settings=settings)) for router in routers]
+    serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:
         try:
             await serving
@@ -132,42 +142,49 @@ def _do_nothing() -> None:
 
 
 async def serve_until(
-    router: Router,
+    services: Sequence[tuple[Router, Bus]],
     stop: asyncio.Event,
-    bus: Bus,
     health: ProbeAddress | None,
     started: Callable[[], None] = _do_nothing,
 ) -> None:
-    """Serve the router until `stop` is set.
+    """Serve routers until `stop` is set.
 
-    The server of the health probes starts before the connection to the broker is opened, and stops
-    after the connection is closed.
+    The server of the health probes starts before the connections to the broker are opened, and
+    stops after the connections are closed. If a service fails, the other services are stopped.
 
     Args:
-        router: Router to serve.
-        stop: Event that stops the service cleanly.
-        bus: Bus of the service, not yet connected.
+        services: Routers, each with the bus of its service, not yet connected.
+        stop: Event that stops the services cleanly.
         health: Address of the health probes. If None, health probes are not answered.
-        started: Function that is called once, when every consumer is ready.
+        started: Function that is called once, when every consumer of all services is ready.
     """
+    starting = len(services)
 
     async def ready() -> str | None:
         if stop.is_set():
             return "stopping"
-        return None if bus.ready else "not every consumer is registered at the broker"
+        is_ready = all(bus.ready for _, bus in services)
+        return None if is_ready else "not every consumer is registered at the broker"
 
-    async with serve_probes(health, ready=ready), bus, bus.serving(router):
-        started()
-        await stop.wait()
-        # Tell the user why the process does not end immediately: the grace period can be long.
-        grace = bus.settings.stop_grace
-        log.info(
-            "%s is stopping within %g s; a second signal stops at once",
-            router.name,
-            grace,
-            extra={"service": router.name, "grace": grace},
-        )
-    log.info("%s stopped", router.name, extra={"service": router.name})
+    async def serve_one(router: Router, bus: Bus) -> None:
+        nonlocal starting
+        async with bus, bus.serving(router):
+            starting -= 1
+            if not starting:
+                started()
+            await stop.wait()
+            # Tell the user why the process does not end immediately: the grace period can be long.
+            grace = bus.settings.stop_grace
+            log.info(
+                "%s is stopping within %g s; a second signal stops at once",
+                router.name,
+                grace,
+                extra={"service": router.name, "grace": grace},
+            )
+        log.info("%s stopped", router.name, extra={"service": router.name})
+
+    async with serve_probes(health, ready=ready):
+        await run_together([serve_one(router, bus) for router, bus in services])
 
 
 def _notify_parent(notification_fd: int | None) -> None:
