@@ -13,7 +13,7 @@ from bus.contracts.samples import NoSampleError, sample_json, sample_object
 
 __all__ = ["RoundTrip", "differs"]
 
-GUESSES = ("aaaa", 1)
+GUESSES = ("aaaa", 1, "1")
 """JSON values to try if a validator rejects the sample of its type."""
 
 

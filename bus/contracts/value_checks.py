@@ -191,8 +191,9 @@ def _lost_field(actual: type, declared: type) -> str | None:
 
 
 def _field_names(cls: type) -> Sequence[str]:
+    """Return the names of the fields that are sent."""
     if issubclass(cls, BaseModel):
-        return list(cls.model_fields)
+        return [name for name, field in cls.model_fields.items() if not field.exclude]
     return [each.name for each in fields(cls)] if is_dataclass(cls) else []
 
 

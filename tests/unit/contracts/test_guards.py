@@ -46,6 +46,10 @@ class Bigger(Polymorphic):
     y: float = 2
 
 
+class Private(Plain):
+    note: str = Field(default="", exclude=True)
+
+
 class Renamed(Plain):
     def double(self) -> float:
         return 2 * self.x
@@ -189,6 +193,7 @@ def test_a_subclass_whose_fields_would_be_lost_is_refused_by_the_sender(
     ("name", "value", "sent"),
     [
         ("plain", Renamed(x=1), b'{"x":1.0}'),
+        ("plain", Private(x=1, note="a"), b'{"x":1.0}'),
         ("both", Wider(x=1), b'{"x":1.0,"secret_name":"Eleonora Quist"}'),
         ("whole", Wider(x=1), b'{"x":1.0,"secret_name":"Eleonora Quist"}'),
         ("anything", Wider(x=1), b'{"x":1.0,"secret_name":"Eleonora Quist"}'),

@@ -363,6 +363,7 @@ LOST: dict[str, tuple[Any, str]] = {
     "decorated": (Annotated[int, PlainSerializer(lambda one: f"<{one}>")], "does not arrive"),
     "validated twice": (Annotated[str, AfterValidator(lambda one: f"{one}!")], "does not arrive"),
     "only from text": (Annotated[list[str], BeforeValidator(lambda one: one.split(","))], "arrive"),
+    "number only from text": (Annotated[int, BeforeValidator(str.strip)], "does not arrive"),
     "only from a number": (
         Annotated[datetime, BeforeValidator(datetime.fromtimestamp)],
         "does not arrive as it was sent",
