@@ -126,6 +126,9 @@ class InvalidArgument(BusError):
 class ContractError(InvalidArgument):
     """A wrong declaration of a contract, handler or subscription. It is raised at import.
 
+    A contract can use a name that is not defined at import. In that case the error is raised when a
+    service starts to serve the contract, or when its first message is sent.
+
     If two declarations conflict, the error message names the two declarations. `request`, `publish`
     and `submit` raise this error for a message of the wrong kind. `publish` also raises this error
     for an event that belongs to another service.
@@ -133,7 +136,7 @@ class ContractError(InvalidArgument):
 
 
 class ContractViolation(InvalidArgument):
-    """A payload that does not match its contract.
+    """A payload that does not match its contract, or that cannot be sent without a loss.
 
     The error message names fields and rules, but never shows values.
     """

@@ -272,6 +272,7 @@ class Bus:
         Raises:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
                 broker do not meet the requirements of the router.
+            ContractError: The type of a field in a contract is not defined.
         """
         check_router(self.service, router)
         if router.name != self.service:

@@ -8,7 +8,17 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar, cast
 
-from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.contracts.contract import (
+    Contract,
+    Event,
+    Job,
+    Kind,
+    Message,
+    Request,
+    contract_of,
+    encode,
+    require_resolved,
+)
 from bus.contracts.limits import check_seconds
 from bus.errors import (
     BusError,
@@ -383,6 +393,7 @@ def _require_kind(message: Message, kind: Kind) -> Contract:
             f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
             f"Send it with bus.{verb}(…)."
         )
+    require_resolved(contract)
     return contract
 
 

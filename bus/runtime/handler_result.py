@@ -3,13 +3,11 @@
 from typing import cast
 
 from bus.contracts.contract import Contract, Message
-from bus.contracts.unencodable_fields import unencodable_fields
-from bus.errors import InvalidResult
+from bus.contracts.reply_type import as_reply
+from bus.errors import ContractViolation, InvalidResult
 from bus.messaging.envelope import Envelope, reply
 
 __all__ = ["check_result", "encode_result"]
-
-MAX_FIELDS_SHOWN = 5
 
 
 def encode_result(envelope: Envelope, contract: Contract, result: object, source: str) -> Envelope:
@@ -31,7 +29,13 @@ def encode_result(envelope: Envelope, contract: Contract, result: object, source
     except Exception as error:
         # The cause is not shown to the caller. An error of pydantic or of a serializer can contain
         # a value.
-        raise InvalidResult(_describe(contract, message), maybe_executed=True) from error
+        reason = f"a serializer raised {type(error).__name__}. Correct the serializer."
+        if isinstance(error, ContractViolation):
+            reason = str(error)
+        raise InvalidResult(
+            f"{contract.type}: the result of the handler cannot be encoded: {reason}",
+            maybe_executed=True,
+        ) from error
 
 
 def check_result(contract: Contract, result: object) -> Message | None:
@@ -42,18 +46,14 @@ def check_result(contract: Contract, result: object) -> Message | None:
     """
     if isinstance(result, contract.reply) if contract.reply else result is None:
         return cast("Message | None", result)
+    if result is None and contract.is_reply_optional:
+        return None
+    converted = as_reply(result, contract.reply) if contract.reply else None
+    if converted is not None:
+        return converted
     expected = contract.reply.__name__ if contract.reply else "None"
     raise InvalidResult(
         f"{contract.type}: the handler returned {type(result).__name__}, not {expected}. "
         f"Return {expected}.",
         maybe_executed=True,
-    )
-
-
-def _describe(contract: Contract, message: Message | None) -> str:
-    fields = () if message is None else unencodable_fields(message, contract.reply)
-    names = ", ".join(fields[:MAX_FIELDS_SHOWN]) or "unknown"
-    return (
-        f"{contract.type}: the handler returned {type(message).__name__} with values that cannot "
-        f"be encoded (fields: {names}). Return values that match their fields."
     )

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bus.contracts.contract import PART, Contract
+from bus.contracts.contract import Contract
+from bus.contracts.names import PART
 from bus.messaging.topology.model import QueueRole
 
 __all__ = [

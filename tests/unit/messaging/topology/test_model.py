@@ -2,15 +2,8 @@ from itertools import permutations
 
 import pytest
 
-from bus.contracts.contract import (
-    MAX_NAME_LENGTH,
-    MAX_PART_LENGTH,
-    MAX_VERSION,
-    Catalog,
-    Event,
-    contract,
-    contract_of,
-)
+from bus.contracts.contract import Catalog, Event, contract, contract_of
+from bus.contracts.names import MAX_NAME_LENGTH, MAX_PART_LENGTH, MAX_VERSION
 from bus.contracts.retry_policy import MAX_DELAY_SECONDS, RetryPolicy
 from bus.errors import ContractError
 from bus.messaging.settlement import distinct_delays
