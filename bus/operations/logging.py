@@ -49,7 +49,8 @@ class MessageContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attributes to the record. Return True, because the filter drops no record."""
         fields = vars(record)
-        if record.name.startswith("bus.") and "message_type" not in fields:
+        # A record that a program made without a logger can have the name None.
+        if str(record.name).startswith("bus.") and "message_type" not in fields:
             # Some records of the bus are about a message whose handler has ended.
             fields["message_type"] = fields.get("type")
         for name, value in message_fields().items():
