@@ -20,6 +20,7 @@ from bus.cli.process_supervisor import Command, run_processes
 from bus.cli.run_together import run_together
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
+from bus.operations.unhandled_errors import log_unhandled_errors
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
@@ -113,6 +114,7 @@ async def serve(
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
+    log_unhandled_errors(asyncio.get_running_loop(), debug=settings.debug)
     stop = asyncio.Event()
     services = [(router, Bus(router.name, settings=settings)) for router in routers]
     serving = asyncio.ensure_future(serve_until(services, stop, health, started))
