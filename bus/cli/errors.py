@@ -30,9 +30,12 @@ __all__ = [
     "add_class",
     "exit_code",
     "is_debugging",
+    "show_traceback",
 ]
 
 debugging: ContextVar[bool] = ContextVar("bus_command_debugging", default=False)
+
+shows_traceback: ContextVar[bool] = ContextVar("bus_command_shows_traceback", default=False)
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -95,6 +98,7 @@ class Reporter:
         @functools.wraps(command)
         def run_reported(*args: Any, **kwargs: Any) -> Any:
             debugging.set(self._debug)
+            shows_traceback.set(self._debug)
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt as error:
@@ -113,7 +117,7 @@ class Reporter:
         self._console.print(
             harmless(describe_error(error)), markup=False, highlight=False, soft_wrap=True
         )
-        if self._debug:
+        if shows_traceback.get():
             self._console.print(
                 "".join(traceback.format_exception(error)),
                 markup=False,
@@ -139,6 +143,15 @@ def add_class() -> Iterator[None]:
 def is_debugging() -> bool:
     """Return True if the command line of the running command has the option `--debug`."""
     return debugging.get()
+
+
+def show_traceback() -> None:
+    """Let the traceback follow the line about an error, as with `--debug`.
+
+    `bus run` calls this function if `BUS_DEBUG` is set. The lifespan or an import of a service can
+    then show its traceback.
+    """
+    shows_traceback.set(True)
 
 
 def describe_error(error: Exception) -> str:
