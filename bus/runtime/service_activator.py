@@ -58,9 +58,7 @@ class ServiceActivator:
         except asyncio.CancelledError as cancelled:
             if is_own_cancel():
                 raise
-            error = Cancelled("the handler awaited something that was cancelled")
-            error.__cause__ = cancelled  # it has the location
-            return HandlingResult(error=error)
+            return HandlingResult(error=_error_of_cancellation(cancelled))
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
             add_failure_note(error, envelope)
             return HandlingResult(error=_wire_safe_error(error, envelope))
@@ -89,6 +87,14 @@ class ServiceActivator:
         if self._timeout is None:
             return envelope
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
+
+
+def _error_of_cancellation(cancelled: asyncio.CancelledError) -> Cancelled:
+    # A variable of `handle` with this error would be a reference cycle, because the traceback of
+    # the cancellation has the frame of `handle`.
+    error = Cancelled("the handler awaited something that was cancelled")
+    error.__cause__ = cancelled  # it has the location
+    return error
 
 
 def _wire_safe_error(error: BaseException, envelope: Envelope) -> BaseException:
