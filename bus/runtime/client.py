@@ -47,7 +47,7 @@ from bus.messaging.topology.names import reply_queue, service_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import decode_reply, error_from_reply
+from bus.runtime.pending_request import check_reply, decode_reply
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["Client"]
@@ -353,9 +353,7 @@ class Client:
             reply = await future
         finally:
             self.replies.discard(envelope.id, future)
-        failure = error_from_reply(reply, envelope.type)
-        if failure is not None:
-            raise failure  # raised here, so that the middlewares receive the exception
+        check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         return reply
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf, nan
@@ -150,6 +152,24 @@ async def test_a_handlers_error_is_the_callers() -> None:
     )
     with pytest.raises(NotFound, match="no such account"):
         await (await started(transport)).request(Add())
+
+
+@virtual
+async def test_an_error_of_a_service_is_freed_without_the_garbage_collector() -> None:
+    client = await started(
+        answering(lambda sent: error_reply(sent, NotFound("no such account"), source="ledger"))
+    )
+    errors: list[weakref.ref[NotFound]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await client.request(GetTotal())
+        except NotFound as error:
+            errors.append(weakref.ref(error))
+        assert [error() for error in errors] == [None]
+    finally:
+        gc.enable()
 
 
 @virtual
