@@ -364,3 +364,11 @@ def test_a_bug_in_a_supervised_step_is_logged_with_its_location(
     assert record["where"].endswith(" tax")
     assert record["frames"][-1] == record["where"]
     assert SECRET not in str(record)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", ""])
+def test_a_syntax_error_in_a_file_that_cannot_exist_is_located(name: str) -> None:
+    def parse() -> None:
+        raise SyntaxError("invalid syntax", (name, 1, 1, SECRET))
+
+    assert re.fullmatch(rf"{HERE}:\d+ parse", failure_location(caught(parse)) or "")
