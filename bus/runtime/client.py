@@ -31,7 +31,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
-from bus.messaging.labels import message_facts, message_label
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -117,8 +117,12 @@ class Client:
         try:
             reply = self._security.cipher.decrypt(reply)
         except BusError as error:
-            facts = message_facts(reply, why=str(error))
-            log.warning("%s could not be decrypted: %s", message_label(reply), error, extra=facts)
+            log.warning(
+                "%s could not be decrypted: %s",
+                message_label(reply),
+                one_line(str(error)),
+                extra=message_facts(reply, why=str(error)),
+            )
             self.replies.record_rejected_reply(reply, str(error))
         else:
             self.replies.dispatch(reply)

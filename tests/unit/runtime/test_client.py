@@ -377,3 +377,15 @@ async def test_a_layer_that_swallows_the_answer_is_told() -> None:
 def test_the_contracts_of_these_tests_are_what_they_say() -> None:
     assert contract_of(GetTotal).idempotent
     assert not contract_of(Add).idempotent
+
+
+@virtual
+async def test_a_reply_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    forged = "ledger.add.v1.reply\n2026-01-31 [error] forged"
+    transport = answering(
+        lambda sent: total(sent).replace(type=forged, headers={"encryption": "none"})
+    )
+    with pytest.raises(DeadlineExceeded):
+        await (await started(transport)).request(Add(), timeout=1)
+    (line,) = [each.getMessage() for each in caplog.records if "decrypted" in each.getMessage()]
+    assert "\n" not in line
