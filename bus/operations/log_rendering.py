@@ -107,7 +107,8 @@ def render_json(logger: Any, method: str, event: Event) -> str:
 def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
     """Return a renderer of readable text for a terminal.
 
-    Each frame of a failure is on a line of its own, unless the record has a traceback.
+    Each frame of a failure that the bus logs is on a line of its own, unless the record has a
+    traceback.
 
     Args:
         out: Output of the text. It is coloured on a terminal.
@@ -120,7 +121,9 @@ def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Process
 
     def render(logger: Any, method: str, event: Event) -> str:
         event = _replace_controls(event)
-        frames = event.pop("frames", None)
+        # The field of an application can have the same name.
+        is_own = str(event.get("logger")).startswith("bus.")
+        frames = event.pop("frames", None) if is_own else None
         try:
             text = str(renderer(logger, method, dict(event)))
         except Exception:  # noqa: BLE001 - as in `render_json`
