@@ -357,6 +357,7 @@ class Client:
             reply = await future
         finally:
             self.replies.discard(envelope.id, future)
+            del future  # a failed future is a reference cycle: its error's traceback has this frame
         check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         return reply
 

@@ -10,6 +10,7 @@ import pytest
 
 from bus.contracts.contract import Event, Message, contract_of
 from bus.errors import (
+    BusError,
     ConfigurationError,
     ConnectionLost,
     ContractError,
@@ -154,19 +155,23 @@ async def test_a_handlers_error_is_the_callers() -> None:
         await (await started(transport)).request(Add())
 
 
+@pytest.mark.parametrize("after", [0, 20])
 @virtual
-async def test_an_error_of_a_service_is_freed_without_the_garbage_collector() -> None:
+async def test_the_error_of_a_request_is_freed_without_the_garbage_collector(after: float) -> None:
+    """Fail with the error of the service at once, and with a timeout."""
+    fault = NotFound("no such account")
     client = await started(
-        answering(lambda sent: error_reply(sent, NotFound("no such account"), source="ledger"))
+        answering(lambda sent: error_reply(sent, fault, source="ledger"), after=after)
     )
-    errors: list[weakref.ref[NotFound]] = []
+    errors: list[weakref.ref[BusError]] = []
     gc.collect()
     gc.disable()
     try:
         try:
             await client.request(GetTotal())
-        except NotFound as error:
+        except BusError as error:
             errors.append(weakref.ref(error))
+        await asyncio.sleep(1)  # the timer of the timeout keeps it for a moment
         assert [error() for error in errors] == [None]
     finally:
         gc.enable()
