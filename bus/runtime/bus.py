@@ -1,9 +1,6 @@
 """`Bus`: the object with which a service sends messages and serves its router."""
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +28,7 @@ from bus.operations.dead_letters import (
     replay,
 )
 from bus.runtime.client import Client
+from bus.runtime.life_cycle import LifeCycle, new_instance
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -46,6 +44,10 @@ R = TypeVar("R", bound=Message | None)
 
 class Bus:
     """The object with which a service sends requests, events and jobs, and serves its router.
+
+    A bus belongs to the event loop that enters it. After its block, it can be entered again, also
+    in another event loop. Outside of its block, each operation raises `Unavailable`. In another
+    event loop, each operation raises `FailedPrecondition`.
 
     >>> async with Bus("documentation") as bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
@@ -80,25 +82,32 @@ class Bus:
         check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
-        self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         self._security = security_from_settings(service, self.settings, clock=clock)
+        # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
+        self._inbox = MemoryInbox() if inbox is None else inbox
+        layers = client_stack(clock=clock) if client is None else client
+        self._client_layers = with_security(layers, self._security)
+        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
+        self._server_layers = server_stack(clock=clock, **limits) if server is None else server
+        self._life = LifeCycle(service)
+        self._build()
+
+    def _build(self) -> None:
+        """Create the parts that belong to one connection."""
+        self.instance = new_instance()
         runtime = ServiceRuntime(
-            service=service,
+            service=self.service,
             transport=self._transport,
             settings=self.settings,
             instance=self.instance,
             security=self._security,
-            # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
-            inbox=MemoryInbox() if inbox is None else inbox,
-            clock=clock,
+            inbox=self._inbox,
+            clock=self._clock,
         )
-        layers = client_stack(clock=clock) if client is None else client
-        self._client = Client(runtime, with_security(layers, self._security))
-        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
-        stack = server_stack(clock=clock, **limits) if server is None else server
-        self._server = Server(runtime, stack, self)
+        self._client = Client(runtime, self._client_layers)
+        self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
@@ -110,7 +119,10 @@ class Bus:
             Unavailable: The connection was not open within `connect_timeout` seconds. Or the
                 consumer of replies was not ready within `start_timeout` seconds.
             Unauthenticated: The broker refused the user name or the password.
+            FailedPrecondition: The bus is open already, or is opening or closing.
         """
+        if self._life.begin():
+            self._build()
         try:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
@@ -123,11 +135,16 @@ class Bus:
         except BaseException:
             await self._close()
             raise
+        self._life.opened()
         return self
 
     async def _close(self) -> None:
-        await self._transport.close()
-        await self._security.identity.close()
+        try:
+            await self._transport.close()
+            await self._security.identity.close()
+        finally:
+            self._client.replies.close()  # callers that still wait receive an error
+            self._life.closed()
 
     async def __aexit__(
         self,
@@ -135,10 +152,8 @@ class Bus:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        if self._life.closing():
             await self._close()
-        finally:
-            self._client.replies.close()  # callers that still wait receive an error
 
     @property
     def ready(self) -> bool:
@@ -147,13 +162,16 @@ class Bus:
         It is False while a `serving` block starts or stops.
         """
         return (
-            not self._changing
+            self._life.is_open
+            and not self._changing
             and bool(self._consumers)
             and all(consumer.ready for consumer in self._consumers)
         )
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Send a request, and wait for its reply. `Client.request` lists the errors."""
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         return await self._client.request(request, timeout=timeout)
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
@@ -161,10 +179,14 @@ class Bus:
 
         `Client.publish` lists the errors.
         """
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         await self._client.publish(event, timeout=timeout)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         """Submit a job, and wait for the broker's confirm. `Client.submit` lists the errors."""
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         return await self._client.submit(job, timeout=timeout)
 
     async def dead_letters(
@@ -184,6 +206,7 @@ class Bus:
             NotFound: The queue has no dead-letter queue.
             ConnectionLost: The connection was lost while the dead letters were read.
         """
+        self._life.check()
         return await browse(self._transport, queue, selection, limit=limit)
 
     async def replay(
@@ -211,6 +234,7 @@ class Bus:
             reason: The reason for the extension. Each extended message records this reason.
             rate: The maximum number of dead letters to move per second.
         """
+        self._life.check()
         countersign = None
         if extend is not None:
             countersign = await operator_signer(
@@ -235,6 +259,7 @@ class Bus:
         Raises:
             NotFound: The queue has no dead-letter queue.
         """
+        self._life.check()
         return await purge(self._transport, dead_letter_queue(queue), selection)
 
     @asynccontextmanager
@@ -249,6 +274,7 @@ class Bus:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
                 broker do not meet the requirements of the router.
         """
+        self._life.check()
         if router.name != self.service:
             raise ConfigurationError(
                 f"the bus belongs to the service {self.service!r}, but the router belongs to "

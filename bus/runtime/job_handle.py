@@ -8,6 +8,7 @@ from typing import Generic, cast
 from bus.contracts.contract import Contract, decode
 from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
 __all__ = ["PendingJob"]
@@ -41,6 +42,7 @@ class PendingJob(Generic[R]):
         self._changed = asyncio.Event()
         self._result: Envelope | None = None
         self._closed = False
+        self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
         """Raise `ConnectionLost` in all waiting readers, because no further update can arrive."""
@@ -80,6 +82,7 @@ class PendingJob(Generic[R]):
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
             DeadlineExceeded: No update arrived within `message_ttl` seconds.
+            FailedPrecondition: The job was submitted in another event loop, and has not ended.
         """
         seen = 0
         while True:
@@ -106,6 +109,7 @@ class PendingJob(Generic[R]):
                 result selects the subclass.
             DeadlineExceeded: The job has not ended in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
+            FailedPrecondition: The job was submitted in another event loop, and has not ended.
             ContractViolation: The result does not match the contract.
             Unknown: This version of the bus does not have the error code of the result. Or the type
                 of the result is not the type in the contract.
@@ -123,6 +127,9 @@ class PendingJob(Generic[R]):
         return cast("R", decode_reply(self._contract, self._result))
 
     def _check_open(self) -> None:
+        """Check that an update can still arrive in this event loop."""
+        if self._loop is not asyncio.get_running_loop():
+            raise error_in_other_loop(f"job {self.id}")
         if self._closed:
             raise ConnectionLost(
                 f"job {self.id}: the bus was closed before the result arrived; the job continues",

@@ -19,6 +19,7 @@ from bus.messaging.envelope import Envelope, Progress, error_reply, progress_upd
 from bus.messaging.ports.transport import Accepted
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
+from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["MAX_PENDING_RESULTS", "JobReports", "unsendable_reply"]
@@ -57,9 +58,11 @@ class JobReports:
         reply_to = job.reply_to
         if job.role != "job" or reply_to is None:
             return None
-        runtime = self._runtime
+        runtime, loop = self._runtime, asyncio.get_running_loop()
 
         async def report(progress: Progress) -> None:
+            if asyncio.get_running_loop() is not loop:
+                raise error_in_other_loop(f"the context of {job.type}")
             try:
                 update = progress_update(job, progress, source=runtime.service)
                 await runtime.transport.send(
