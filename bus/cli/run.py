@@ -6,18 +6,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bus.cli.loading import load_router
 from bus.cli.process_supervisor import Command, run_processes
+from bus.errors import error_location
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
+from bus.runtime.exits import raises_interrupts
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 
@@ -79,12 +81,69 @@ def command(
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     router = load_router(target)
-    started = partial(_notify_parent, notification_fd)
-    raise typer.Exit(asyncio.run(serve(router, settings, health_socket or health, started)))
+    started, stop = partial(_notify_parent, notification_fd), asyncio.Event()
+    serving = serve(router, settings, health_socket or health, started, stop)
+    raise typer.Exit(run_worker(serving, stop))
+
+
+def run_worker(serving: Coroutine[Any, Any, int], stop: asyncio.Event) -> int:
+    """Run the service, and stop it cleanly if a task or a callback calls `sys.exit`.
+
+    asyncio raises such an exit out of the event loop. An exit of a handler never arrives here,
+    because it fails the handler's message.
+
+    Args:
+        serving: The coroutine that serves until `stop` is set, and returns the exit code.
+        stop: The event that stops the service.
+
+    Returns:
+        The exit code. After `sys.exit` it is never 0, because the operator did not stop the worker.
+    """
+    with asyncio.Runner() as runner:
+        loop, requested = runner.get_loop(), 0
+        loop.set_exception_handler(_on_loop_error)
+        main = loop.create_task(serving)
+        while True:
+            try:
+                return loop.run_until_complete(main) or requested
+            except (SystemExit, KeyboardInterrupt) as error:
+                if isinstance(error, KeyboardInterrupt) and raises_interrupts():
+                    raise  # Ctrl-C before the service handles signals
+                if not requested:
+                    _log_exit(error)
+                requested = _exit_code_of(error)
+                if main.done():
+                    return requested
+                stop.set()
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that no task has retrieved, unless it is an exit. `run_worker` logs exits."""
+    if not isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt)):
+        loop.default_exception_handler(context)
+
+
+def _log_exit(error: BaseException) -> None:
+    # The text of the error is not logged, because it can be confidential.
+    facts = {"error": type(error).__name__, "where": error_location(error)}
+    log.error(
+        "the service called sys.exit outside of a handler; the worker stops. "
+        "Raise an exception, or send SIGTERM to the process",
+        extra=facts,
+    )
+
+
+def _exit_code_of(error: BaseException) -> int:
+    code = error.code if isinstance(error, SystemExit) else None
+    return code & 0xFF or os.EX_SOFTWARE if isinstance(code, int) else os.EX_SOFTWARE
 
 
 async def serve(
-    router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]
+    router: Router,
+    settings: Settings,
+    health: ProbeAddress | None,
+    started: Callable[[], None],
+    stop: asyncio.Event,
 ) -> int:
     """Serve the router until SIGINT or SIGTERM.
 
@@ -93,12 +152,12 @@ async def serve(
         settings: Settings of the router's bus.
         health: Address of the health probes. If None, health probes are not answered.
         started: Function that is called once, when every consumer is ready.
+        stop: Event that stops the service cleanly. The signals set it.
 
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
     """
     configure_logging(settings)
-    stop = asyncio.Event()
     serving = asyncio.ensure_future(
         serve_until(router, stop, Bus(router.name, settings=settings), health, started)
     )

@@ -28,6 +28,7 @@ from bus.operations.dead_letters import (
     replay,
 )
 from bus.runtime.client import Client
+from bus.runtime.forking import protect_parent
 from bus.runtime.life_cycle import LifeCycle, new_instance
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
@@ -123,6 +124,7 @@ class Bus:
         """
         if self._life.begin():
             self._build()
+        protect_parent()
         try:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)

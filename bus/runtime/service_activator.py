@@ -14,6 +14,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.exits import is_for_handler
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports
 
@@ -58,9 +59,9 @@ class ServiceActivator:
             return HandlingResult(error=error)
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
             return HandlingResult(error=_wire_safe_error(error, envelope))
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - such as a panic in a Rust library
+        except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
+            if not is_for_handler(error, context):
+                raise
             facts = {
                 "queue": envelope.queue,
                 "message_id": envelope.id,
@@ -95,7 +96,7 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
         values = (str(error), error.code, error.retryable, error.maybe_executed)
         if all(map(isinstance, values, (str, str, bool, bool))):
             return error
-    except Exception:  # noqa: BLE001, S110 - a user's code; the log line below reports it
+    except (Exception, SystemExit):  # noqa: BLE001, S110 - a user's code; see the log line
         pass
     facts = {"message_id": envelope.id, "error": type(error).__name__}
     log.error("a handler's error cannot be sent; the caller gets Internal", extra=facts)

@@ -1,10 +1,12 @@
 import asyncio
+import gc
 import signal
+import sys
 
 import pytest
 
 from bus.cli import run
-from bus.cli.run import signals
+from bus.cli.run import run_worker, signals
 
 
 async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_began() -> None:
@@ -62,3 +64,49 @@ async def test_one_signal_lets_the_stop_take_its_time() -> None:
         await asyncio.wait_for(stop.wait(), 5)
         go_on.set()
         await asyncio.wait_for(serving, 5)
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, 70), (0, 70), (3, 3), ("4711", 70)])
+def test_an_exit_of_a_lifespan_ends_the_start_with_an_error(
+    code: int | str | None, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lifespan() -> None:
+        sys.exit(code)
+
+    async def serve() -> int:
+        await asyncio.ensure_future(lifespan())
+        return 0
+
+    assert run_worker(serve(), asyncio.Event()) == expected
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the service called sys.exit outside of a handler")
+    assert "test_run.py" in record.__dict__["where"]
+    assert "4711" not in caplog.text
+
+
+def test_an_exit_of_a_background_task_stops_the_service_cleanly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop, notes = asyncio.Event(), []
+
+    async def watch() -> None:
+        sys.exit("4711")
+
+    async def serve() -> int:
+        asyncio.create_task(watch())  # noqa: RUF006 - nothing keeps it
+        await stop.wait()
+        await asyncio.sleep(0)
+        notes.append("stopped cleanly")
+        return 0
+
+    assert run_worker(serve(), stop) == 70
+    assert notes == ["stopped cleanly"]
+    gc.collect()  # asyncio logs the error of a task that was never awaited
+    assert "4711" not in caplog.text
+
+
+def test_a_clean_stop_has_the_exit_code_of_the_service() -> None:
+    async def serve() -> int:
+        return 143
+
+    assert run_worker(serve(), asyncio.Event()) == 143
