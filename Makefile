@@ -11,7 +11,7 @@ STAGES := scripts/stages
 UNIT := $(BIN)/python -m pytest -q tests/unit --numprocesses=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test check test-chaos test-brokers test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
+.PHONY: help demo unit test check test-chaos test-brokers test-pythons test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ test-chaos: $(STAMP) ## the short form of the ledger: faults while messages are 
 
 test-brokers: $(STAMP) ## conformance and integration on each available RabbitMQ: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)
+
+test-pythons: $(STAMP) ## run `make test` on each Python that is found: on the PATH, of pyenv, or named (ARGS="PYTHON ROOT")
+	@$(BIN)/python scripts/test_pythons.py $(ARGS)
 
 test-compose: ## start docker-compose.yml, run the demo in it, stop its broker for a while, and remove it
 	@scripts/test-compose
@@ -101,5 +104,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: installing the project and its pinned dependencies into $(VENV) (a minute or two, once)"
 	@$(STAGES) setup \
 		environment "scripts/make-venv $(VENV)" \
-		dependencies "$(PIP) --editable '.[$(EXTRAS)]'"
+		dependencies "scripts/install-dependencies $(VENV) $(EXTRAS)"
 	@touch $@

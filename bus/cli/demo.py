@@ -73,6 +73,8 @@ def command(
             "Set BUS_URL=amqp://user:password@host/vhost."
         )
     path = _resolve_recording(recording)
+    if not against_running:
+        _report_missing_worker(console, recording)
     asyncio.run(play(story, choice, console, path, wait=wait, own_workers=not against_running))
 
 
@@ -91,6 +93,27 @@ def _load_story() -> ModuleType:
             "`bus demo` requires the reference application, which only the repository contains. "
             "Clone the repository, and run `make demo` there."
         ) from error
+
+
+def _report_missing_worker(console: Console, recording: str | None) -> None:
+    """Print that the transcription worker is left out, if this machine cannot run it.
+
+    Raises:
+        ConfigurationError: The caller names a recording, which only that worker can transcribe.
+    """
+    if "transcription" in importlib.import_module("workers.demo.stage").runnable_services():
+        return
+    missing = "the transcription worker requires 'pocketsphinx', which is not installed"
+    if recording is not None:
+        raise ConfigurationError(
+            f"the recording {recording} cannot be transcribed: {missing}. "
+            "Install it: pip install 'trunkline[transcription]'."
+        )
+    console.print(
+        f"[yellow]left out[/] {missing}. The demo begins with the sample's text.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _resolve_recording(recording: str | None) -> str:
@@ -202,17 +225,8 @@ async def play_story(story: ModuleType, stage: Any, console: Console, recording:
 
 def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
     console.print()
-    transcript = ending.transcript
-    console.print(
-        f"[bold]Transcript[/] ({transcript.engine}, confidence {transcript.confidence:.2f})"
-    )
-    for segment in transcript.segments:
-        console.print(
-            f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print()
+    if ending.transcript is not None:
+        _print_transcript(console, ending.transcript)
     console.print(
         f"[bold]Documents[/] of note {ending.note.note_id} ({ending.note.status})", highlight=False
     )
@@ -233,6 +247,19 @@ def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
         console.print(f"  {name:15} {text}", highlight=False, soft_wrap=True)
     console.print()
     console.print(table_of(steps, ending.correlation_id))
+
+
+def _print_transcript(console: Console, transcript: Any) -> None:
+    console.print(
+        f"[bold]Transcript[/] ({transcript.engine}, confidence {transcript.confidence:.2f})"
+    )
+    for segment in transcript.segments:
+        console.print(
+            f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print()
 
 
 def table_of(steps: Iterable[Any], correlation_id: str) -> Table:

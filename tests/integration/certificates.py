@@ -9,6 +9,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+AUTHORITY_KEY_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
@@ -22,20 +34,25 @@ class Certificates:
 
 
 def certificates(directory: Path, host: str, *, client: str = "client") -> Certificates:
-    """Create an authority, and certificates for the server `host` and for `client`."""
+    """Create an authority, and certificates for the server `host` and for `client`.
+
+    From Python 3.13 the default verification is strict (RFC 5280): it requires the key identifiers
+    and the authority's key usage.
+    """
     authority_key, key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     issuer = _name(f"Authority for {host}")
     authority = (
-        _begun(issuer, issuer, authority_key.public_key())
+        _begun(issuer, issuer, authority_key.public_key(), authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(AUTHORITY_KEY_USAGE, critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     certificate = (
-        _begun(_name(host), issuer, key.public_key())
+        _begun(_name(host), issuer, key.public_key(), authority_key)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    client_certificate = _begun(_name(client), issuer, client_key.public_key()).sign(
+    client_certificate = _begun(_name(client), issuer, client_key.public_key(), authority_key).sign(
         authority_key, hashes.SHA256()
     )
     directory.mkdir(parents=True)
@@ -65,7 +82,10 @@ def _name(text: str) -> x509.Name:
 
 
 def _begun(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    authority: ec.EllipticCurvePrivateKey,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -76,4 +96,9 @@ def _begun(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
+            critical=False,
+        )
     )

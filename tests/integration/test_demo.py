@@ -21,12 +21,15 @@ from bus.operations.brokers.broker import Broker
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.broker import fresh_vhost
 from tests.integration.command import PATIENT, ROOT, Ended, bus, ended, running
+from tests.speech import needs_speech
 from tests.unit.fakes import envelope
 from tests.unit.workers.transcription.recordings import last_sentence
 from workers.demo.keys import DemoKeys
 from workers.demo.stage import RabbitMQStage, served
 from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
+
+pytestmark = needs_speech
 
 WORDS = (ROOT / "examples/data/dictation.txt").read_text().split()
 
@@ -251,7 +254,7 @@ class Unsigned:
 
 async def _answering(stage: RabbitMQStage) -> None:
     async with stage.bus("demo") as demo:
-        await served(demo, stage.check)
+        await served(demo, stage.services, stage.check)
 
 
 @pytest.fixture

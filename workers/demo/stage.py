@@ -9,26 +9,29 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from bus import Bus, DeadlineExceeded, NotFound, NotServed, Sender, Settings, Unavailable
+from bus import Bus, DeadlineExceeded, NotFound, NotServed, Router, Sender, Settings, Unavailable
 from bus.testing import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient
-from workers import documents, transcription
 from workers.demo.keys import DemoKeys
 from workers.demo.process import WorkerProcess
 
-__all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
+__all__ = ["MemoryStage", "RabbitMQStage", "Stage", "runnable_services", "served"]
 
 WORKERS = {
     "transcription": "workers.transcription:router",
     "documentation": "workers.documents:router",
 }
+SPEECH_PACKAGE = "pocketsphinx"
+"""Package without which the transcription worker cannot run. Some Pythons have no wheel of it."""
 UNUSED = SecretStr("amqp://unused/")
 """Placeholder URL. The settings require a URL, but the model broker does not have one."""
 START_TIMEOUT = 120.0
@@ -38,11 +41,26 @@ The limit is many times the usual duration.
 """
 
 
+def runnable_services() -> tuple[str, ...]:
+    """Return the services that have a worker on this machine.
+
+    The transcription worker is left out if the package for speech recognition is not installed.
+    """
+    return tuple(
+        service
+        for service in WORKERS
+        if service != "transcription" or find_spec(SPEECH_PACKAGE) is not None
+    )
+
+
 class Stage(Protocol):
     """Broker with the workers of the reference application.
 
     A stage creates buses for the broker, and runs the workers inside a block.
     """
+
+    services: tuple[str, ...]
+    """The services that have a worker on this stage."""
 
     def bus(self, service: str) -> Bus:
         """Return a bus for this service, not yet connected."""
@@ -65,6 +83,7 @@ class RabbitMQStage:
     """
 
     def __init__(self, url: str, keys: DemoKeys | None) -> None:
+        self.services = tuple(WORKERS) if keys is None else runnable_services()
         self._url = url
         self._keys = keys
         self._started: dict[str, WorkerProcess] = {}
@@ -81,9 +100,9 @@ class RabbitMQStage:
             yield "those that run at this broker"
             return
         try:
-            for service, target in WORKERS.items():
+            for service in self.services:
                 self._started[service] = await WorkerProcess.start(
-                    target, self._url, self._keys.environment(service)
+                    WORKERS[service], self._url, self._keys.environment(service)
                 )
             yield "processes " + ", ".join(
                 f"{worker.pid} ({service})" for service, worker in self._started.items()
@@ -109,6 +128,7 @@ class MemoryStage:
     """Stage on the model broker, for a machine without RabbitMQ."""
 
     def __init__(self, keys: DemoKeys) -> None:
+        self.services = runnable_services()
         self._broker = MemoryBroker()
         self._keys = keys
 
@@ -124,28 +144,32 @@ class MemoryStage:
     async def workers(self) -> AsyncIterator[str]:
         """Run the workers in this process."""
         async with contextlib.AsyncExitStack() as stack:
-            for router in (transcription.router, documents.router):
+            for service in self.services:
+                module, _, name = WORKERS[service].partition(":")
+                router: Router = getattr(import_module(module), name)
                 bus = await stack.enter_async_context(self.bus(router.name))
                 await stack.enter_async_context(bus.serving(router))
-            yield "both routers, in this process"
+            yield f"in this process ({', '.join(self.services)})"
 
     def check(self) -> None:
         """Do nothing, because workers in this process cannot end before it."""
 
 
-async def served(bus: Sender, check: Callable[[], None]) -> None:
-    """Wait until both workers answer requests.
+async def served(bus: Sender, services: tuple[str, ...], check: Callable[[], None]) -> None:
+    """Wait until the workers of these services answer requests.
 
     Raise `Unavailable` if a worker does not answer within `START_TIMEOUT` seconds. `check` is
     called between two attempts, and its error ends the wait.
     """
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            await _answered(partial(TranscriptionClient(bus).get, timeout=2), check)
-            await _answered(partial(DocumentationClient(bus).status, timeout=2), check)
+            if "transcription" in services:
+                await _answered(partial(TranscriptionClient(bus).get, timeout=2), check)
+            if "documentation" in services:
+                await _answered(partial(DocumentationClient(bus).status, timeout=2), check)
     except TimeoutError:
         problem = f"a worker did not answer within {START_TIMEOUT:.0f} s"
-        raise Unavailable(f"{problem}. Check that both workers run at this broker.") from None
+        raise Unavailable(f"{problem}. Check that the workers run at this broker.") from None
 
 
 async def _answered(

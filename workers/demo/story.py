@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
@@ -23,7 +24,12 @@ from bus import (
 )
 from bus.errors import error_for
 from contracts.documentation.client import DocumentationClient
-from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
+from contracts.documentation.v1 import (
+    CreateNote,
+    GeneratedDocuments,
+    NoteContent,
+    NoteStatus,
+)
 from contracts.transcription.client import TranscriptionClient
 from contracts.transcription.v1 import Transcript
 from workers.demo.stage import Stage, served
@@ -47,6 +53,9 @@ DEMO_IDS = {
     "provider_id": "DEMO-PROVIDER-1",
 }
 WORK_QUEUE = "transcription.jobs.transcribe.v1"
+DOCUMENTS_QUEUE = "documentation.jobs.generate-documents.v1"
+SAMPLE_TEXT = Path("examples/data/dictation.txt")
+"""The words of the sample recording, with one line for each section of a note."""
 
 
 # The demonstration sends an invalid job with this incorrect copy of the contract. In practice, a
@@ -56,6 +65,13 @@ class MisreadTranscribeAudio(Job[Transcript]):
     """Incorrect copy of `TranscribeAudio`: the URL is a number instead of text."""
 
     audio_url: int
+
+
+@contract("documentation.generate-documents", version=1, catalog=Catalog())
+class MisreadGenerateDocuments(Job[GeneratedDocuments]):
+    """Incorrect copy of `GenerateDocuments`, for a stage without the transcription worker."""
+
+    note_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +91,8 @@ class Step:
 class Ending:
     """Results of the demonstration."""
 
-    transcript: Transcript
+    transcript: Transcript | None
+    """Transcript of the recording. None if the stage has no transcription worker."""
     note: NoteStatus
     """Status of the note at the end, with its documents."""
     dead_letter: Envelope
@@ -103,7 +120,8 @@ class Story:
     async def play(self, recording: str) -> Ending:
         """Run all steps, from the recording to documents and a dead letter.
 
-        `recording` is a path or URL that the worker can read.
+        `recording` is a path or URL that the worker can read. If the stage has no transcription
+        worker, the steps begin with a note whose text is the sample's.
         """
         router, seen = subscribers(self.correlation_id)
         async with (
@@ -112,11 +130,13 @@ class Story:
             bus.serving(router),
         ):
             with self._step("start the workers", workers):
-                await served(bus, self.stage.check)
+                await served(bus, self.stage.services, self.stage.check)
             with correlated(self.correlation_id):
-                transcript = await self._transcribe(TranscriptionClient(bus), recording)
-                await self._hear(seen, "index", "notify")
-                note = await self._document(DocumentationClient(bus), transcript)
+                transcript = None
+                if "transcription" in self.stage.services:
+                    transcript = await self._transcribe(TranscriptionClient(bus), recording)
+                    await self._hear(seen, "index", "notify")
+                note = await self._document(DocumentationClient(bus), self._note(transcript))
                 await self._hear(seen, "archive")
                 dead = await self._poison(bus)
         return Ending(
@@ -131,26 +151,32 @@ class Story:
         with self._step("request the transcript by RPC", "same transcript", self.correlation_id):
             return await client.get(transcript.transcript_id, timeout=5)
 
-    async def _document(self, client: DocumentationClient, transcript: Transcript) -> NoteStatus:
+    async def _document(self, client: DocumentationClient, note: CreateNote) -> NoteStatus:
         with self._step("create a note by RPC", "a draft is stored", self.correlation_id):
-            created = await client.create(self._note(transcript), timeout=10)
+            created = await client.create(note, timeout=10)
         with self._step("generate the documents", "PDF and DOCX are written", self.correlation_id):
             await self._followed("writing", await client.generate(created.note_id, "pdf", "docx"))
         with self._step("request the status by RPC", "draft, two documents", self.correlation_id):
             return await client.status(created.note_id, timeout=5)
 
-    def _note(self, transcript: Transcript) -> CreateNote:
+    def _note(self, transcript: Transcript | None) -> CreateNote:
         """Return the request to create a note.
 
         The sample is filed section by section. For any other recording, the service uses the
-        whole transcript as the subjective section.
+        whole transcript as the subjective section. Without a transcript, the note has the text of
+        the sample.
         """
+        said = (
+            SAMPLE_TEXT.read_text(encoding="utf-8").splitlines()
+            if transcript is None
+            else [segment.text for segment in transcript.segments]
+        )
         content = NoteContent()
-        said = [segment.text for segment in transcript.segments]
         if self.by_section and len(said) == len(NoteContent.model_fields):
             content = NoteContent(**dict(zip(NoteContent.model_fields, said, strict=True)))
+        transcript_id = None if transcript is None else transcript.transcript_id
         return CreateNote(
-            **DEMO_IDS, note_type="SOAP", transcription_id=transcript.transcript_id, content=content
+            **DEMO_IDS, note_type="SOAP", transcription_id=transcript_id, content=content
         )
 
     async def _followed(self, what: str, job: JobHandle[R]) -> R:
@@ -170,17 +196,25 @@ class Story:
 
     async def _poison(self, bus: Bus) -> Envelope:
         began = time.perf_counter()
-        job = await bus.submit(MisreadTranscribeAudio(audio_url=42))
+        queue, job = await self._submit_invalid(bus)
         try:
             await job.result(timeout=EVENT_TIMEOUT)
         except InvalidArgument:
-            letters = await bus.dead_letters(WORK_QUEUE, limit=MOST_LETTERS)
+            letters = await bus.dead_letters(queue, limit=MOST_LETTERS)
             dead = next(letter.envelope for letter in letters if letter.id == job.id)
         else:
             raise BusError("the worker accepted an invalid message. Check its version.")
         outcome = f"dead-lettered: {dead.headers['dead-code']}"
         self._done("submit an invalid job", outcome, began, dead.correlation_id)
         return dead
+
+    async def _submit_invalid(
+        self, bus: Bus
+    ) -> tuple[str, JobHandle[Transcript] | JobHandle[GeneratedDocuments]]:
+        """Submit a job that its worker refuses. Return its work queue and the job."""
+        if "transcription" in self.stage.services:
+            return WORK_QUEUE, await bus.submit(MisreadTranscribeAudio(audio_url=42))
+        return DOCUMENTS_QUEUE, await bus.submit(MisreadGenerateDocuments(note_id=42))
 
     @contextmanager
     def _step(self, name: str, outcome: str, correlation_id: str | None = None) -> Iterator[None]:

@@ -12,10 +12,10 @@ had no release for years.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
-from pocketsphinx import Endpointer
 
 from workers.transcription.audio import RATE, Samples
 
@@ -65,7 +65,9 @@ def utterances(samples: Samples) -> list[Span]:
 
 def _speech(samples: Samples) -> Iterator[Span]:
     """Yield the spans that the endpointer classifies as speech."""
-    endpointer = Endpointer(sample_rate=RATE)
+    # Only the recognition needs the package, and some Pythons have no wheel of it. The contracts
+    # and handlers of this worker can be imported without it, for `bus topology`.
+    endpointer = import_module("pocketsphinx").Endpointer(sample_rate=RATE)
     speaking = False
     for at in range(0, len(samples), FRAME):
         frame = samples[at : at + FRAME]

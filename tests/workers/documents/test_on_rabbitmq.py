@@ -9,7 +9,7 @@ from tests.integration.command import bus as command
 from tests.integration.command import ended, running
 from tests.polling import until
 from tests.workers.documents.conversation import archive, from_note_to_documents, transcription
-from workers.demo.stage import served
+from workers.demo.stage import WORKERS, served
 
 
 async def test_a_note_becomes_two_documents_on_one_correlation_id(
@@ -32,7 +32,7 @@ async def test_a_note_becomes_two_documents_on_one_correlation_id(
         archiving.serving(router),
     ):
         async with bus("transcription") as transcribing, transcribing.serving(transcription()):
-            await served(desk, lambda: None)
+            await served(desk, tuple(WORKERS), lambda: None)
             with correlated("one-id"):
                 status, made = await from_note_to_documents(desk)
         await until(lambda: len(heard) >= 2, "an event for each document")

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from bus.errors import ConfigurationError, InvalidArgument, Unavailable
+from tests.speech import needs_speech
 from tests.unit.workers.transcription.recordings import DICTATION
 from tests.workers.transcription.conftest import SPEC, STARTED_WITHIN
 from workers.transcription.engine import EngineSpec
 from workers.transcription.pool import Pool
 from workers.transcription.process import RecogniserProcess
 from workers.transcription.recogniser import Begun, Heard
+
+pytestmark = needs_speech
 
 start = partial(RecogniserProcess.start, SPEC, max_seconds=60, timeout=STARTED_WITHIN)
 

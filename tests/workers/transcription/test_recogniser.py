@@ -9,11 +9,14 @@ import pytest
 import soundfile
 import soxr
 
+from tests.speech import needs_speech
 from tests.unit.workers.transcription.recordings import DICTATION, RATE, dictation
 from tests.workers.transcription.words import word_errors
 from workers.transcription import segmentation
 from workers.transcription.engine import Engine
 from workers.transcription.recogniser import Begun, Heard, recognise
+
+pytestmark = needs_speech
 
 SENTENCE = "take one tablet in the morning and come back in two weeks"
 

@@ -15,6 +15,7 @@ from bus.errors import InvalidArgument, NotFound
 from bus.messaging.context import Context, JobHandle
 from bus.messaging.envelope import Envelope, Progress
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, TranscriptCompleted
+from tests.speech import needs_speech
 from tests.unit.workers.transcription.recordings import DICTATION, RATE
 from workers.transcription import router
 from workers.transcription.service import Transcription, get, transcribe, transcript_id_of
@@ -39,7 +40,7 @@ class Published:
 
 
 # All tests share one loop and one lifespan, because each start loads two models.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [needs_speech, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bus.errors import ConfigurationError
+from tests.speech import needs_speech
 from workers.transcription.engine import EngineSpec, Words, load_engine
 
 WHISPER = "workers.transcription.whisper_engine"
@@ -67,6 +68,7 @@ def test_whisper_recognises_with_a_local_model(tmp_path: Path) -> None:
     assert engine.recognise(np.zeros(16_000, np.int16)) is None
 
 
+@needs_speech
 def test_a_directory_without_a_pocketsphinx_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"en-us\.lm\.bin"):
         load_engine(EngineSpec(engine="pocketsphinx", model_dir=tmp_path))

@@ -5,8 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tests.speech import needs_speech
 from tests.unit.workers.transcription.recordings import RATE, dictation
 from workers.transcription.segmentation import LONGEST, PADDING, utterances
+
+pytestmark = needs_speech
 
 
 def test_the_dictation_has_four_utterances_and_none_is_clipped() -> None:
