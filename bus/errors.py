@@ -69,7 +69,6 @@ __all__ = [
     "UnknownKey",
     "code_of",
     "error_for",
-    "error_location",
     "safe_reason",
 ]
 
@@ -315,14 +314,3 @@ def safe_reason(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`."""
     return error.code if isinstance(error, BusError) else "internal"
-
-
-def error_location(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame. Return None if the error was never raised.
-
-    File and line are enough to find the bug. A formatted traceback could show confidential values.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None

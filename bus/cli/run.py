@@ -15,7 +15,7 @@ import typer
 
 from bus.cli.loading import load_router
 from bus.cli.process_supervisor import Command, run_processes
-from bus.errors import error_location
+from bus.messaging.failure_location import failure_location
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
@@ -125,7 +125,7 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 
 def _log_exit(error: BaseException) -> None:
     # The text of the error is not logged, because it can be confidential.
-    facts = {"error": type(error).__name__, "where": error_location(error)}
+    facts = {"error": type(error).__name__, "where": failure_location(error)}
     log.error(
         "the service called sys.exit outside of a handler; the worker stops. "
         "Raise an exception, or send SIGTERM to the process",

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
+from bus.messaging.failure_location import failure_facts
 
 __all__ = ["is_own_cancel", "run_forever"]
 
@@ -47,10 +47,10 @@ async def run_forever(
                 raise
             on_error(error)
         except Exception as error:  # noqa: BLE001 - any bug in the step
-            facts = {"error": type(error).__name__, "where": error_location(error)}
             # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
-                "a step failed with an unexpected error; the step runs again", extra=facts
+                "a step failed with an unexpected error; the step runs again",
+                extra=failure_facts(error),
             )
             on_error(error)
         failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1

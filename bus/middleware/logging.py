@@ -4,8 +4,9 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError, code_of, error_location
+from bus.errors import BusError, code_of
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["logging"]
@@ -23,8 +24,9 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     raises a `BusError`, the failure is logged at level info, because services raise `BusError` on
     purpose. If a handler raises another exception, the failure is logged at level error.
 
-    The line has the class and the code of the exception. If the exception is a `BusError`, the line
-    also has the exception's message. Messages of other exceptions could contain confidential data.
+    The line has the class, the code and the frames of the exception. If the exception is a
+    `BusError`, the line also has the exception's message. Messages of other exceptions could
+    contain confidential data.
 
     Args:
         side: Verb of the line, "sent" or "handled".
@@ -66,12 +68,8 @@ def _facts(envelope: Envelope) -> dict[str, object]:
 
 
 def _failure(error: Exception) -> dict[str, object]:
-    facts = {"error": type(error).__name__, "code": code_of(error)}
-    return (
-        {**facts, "text": str(error)}
-        if isinstance(error, BusError)
-        else {**facts, "where": error_location(error)}
-    )
+    facts = {**failure_facts(error), "code": code_of(error)}
+    return {**facts, "text": str(error)} if isinstance(error, BusError) else facts
 
 
 def _ms(seconds: float) -> float:

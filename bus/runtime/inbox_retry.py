@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_facts
 
 __all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
 
@@ -28,12 +28,7 @@ async def retry_inbox(
     The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
     delivery.
     """
-    facts = {
-        "queue": envelope.queue,
-        "message_id": envelope.id,
-        "error": type(error).__name__,
-        "where": error_location(error),
-    }
+    facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
     log.error("the inbox failed; the message waits while the bus retries", extra=facts)
     loop = asyncio.get_running_loop()
     ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0

@@ -4,9 +4,9 @@ import asyncio
 import logging
 from contextvars import copy_context
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -75,8 +75,7 @@ class Receiver:
         facts = {
             "queue": message.envelope.queue,
             "message_id": message.envelope.id,
-            "error": type(error).__name__,
-            "where": error_location(error),
+            **failure_facts(error),
         }
         # log.exception is not used, because a traceback can show confidential values.
         log.error("the bus failed to process a message; the message is requeued", extra=facts)

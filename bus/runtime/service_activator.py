@@ -8,9 +8,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from bus.errors import BusError, Cancelled, Internal, error_location
+from bus.errors import BusError, Cancelled, Internal
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.handler import Handler
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
@@ -62,12 +63,7 @@ class ServiceActivator:
         except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
             if not is_for_handler(error, context):
                 raise
-            facts = {
-                "queue": envelope.queue,
-                "message_id": envelope.id,
-                "error": type(error).__name__,
-                "where": error_location(error),
-            }
+            facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
             # log.exception is not used, because a traceback can show confidential values.
             log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
             return HandlingResult(error=error)
