@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bus.transports.rabbitmq.forked_sockets import close_in_children
 
 
@@ -15,6 +17,7 @@ def _send_from_child(writer: asyncio.StreamWriter, number: int) -> None:
     os._exit(0 if is_closed else 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 async def test_a_forked_child_neither_keeps_the_connection_open_nor_sends_on_it() -> None:
     received = asyncio.get_running_loop().create_future()
 
