@@ -46,6 +46,7 @@ from bus.messaging.handler import Handler as Handler
 from bus.messaging.handler import Middleware as Middleware
 from bus.middleware.stacks import CLIENT as CLIENT
 from bus.middleware.stacks import SERVER as SERVER
+from bus.operations.logging import MessageContextFilter as MessageContextFilter
 from bus.runtime.bus import Bus as Bus
 from bus.runtime.dependencies import Depends as Depends
 from bus.runtime.router import Router as Router

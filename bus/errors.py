@@ -32,11 +32,15 @@
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
+If `request`, `publish`, `submit` or a job handle raises an error, its text begins with the type of
+the message. `detail` is the text without the type.
+
 The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
 wire. The message of another exception never crosses the wire, because it could contain confidential
 data.
 """
 
+from functools import cached_property
 from typing import ClassVar
 
 __all__ = [
@@ -96,6 +100,16 @@ class BusError(Exception):
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
         self.maybe_executed = maybe_executed
+
+    # Not a property: a user's subclass may set an attribute of this name.
+    @cached_property
+    def detail(self) -> str:
+        """Text of the error without its message, as the handler or the bus wrote it.
+
+        `str(error)` begins with the type of the message: `billing.quote.v1: no such customer`. Show
+        `detail` to users of an application, here `no such customer`.
+        """
+        return str(self)
 
 
 class InvalidArgument(BusError):
@@ -292,9 +306,19 @@ CANONICAL: dict[str, type[BusError]] = {
 }
 
 
+MAX_CODE_LENGTH = 40
+"""Maximum number of characters of an unknown code that an error message shows."""
+
+
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """Return an error of the class that has this code. Return `Unknown` for an unknown code."""
-    return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
+    """Return an error of the class that has this code. Return `Unknown` for an unknown code.
+
+    The text of such an `Unknown` ends with the code.
+    """
+    kind = CANONICAL.get(code)
+    if kind is None:
+        kind, message = Unknown, f"{message} (unknown error code {code[:MAX_CODE_LENGTH]!r})"
+    return kind(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:

@@ -162,8 +162,33 @@ class Settings(BaseSettings):
     """
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged. `debug` logs a line for each message."""
-    log_format: Literal["auto", "json", "console"] = "auto"
-    """Format of the log. `auto` writes readable text to a terminal, and JSON elsewhere."""
+    log_messages: Literal["debug", "info"] = "debug"
+    """Level of the line that is logged for each handled message."""
+    log_format: Literal["auto", "json", "console", "none"] = "auto"
+    """Format of the log. `auto` writes readable text to a terminal, and JSON elsewhere.
+
+    With `none`, the bus leaves the logging of the application unchanged.
+    """
+
+    debug: bool = False
+    """True if log lines about failures show texts and tracebacks of exceptions.
+
+    Use it only for development, because these texts can contain confidential data. It is not
+    allowed with `auth="on"`. The texts are only in the log of this process, never in a reply, a
+    dead letter or a metric.
+    """
+
+    @field_validator("debug")
+    @classmethod
+    def _check_debug(cls, debug: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
+        if debug and info.data.get("auth") == "on":
+            raise PydanticCustomError(
+                "debug_with_auth",
+                "must not be set with BUS_AUTH=on, because the texts of exceptions can contain "
+                "confidential data. Remove BUS_DEBUG, or set BUS_AUTH=dev or BUS_AUTH=off on a "
+                "development machine",
+            )
+        return debug
 
     @field_validator("url")
     @classmethod

@@ -44,7 +44,7 @@ async def a_broker_that_is_away(buses: MemoryBuses) -> None:
     try:
         await reader.submit(BindBook(title="Emma"), timeout=60)  # virtual seconds pass at once
     except Unavailable as error:
-        print(f"error: {error}; certainly not sent: {not error.maybe_executed}")
+        print(f"error: {error}\ncertainly not sent: {not error.maybe_executed}")
 
 
 async def run(test: Callable[[MemoryBuses], Awaitable[None]]) -> None:

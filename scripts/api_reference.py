@@ -40,13 +40,18 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
-        "bus.testing": ("MemoryBuses", "override_dependency"),
+        "bus.testing.buses": ("MemoryBuses",),
+        "bus.testing.settled": ("Unsettled",),
+        "bus.testing.messages": ("FoundMessages", "SentMessage", "DeadMessage"),
+        "bus.testing.handling": ("HandlerCall",),
+        "bus.testing.rabbitmq": ("RabbitMQ",),
+        "bus.testing.dependencies": ("override_dependency",),
         "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
     },
-    "Logging": {"bus.operations.logging": ("configure_logging",)},
+    "Logging": {"bus.operations.logging": ("MessageContextFilter", "configure_logging")},
     "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
     "Dead letters": {
         "bus.operations.dead_letters.selection": (
@@ -87,11 +92,13 @@ INNER = {
         "MemoryBuses.__aexit__",
     ),
     *("ObservedValues.note", "ObservedValues.add"),
+    *("FoundMessages.__init__", "HandlerCall.__init__", "SentMessage.note", "DeadMessage.note"),
     *(
         "MemoryBuses.__aenter__",
         "MemoryBroker.connect",
         "MemoryBroker.declare",
         "MemoryBroker.publish",
+        "MemoryBroker.supervise",
         "MemoryBroker.swallows_confirm",
     ),
     *(
@@ -241,7 +248,7 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
     members = [
         (member, each, text)
         for member, each, text in with_docs(node.body)
-        if f"{name}.{member}" not in INNER
+        if f"{name}.{member}" not in INNER and not is_overload(each)
     ]
     made = next(
         (
@@ -269,8 +276,17 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
     if fields:
         yield table(fields)
     for member, each, text in members:
-        if isinstance(each, Function) and (not member.startswith("_") or member == "__aenter__"):
+        if isinstance(each, Function) and (
+            not member.startswith("_") or member in ("__aenter__", "__call__")
+        ):
             yield from method(name, member, each, text, known)
+
+
+def is_overload(node: ast.stmt) -> bool:
+    """Return True for a variant of a signature. The page shows only the function itself."""
+    return isinstance(node, Function) and any(
+        ast.unparse(decorator) == "overload" for decorator in node.decorator_list
+    )
 
 
 def method(

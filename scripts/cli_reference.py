@@ -19,6 +19,7 @@ PREFACE = """# Command line
 - Data goes to standard output, everything else to standard error.
   `--json` prints data on one line for programs.
 - `--debug`, anywhere before `--`, shows the traceback of an error.
+  `bus --debug run` also shows [all frames of failures](../how-to/find-a-failure.md) in its log.
 - Colours are only for terminals, and `NO_COLOR=1` turns them off.
 - `bus --install-completion` makes the shell complete commands, options and contract types
   (bash, zsh, fish, PowerShell). `bus --show-completion` prints the script that it would install.

@@ -66,8 +66,16 @@ TITLES = {
     "dead letter": "Dead letter",
     "failure": "Failure of a job",
 }
-HERE = {"dead-host": "host-4711", "dead-trunkline": "0.1.0"}
-"""Headers whose values depend on the machine, with the values that the page shows instead."""
+HERE = {
+    "dead-host": "host-4711",
+    "dead-trunkline": "0.1.0",
+    "dead-where": "library/service.py:43 scan",
+    "dead-frames": "bus/runtime/router.py:289 Router.__call__\nlibrary/service.py:43 scan",
+}
+"""Headers whose values depend on the machine or on the code.
+
+The page shows these values instead.
+"""
 READABLE = (
     (
         re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),

@@ -1,17 +1,13 @@
 """The RabbitMQ broker that the tests share, with a virtual host for each test."""
 
 import asyncio
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.private_node import PrivateNode
-from bus.operations.brokers.select import broker_for, select_broker
-from bus.operations.management_api import Management
+from bus.testing.rabbitmq import virtual_host
 
 START, CTL = 150.0, 120.0
 """Seconds for the start of a node, and for one rabbitmqctl, which starts an Erlang VM too.
@@ -21,40 +17,16 @@ They take 5 s and 1 s, and a minute on a busy machine.
 
 
 @contextmanager
-def running_broker() -> Iterator[Broker]:
-    """Start the broker that `bus broker` would start; `BUS_TEST_BROKER` selects it.
-
-    If no broker can be started, the tests fail. They are never skipped.
-    """
-    broker = broker_for(select_broker(os.environ))
-    asyncio.run(broker.start())
-    try:
-        yield broker
-    finally:
-        asyncio.run(broker.stop())
-
-
-@contextmanager
 def fresh_vhost(broker: Broker) -> Iterator[str]:
     """Create an empty virtual host, yield its URL, and remove it afterwards."""
-    management = Management(management_url(broker), broker.url)
-    name = f"test-{secrets.token_hex(6)}"
-    asyncio.run(management.add_vhost(name))
-    try:
-        yield with_vhost(broker.url, name)
-    finally:
-        asyncio.run(management.delete_vhost(name))
+    with virtual_host(broker) as host:
+        yield host.url
 
 
 def management_url(broker: Broker) -> str:
     """Return the address of the management API, which every broker of the tests has."""
     assert broker.management_url
     return broker.management_url
-
-
-def with_vhost(url: str, name: str) -> str:
-    """Return the broker's URL with another virtual host."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))
 
 
 async def kill_with_queues_on_disk(node: PrivateNode) -> None:

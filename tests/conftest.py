@@ -21,9 +21,12 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.brokers.select import INSTALL
-from tests.broker import START, fresh_vhost, running_broker
+from bus.testing.rabbitmq import running_broker
+from tests.broker import START, fresh_vhost
 from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate
+
+pytest_plugins = ["pytester"]
 
 isolate(os.environ)  # before any code reads the environment
 private_node_module.START_TIMEOUT_SECONDS = START
@@ -74,13 +77,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def shared_broker() -> Iterator[Broker]:
-    with running_broker() as broker:
+    with running_broker(os.environ) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def broker(shared_broker: Broker) -> str:
     return shared_broker.url
+
+
+@pytest.fixture
+def shown_message_values() -> None:
+    """Replace the fixture of this name in `bus.testing.plugin`: these tests check hidden values."""
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def global_options(
     debug: bool = typer.Option(  # `main` reads this option
         False,  # noqa: FBT003 - typer's interface
         DEBUG,
-        help="Show the traceback of an error.",
+        help="Show the traceback of an error, and all frames in the log of `bus run`.",
     ),
     version: bool = typer.Option(
         False,  # noqa: FBT003 - as above

@@ -26,7 +26,9 @@ def begin_audit(settings: Settings) -> None:
 
     The bus's other log records are suppressed, because the command prints its result itself.
     """
-    configure_logging(settings)
+    # The audit log does not depend on BUS_LOG_FORMAT=none, which is for services.
+    is_unset = settings.log_format == "none"
+    configure_logging(settings.model_copy(update={"log_format": "auto"}) if is_unset else settings)
     logging.getLogger("bus").setLevel(logging.CRITICAL)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
 from bus.cli.output import print_json, suppress_library_logs
@@ -43,7 +44,8 @@ def command(
     """Send a request, and print the reply as JSON.
 
     The payload is checked against the contract before the request is sent. If the service replies
-    with an error, the command ends with the exit code of the error's class.
+    with an error, the command prints the error's class and text, and ends with the exit code of the
+    class.
     """
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
@@ -58,4 +60,5 @@ async def send_request(
 ) -> Message | None:
     """Open a connection, send the request, and return the reply."""
     async with Bus(service) as bus:
-        return await bus.request(request, timeout=timeout)
+        with add_class():
+            return await bus.request(request, timeout=timeout)

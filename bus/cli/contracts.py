@@ -95,7 +95,7 @@ def checked_sample(contract: Contract, schema: dict[str, Any]) -> Any:
     """
     value = sample_of(schema)
     try:
-        decode(contract.model, json.dumps(value).encode())
+        decode(contract.model, json.dumps(value).encode(), subject=contract.type)
     except ContractViolation as error:
         say(f"change the sample before you send it: {error}")
     return value

@@ -246,7 +246,7 @@ def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
         text = (
             datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds")
             if name in TIME_HEADERS
-            else value
+            else str(value).replace("\n", f"\n{'':18}")
         )
         console.print(f"  {name:15} {text}", highlight=False, soft_wrap=True)
     console.print()

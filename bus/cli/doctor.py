@@ -45,6 +45,7 @@ EXTRAS = {
     "encryption": ("joserfc",),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
+    "testing": ("pytest", "pytest-asyncio"),
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
     "whisper": ("faster-whisper",),
 }

@@ -8,7 +8,9 @@ traceback follows the line.
 import functools
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -17,8 +19,20 @@ from typer.exceptions import TyperException
 
 from bus import errors
 from bus.cli.output import harmless
+from bus.messaging.failure_location import failure_location
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "TERMINATED", "Reporter", "exit_code"]
+__all__ = [
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "MEANINGS",
+    "TERMINATED",
+    "Reporter",
+    "add_class",
+    "exit_code",
+    "is_debugging",
+]
+
+debugging: ContextVar[bool] = ContextVar("bus_command_debugging", default=False)
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -80,6 +94,7 @@ class Reporter:
 
         @functools.wraps(command)
         def run_reported(*args: Any, **kwargs: Any) -> Any:
+            debugging.set(self._debug)
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt as error:
@@ -107,15 +122,35 @@ class Reporter:
             )
 
 
+@contextmanager
+def add_class() -> Iterator[None]:
+    """Let the text of a `BusError` in the block begin with the name of its class.
+
+    A service writes its errors for callers that catch classes. Without the class, `no such book`
+    does not show whether the service found nothing or failed.
+    """
+    try:
+        yield
+    except errors.BusError as error:
+        error.args = (f"{type(error).__name__}: {error}",)
+        raise
+
+
+def is_debugging() -> bool:
+    """Return True if the command line of the running command has the option `--debug`."""
+    return debugging.get()
+
+
 def describe_error(error: Exception) -> str:
     """Return the line that the user sees.
 
     For a `BusError` the line contains the error's text. For any other exception the line contains
-    only the exception's class, because the text may contain a payload.
+    only the exception's class and location, because the text may contain a payload.
     """
     if isinstance(error, errors.BusError):
         return f"{error}{' (the operation may have been executed)' if error.maybe_executed else ''}"
+    where = failure_location(error)
     return (
-        f"internal error ({type(error).__name__}). "
+        f"internal error ({type(error).__name__}{f' at {where}' if where else ''}). "
         "Run the command with `--debug` to see the traceback."
     )

@@ -36,12 +36,14 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
     """
     text = read_payload(contract, arguments, file)
     try:
-        message: Message = decode(contract.model, text, extra=extra_fields(contract))
+        message: Message = decode(
+            contract.model, text, extra=extra_fields(contract), subject=contract.type
+        )
     except ContractViolation as error:
         problem = json_problem(text)
         if problem:
             raise InvalidArgument(f"the payload is not JSON: {problem}") from None
-        raise ContractViolation(f"{error}. {describe_fields(contract)}") from None
+        raise ContractViolation(f"{error} {describe_fields(contract)}") from None
     return message
 
 

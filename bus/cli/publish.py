@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import Contracts, File, Payload, completed_types
 from bus.cli.output import print_json, say, suppress_library_logs
@@ -90,4 +91,5 @@ def check_owner(contract: Contract, service: str | None) -> None:
 async def publish_event(service: str, event: Event, timeout: float | None) -> None:
     """Open a connection, and publish the event."""
     async with Bus(service) as bus:
-        await bus.publish(event, timeout=timeout)
+        with add_class():
+            await bus.publish(event, timeout=timeout)

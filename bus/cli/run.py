@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from bus.cli.errors import is_debugging
 from bus.cli.loading import load_router
+from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
 from bus.messaging.failure_location import failure_location
 from bus.operations.health import ProbeAddress, serve_probes
@@ -77,7 +79,8 @@ def command(
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
-        arguments = [sys.executable, "-m", "bus.cli", "run", target]
+        options = ["--debug"] if is_debugging() else []
+        arguments = [sys.executable, "-m", "bus.cli", *options, "run", target]
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     router = load_router(target)
@@ -127,8 +130,9 @@ def _log_exit(error: BaseException) -> None:
     # The text of the error is not logged, because it can be confidential.
     facts = {"error": type(error).__name__, "where": failure_location(error)}
     log.error(
-        "the service called sys.exit outside of a handler; the worker stops. "
-        "Raise an exception, or send SIGTERM to the process",
+        "%s outside of a handler at %s; the worker stops. "
+        "Raise another exception, or send SIGTERM to the process",
+        *facts.values(),
         extra=facts,
     )
 
@@ -157,7 +161,8 @@ async def serve(
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
     """
-    configure_logging(settings)
+    configure_logging(settings, overwrite=False, all_frames=is_debugging())
+    warn_if_disabled()
     serving = asyncio.ensure_future(
         serve_until(router, stop, Bus(router.name, settings=settings), health, started)
     )
@@ -167,6 +172,19 @@ async def serve(
         except asyncio.CancelledError:
             return 128 + received[-1]
     return 0
+
+
+def warn_if_disabled() -> None:
+    """Warn the operator if the application's logging configuration disabled the bus's loggers.
+
+    `logging.config.dictConfig` disables all existing loggers by default. The worker would then log
+    none of its failures.
+    """
+    if log.disabled:
+        say(
+            "bus run: the logging configuration of the application disabled the loggers of the "
+            "bus, so no failure is logged. Set disable_existing_loggers to False."
+        )
 
 
 def _do_nothing() -> None:
@@ -202,11 +220,14 @@ async def serve_until(
         started()
         await stop.wait()
         # Tell the user why the process does not end immediately: the grace period can be long.
+        grace = bus.settings.stop_grace
         log.info(
-            "stopping; a second signal stops at once",
-            extra={"service": router.name, "grace": bus.settings.stop_grace},
+            "%s is stopping within %g s; a second signal stops at once",
+            router.name,
+            grace,
+            extra={"service": router.name, "grace": grace},
         )
-    log.info("stopped", extra={"service": router.name})
+    log.info("%s stopped", router.name, extra={"service": router.name})
 
 
 def _notify_parent(notification_fd: int | None) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
 from bus.cli.output import print_json, say, suppress_library_logs
@@ -77,7 +78,8 @@ def command(
 async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
     """Open a connection, submit the job, and return the job's id."""
     async with Bus(service) as bus:
-        return (await bus.submit(job, timeout=timeout)).id
+        with add_class():
+            return (await bus.submit(job, timeout=timeout)).id
 
 
 async def follow(service: str, job: Job[Message | None], timeout: float | None) -> Message | None:
@@ -88,27 +90,29 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
         Unavailable: The broker has not answered for `MAX_DISCONNECTED_SECONDS`.
     """
     async with Bus(service) as bus:
-        handle = await bus.submit(job)
-        say(f"submitted as {handle.id}")
-        updates = asyncio.ensure_future(print_updates(handle))
-        connection = asyncio.ensure_future(report_connection(bus))
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.wait((updates, connection), return_when=asyncio.FIRST_COMPLETED)
-                if not updates.done():
-                    connection.result()
-                return await updates
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the job has not ended within {timeout:g} s, and continues"
-            ) from None
-        except asyncio.CancelledError:
-            say("the job continues at the service")
-            raise
-        finally:
-            for task in (updates, connection):
-                task.cancel()
-            await asyncio.gather(updates, connection, return_exceptions=True)
+        with add_class():
+            handle = await bus.submit(job)
+            say(f"submitted as {handle.id}")
+            updates = asyncio.ensure_future(print_updates(handle))
+            connection = asyncio.ensure_future(report_connection(bus))
+            try:
+                async with asyncio.timeout(timeout):
+                    await asyncio.wait((updates, connection), return_when=asyncio.FIRST_COMPLETED)
+                    if not updates.done():
+                        connection.result()
+                    return await updates
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"{handle.type} (job {handle.id}): the job has not ended within {timeout:g} s, "
+                    "and continues"
+                ) from None
+            except asyncio.CancelledError:
+                say("the job continues at the service")
+                raise
+            finally:
+                for task in (updates, connection):
+                    task.cancel()
+                await asyncio.gather(updates, connection, return_exceptions=True)
 
 
 async def report_connection(bus: Bus) -> None:

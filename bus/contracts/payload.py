@@ -3,14 +3,11 @@
 `bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
-from collections.abc import Iterator
-from functools import cache
-from typing import Any, Literal, get_args
+from importlib import import_module
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticSerializationError
-from pydantic_core.core_schema import ErrorType
 
 from bus.errors import ContractViolation
 
@@ -42,7 +39,13 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     raise ContractViolation(f"{problem}. Correct the value.")
 
 
-def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
+def decode(
+    model: type[Any] | None,
+    body: bytes,
+    *,
+    extra: Literal["forbid"] | None = None,
+    subject: str | None = None,
+) -> Any:
     """Return the message that a JSON body contains.
 
     Args:
@@ -50,6 +53,8 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
         body: JSON as UTF-8.
         extra: `"forbid"` rejects fields that the class does not have. None keeps the class's own
             rule. A `Message` ignores fields that its class does not have.
+        subject: Begin of the error's text, such as the type of the message. The default is the name
+            of the class.
 
     Raises:
         ContractViolation: The body does not match the class. The error names fields and rules.
@@ -59,59 +64,8 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
     try:
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
-        violations = _describe_violations(model, error)
+        # Only invalid messages need this module, which takes milliseconds to import.
+        texts = import_module("bus.contracts.violations")
+        violations = texts.describe_violations(model.__pydantic_core_schema__, error)
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
-    raise ContractViolation(f"{model.__name__}: {violations}")
-
-
-MAX_FAULTS_SHOWN = 5
-RULES = frozenset(get_args(ErrorType))
-"""Names of pydantic's own rules.
-
-An error message shows only these names. A user's validator can choose any name for a rule, even a
-name that contains the value.
-"""
-
-
-def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
-    """Return the names of the invalid fields, and the rule that each field violates.
-
-    The description contains no values and no keys of mappings. It also contains no messages of a
-    user's validator.
-    """
-    names = _field_names(model)
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    texts = [
-        f"{_format_location(detail['loc'], names)}: "
-        f"{detail['type'].replace('_', ' ') if detail['type'] in RULES else 'custom rule'}"
-        for detail in details[:MAX_FAULTS_SHOWN]
-    ]
-    more = len(details) - len(texts)
-    return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
-
-
-def _format_location(location: tuple[int | str, ...], names: frozenset[str]) -> str:
-    """Return the path to a field. Parts that are not field names are replaced by `*`."""
-    parts = (str(part) if isinstance(part, int) or part in names else "*" for part in location)
-    return ".".join(parts) or "body"
-
-
-@cache
-def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    """Return all field names in the model's schema, at any depth."""
-
-    def names(schema: object) -> Iterator[str]:
-        if isinstance(schema, dict):
-            properties = schema.get("properties")
-            if isinstance(properties, dict):
-                yield from properties
-            for inner in schema.values():
-                yield from names(inner)
-        elif isinstance(schema, list):
-            for inner in schema:
-                yield from names(inner)
-
-    try:
-        return frozenset(names(model.model_json_schema()))
-    except PydanticInvalidForJsonSchema:
-        return frozenset(model.model_fields)
+    raise ContractViolation(f"{subject or model.__name__}: {violations}")

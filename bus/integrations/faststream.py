@@ -5,7 +5,6 @@
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from bus.errors import FailedPrecondition
@@ -44,8 +43,7 @@ def application(router: Router, *, settings: Settings | None = None) -> FastStre
     transport = FastStreamTransport(broker_of(app), settings=chosen, name=router.name, own=True)
 
     async def prepare() -> None:
-        if not logging.getLogger().handlers:
-            configure_logging(chosen)
+        configure_logging(chosen, overwrite=False)
         await transport.connect(timeout=chosen.connect_timeout)
 
     app.on_startup(prepare)

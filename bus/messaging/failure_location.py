@@ -5,7 +5,7 @@ The texts have names of files and functions, and never values, so they are safe 
 
 from collections.abc import Callable, Iterator
 
-from bus.messaging.traceback_frames import Frame, Origin, printable, read_frames
+from bus.messaging.traceback_frames import Origin, TracebackFrame, TracebackFrames, shorten_text
 
 __all__ = ["failure_facts", "failure_frames", "failure_location"]
 
@@ -15,7 +15,7 @@ MAX_CLASS_LENGTH = 80
 CALLERS_OF_USERS = frozenset({"pydantic"})
 """Installed packages that the bus calls, and that then call code of the service."""
 
-Matches = Callable[[Frame], bool]
+Matches = Callable[[TracebackFrame], bool]
 
 
 def failure_location(error: BaseException) -> str | None:
@@ -61,7 +61,7 @@ class _Failure:
     def __init__(self, error: BaseException) -> None:
         self._error = error
         self._frames = {
-            id(linked): (linked, read_frames(linked)) for linked in _linked_errors(error)
+            id(linked): (linked, TracebackFrames(linked)) for linked in _linked_errors(error)
         }
 
     def lines(self) -> list[str]:
@@ -69,7 +69,7 @@ class _Failure:
         for error, frames in self._frames.values():
             found = frames.lines()
             if found and error is not self._error:
-                found[-1] += f" ({printable(type(error).__name__, MAX_CLASS_LENGTH)})"
+                found[-1] += f" ({shorten_text(type(error).__name__, MAX_CLASS_LENGTH)})"
             lines += found
         return lines
 
@@ -90,15 +90,20 @@ class _Failure:
             yield lambda frame: frame.package == called
         yield lambda _: True
 
-    def _find_frame(self, error: BaseException, matches: Matches, seen: set[int]) -> Frame | None:
+    def _find_frame(
+        self, error: BaseException, matches: Matches, seen: set[int]
+    ) -> TracebackFrame | None:
         """Return the innermost frame that matches. A cycle of causes ends the search."""
         if id(error) in seen or id(error) not in self._frames:
             return None
         seen.add(id(error))
-        _, frames = self._frames[id(error)]
-        own, last = frames.innermost(matches), frames.innermost(lambda _: True)
-        if not isinstance(error, BaseExceptionGroup) and own is not None and own is last:
-            return own  # the service raised this error itself, so the cause is at another place
+        own = None
+        for depth, frame in enumerate(reversed(self._frames[id(error)][1])):
+            if matches(frame):
+                if depth == 0 and not isinstance(error, BaseExceptionGroup):
+                    return frame  # the service raised this error itself, not from its cause
+                own = frame
+                break
         for inner in _inner_errors(error):
             found = self._find_frame(inner, matches, seen)
             if found is not None:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_frames, failure_location
 from bus.messaging.settlement import MoveToDeadLetters
 
 __all__ = [
@@ -51,6 +52,8 @@ connection that sends a larger frame.
 """
 MAX_NAME_LENGTH = 200
 """Maximum number of characters in a class name, a host name or a version."""
+MAX_FRAMES_LENGTH = 1500
+"""Maximum number of characters in the frames. The outermost frames are left out first."""
 UNKNOWN = "unknown"
 
 
@@ -90,6 +93,10 @@ class FaultRecord:
     """Class of the error."""
     reason: str | None = None
     """Class of the error. For a `BusError` other than `Internal`, the error's text follows."""
+    where: str | None = None
+    """Place in the service's code where the error was raised, as `file:line function`."""
+    frames: tuple[str, ...] = ()
+    """Frames of the error as `file:line function`, the outermost first."""
     attempts: int | None = None
     """Number of attempts."""
     first_at: int | None = None
@@ -129,7 +136,7 @@ def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
 def fault_headers(
     envelope: Envelope,
     decision: MoveToDeadLetters,
-    error: str,
+    error: BaseException,
     *,
     queue: str,
     now: int,
@@ -143,14 +150,14 @@ def fault_headers(
     Args:
         envelope: Message to dead-letter.
         decision: Decision with the code and reason.
-        error: Class of the error.
+        error: Error of the last attempt.
         queue: Work queue of the message.
         now: Time of dead-lettering, in milliseconds since the epoch.
         worker: Service that dead-letters the message.
     """
     record: Headers = {
         "dead-code": decision.code,
-        "dead-error": error[:MAX_NAME_LENGTH],
+        "dead-error": type(error).__name__[:MAX_NAME_LENGTH],
         "dead-reason": decision.reason[:MAX_REASON_LENGTH].encode(errors="replace").decode(),
         "dead-attempts": envelope.attempt,
         "dead-at": now,
@@ -159,10 +166,21 @@ def fault_headers(
         "dead-host": worker.host[:MAX_NAME_LENGTH],
         "dead-trunkline": worker.trunkline,
     }
-    version_header: Headers = (
-        {"dead-version": worker.version[:MAX_NAME_LENGTH]} if worker.version else {}
+    if worker.version:
+        record["dead-version"] = worker.version[:MAX_NAME_LENGTH]
+    return (
+        record | _place_headers(error) | since_first_failure(without_record(envelope.headers), now)
     )
-    return record | version_header | since_first_failure(without_record(envelope.headers), now)
+
+
+def _place_headers(error: BaseException) -> Headers:
+    """Return the headers with the location and the frames of an error that was raised."""
+    where, frames = failure_location(error), failure_frames(error)
+    if where is None:
+        return {}
+    while len("\n".join(frames)) > MAX_FRAMES_LENGTH:
+        frames = frames[1:]
+    return {"dead-where": where, "dead-frames": "\n".join(frames)}
 
 
 def record_headers(record: FaultRecord) -> Headers:
@@ -218,6 +236,8 @@ def _read_worker_record(envelope: Envelope, work_queue: str | None) -> FaultReco
         code=code or UNKNOWN,
         error=_text(headers.get("dead-error")),
         reason=_text(headers.get("dead-reason")),
+        where=_text(headers.get("dead-where")),
+        frames=tuple((_text(headers.get("dead-frames")) or "").splitlines()),
         attempts=_positive_int(headers.get("dead-attempts")) or envelope.attempt,
         first_at=_positive_int(headers.get(FIRST_FAILED)),
         last_at=_positive_int(headers.get("dead-at")),

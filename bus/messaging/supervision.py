@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from bus.messaging.backoff import backoff
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
+from bus.messaging.labels import failure_label
 
 __all__ = ["is_own_cancel", "run_forever"]
 
@@ -47,14 +49,24 @@ async def run_forever(
                 raise
             on_error(error)
         except Exception as error:  # noqa: BLE001 - any bug in the step
-            # log.exception is not used, because a traceback can show confidential values.
-            log.error(  # noqa: TRY400
-                "a step failed with an unexpected error; the step runs again",
-                extra=failure_facts(error),
-            )
+            _log_bug(error)
             on_error(error)
         failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1
         await asyncio.sleep(backoff(failures))
+
+
+def _log_bug(error: Exception) -> None:
+    task = asyncio.current_task()
+    name = task.get_name() if task is not None else "a supervised step"
+    facts = {"task": name, **failure_facts(error)}
+    # log.exception is not used, because a traceback can show confidential values.
+    log.error(
+        "%s failed with an unexpected error (%s); the step runs again",
+        name,
+        failure_label(facts),
+        extra=facts,
+        exc_info=exception_to_log(error),
+    )
 
 
 CANCEL_AGAIN_SECONDS = 2.5

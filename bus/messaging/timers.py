@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["SharedTimer", "TimerExpired"]
+__all__ = ["SharedTimer", "TimerExpired", "format_seconds"]
 
 TICK_SECONDS = 0.02
 """Seconds between two checks of the deadlines. A function is called up to this many seconds
@@ -125,3 +125,12 @@ class TimeoutScope:
             and isinstance(error, asyncio.CancelledError)
         ):
             raise TimerExpired from None
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for an error message, such as `0.5 s` or `86400 s`."""
+    if seconds < TICK_SECONDS:
+        return f"{seconds:.2g} s"
+    # The rest of a timeout of 1 s is 0.999 s when the message is sent. `g` has a precision of six
+    # digits, and would write 31 days with an exponent.
+    return f"{round(seconds, 2):.15g} s"

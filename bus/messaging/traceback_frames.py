@@ -3,8 +3,7 @@
 import os
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-__all__ = ["Frame", "Frames", "Origin", "printable", "read_frames"]
+__all__ = ["Origin", "TracebackFrame", "TracebackFrames", "shorten_text"]
 
 MAX_OUTER_FRAMES, MAX_INNER_FRAMES = 8, 32
 """Maximum number of frames of one error, counted from the outermost and the innermost frame.
@@ -58,7 +57,7 @@ class CodePlace(NamedTuple):
     function: str
 
 
-class Frame(NamedTuple):
+class TracebackFrame(NamedTuple):
     """One frame of a traceback. Its text is `file:line function`."""
 
     place: CodePlace
@@ -81,60 +80,70 @@ class Frame(NamedTuple):
         return f"{self.place.path}:{self.line} {self.place.function}"
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """The outermost and the innermost frames of one error. The outermost frame is first."""
+class TracebackFrames:
+    """The frames of one error, without those of its cause. Each frame is read when it is needed.
 
-    outer: Sequence[Frame]
-    left_out: int
-    inner: Sequence[Frame]
+    A long traceback has only its outermost and innermost frames.
+    """
 
-    def __iter__(self) -> Iterator[Frame]:
-        yield from self.outer
-        yield from self.inner
+    __slots__ = ("_directory", "_inner", "_left_out", "_outer", "_syntax")
 
-    def innermost(self, matches: Callable[[Frame], bool]) -> Frame | None:
-        """Return the innermost frame that matches, or None."""
-        inwards = (*reversed(self.inner), *reversed(self.outer))
-        return next((frame for frame in inwards if matches(frame)), None)
+    def __init__(self, error: BaseException) -> None:
+        self._outer: list[TracebackType] = []
+        self._inner: deque[TracebackType] = deque(maxlen=MAX_INNER_FRAMES)
+        count, trace = 0, error.__traceback__
+        while trace is not None:
+            (self._outer if count < MAX_OUTER_FRAMES else self._inner).append(trace)
+            count, trace = count + 1, trace.tb_next
+        self._left_out = count - len(self._outer) - len(self._inner)
+        try:
+            self._directory = os.getcwd()  # noqa: PTH109 - Path.cwd takes ten times as long
+        except OSError:  # the working directory was deleted
+            self._directory = ""
+        self._syntax = self._syntax_frame(error) if isinstance(error, SyntaxError) else None
+
+    def __iter__(self) -> Iterator[TracebackFrame]:
+        """Yield the frames. The outermost frame is first."""
+        yield from map(self._read, (*self._outer, *self._inner))
+        if self._syntax is not None:
+            yield self._syntax
+
+    def __reversed__(self) -> Iterator[TracebackFrame]:
+        """Yield the frames. The innermost frame is first."""
+        if self._syntax is not None:
+            yield self._syntax
+        yield from map(self._read, reversed(self._inner))
+        yield from map(self._read, reversed(self._outer))
 
     def lines(self) -> list[str]:
         """Return the frames as text. One line has the number of the frames that are left out."""
-        gap = [f"… {self.left_out} more"] if self.left_out else []
-        return [*map(str, self.outer), *gap, *map(str, self.inner)]
+        lines = [str(frame) for frame in self]
+        if self._left_out:
+            lines.insert(len(self._outer), f"… {self._left_out} more")
+        return lines
 
+    def _read(self, trace: TracebackType) -> TracebackFrame:
+        frame = trace.tb_frame
+        code, module = frame.f_code, frame.f_globals.get("__name__")
+        place = _find_place(
+            code.co_filename,
+            code.co_qualname,
+            module if isinstance(module, str) else "",
+            self._directory,
+        )
+        # Python has no line number for some instructions that it adds itself.
+        line: int | None = trace.tb_lineno
+        return TracebackFrame(place, line or code.co_firstlineno)
 
-def read_frames(error: BaseException) -> Frames:
-    """Return the frames of an error, without those of its cause."""
-    outer: list[TracebackType] = []
-    inner: deque[TracebackType] = deque(maxlen=MAX_INNER_FRAMES)
-    count, trace = 0, error.__traceback__
-    while trace is not None:
-        (outer if count < MAX_OUTER_FRAMES else inner).append(trace)
-        count, trace = count + 1, trace.tb_next
-    try:
-        directory = str(Path.cwd())
-    except OSError:  # the working directory was deleted
-        directory = ""
-    return Frames(
-        outer=[_read_frame(trace, directory) for trace in outer],
-        left_out=count - len(outer) - len(inner),
-        inner=[_read_frame(trace, directory) for trace in inner],
-    )
-
-
-def _read_frame(trace: TracebackType, directory: str) -> Frame:
-    frame = trace.tb_frame
-    code, module = frame.f_code, frame.f_globals.get("__name__")
-    place = _find_place(
-        code.co_filename,
-        code.co_qualname,
-        module if isinstance(module, str) else "",
-        directory,
-    )
-    # Python has no line number for some instructions that it adds itself.
-    line: int | None = trace.tb_lineno
-    return Frame(place, line or code.co_firstlineno)
+    def _syntax_frame(self, error: SyntaxError) -> TracebackFrame | None:
+        """Return the place of a syntax error in a module that could not be imported."""
+        if not isinstance(error.filename, str) or not isinstance(error.lineno, int):
+            return None
+        # The name of a file that does not exist could be another text, even a value.
+        if not Path(error.filename).is_file():
+            return None
+        place = _find_place(error.filename, "<module>", "", self._directory)
+        return TracebackFrame(place, error.lineno)
 
 
 @lru_cache(maxsize=4096)  # a failure has the same frames again and again
@@ -147,14 +156,14 @@ def _find_place(filename: str, function: str, module: str, directory: str) -> Co
         module: Name of the module that the code belongs to.
         directory: Working directory, or an empty text if it does not exist.
     """
-    function = printable(function.rpartition("<locals>.")[2], MAX_FUNCTION_LENGTH)
+    function = shorten_text(function.rpartition("<locals>.")[2], MAX_FUNCTION_LENGTH)
     if filename.startswith("<"):
         library = filename.startswith("<frozen ")
         origin = Origin.STANDARD_LIBRARY if library else Origin.GENERATED
-        return CodePlace(origin, printable(filename, MAX_PATH_LENGTH), function)
+        return CodePlace(origin, shorten_text(filename, MAX_PATH_LENGTH), function)
     absolute = os.path.normpath(Path(directory, filename))
     origin, path = _classify(absolute, module, directory)
-    return CodePlace(origin, printable(path.replace(os.sep, "/"), MAX_PATH_LENGTH), function)
+    return CodePlace(origin, shorten_text(path.replace(os.sep, "/"), MAX_PATH_LENGTH), function)
 
 
 def _classify(absolute: str, module: str, directory: str) -> tuple[Origin, str]:
@@ -193,7 +202,7 @@ def _relative_to_package(path: str, module: str) -> str:
     return ""
 
 
-def printable(text: str, longest: int) -> str:
+def shorten_text(text: str, longest: int) -> str:
     """Return the end of a text, at most `longest` characters. Replace control characters."""
     text = text if len(text) <= longest else f"…{text[1 - longest :]}"
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -7,7 +7,7 @@ from bus.errors import DeadlineExceeded
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.timers import SharedTimer, TimerExpired
+from bus.messaging.timers import SharedTimer, TimerExpired, format_seconds
 
 __all__ = ["client_deadline", "server_deadline"]
 
@@ -81,11 +81,11 @@ def server_deadline(
             try:
                 with timer.limit(left):
                     return await inner(envelope)
-            except TimerExpired:
+            except TimerExpired as expired:
                 raise DeadlineExceeded(
-                    f"{envelope.type}: the handler did not end within {left:.3g} s. "
+                    f"{envelope.type}: the handler did not end within {format_seconds(left)}. "
                     f"Raise the timeout."
-                ) from None
+                ) from expired.__context__  # the cancellation, which has the handler's location
 
         return call
 

@@ -4,10 +4,12 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError, code_of
+from bus.errors import BusError, ContractError, Internal, code_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.labels import failure_label, message_label, one_line, short_id
 
 __all__ = ["logging"]
 
@@ -15,14 +17,25 @@ __all__ = ["logging"]
 # to the standard output of the application.
 log = levels.getLogger("bus.messages")
 
+PROGRAMMING_ERRORS = (Internal, ContractError)
+"""Errors of the bus that only a change of the service's code can fix.
 
-def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Middleware:
+The bus raises `Internal` if a handler returns a wrong type, for example a coroutine that was not
+awaited. It raises `ContractError` if a handler sends a message that it must not send.
+"""
+
+
+def logging(
+    side: str, *, timer: Callable[[], float] = time.perf_counter, level: int = levels.DEBUG
+) -> Middleware:
     """Log one line for each message.
 
-    A success is logged at level debug. If debug is off, a success costs one comparison. A failed
-    send is also logged at level debug, because the caller receives the exception. If a handler
-    raises a `BusError`, the failure is logged at level info, because services raise `BusError` on
-    purpose. If a handler raises another exception, the failure is logged at level error.
+    A success is logged at `level`. If this level is off, a success costs one comparison. A failed
+    send is logged at level debug, because the caller receives the exception.
+
+    A failed handler is logged at level error if its exception is not a `BusError`, or is `Internal`
+    or `ContractError`. Other exceptions of the class `BusError` are logged at level info, because
+    services raise them on purpose.
 
     The line has the class, the code and the frames of the exception. If the exception is a
     `BusError`, the line also has the exception's message. Messages of other exceptions could
@@ -31,10 +44,10 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     Args:
         side: Verb of the line, "sent" or "handled".
         timer: Function that returns a time in seconds. The duration is the difference of two times.
+        level: Level of the line for a success, a number of the module `logging`.
     """
-    expected_level, unexpected_level = (
-        (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)
-    )
+    write_success = _log_handled if side == "handled" else _log_sent
+    level_of_failure = _level_of_failure if side == "handled" else _debug
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
@@ -42,15 +55,12 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
             try:
                 result = await inner(envelope)
             except Exception as error:
-                level = expected_level if isinstance(error, BusError) else unexpected_level
-                if log.isEnabledFor(level):
-                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
-                    log.log(level, "message %s with an error", side, extra=facts)
+                failure_level = level_of_failure(error)
+                if log.isEnabledFor(failure_level):
+                    _log_failure(failure_level, side, envelope, error, timer() - started)
                 raise
-            if log.isEnabledFor(levels.DEBUG):
-                log.debug(
-                    "message %s", side, extra={**_facts(envelope), "ms": _ms(timer() - started)}
-                )
+            if log.isEnabledFor(level):
+                write_success(level, envelope, _ms(timer() - started))
             return result
 
         return call
@@ -58,18 +68,78 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     return layer
 
 
+def _debug(_error: Exception) -> int:
+    return levels.DEBUG
+
+
+def _level_of_failure(error: Exception) -> int:
+    is_expected = isinstance(error, BusError) and not isinstance(error, PROGRAMMING_ERRORS)
+    return levels.INFO if is_expected else levels.ERROR
+
+
+def _log_handled(level: int, envelope: Envelope, ms: float) -> None:
+    log.log(
+        level,
+        "%s handled in %s ms (from %s, attempt %d, correlation %s)",
+        message_label(envelope),
+        ms,
+        one_line(envelope.source),
+        envelope.attempt,
+        short_id(envelope.correlation_id) or "none",
+        extra={**_facts(envelope), "ms": ms},
+    )
+
+
+def _log_sent(level: int, envelope: Envelope, ms: float) -> None:
+    verb = "answered" if envelope.role == "request" else "sent"
+    label, facts = message_label(envelope), {**_facts(envelope), "ms": ms}
+    log.log(level, "%s %s in %s ms", label, verb, ms, extra=facts)
+
+
+def _log_failure(
+    level: int, side: str, envelope: Envelope, error: Exception, seconds: float
+) -> None:
+    ms, failure = _ms(seconds), _failure(error)
+    log.log(
+        level,
+        "%s%s failed after %s ms%s: %s",
+        "" if side == "handled" else "sending ",
+        message_label(envelope),
+        ms,
+        f" in attempt {envelope.attempt}" if envelope.attempt > 1 else "",
+        _reason(error, failure),
+        extra={**_facts(envelope), **failure, "ms": ms},
+        exc_info=exception_to_log(error),
+    )
+
+
 def _facts(envelope: Envelope) -> dict[str, object]:
     return {
         "type": envelope.type,
         "message_id": envelope.id,
         "correlation_id": envelope.correlation_id or None,
+        "causation_id": envelope.causation_id,
+        "source": envelope.source,
         "attempt": envelope.attempt,
     }
 
 
 def _failure(error: Exception) -> dict[str, object]:
     facts = {**failure_facts(error), "code": code_of(error)}
-    return {**facts, "text": str(error)} if isinstance(error, BusError) else facts
+    return {**facts, "text": _text_of(error)} if isinstance(error, BusError) else facts
+
+
+def _text_of(error: BusError) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a user's class; the line must not replace the handler's error
+        return "its text cannot be read"
+
+
+def _reason(error: Exception, failure: dict[str, object]) -> str:
+    """Return the class and the location of an error, and the text of a `BusError`."""
+    reason = f"{failure['error']}: {failure['text']}" if isinstance(error, BusError) else None
+    return failure_label(failure, reason)
 
 
 def _ms(seconds: float) -> float:

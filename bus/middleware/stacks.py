@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
+from logging import getLevelNamesMapping
+from typing import Literal
 
 from bus.messaging.handler import Middleware
 from bus.middleware.authorize import authorize
@@ -61,7 +63,11 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
 
 
 def server_stack(
-    *, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10
+    *,
+    clock: Callable[[], float] = time.time,
+    leeway: float = 30,
+    longest: float = 10,
+    log_messages: Literal["debug", "info"] = "debug",
 ) -> list[Middleware]:
     """Return the policies for messages that are handled. The outermost policy is first.
 
@@ -69,9 +75,11 @@ def server_stack(
         clock: Function that returns the current time in seconds since the epoch.
         leeway: Seconds by which the clocks of two machines may differ.
         longest: Maximum seconds to handle a request that has no deadline.
+        log_messages: Level of the line for each handled message.
     """
     return [
-        logging("handled"),  # outermost: logs the total time and `DeadlineExceeded`
+        # outermost: logs the total time and `DeadlineExceeded`
+        logging("handled", level=getLevelNamesMapping()[log_messages.upper()]),
         server_deadline(clock=clock, leeway=leeway, longest=longest),  # innermost: ends the handler
     ]
 
@@ -81,5 +89,5 @@ CLIENT = tuple(client_stack())
 SERVER = tuple(server_stack())
 """Default server stack. To add a policy, pass `Bus(…, server=[*SERVER, policy])`.
 
-The stack uses the default `leeway` and `longest` of `server_stack`, not the values in the settings.
+The stack uses the default arguments of `server_stack`, not the values in the settings.
 """

@@ -1,53 +1,129 @@
 """Logging set-up: structlog formats the records of the bus and of all other libraries.
 
-The output is JSON in production, and readable text on a terminal.
+The output is JSON in production, and readable text on a terminal. An application that has its own
+logging can use `MessageContextFilter` alone.
 """
 
 import logging
-import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
+from typing_extensions import override
 
-from bus.messaging.context import current
+from bus.messaging.context import correlation, current
+from bus.operations.log_rendering import (
+    Event,
+    RecordFormatter,
+    add_context_variables,
+    add_extra,
+    protect_own_fields,
+    render_console,
+    render_json,
+)
 from bus.settings import Settings
 
-__all__ = ["configure_logging"]
+__all__ = ["MessageContextFilter", "configure_logging"]
 
-Event = MutableMapping[str, Any]
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+MESSAGE_FIELDS = ("correlation_id", "causation_id", "message_id", "message_type")
+"""Fields of a log record that identify the message that is being handled."""
 
 
-def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
+class MessageContextFilter(logging.Filter):
+    """Filter that adds the ids of the handled message to each log record, for any formatter.
+
+    The record gets the attributes `correlation_id`, `causation_id`, `message_id` and
+    `message_type`. Outside of a handler each attribute is an empty string, so that a format with
+    `%(correlation_id)s` never fails. Inside `bus.correlated`, `correlation_id` is set. An attribute
+    that the record already has is not changed.
+
+    Add the filter to a handler, not to a logger. A logger does not apply its filters to the records
+    of its child loggers.
+
+    >>> handler = logging.StreamHandler()
+    >>> handler.addFilter(MessageContextFilter())
+    >>> handler.setFormatter(logging.Formatter("%(correlation_id)s %(name)s %(message)s"))
+    """
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attributes to the record. Return True, because the filter drops no record."""
+        fields = vars(record)
+        if record.name.startswith("bus.") and "message_type" not in fields:
+            # Some records of the bus are about a message whose handler has ended.
+            fields["message_type"] = fields.get("type")
+        for name, value in message_fields().items():
+            if fields.get(name) is None:
+                fields[name] = value or ""
+        return True
+
+
+def message_fields() -> dict[str, str | None]:
+    """Return the fields of the handled message. The values are None if they are unknown."""
+    context = current.get()
+    if context is None:
+        return {**dict.fromkeys(MESSAGE_FIELDS), "correlation_id": correlation.get()}
+    envelope = context.envelope
+    return {
+        "correlation_id": envelope.correlation_id or envelope.id,
+        "causation_id": envelope.causation_id,
+        "message_id": envelope.id,
+        "message_type": envelope.type,
+    }
+
+
+def configure_logging(
+    settings: Settings,
+    *,
+    stream: TextIO | None = None,
+    overwrite: bool = True,
+    all_frames: bool = False,
+) -> None:
     """Send all log records of this process to `stream`.
 
     The records of structlog and of the standard library's `logging` have the same format.
     An application calls this function once. A library must not call it. Each record that is written
     while a message is handled contains the message's correlation id.
 
+    With the log format `none` this function does nothing.
+
     Args:
         settings: The log level and the log format.
         stream: The output. None: standard error.
+        overwrite: True replaces the handlers of the root logger, and the configuration of
+            structlog. False respects the application's own logging: if the root logger has a
+            handler, this function does nothing.
+        all_frames: True shows all frames of a failure as text. False leaves out the frames of the
+            bus, if the failure has other frames. JSON always has all frames.
     """
+    root = logging.getLogger()
+    if settings.log_format == "none" or (root.handlers and not overwrite):
+        return
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared_processors(), processors=_final_processors(settings, out)
+        RecordFormatter(
+            foreign_pre_chain=_shared_processors(),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                render_console(out, all_frames=all_frames)
+                if _is_for_terminal(settings, out)
+                else render_json,
+            ],
         )
     )
-    root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     for library in ("aio_pika", "aiormq", "asyncio"):
         # The bus already logs the events that these libraries log. At debug level aiormq logs whole
         # frames, which include payloads.
         logging.getLogger(library).setLevel(max(logging.ERROR, root.level))
+    if structlog.is_configured() and not overwrite:
+        return
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            protect_own_fields,
             *_shared_processors(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -57,52 +133,29 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     )
 
 
+def _is_for_terminal(settings: Settings, out: TextIO) -> bool:
+    return settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
+
+
 def _shared_processors() -> list[structlog.typing.Processor]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.contextvars.merge_contextvars,
-        _add_message_ids,
+        add_extra,
+        add_context_variables,
+        _add_message_fields,
         _drop_none_values,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
 
 
-def _final_processors(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
-    terminal = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
-    last: list[structlog.typing.Processor] = (
-        [
-            _replace_controls,
-            structlog.dev.ConsoleRenderer(
-                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ]
-        if terminal
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
-    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-
-
-def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
-    context = current.get()
-    if context is not None:
-        event.setdefault("correlation_id", context.envelope.correlation_id)
-        event.setdefault("message_id", context.envelope.id)
+def _add_message_fields(_logger: object, _method: str, event: Event) -> Event:
+    for name, value in message_fields().items():
+        # The bus's own records have the type of the message as `type`.
+        if value and (name != "message_type" or event.get("type") != value):
+            event.setdefault(name, value)
     return event
 
 
-def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Replace control characters, except tab and newline, in text for a terminal.
-
-    Other services choose message types and ids. These texts must not control the operator's
-    terminal.
-    """
-    return {
-        name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
-        for name, value in event.items()
-    }
-
-
-def _drop_none_values(_logger: Any, _method: str, event: Event) -> Event:
+def _drop_none_values(_logger: object, _method: str, event: Event) -> Event:
     return {name: value for name, value in event.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.errors import ConfigurationError
 from bus.messaging.context import JobHandle
+from bus.messaging.failure_texts import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
@@ -38,7 +39,7 @@ from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
 
-__all__ = ["Bus"]
+__all__ = ["Bus", "default_server_stack"]
 
 R = TypeVar("R", bound=Message | None)
 
@@ -90,8 +91,9 @@ class Bus:
         self._inbox = MemoryInbox() if inbox is None else inbox
         layers = client_stack(clock=clock) if client is None else client
         self._client_layers = with_security(layers, self._security)
-        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
-        self._server_layers = server_stack(clock=clock, **limits) if server is None else server
+        self._server_layers = (
+            default_server_stack(self.settings, clock) if server is None else server
+        )
         self._life = LifeCycle(service)
         self._build()
 
@@ -127,12 +129,16 @@ class Bus:
         protect_parent()
         try:
             await self._security.identity.start()
-            await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
+            with log_tracebacks(enabled=self.settings.debug):
+                await self._transport.start(
+                    self._client.replies, timeout=self.settings.connect_timeout
+                )
             if self.settings.topology == "verify":
                 # If an exchange is missing, this check raises an error immediately. Without the
                 # check, the consumer of replies would retry until `start_timeout`.
                 await self._transport.declare(BASE_EXCHANGES)
-            self._consumers = [await self._client.start()]
+            with log_tracebacks(enabled=self.settings.debug):
+                self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
         except BaseException:
             await self._close()
@@ -303,3 +309,13 @@ class Bus:
         """
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
+
+
+def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
+    """Return the server stack of a bus for which the user has chosen no other stack."""
+    return server_stack(
+        clock=clock,
+        leeway=settings.clock_leeway,
+        longest=settings.request_timeout,
+        log_messages=settings.log_messages,
+    )

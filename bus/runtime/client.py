@@ -20,6 +20,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
+from bus.messaging.labels import message_facts, message_label
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -32,6 +33,7 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
+from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import decode_reply, error_from_reply
@@ -104,8 +106,8 @@ class Client:
         try:
             reply = self._security.cipher.decrypt(reply)
         except BusError as error:
-            facts = {"type": reply.type, "message_id": reply.id, "why": str(error)}
-            log.warning("a reply could not be decrypted", extra=facts)
+            facts = message_facts(reply, why=str(error))
+            log.warning("%s could not be decrypted: %s", message_label(reply), error, extra=facts)
             self.replies.record_rejected_reply(reply, str(error))
         else:
             self.replies.dispatch(reply)
@@ -175,16 +177,20 @@ class Client:
                 of the reply is not the type in the contract.
         """
         contract = _require_kind(request, "request")
-        envelope = self._envelope(
-            contract, request, self._settings.request_timeout if timeout is None else timeout
-        )
-        reply = await self._stack(envelope)
-        if reply is None:
-            raise Internal(
-                f"{contract.type}: a middleware of the client stack returned None, not a reply. "
-                "Return the result of the inner handler in each middleware."
+        try:
+            envelope = self._envelope(
+                contract, request, self._settings.request_timeout if timeout is None else timeout
             )
-        return cast("R", decode_reply(contract, reply))
+            reply = await self._stack(envelope)
+            if reply is None:
+                raise Internal(
+                    "a middleware of the client stack returned None, not a reply. "
+                    "Return the result of the inner handler in each middleware."
+                )
+            return cast("R", decode_reply(contract, reply))
+        except BusError as error:
+            name_message(error, contract.type)
+            raise
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -220,7 +226,11 @@ class Client:
                 f"{contract.type} belongs to {contract.service}, so {self._service} cannot publish "
                 f"it. Publish it from {contract.service}."
             )
-        await self._stack(self._durable_envelope(contract, event, timeout))
+        try:
+            await self._stack(self._durable_envelope(contract, event, timeout))
+        except BusError as error:
+            name_message(error, contract.type)
+            raise
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Submit a job, and wait until the broker has confirmed it.
@@ -257,13 +267,16 @@ class Client:
             Unavailable: The broker is not reachable, or has blocked publishers. The job was
                 certainly not sent.
         """
-        contract = _require_kind(job, "job")
-        envelope = self._durable_envelope(contract, job, timeout)
-        handle: PendingJob[R] = PendingJob(
-            envelope.id, contract, timeout=self._settings.message_ttl
-        )
-        self.replies.track_job(handle)
-        await self._stack(envelope)
+        contract, job_id = _require_kind(job, "job"), None
+        try:
+            envelope = self._durable_envelope(contract, job, timeout)
+            job_id = envelope.id
+            handle: PendingJob[R] = PendingJob(job_id, contract, timeout=self._settings.message_ttl)
+            self.replies.track_job(handle)
+            await self._stack(envelope)
+        except BusError as error:
+            name_message(error, contract.type, job_id)
+            raise
         return handle
 
     def _envelope(self, contract: Contract, message: Message, timeout: float) -> Envelope:
@@ -324,12 +337,9 @@ class Client:
                 envelope,
             )
             reply = await future
-        except NotServed as error:
-            # The return listener has only the id of the request, so the type is added here.
-            raise NotServed(f"{envelope.type}: {error}") from None
         finally:
             self.replies.discard(envelope.id, future)
-        failure = error_from_reply(reply)
+        failure = error_from_reply(reply, envelope.type)
         if failure is not None:
             raise failure  # raised here, so that the middlewares receive the exception
         return reply
@@ -343,7 +353,8 @@ class Client:
                 await self._consumer.wait_ready()
         except TimeoutError:
             raise Unavailable(
-                f"{envelope.type} was not sent, because the bus is not connected to the broker"
+                f"{envelope.type}: the request was not sent, because the bus is not connected to "
+                "the broker. Check that RabbitMQ runs."
             ) from None
 
     def _remaining(self, envelope: Envelope) -> float:

@@ -215,4 +215,6 @@ async def _cancel(consumer: ConsumerHandle) -> None:
         await consumer.cancel()
     except BusError as error:
         facts = {"queue": consumer.name, "why": str(error)}
-        log.warning("a consumer could not be cancelled", extra=facts)
+        log.warning(
+            "the consumer of %s could not be cancelled: %s", consumer.name, error, extra=facts
+        )

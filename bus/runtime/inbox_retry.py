@@ -8,6 +8,8 @@ from typing import TypeVar
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
+from bus.messaging.labels import failure_label, message_facts, message_label
 
 __all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
 
@@ -28,8 +30,15 @@ async def retry_inbox(
     The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
     delivery.
     """
-    facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
-    log.error("the inbox failed; the message waits while the bus retries", extra=facts)
+    facts = message_facts(envelope, **failure_facts(error))
+    log.error(
+        "%s in %s: the inbox failed (%s); the message waits while the bus retries",
+        message_label(envelope),
+        envelope.queue,
+        failure_label(facts),
+        extra=facts,
+        exc_info=exception_to_log(error),
+    )
     loop = asyncio.get_running_loop()
     ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
     while True:

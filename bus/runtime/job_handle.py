@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Generic, cast
 
 from bus.contracts.contract import Contract, decode
-from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded
+from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.messaging.timers import format_seconds
+from bus.runtime.error_subject import add_subject, name_message
 from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
@@ -121,24 +123,33 @@ class PendingJob(Generic[R]):
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"job {self.id} has not ended within {limit:.3g} s, and continues"
+            raise self._deadline_exceeded(
+                f"no result within {format_seconds(limit)}. The job continues. "
+                "Await its result again to wait longer."
             ) from None
-        return cast("R", decode_reply(self._contract, self._result))
+        try:
+            return cast("R", decode_reply(self._contract, self._result, job_id=self.id))
+        except BusError as error:
+            name_message(error, self.type, self.id)
+            raise
 
     def _check_open(self) -> None:
         """Check that an update can still arrive in this event loop."""
         if self._loop is not asyncio.get_running_loop():
-            raise error_in_other_loop(f"job {self.id}")
+            raise error_in_other_loop(f"{self.type} (job {self.id})")
         if self._closed:
-            raise ConnectionLost(
-                f"job {self.id}: the bus was closed before the result arrived; the job continues",
-                maybe_executed=True,
-            )
+            problem = "the bus was closed before the result arrived. The job continues."
+            raise add_subject(ConnectionLost(problem, maybe_executed=True), self.type, self.id)
 
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} sent no update for {seconds:.3g} s") from None
+            raise self._deadline_exceeded(
+                f"no update for {format_seconds(seconds)}. The job continues. "
+                "Iterate over its updates again to wait longer."
+            ) from None
+
+    def _deadline_exceeded(self, problem: str) -> DeadlineExceeded:
+        return add_subject(DeadlineExceeded(problem), self.type, self.id)

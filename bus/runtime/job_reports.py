@@ -16,13 +16,15 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.timers import format_seconds
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.service_runtime import ServiceRuntime
 
-__all__ = ["MAX_PENDING_RESULTS", "JobReports", "unsendable_reply"]
+__all__ = ["MAX_PENDING_RESULTS", "RESULT_TASK", "JobReports", "unsendable_reply"]
 
 log = logging.getLogger("bus.settlement")
 
@@ -36,6 +38,8 @@ this time."""
 MAX_PENDING_RESULTS = 100
 """The maximum number of results that are retried at a time. The maximum limits the memory that a
 worker uses for submitters that do not reconnect."""
+RESULT_TASK = "result of job "
+"""The name of a task that retries a result, before the job's id. Test kits find the task by it."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -71,7 +75,8 @@ class JobReports:
                     timeout=PROGRESS_TIMEOUT_SECONDS,
                 )
             except BusError as error:
-                log.debug("progress dropped", extra={"why": str(error)})
+                facts = message_facts(job, why=str(error))
+                log.debug("progress of %s dropped: %s", message_label(job), error, extra=facts)
 
         return report
 
@@ -87,7 +92,8 @@ class JobReports:
             return
         seconds = RETRY_DELAYS[retry_delay_for(delay)]
         note = (
-            f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.3g} s: "
+            f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
+            f"{format_seconds(seconds)}: "
             f"{safe_reason(error)}"
         )
         await report(Progress(progress=0, note=note, error=code_of(error)))
@@ -108,7 +114,7 @@ class JobReports:
             return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
             # Do not retry, because each refused publish closes a channel that other publishes use.
-            _log_forbidden(update, error)
+            _log_forbidden(job, update, error)
             return True
         except BusError:
             return False
@@ -119,7 +125,9 @@ class JobReports:
     def retry_result(self, job: Envelope, update: Envelope) -> None:
         """Send a result again in the background if fewer than `MAX_PENDING_RESULTS` are pending."""
         if len(self._pending) < MAX_PENDING_RESULTS:
-            task = asyncio.get_running_loop().create_task(self._retry(job, update))
+            task = asyncio.get_running_loop().create_task(
+                self._retry(job, update), name=f"{RESULT_TASK}{job.id}"
+            )
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
@@ -133,12 +141,19 @@ class JobReports:
                 if await self._send(job, update):
                     return
             except PermissionDenied as error:
-                _log_forbidden(update, error)
+                _log_forbidden(job, update, error)
                 return
             except BusError as error:
-                log.debug("a job's result could not be sent", extra={"why": str(error)})
-        facts = {"type": update.type, "job": update.in_reply_to}
-        log.info("a job's result was dropped, because the submitter did not reconnect", extra=facts)
+                facts = message_facts(job, job=job.id, why=str(error))
+                log.debug(
+                    "the result of %s could not be sent: %s", message_label(job), error, extra=facts
+                )
+        log.info(
+            "the result of %s was dropped, because the submitter %s did not reconnect",
+            message_label(job),
+            one_line(job.source),
+            extra=message_facts(job, type=update.type, job=job.id, submitter=job.source),
+        )
 
     async def _send(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)
@@ -159,9 +174,12 @@ def unsendable_reply(request: Envelope, error: InvalidArgument, *, source: str) 
     return error_reply(request, fault, source=source)
 
 
-def _log_forbidden(update: Envelope, error: PermissionDenied) -> None:
-    facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
+def _log_forbidden(job: Envelope, update: Envelope, error: PermissionDenied) -> None:
+    facts = message_facts(job, type=update.type, job=job.id, why=str(error))
     log.error(
-        "the broker denied permission to send a job's result; update this service's broker user",
+        "the broker denied permission to send the result of %s (%s). "
+        "Update this service's broker user",
+        message_label(job),
+        error,
         extra=facts,
     )

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
 from bus.messaging.envelope import Envelope
-from bus.messaging.timers import SharedTimer
+from bus.messaging.timers import SharedTimer, format_seconds
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_request import PendingRequest, R
 
@@ -52,7 +52,7 @@ class PendingReplies:
         """
         loop = self._loop
         future: asyncio.Future[Envelope] = loop.create_future()
-        call = self._calls[message_id] = PendingCall(future, type_, token)
+        call = self._calls[message_id] = PendingCall(future, type_, token, seconds)
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
@@ -125,7 +125,7 @@ class PendingReplies:
         elif not call.answer.done():
             call.answer.set_exception(
                 NotServed(
-                    f"no service serves it ({reason}). "
+                    f"{call.type}: no service serves it ({reason}). "
                     "Start the service in a version that has a handler for it."
                 )
             )
@@ -141,17 +141,22 @@ class PendingReplies:
 
     def on_connection_lost(self) -> None:
         """Fail every pending call, because its reply queue was deleted with the connection."""
+        self._fail_calls("the connection to the broker was lost")
+
+    def _fail_calls(self, reason: str) -> None:
         for call in self._calls.values():
             if not call.answer.done():
                 call.answer.set_exception(
                     ConnectionLost(
-                        "the connection was lost before the reply arrived", maybe_executed=True
+                        f"{call.type}: {reason} before the reply arrived. The service may have "
+                        "handled the request.",
+                        maybe_executed=True,
                     )
                 )
 
     def close(self) -> None:
         """Fail every pending call and job handle, because the bus is closed."""
-        self.on_connection_lost()
+        self._fail_calls("the bus was closed")
         for handle in [*self._jobs.values()]:
             handle.close()
 
@@ -159,10 +164,14 @@ class PendingReplies:
 class PendingCall(PendingRequest):
     """A sent request, with a future for its reply."""
 
-    __slots__ = ("answer", "rejection")
+    __slots__ = ("answer", "rejection", "seconds")
 
-    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None) -> None:
+    def __init__(
+        self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None, seconds: float
+    ) -> None:
         self.answer = answer
+        self.seconds = seconds
+        """Seconds that the call waits for its reply."""
         self.type = type_
         self.is_job = False
         self.proofs = () if token is None else (token,)
@@ -172,9 +181,14 @@ class PendingCall(PendingRequest):
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""
         if not self.answer.done():
-            why = f". A reply was rejected: {self.rejection}" if self.rejection else ""
+            advice = (
+                f"A reply was rejected: {self.rejection}"
+                if self.rejection
+                else "Check that the service is not overloaded, or raise the timeout."
+            )
             self.answer.set_exception(
                 DeadlineExceeded(
-                    f"{self.type}: no reply arrived within the deadline{why}", maybe_executed=True
+                    f"{self.type}: no reply within {format_seconds(self.seconds)}. {advice}",
+                    maybe_executed=True,
                 )
             )

@@ -5,40 +5,58 @@ from typing import TypeVar, cast
 from bus.contracts.contract import Contract, Message, decode
 from bus.errors import BusError, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
+from bus.runtime.error_subject import add_subject, subject_of
 
 __all__ = ["decode_reply", "error_from_reply"]
 
 
-def decode_reply(contract: Contract, reply: Envelope) -> Message | None:
+def decode_reply(
+    contract: Contract, reply: Envelope, *, job_id: str | None = None
+) -> Message | None:
     """Return the message in the reply to a request, or the message in the result of a job.
 
     Args:
         contract: The contract of the request or job.
         reply: The reply or result.
+        job_id: The id of the job, for the text of an error.
 
     Raises:
         BusError: The reply is an error reply. Its error code selects the subclass.
         Unknown: The reply has a different message type than the contract specifies.
         ContractViolation: The payload does not match the contract.
     """
-    error = error_from_reply(reply)
+    error = error_from_reply(reply, contract.type, job_id)
     if error is not None:
         raise error
-    if reply.type != f"{contract.type}{REPLY_SUFFIX}":
+    subject = subject_of(contract.type, job_id)
+    noun = "reply" if job_id is None else "result"
+    expected = f"{contract.type}{REPLY_SUFFIX}"
+    if reply.type != expected:
         raise Unknown(
-            f"the reply to {contract.type} has the type {reply.type}, not "
-            f"{contract.type}{REPLY_SUFFIX}. "
+            f"{subject}: the {noun} has the type {reply.type}, not {expected}. "
             "Check that the service runs the same version of the bus."
         )
-    return cast("Message | None", decode(contract.reply, reply.body))
+    message = decode(contract.reply, reply.body, subject=f"{subject}: invalid {noun}")
+    return cast("Message | None", message)
 
 
-def error_from_reply(reply: Envelope) -> BusError | None:
-    """Return the error in an error reply. Return None for a reply without an error."""
+def error_from_reply(reply: Envelope, type_: str, job_id: str | None = None) -> BusError | None:
+    """Return the error in an error reply. Return None for a reply without an error.
+
+    Args:
+        reply: The reply.
+        type_: The type of the request or job. The text of the error begins with it.
+        job_id: The id of the job.
+
+    Raises:
+        ContractViolation: The error reply does not have the form of wire format 1.
+    """
     if reply.type != ERROR_TYPE:
         return None
-    body: ErrorReply = decode(ErrorReply, reply.body)
-    return error_for(body.code, body.message, maybe_executed=body.maybe_executed)
+    subject = f"{subject_of(type_, job_id)}: invalid error reply"
+    body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
+    error = error_for(body.code, body.message, maybe_executed=body.maybe_executed)
+    return add_subject(error, type_, job_id)
 
 
 class PendingRequest:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from random import randrange
 from typing import Protocol
 
+from bus.messaging.labels import short_id
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.supervision import run_forever
 
@@ -251,7 +252,14 @@ class PoisonIsolation:
             "message_id": candidate.id,
             "losses": candidate.losses,
         }
-        log.warning("a message that may have crashed a process is processed alone", extra=facts)
+        log.warning(
+            "message %s in %s was lost with its process or connection %d times; "
+            "the message is processed alone",
+            short_id(candidate.id),
+            candidate.queue,
+            candidate.losses,
+            extra=facts,
+        )
         await candidate.run()
 
     async def _wait_for_next(self) -> None:

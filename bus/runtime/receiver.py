@@ -7,6 +7,8 @@ from contextvars import copy_context
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import debugging, exception_to_log
+from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -40,6 +42,7 @@ class Receiver:
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
+        self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -72,13 +75,16 @@ class Receiver:
             self._in_flight.finish(message)
 
     async def _requeue_after(self, message: InboundMessage, error: BaseException) -> None:
-        facts = {
-            "queue": message.envelope.queue,
-            "message_id": message.envelope.id,
-            **failure_facts(error),
-        }
+        facts = message_facts(message.envelope, **failure_facts(error))
         # log.exception is not used, because a traceback can show confidential values.
-        log.error("the bus failed to process a message; the message is requeued", extra=facts)
+        log.error(
+            "%s in %s: the bus failed to process the message (%s); the message is requeued",
+            message_label(message.envelope),
+            message.envelope.queue,
+            failure_label(facts),
+            extra=facts,
+            exc_info=exception_to_log(error),
+        )
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()

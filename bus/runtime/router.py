@@ -285,7 +285,7 @@ class Router:
         endpoint = self.endpoints.get(envelope.queue or "")
         if endpoint is None or endpoint.contract.type != envelope.type:
             raise Unimplemented(f"{self.name} does not serve {envelope.type} from {envelope.queue}")
-        message = decode(endpoint.contract.model, envelope.body)
+        message = decode(endpoint.contract.model, envelope.body, subject=envelope.type)
         result = await (
             endpoint.function(message, context)
             if endpoint.wants_context

@@ -59,9 +59,25 @@ def security_from_settings(
     Raises:
         ConfigurationError: A setting of authentication or encryption is invalid or missing.
     """
+    if settings.debug:
+        _check_debug_is_allowed(settings)
     return MessageSecurity(
         identity=identity_from_settings(service, settings, clock=clock),
         cipher=cipher_from_settings(settings),
+    )
+
+
+def _check_debug_is_allowed(settings: Settings) -> None:
+    # `Settings` refuses the two values, but `model_copy` does not check them.
+    if settings.auth == "on":
+        raise ConfigurationError(
+            "BUS_DEBUG must not be set with BUS_AUTH=on, because the texts of exceptions can "
+            "contain confidential data. Remove BUS_DEBUG, or set BUS_AUTH=dev or BUS_AUTH=off on a "
+            "development machine."
+        )
+    log.warning(
+        "BUS_DEBUG is set: the log contains texts and tracebacks of exceptions, which can be "
+        "confidential"
     )
 
 

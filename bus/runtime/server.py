@@ -8,6 +8,7 @@ from functools import partial
 
 from bus.errors import Unavailable
 from bus.messaging.context import Sender
+from bus.messaging.failure_texts import log_tracebacks
 from bus.messaging.handler import Middleware, compose
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec
@@ -82,12 +83,18 @@ class Server:
             consumers = [EndpointConsumer(runtime.transport, receiver) for receiver in receivers]
             stack.push_async_callback(self._stop, receivers, consumers)
             isolation = PoisonIsolation(candidates, consumers)
-            isolation.start()
-            stack.push_async_callback(isolation.stop)
-            for consumer in consumers:
-                await consumer.start()
+            with log_tracebacks(enabled=runtime.settings.debug):
+                isolation.start()
+                stack.push_async_callback(isolation.stop)
+                for consumer in consumers:
+                    await consumer.start()
             await wait_ready(consumers, runtime.settings.start_timeout)
-            log.info("serving", extra={"service": runtime.service, "endpoints": len(receivers)})
+            log.info(
+                "%s is serving (endpoints: %d)",
+                runtime.service,
+                len(receivers),
+                extra={"service": runtime.service, "endpoints": len(receivers)},
+            )
             yield consumers
 
     def _receivers(
@@ -119,9 +126,13 @@ class Server:
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))
         except TimeoutError:
             unfinished = sum(receiver.cancel_running() for receiver in receivers)
+            service, grace = self._runtime.service, self._runtime.settings.stop_grace
             log.warning(
-                "the grace period is over; unfinished messages are requeued",
-                extra={"unfinished": unfinished},
+                "%s: the grace period of %g s is over; %d unfinished messages are requeued",
+                service,
+                grace,
+                unfinished,
+                extra={"service": service, "grace": grace, "unfinished": unfinished},
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):

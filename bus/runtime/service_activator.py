@@ -12,7 +12,10 @@ from bus.errors import BusError, Cancelled, Internal
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_note import add_failure_note
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler
+from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.exits import is_for_handler
@@ -53,19 +56,28 @@ class ServiceActivator:
         token = current.set(context)
         try:
             return HandlingResult(reply=await self._handler(self._with_deadline(message.payload)))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if is_own_cancel():
                 raise
             error = Cancelled("the handler awaited something that was cancelled")
+            error.__cause__ = cancelled  # it has the location
             return HandlingResult(error=error)
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
+            add_failure_note(error, envelope)
             return HandlingResult(error=_wire_safe_error(error, envelope))
         except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
             if not is_for_handler(error, context):
                 raise
-            facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
+            facts = message_facts(envelope, **failure_facts(error))
+            add_failure_note(error, envelope)
             # log.exception is not used, because a traceback can show confidential values.
-            log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "%s: the handler raised a BaseException (%s)",
+                message_label(envelope),
+                failure_label(facts),
+                extra=facts,
+                exc_info=exception_to_log(error),
+            )
             return HandlingResult(error=error)
         finally:
             current.reset(token)
@@ -94,6 +106,13 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
             return error
     except (Exception, SystemExit):  # noqa: BLE001, S110 - a user's code; see the log line
         pass
-    facts = {"message_id": envelope.id, "error": type(error).__name__}
-    log.error("a handler's error cannot be sent; the caller gets Internal", extra=facts)
-    return Internal()
+    facts = message_facts(envelope, **failure_facts(error))
+    log.error(
+        "%s: the handler's error (%s) cannot be sent; the caller gets Internal",
+        message_label(envelope),
+        failure_label(facts),
+        extra=facts,
+    )
+    internal = Internal()
+    internal.__cause__ = error  # it has the location
+    return internal

@@ -14,6 +14,7 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
     FIRST_FAILED,
     PARKED,
@@ -21,6 +22,7 @@ from bus.messaging.fault_record import (
     fault_headers,
     since_first_failure,
 )
+from bus.messaging.labels import failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted, Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.addresses import (
@@ -117,8 +119,13 @@ class Settler:
                 reply.replace(timestamp=int(now)), address, timeout=timeout, via=via
             )
         except BusError as error:
-            facts = {"type": request.type, "why": str(error)}
-            log.warning("a reply could not be sent", extra=facts)
+            log.warning(
+                "the reply to %s could not be sent to %s: %s",
+                message_label(request),
+                one_line(request.source),
+                error,
+                extra=message_facts(request, why=str(error)),
+            )
             if isinstance(error, InvalidArgument) and reply.error is None:
                 fault = unsendable_reply(request, error, source=self._service)
                 fault = fault.replace(authorization=reply.authorization)
@@ -182,8 +189,13 @@ class Settler:
 
         The keys are fetched before the message returns from the tier.
         """
-        facts = {"type": envelope.type, "queue": self._endpoint.queue, "message_id": envelope.id}
-        log.warning("a message with an unknown signing key waits in a retry tier", extra=facts)
+        facts = message_facts(envelope, queue=self._endpoint.queue)
+        log.warning(
+            "%s in %s has an unknown signing key; the message waits in a retry tier",
+            message_label(envelope),
+            self._endpoint.queue,
+            extra=facts,
+        )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
         tier = retry_delay_for(MIN_REFRESH_SECONDS)
         return await self._republish(copy, retry_address(self._service, tier, self._endpoint.queue))
@@ -192,20 +204,27 @@ class Settler:
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
     ) -> bool:
         queue = self._endpoint.queue
-        error = type(result.error or Cancelled()).__name__
+        error = result.error or Cancelled()
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
         if not await self._republish(envelope.replace(headers=headers), dead_letter_address(queue)):
             return False
-        facts = {
-            "type": envelope.type,
-            "queue": queue,
-            "message_id": envelope.id,
-            "code": decision.code,
-            "why": decision.reason,
-        }
-        log.error("dead-lettered", extra=facts)
+        facts = message_facts(
+            envelope,
+            queue=queue,
+            code=decision.code,
+            why=decision.reason,
+            **failure_facts(error),
+        )
+        log.error(
+            "%s dead-lettered from %s after attempt %d: %s",
+            message_label(envelope),
+            queue,
+            envelope.attempt,
+            failure_label(facts, decision.reason),
+            extra=facts,
+        )
         if envelope.role == "job" and self._may_reply(envelope, result):
             failure, retry = self._failure(envelope, result), not result.unauthorized
             if not await self._reports.report_result(envelope, failure, retry=retry) and retry:
@@ -225,24 +244,38 @@ class Settler:
                 timeout=COPY_TIMEOUT_SECONDS,
             )
         except BusError as error:
-            await self._redeclare_topology(address, str(error))
+            await self._redeclare_topology(copy, address, str(error))
             if isinstance(error, PERMANENT_ERRORS):
                 raise
             return False
         if isinstance(outcome, Accepted):
             return True
-        await self._redeclare_topology(address, outcome.reason)
+        await self._redeclare_topology(copy, address, outcome.reason)
         return False
 
-    async def _redeclare_topology(self, address: Address, why: str) -> None:
+    async def _redeclare_topology(self, copy: Envelope, address: Address, why: str) -> None:
         """Declare the topology again, because the queue of a copy may be missing."""
-        facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
-        log.error("the broker did not accept the copy of a message", extra=facts)
+        queue, label = self._endpoint.queue, message_label(copy)
+        facts = message_facts(copy, queue=queue, exchange=address.exchange, why=why)
+        log.error(
+            "%s in %s: the broker did not accept a copy of the message: %s",
+            label,
+            queue,
+            why,
+            extra=facts,
+        )
         try:
             async with asyncio.timeout(COPY_TIMEOUT_SECONDS):
                 await self._transport.declare(self._state.spec.topology)
         except (BusError, TimeoutError) as error:
-            log.warning("the queues of the copy could not be declared", extra={"why": str(error)})
+            reason = str(error) or f"no answer within {COPY_TIMEOUT_SECONDS:g} s"
+            log.warning(
+                "%s in %s: the queues of the copy could not be declared: %s",
+                label,
+                queue,
+                reason,
+                extra=message_facts(copy, queue=queue, why=reason),
+            )
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)

@@ -207,9 +207,11 @@ class Keyring:
             self._private = self._read_private()
         except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
             if not self._down:
+                why = _describe_error(error)
                 log.warning(
-                    "keys cannot be read; the last valid keys stay in use",
-                    extra={"why": _describe_error(error)},
+                    "the keys of BUS_JWKS cannot be read (%s); the last valid keys stay in use",
+                    why,
+                    extra={"why": why},
                 )
             self._down = True
         else:
@@ -223,7 +225,7 @@ class Keyring:
             return
         keys, faults = public_keys(text)
         for fault in faults:
-            log.error("invalid key ignored", extra={"why": fault})
+            log.error("BUS_JWKS: invalid key ignored: %s", fault, extra={"why": fault})
         if not keys:
             raise ConfigurationError(
                 f"BUS_JWKS has no valid key: {faults[0] if faults else 'the key set is empty'}"

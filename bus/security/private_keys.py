@@ -134,7 +134,7 @@ def dev_key(secret: str) -> KeyPair:
     data = secret.encode()
     if len(data) < MIN_SECRET_BYTES:
         raise ConfigurationError(
-            f"BUS_KEY must have at least {MIN_SECRET_BYTES} characters with BUS_AUTH=dev. "
+            f"BUS_KEY must have at least {MIN_SECRET_BYTES} bytes (UTF-8) with BUS_AUTH=dev. "
             "Set the same secret for all services."
         )
     try:

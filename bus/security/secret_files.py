@@ -61,8 +61,9 @@ class PasswordFile:
                 raise
             if not self._unreadable:
                 log.warning(
-                    "password file cannot be read; the last password stays in use",
-                    extra={"why": str(error)},
+                    "the password file cannot be read (%s); the last password stays in use",
+                    error,
+                    extra={"file": str(self.path), "why": str(error)},
                 )
             self._unreadable = True
         else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bus.contracts.contract import Contract
 from bus.errors import BusError, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.security.grants import AccessPolicy
 from bus.security.keyring import Keyring
 from bus.security.proofs import verify_proof
@@ -236,10 +237,10 @@ class Verifier:
         self.rejections[
             f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code
         ] += 1
-        facts = {
-            "type": envelope.type,
-            "message_id": envelope.id,
-            "app_id": envelope.source,
-            "queue": envelope.queue,
-        }
-        log.warning("message rejected", extra={**facts, "code": error.code, "why": str(error)})
+        log.warning(
+            "%s from %s rejected: %s",
+            message_label(envelope),
+            one_line(envelope.source) or "an unnamed sender",
+            one_line(f"{type(error).__name__}: {error}"),
+            extra=message_facts(envelope, app_id=envelope.source, code=error.code, why=str(error)),
+        )

@@ -20,8 +20,8 @@ from typing_extensions import override
 from bus.errors import BusError
 from bus.operations.brokers.installation import Installation
 from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, speaks_amqp
+from bus.testing.rabbitmq import with_vhost
 from bus.transports.rabbitmq.handshake import probe
-from tests.broker import with_vhost
 from tests.chaos.campaign import Played, Size, play_in
 from tests.chaos.faults import JOBS, Fault
 from tests.chaos.journal import ACKED, Entry

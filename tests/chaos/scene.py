@@ -21,7 +21,7 @@ import aiormq
 from bus.operations.brokers.ports import accepts
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.management_api import Management
-from tests.broker import with_vhost
+from bus.testing.rabbitmq import with_vhost
 from tests.chaos.actor import Actor
 from tests.chaos.contracts import SERVICE
 from tests.chaos.journal import Tail

@@ -156,6 +156,25 @@ async def test_a_body_that_the_broker_would_not_take_is_refused_before_it_is_sen
     assert await desk.send(message("small"), to("inbox")) == Accepted()
 
 
+async def test_a_message_that_amqp_cannot_encode_is_refused_before_it_is_sent(
+    world: World,
+) -> None:
+    desk = await world.connect()
+    await desk.transport.declare(plain("inbox")[1])
+    for wrong in (
+        message("i" * 256),
+        message(in_reply_to="i" * 256),
+        message(headers={"number": 2**63}),
+        message(headers={"text": "\ud800"}),
+        message(headers={"text": "t" * 131_072}),
+    ):
+        with pytest.raises(InvalidArgument):
+            await desk.send(wrong, to("inbox"))
+    with pytest.raises(InvalidArgument):
+        await desk.send(message(), to("q" * 256))
+    assert await desk.send(message("small"), to("inbox")) == Accepted()
+
+
 async def test_a_send_while_the_broker_is_down_ends_by_its_timeout(world: World) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])

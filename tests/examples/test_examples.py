@@ -14,7 +14,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PRINTED = {
     "01_request": """
 answer: shelf A3
-NotFound: no such book
+NotFound: library.find.v1: no such book
 DeadlineExceeded: half a second is over
 NotServed: no handler for this (at once: True)
 """,
@@ -50,7 +50,8 @@ FastStream's subscriber: Emma goes to A3
 """,
     "06_test_without_a_broker": """
 bound on shelf B1: 1 h on the virtual clock, 0 h on the real one
-error: message not sent: no connection to the model broker; certainly not sent: True
+error: library.bind.v1 (job <id>): message not sent: no connection to the model broker
+certainly not sent: True
 """,
 }
 

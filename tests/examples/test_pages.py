@@ -30,6 +30,14 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 @pytest.mark.parametrize(
     "name", ["add-a-service", "move-from-celery", "move-from-rest", "test-without-a-broker"]
 )
-async def test_a_how_to_does_what_it_says(name: str, vhost_url: str, tmp_path: Path) -> None:
+async def test_a_how_to_does_what_it_says(
+    name: str,
+    shared_broker: Broker,
+    vhost_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_TEST_URL", shared_broker.url)
+    monkeypatch.setenv("BUS_TEST_MANAGEMENT_URL", management_url(shared_broker))
     async with followed(ROOT / f"docs/how-to/{name}.md", tmp_path, vhost_url):
         pass

@@ -12,8 +12,8 @@ import pytest
 
 from bus.operations.brokers.ports import LOOPBACK, free_ports, speaks_amqp
 from bus.operations.management_api import Management
+from bus.testing.rabbitmq import with_vhost
 from bus.transports.rabbitmq.handshake import probe
-from tests.broker import with_vhost
 from tests.polling import until
 
 BUS = (sys.executable, "-m", "bus.cli")

@@ -137,7 +137,12 @@ async def vault(
 
 
 def lost(caplog: pytest.LogCaptureFixture) -> int:
-    return caplog.messages.count("connection lost")
+    return count_of("; connecting again", caplog) + count_of("broker reconnects", caplog)
+
+
+def count_of(text: str, caplog: pytest.LogCaptureFixture) -> int:
+    """Return the number of log lines that contain the text."""
+    return sum(text in message for message in caplog.messages)
 
 
 def assert_hidden(passwords: Sequence[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -156,7 +161,7 @@ async def test_open_connections_are_told_and_lost_ones_come_back_with_it(
     async with vault.served(way) as bus:
         await bus.request(Open(), timeout=WAIT)
         second = await vault.change()
-        await until(lambda: caplog.messages.count(RENEWED) == count, "connections that were told")
+        await until(lambda: count_of(RENEWED, caplog) == count, "connections that were told")
         await bus.request(Open(), timeout=WAIT)
         assert lost(caplog) == 0
         await vault.disconnect(count)
@@ -175,12 +180,12 @@ async def test_a_password_that_the_broker_refuses_interrupts_nothing_and_is_warn
     caplog.set_level(logging.DEBUG)
     async with vault.served(way) as bus:
         wrong = vault.write("wrong-altogether")
-        await until(lambda: REFUSED in caplog.messages, "a trial")
+        await until(lambda: REFUSED in caplog.text, "a trial")
         await bus.request(Open(), timeout=WAIT)
         right = await vault.change()
-        await until(lambda: RENEWED in caplog.messages, "the right one")
+        await until(lambda: RENEWED in caplog.text, "the right one")
         await bus.request(Open(), timeout=WAIT)
-    assert (lost(caplog), caplog.messages.count(REFUSED)) == (0, 1)
+    assert (lost(caplog), count_of(REFUSED, caplog)) == (0, 1)
     assert_hidden([wrong, right], caplog)
 
 
@@ -192,7 +197,7 @@ async def test_a_faststream_application_of_one_router_renews_its_password(
     await app.start()
     try:
         await vault.change()
-        await until(lambda: RENEWED in caplog.messages, "what changed")
+        await until(lambda: RENEWED in caplog.text, "what changed")
     finally:
         await app.stop()
     assert lost(caplog) == 0

@@ -119,12 +119,9 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
                 await asyncio.sleep(0.1)
     assert [each.record.code for each in letters] == ["unauthenticated"] * len(REFUSED_BY_BROKER)
     assert set(ledger.handled) == {7, 1999}
-    told = {record.message for record in caplog.records}
-    assert "message rejected" in told
-    assert not told & {
-        "a consumer ended; consuming again",
-        "the broker refused a publish, and closed the channel",
-    }
+    assert " rejected: " in caplog.text
+    assert "consuming again" not in caplog.text
+    assert "the broker refused a publish, and closed the channel" not in caplog.text
 
 
 async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
@@ -152,7 +149,7 @@ async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
             )
         ).total == 1999
         await until(
-            lambda: "the broker denied permission to send a job's result" in caplog.text,
+            lambda: "the broker denied permission to send the result of" in caplog.text,
             "the refusal",
         )
     async with (

@@ -26,11 +26,9 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
         assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
     said = [json.loads(line) for line in answer.err.splitlines()]
-    assert [
-        (line["event"], line.get("grace")) for line in said if line["event"].startswith("stop")
-    ] == [
-        ("stopping; a second signal stops at once", 30),
-        ("stopped", None),
+    assert [(line["event"], line.get("grace")) for line in said if " stop" in line["event"]] == [
+        ("slow is stopping within 30 s; a second signal stops at once", 30),
+        ("slow stopped", None),
     ]
 
 

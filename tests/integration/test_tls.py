@@ -243,7 +243,7 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
         with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.requests'"):
             await bus.request(Ask(), timeout=WAIT)
         await until(
-            lambda: "the broker refused a publish, and closed the channel" in caplog.messages,
+            lambda: "the broker refused a publish, and closed the channel" in caplog.text,
             "what was refused",
         )
 
@@ -330,8 +330,10 @@ async def test_services_outlive_their_first_token_only_with_the_next_one_in_thei
     )
     assert ended[:3] == [None] * 3
     assert isinstance(ended[3], PermissionDenied | Unavailable)
-    assert caplog.messages.count("connected") == 3 + 3 + 1 + 3
-    assert "connection lost" not in caplog.messages
+    assert sum(": connected to " in each for each in caplog.messages) == 3 + 3 + 1 + 3
+    # RabbitMQ 4.3 closes the three connections of the service whose token has ended. An earlier
+    # RabbitMQ closes none.
+    assert sum(" lost (" in each for each in caplog.messages) in (0, 3)
     assert not any(
         token in caplog.text + str([vars(record) for record in caplog.records])
         for token in (first, following)

@@ -14,7 +14,7 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
 from bus.operations.topology.verify import verify_by_amqp
 from bus.runtime.requirements import required_by
-from tests.broker import with_vhost
+from bus.testing.rabbitmq import with_vhost
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router
 

@@ -95,7 +95,11 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
     )
     assert ledger.sent or not could_be_told(envelope, world.yard.grants), "nobody was told"
     assert set(codes(ledger.sent)) <= REFUSALS
-    assert any(record.message in {"message rejected", "dead-lettered"} for record in log.records)
+    assert any(
+        word in record.message
+        for record in log.records
+        for word in (" rejected: ", " dead-lettered from ")
+    )
     shown = log.text + "".join(str(record.__dict__) for record in log.records)
     assert SECRET not in shown
     for each in (envelope.proof, envelope.authorization, envelope.expiry_override):

@@ -46,6 +46,28 @@ LIMIT = 10
 """Number of lost deliveries after which a message is dead-lettered."""
 
 
+def raised(error: BaseException) -> BaseException:
+    """Raise an error, and return it with its traceback."""
+    try:
+        raise error  # noqa: TRY301 - for its traceback
+    except BaseException as caught:  # noqa: BLE001 - it is returned
+        return caught
+
+
+def failed_far_away(class_name: str) -> BaseException:
+    """Return an error whose frames have long names, in letters of four bytes."""
+    wide = "\U00020000" * 200
+    text = f"def {wide}(depth):\n    assert depth\n    {wide}(depth - 1)"
+    code: dict[str, Any] = {}
+    exec(compile(text, f"/{wide * 10}.py", "exec"), code)
+    try:
+        code[wide](100)
+    except AssertionError as failure:
+        error: Exception = type(class_name, (Exception,), {})()
+        return error.with_traceback(failure.__traceback__)
+    raise AssertionError("the code has not failed")
+
+
 class _Leap(selectors.DefaultSelector):
     """Selector that never waits, and moves time to the next timer."""
 

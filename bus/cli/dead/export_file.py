@@ -8,7 +8,7 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
 Files of older versions of the bus do not have these keys, because messages were not signed.
 """
 
+NEW_FIELDS = frozenset({"where", "frames"})
+"""Record fields that are not written to the file, because older versions reject them.
+
+The headers of the dead letter contain the values.
+"""
+RECORD_FIELDS = frozenset(field.name for field in fields(FaultRecord))
+
 
 def write(path: Path, letters: Iterable[DeadLetter]) -> None:
     """Write the dead letters to a new file that only the current user can read.
@@ -75,7 +82,9 @@ def to_json(letter: DeadLetter) -> dict[str, Any]:
     """Return the JSON object of a dead letter, which is one line of the file."""
     return {
         "queue": letter.record.queue,
-        "record": asdict(letter.record),
+        "record": {
+            name: value for name, value in asdict(letter.record).items() if name not in NEW_FIELDS
+        },
         "message": {
             name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*FIELDS, *PROOFS)
         },
@@ -127,7 +136,10 @@ def restore(value: Any) -> tuple[str, Envelope]:
     An invalid object raises `ValueError`, `TypeError`, `KeyError` or `AttributeError`.
     """
     record, message = (
-        FaultRecord(**value["record"]),
+        # A later version can write fields that this version does not know.
+        FaultRecord(
+            **{name: field for name, field in value["record"].items() if name in RECORD_FIELDS}
+        ),
         {name: value["message"][name] for name in FIELDS},
     )
     proofs: dict[str, Any] = {

@@ -23,28 +23,36 @@ __all__ = ["decrypt_payload", "details", "format_payload", "jsonable", "show_tab
 WIDE_COLUMNS = 140
 """Minimum terminal width at which each dead letter is shown on one line.
 
-On a narrower terminal, each dead letter is shown on two lines.
+On a narrower terminal, each dead letter is shown on two or three lines.
 """
+LOCATION_COLUMNS = 50
+"""Additional terminal width that the column with the location of a failure requires."""
 UNKNOWN = "-"
 
 
 def show_table(letters: Sequence[DeadLetter], console: Console) -> None:
     """Print the dead letters as a table. Ids are never shortened, so users can copy them."""
-    if console.width < WIDE_COLUMNS:
+    located = any(letter.record.where for letter in letters)
+    if console.width < WIDE_COLUMNS + (LOCATION_COLUMNS if located else 0):
         show_narrow(letters, console)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in ("time", "type", "code", "attempts", "id", "correlation id"):
         table.add_column(name, no_wrap=True, justify="right" if name == "attempts" else "left")
+    if located:
+        table.add_column("where", overflow="fold")
     for letter in letters:
-        table.add_row(
-            *map(Text, (*table_row(letter), harmless(letter.id), harmless(letter.correlation_id)))
-        )
+        ids = (harmless(letter.id), harmless(letter.correlation_id))
+        where = (harmless(letter.record.where or UNKNOWN),) if located else ()
+        table.add_row(*map(Text, (*table_row(letter), *ids, *where)))
     console.print(table)
 
 
 def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
-    """Print two lines for each dead letter: the failure, then message id and correlation id."""
+    """Print the failure of each dead letter, its message id and correlation id, and its location.
+
+    A dead letter without a location has only the first two lines.
+    """
     console.print(f"{'time':19}  {'attempts':>8}  type, code", style="bold", highlight=False)
     console.print(f"{'id':36}  correlation id", style="bold", highlight=False)
     for letter in letters:
@@ -54,6 +62,9 @@ def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
             Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"),
             soft_wrap=True,
         )
+        if letter.record.where:
+            location = f"at {harmless(letter.record.where)}"
+            console.print(Text(location, style="dim"), soft_wrap=True)
 
 
 def table_row(letter: DeadLetter) -> tuple[str, str, str, str]:
@@ -96,6 +107,8 @@ def properties_of(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
     )
     yield "code", record.code
     yield "reason", record.reason or UNKNOWN
+    yield "where", record.where or UNKNOWN
+    yield "frames", "\n".join(record.frames) or UNKNOWN
     yield "attempts", str(record.attempts or UNKNOWN)
     yield "first failure", format_time(record.first_at)
     yield "dead-lettered", format_time(record.last_at)

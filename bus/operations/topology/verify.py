@@ -65,7 +65,12 @@ async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     try:
         return await policies_for(queue, settings)
     except (Unavailable, Unauthenticated) as error:
-        log.warning("the RabbitMQ policies for a queue were not read", extra={"why": str(error)})
+        log.warning(
+            "the RabbitMQ policies for %s were not read: %s",
+            queue.name,
+            error,
+            extra={"queue": queue.name, "why": str(error)},
+        )
         return {}
 
 
@@ -86,18 +91,23 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
         ConfigurationError: A policy makes a queue unsafe. Or an object is missing, and
             `BUS_TOPOLOGY=verify` is set. The error lists the objects.
     """
+    services = ", ".join(sorted(required.services))
     if settings.management_url is None:
         log.info(
-            "the RabbitMQ policies for this service's queues were not checked, "
-            "because BUS_MANAGEMENT_URL is not set"
+            "%s: the RabbitMQ policies for its queues were not checked, "
+            "because BUS_MANAGEMENT_URL is not set",
+            services,
+            extra={"service": services},
         )
         return
     try:
         comparison = await plan(required, settings)
     except Unavailable as error:
         log.warning(
-            "the settings and policies of this service's queues were not checked",
-            extra={"why": str(error)},
+            "%s: the settings and policies of its queues were not checked: %s",
+            services,
+            error,
+            extra={"service": services, "why": str(error)},
         )
         return
     verdicts: tuple[Verdict, ...] = (

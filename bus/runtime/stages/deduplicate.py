@@ -7,6 +7,7 @@ import logging
 from functools import partial
 
 from bus.messaging.envelope import Envelope
+from bus.messaging.labels import message_facts, message_label
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -42,8 +43,12 @@ def deduplicate(state: EndpointState) -> InboundStage:
             except Exception as error:  # noqa: BLE001 - a user's inbox can raise any exception
                 handled = await retry_inbox(partial(inbox.find, key), envelope, error)
             if handled is not None:
-                facts = {"queue": envelope.queue, "message_id": envelope.id}
-                log.debug("a duplicate; it was handled before", extra=facts)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug(
+                        "%s is a duplicate; it was handled before",
+                        message_label(envelope),
+                        extra=message_facts(envelope),
+                    )
                 return SETTLED if handled.reply is None else HandlingResult(reply=handled.reply)
             result = await inner(message)
             if result.error is None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable
 
 from bus.errors import Undecodable
+from bus.messaging.labels import message_facts, message_label
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
     HandlingResult,
@@ -26,8 +27,13 @@ def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - ev
             envelope = message.envelope
             if not envelope.fault:
                 return inner(message)
-            facts = {"queue": envelope.queue, "fault": envelope.fault}
-            log.warning("a message could not be decoded", extra=facts)
+            log.warning(
+                "%s in %s could not be decoded: %s",
+                message_label(envelope),
+                envelope.queue,
+                envelope.fault,
+                extra=message_facts(envelope, fault=envelope.fault),
+            )
             return immediately(HandlingResult(error=Undecodable(envelope.fault)))
 
         return call

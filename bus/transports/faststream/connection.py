@@ -134,14 +134,24 @@ class RobustConnection(OpenConnection):
             raise Unavailable(f"the connection to {self._place()} was closed")
         self.last_error = None
         self.up.set()
-        log.info("connected", extra={"link": self.name, "broker": self._place()})
+        log.info(
+            "%s: connected to %s",
+            self.name,
+            self._place(),
+            extra={"link": self.name, "broker": self._place()},
+        )
         try:
             await asyncio.wait([transport.connection.closing])
         finally:
             self.up.clear()
             self.last_error = "the connection was lost; FastStream's broker reconnects"
             self._on_lost()
-        log.warning("connection lost", extra={"link": self.name})
+        log.warning(
+            "%s: connection to %s lost; FastStream's broker reconnects",
+            self.name,
+            self._place(),
+            extra={"link": self.name, "broker": self._place()},
+        )
 
     def _report(self, error: BaseException) -> None:
         self.last_error = str(to_bus_error(error, f"connecting to {self._place()}"))
@@ -158,4 +168,9 @@ class RobustConnection(OpenConnection):
                 async with asyncio.timeout(2 * CLOSE_TIMEOUT_SECONDS):
                     await self.broker.stop()
         except BusError as error:
-            log.debug("a connection did not close cleanly", extra={"why": str(error)})
+            log.debug(
+                "%s: the connection did not close cleanly: %s",
+                self.name,
+                error,
+                extra={"link": self.name, "why": str(error)},
+            )

@@ -134,7 +134,12 @@ class FastStreamConsumer(RabbitMQConsumer):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await self._robust.close()
         except BusError as error:
-            log.debug("a channel did not close cleanly", extra={"why": str(error)})
+            log.debug(
+                "%s: the channel did not close cleanly: %s",
+                self.name,
+                error,
+                extra={"queue": self.name, "why": str(error)},
+            )
 
     @override
     def _should_drain(self, current: ConsumerChannelPort) -> bool:

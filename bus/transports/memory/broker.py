@@ -7,11 +7,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from bus.errors import ConnectionLost, FailedPrecondition, NotFound, TopologyMismatch, Unavailable
 from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Binding, Queue, Topology
+from bus.transports.memory.activity import Activity
 from bus.transports.memory.connection import MemoryConnection
 from bus.transports.memory.dead_lettering import DeadLetterWorker, at_least_once
 from bus.transports.memory.queue import MemoryQueue, QueueOwner
@@ -20,6 +22,20 @@ from bus.transports.memory.stored_message import Reason, StoredMessage, died, in
 from bus.transports.wire_format import AmqpMessage
 
 __all__ = ["MemoryBroker"]
+
+
+class SupervisedConsumer(Protocol):
+    """The properties of a client's consumer that the broker reads."""
+
+    @property
+    def name(self) -> str:
+        """Name of the queue."""
+        ...
+
+    @property
+    def is_supervised(self) -> bool:
+        """True if the client registers the consumer again each time that it ends."""
+        ...
 
 
 class MemoryBroker:
@@ -34,11 +50,14 @@ class MemoryBroker:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
+        self.activity = Activity()
+        """Notices of each change in the queues, for a test that waits."""
         self._routes = Routes()
         self._queues: dict[str, MemoryQueue] = {}
         self._workers: dict[str, DeadLetterWorker] = {}
         self._owners: dict[str, MemoryConnection] = {}
         self._connections: list[MemoryConnection] = []
+        self._supervised: list[SupervisedConsumer] = []
         self._unblocked = asyncio.Event()
         self._unblocked.set()
         self._running = True
@@ -109,6 +128,11 @@ class MemoryBroker:
             else Accepted()
         )
 
+    def supervise(self, consumer: SupervisedConsumer) -> None:
+        """Add a consumer that its client registers again each time that it ends."""
+        self._supervised = [each for each in self._supervised if each.is_supervised]
+        self._supervised.append(consumer)
+
     def swallows_confirm(self) -> bool:
         """Return True if the broker must not send the next confirm.
 
@@ -141,6 +165,7 @@ class MemoryBroker:
         self.drop_all("the broker was stopped")
         for queue in self._queues.values():
             queue.forget_transient()
+        self.activity.changed()
 
     def start(self) -> None:
         """Start the broker again after `stop`."""
@@ -284,6 +309,29 @@ class MemoryBroker:
         """
         return len(self.queue(name).consumers)
 
+    def unacked(self, name: str) -> int:
+        """Return the number of messages of a queue that were delivered and are not settled.
+
+        Args:
+            name: The queue's name.
+        """
+        return sum(connection.unsettled(name) for connection in self._connections)
+
+    def is_consumed(self, name: str) -> bool:
+        """Return True if a client consumes a queue.
+
+        A client that has lost its consumer counts, because it registers the consumer again.
+
+        Args:
+            name: The queue's name.
+        """
+        return any(each.name == name and each.is_supervised for each in self._supervised)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of all queues."""
+        return tuple(self._queues)
+
     def peek(self, name: str) -> list[AmqpMessage]:
         """Return the ready messages of a queue in order. The messages stay in the queue.
 
@@ -312,7 +360,9 @@ class MemoryBroker:
 
     def _create(self, declared: Queue, connection: MemoryConnection) -> None:
         owner = QueueOwner(
-            dead_letter=self._dead_letter, expired=lambda queue: self.delete_queue(queue.name)
+            dead_letter=self._dead_letter,
+            expired=lambda queue: self.delete_queue(queue.name),
+            changed=self.activity.changed,
         )
         queue = self._queues[declared.name] = MemoryQueue(declared, owner)
         self._workers[declared.name] = DeadLetterWorker(queue, self._forward)

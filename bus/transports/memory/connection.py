@@ -7,6 +7,7 @@ from typing import Protocol
 from bus.errors import ConnectionLost
 from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.addresses import Address
+from bus.transports.memory.activity import Activity
 from bus.transports.memory.queue import MemoryQueue
 from bus.transports.memory.stored_message import StoredMessage
 from bus.transports.wire_format import AmqpMessage
@@ -15,7 +16,9 @@ __all__ = ["MemoryChannel", "MemoryConnection"]
 
 
 class BrokerPort(Protocol):
-    """The methods of `MemoryBroker` that a connection and its channels call."""
+    """The part of `MemoryBroker` that a connection and its channels use."""
+
+    activity: Activity
 
     def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Route one message to its queues."""
@@ -74,6 +77,10 @@ class MemoryConnection:
         self._channels = [opened for opened in self._channels if opened.alive] + [channel]
         return channel
 
+    def unsettled(self, queue: str) -> int:
+        """Return the number of messages from `queue` that are not settled on this connection."""
+        return sum(channel.unsettled for channel in self._channels if channel.reads(queue))
+
     def close(self, reason: str) -> None:
         """Close the connection, and requeue unacked messages.
 
@@ -104,6 +111,7 @@ class MemoryChannel:
         self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._unacked: dict[int, StoredMessage] = {}
+        self._in_transit = 0
         self._queue: MemoryQueue | None = None
         self._on_message: OnMessage = _ignore
         self._prefetch = 0
@@ -128,6 +136,18 @@ class MemoryChannel:
         """True if this channel's consumer is registered at the broker."""
         return self._queue is not None and self in self._queue.consumers
 
+    def reads(self, queue: str) -> bool:
+        """Return True if the consumer of this channel was registered at this queue."""
+        return self._queue is not None and self._queue.name == queue
+
+    @property
+    def unsettled(self) -> int:
+        """The number of messages that the client has not settled yet.
+
+        If the consumer does not ack, it is the number that the client has not received yet.
+        """
+        return len(self._unacked) if self.acks else self._in_transit
+
     def has_room(self) -> bool:
         """Return True if the prefetch allows another delivery, or the consumer does not ack."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
@@ -136,6 +156,7 @@ class MemoryChannel:
         """Accept a message from the queue. The client receives it in the loop's next turn."""
         if self.acks:
             self._unacked[id(message)] = message
+        self._in_transit += 1
         self._loop.call_soon(self._deliver, message)
 
     def outgoing(self, message: StoredMessage) -> AmqpMessage:
@@ -159,6 +180,7 @@ class MemoryChannel:
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.requeue(message)
+        self._broker.activity.changed()  # a deleted queue does not report it
         return True
 
     def detach(self) -> None:
@@ -175,12 +197,12 @@ class MemoryChannel:
         self._end(reason)
 
     def _deliver(self, message: StoredMessage) -> None:
-        if not self._alive:
-            return
-        if not self.consuming and self.acks:
+        self._in_transit -= 1
+        if self._alive and not self.consuming and self.acks:
             self.requeue(message)
-        else:
+        elif self._alive:
             self._on_message(self, message)
+        self._broker.activity.changed()
 
     def _end(self, reason: str) -> None:
         if not self.ended.done():

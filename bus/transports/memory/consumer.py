@@ -106,6 +106,7 @@ class MemoryConsumer:
 
     def start(self) -> None:
         """Start to consume. Each time the consumer ends, it is registered again."""
+        self._broker.supervise(self)
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=self._report),
             name=f"memory consumer {self.name}",
@@ -143,6 +144,11 @@ class MemoryConsumer:
         await self._stop()
         if self._channel is not None:
             self._channel.detach()
+
+    @property
+    def is_supervised(self) -> bool:
+        """True until the consumer is cancelled or closed."""
+        return self._task is None or not self._task.done()
 
     @property
     def closed(self) -> bool:

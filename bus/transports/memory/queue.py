@@ -52,6 +52,8 @@ class QueueOwner:
     dead_letter: Callable[["MemoryQueue", StoredMessage, Reason], None]
     expired: Callable[["MemoryQueue"], None]
     """Function that is called when a queue has been unused for the time in `x-expires`."""
+    changed: Callable[[], None]
+    """Function that is called after the queue's messages or consumers have changed."""
 
 
 class MemoryQueue:
@@ -146,6 +148,7 @@ class MemoryQueue:
             self._expire(late_only=True)
         self._update_refusing()
         self._watch_head()
+        self._owner.changed()
 
     def forget_transient(self) -> None:
         """Drop the transient messages of a classic queue, as a restart of RabbitMQ does."""
@@ -219,6 +222,7 @@ class MemoryQueue:
         for timer in (self._head_timer, self._expiry_timer):
             if timer:
                 timer.cancel()
+        self._owner.changed()
 
     def _expiry(self, message: StoredMessage) -> float | None:
         own = message.wire.expiration
@@ -268,6 +272,7 @@ class MemoryQueue:
         if consumer in self.consumers:
             self.consumers.remove(consumer)
             self.touch()
+            self._owner.changed()
 
     def _next_consumer(self) -> QueueConsumer | None:
         for _ in range(len(self.consumers)):

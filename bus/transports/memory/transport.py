@@ -19,6 +19,7 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryConnection
 from bus.transports.memory.consumer import MemoryConsumer
+from bus.transports.memory.limits import check_limits
 from bus.transports.wire_format import encode
 
 __all__ = ["MemoryTransport"]
@@ -136,9 +137,11 @@ class MemoryTransport:
             )
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._wait_writable(ends)
+        wire = encode(envelope)
+        check_limits(wire, address)
         if address.confirmed:
-            return await _wait_confirm(connection.send_confirmed(encode(envelope), address), ends)
-        outcome = connection.send(encode(envelope), address)
+            return await _wait_confirm(connection.send_confirmed(wire, address), ends)
+        outcome = connection.send(wire, address)
         if isinstance(outcome, Returned) and self._observer is not None:
             asyncio.get_running_loop().call_soon(
                 self._observer.on_return, envelope.id, outcome.reason
@@ -220,7 +223,9 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
             return await confirm
     except TimeoutError:
         raise DeadlineExceeded(
-            "the broker sent no confirm within the deadline", maybe_executed=True
+            "the broker did not confirm the message in time, and may have accepted it. Inspect the "
+            "queue, or raise the timeout.",
+            maybe_executed=True,
         ) from None
 
 

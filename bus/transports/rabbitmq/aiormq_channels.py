@@ -33,13 +33,24 @@ from bus.transports.rabbitmq.amqp.frames import publish_method
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.rabbitmq.exceptions import map_errors
-from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, UNFIT
+from bus.transports.rabbitmq.fastlane.confirm_channel import (
+    BLOCKED,
+    MAX_BODY_BYTES,
+    UNCONFIRMED,
+    UNFIT,
+    WINDOW_FULL,
+)
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
 HEADER_OVERHEAD_BYTES = 24
 """Size of a header frame in bytes without the properties, rounded up."""
+COPY_IN_FLIGHT = (
+    "message not sent: a copy with the same message id still waits for its confirm. "
+    "Send the message again after the copy has ended."
+)
+"""Text of the error if a copy of the message was in flight until the deadline."""
 
 
 class AiormqPublisherChannel:
@@ -116,10 +127,7 @@ class AiormqPublisherChannel:
             async with asyncio.timeout_at(ends):
                 await self._window.acquire()
         except TimeoutError:
-            raise Unavailable(
-                "message not sent: too many publishes wait for a confirm."
-                " Publish more slowly, or raise BUS_PUBLISH_WINDOW."
-            ) from None
+            raise Unavailable(WINDOW_FULL) from None
         try:
             await self._wait_sendable(message_id, ends)
             done = self._in_flight[message_id] = asyncio.Event()
@@ -133,13 +141,14 @@ class AiormqPublisherChannel:
 
     async def _wait_sendable(self, message_id: str, ends: float) -> None:
         """Wait until the broker accepts publishes and no copy of the message is in flight."""
+        copy = None
         try:
             async with asyncio.timeout_at(ends):
                 await self._link.wait_unblocked()
                 while (copy := self._in_flight.get(message_id)) is not None:
                     await copy.wait()
         except TimeoutError:
-            raise Unavailable("message not sent: the broker accepts no publishes now") from None
+            raise Unavailable(BLOCKED if copy is None else COPY_IN_FLIGHT) from None
 
     def release(self) -> None:
         """Stop using the channel. Call this before the channel is closed."""
@@ -180,7 +189,9 @@ async def publish_on(
     )
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
-        raise DeadlineExceeded("the deadline passed before the message was sent")
+        raise DeadlineExceeded(
+            "the deadline passed before the message was sent. Raise the timeout."
+        )
     try:
         with map_errors("waiting for the confirm"):
             return await _publish_confirmed(channel, envelope.body, properties, address, timeout)
@@ -256,9 +267,7 @@ async def _publish_confirmed(
     except ChannelInvalidStateError:
         raise NotSent("message not sent: the channel was closed") from None
     except TimeoutError:
-        raise DeadlineExceeded(
-            "the broker sent no confirm within the deadline", maybe_executed=True
-        ) from None
+        raise DeadlineExceeded(UNCONFIRMED, maybe_executed=True) from None
     return Accepted()
 
 

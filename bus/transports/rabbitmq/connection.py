@@ -281,7 +281,12 @@ class SupervisedConnection(OpenConnection):
                 self.lane = self._join(factory)
             self.last_error = None
             self.up.set()
-            log.info("connected", extra={"link": self.name, "broker": self._place()})
+            log.info(
+                "%s: connected to %s",
+                self.name,
+                self._place(),
+                extra={"link": self.name, "broker": self._place()},
+            )
             await self._watch()
         finally:
             self._mark_down()
@@ -317,8 +322,10 @@ class SupervisedConnection(OpenConnection):
                 return
             if self.lane is not None and loop.time() - self.lane.heard > 2 * self._heartbeat:
                 log.warning(
-                    "nothing received for two heartbeats; closing the connection",
-                    extra={"link": self.name},
+                    "%s: nothing received from %s for two heartbeats; closing the connection",
+                    self.name,
+                    self._place(),
+                    extra={"link": self.name, "broker": self._place()},
                 )
                 self.lane.transport.abort()
 
@@ -329,7 +336,13 @@ class SupervisedConnection(OpenConnection):
         self.up.clear()
         if not self._closing:
             why = self.lane.last_error if self.lane is not None else None
-            log.warning("connection lost", extra={"link": self.name, "why": why})
+            log.warning(
+                "%s: connection to %s lost (%s); connecting again",
+                self.name,
+                self._place(),
+                why or "no reason known",
+                extra={"link": self.name, "broker": self._place(), "why": why},
+            )
         if self._on_lost is not None:
             self._on_lost()
 
@@ -338,7 +351,12 @@ class SupervisedConnection(OpenConnection):
         bus_error = to_bus_error(error, f"connecting to {self._place()}")
         reason = str(bus_error)
         if self.last_error != reason:
-            log.warning("cannot connect; trying again", extra={"link": self.name, "why": reason})
+            log.warning(
+                "%s: cannot connect (%s); trying again",
+                self.name,
+                reason,
+                extra={"link": self.name, "broker": self._place(), "why": reason},
+            )
         self.last_error = reason
         if (
             isinstance(bus_error, REFUSALS)
@@ -368,7 +386,12 @@ async def close_quietly(channel: Channel) -> None:
         with map_errors("closing a channel"):
             await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
     except BusError as error:
-        log.debug("a channel did not close cleanly", extra={"why": str(error)})
+        log.debug(
+            "channel %s did not close cleanly: %s",
+            channel.number,
+            error,
+            extra={"channel": channel.number, "why": str(error)},
+        )
 
 
 async def _close_connection(connection: aio_pika.Connection) -> None:
@@ -379,4 +402,9 @@ async def _close_connection(connection: aio_pika.Connection) -> None:
                 # Without this argument, aiormq ends pending calls with a CancelledError.
                 await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
     except BusError as error:
-        log.debug("a connection did not close cleanly", extra={"why": str(error)})
+        log.debug(
+            "the connection to %s did not close cleanly: %s",
+            connection.url.host,
+            error,
+            extra={"broker": connection.url.host, "why": str(error)},
+        )

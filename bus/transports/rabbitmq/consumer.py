@@ -167,7 +167,9 @@ class RabbitMQConsumer:
                     current.ended.result() if current.ended.done() else "the channel was closed"
                 )
                 log.warning(
-                    "a consumer ended; consuming again",
+                    "the consumer of %s ended (%s); consuming again",
+                    self.name,
+                    self.last_error,
                     extra={"queue": self.name, "why": self.last_error},
                 )
         finally:
@@ -248,7 +250,12 @@ class RabbitMQConsumer:
     def _report(self, error: BaseException) -> None:
         reason = str(to_bus_error(error, f"consuming {self.name}"))
         if reason != self.last_error:
-            log.warning("cannot consume; trying again", extra={"queue": self.name, "why": reason})
+            log.warning(
+                "%s: cannot consume (%s); trying again",
+                self.name,
+                reason,
+                extra={"queue": self.name, "why": reason},
+            )
         self.last_error = reason
 
     async def cancel(self) -> None:

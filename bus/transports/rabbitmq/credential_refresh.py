@@ -136,7 +136,7 @@ class CredentialRefresher:
     def start(self) -> None:
         """Start to check the file every `POLL_INTERVAL_SECONDS`."""
         self._task = asyncio.create_task(
-            run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=_report),
+            run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=self._report),
             name="password renewal",
         )
 
@@ -179,13 +179,14 @@ class CredentialRefresher:
         try:
             accepted = await self._trial(password)
         except BusError as error:
-            self._warn("the new password could not be tested; trying again", "", password, error)
+            self._warn("the new password could not be tested", "", password, error)
             return False
         if not accepted:
             if password != self._refused:
                 log.warning(
-                    "the broker refuses the new password;"
-                    " open connections keep the previous one until it expires",
+                    "%s: the broker refuses the new password; "
+                    "open connections keep the previous one until it expires",
+                    self._file.path,
                     extra={"file": str(self._file.path)},
                 )
             self._retry_at = self._timer() + RETRY_REFUSED_SECONDS
@@ -200,11 +201,11 @@ class CredentialRefresher:
             await connection.update_secret(password)
         except BusError as error:
             # The connection has just ended, or the broker does not read from it during an alarm.
-            self._warn(
-                "the new password was not accepted; trying again", connection.name, password, error
-            )
+            self._warn("the new password was not accepted", connection.name, password, error)
         else:
-            log.info("the password was renewed", extra={"link": connection.name})
+            log.info(
+                "%s: the password was renewed", connection.name, extra={"link": connection.name}
+            )
 
     def _warn(self, message: str, link: str, password: SecretStr, error: BusError) -> None:
         """Log a warning once for each password and connection.
@@ -212,8 +213,23 @@ class CredentialRefresher:
         `link` is the connection's name. It is empty if the password could not be tested.
         """
         if self._warned.get(link) != password:
-            log.warning(message, extra={"link": link, "why": str(error)})
+            log.warning(
+                "%s: %s (%s); trying again",
+                link or self._file.path,
+                message,
+                error,
+                extra={"link": link, "why": str(error)},
+            )
         self._warned[link] = password
+
+    def _report(self, error: BaseException) -> None:
+        why = str(to_bus_error(error, "renewing"))
+        log.warning(
+            "%s: the password file could not be checked (%s); trying again",
+            self._file.path,
+            why,
+            extra={"file": str(self._file.path), "why": why},
+        )
 
 
 async def is_accepted(url: str, password: SecretStr) -> bool:
@@ -245,13 +261,6 @@ async def _try_login(connection: aio_pika.Connection) -> bool:
         # checks the virtual host and the connection limit only after it has accepted the password.
         return True
     return True
-
-
-def _report(error: BaseException) -> None:
-    log.warning(
-        "the password file could not be checked; trying again",
-        extra={"why": str(to_bus_error(error, "renewing"))},
-    )
 
 
 def _loop_time() -> float:

@@ -92,7 +92,12 @@ class DrainingChannel:
             with map_errors("cancelling a consumer that the broker has cancelled"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_SECONDS)
         except BusError as error:
-            log.debug("a cancelled consumer was not cancelled again", extra={"why": str(error)})
+            log.debug(
+                "the cancelled consumer %s was not cancelled again: %s",
+                self._tag,
+                error,
+                extra={"consumer_tag": self._tag, "why": str(error)},
+            )
 
     def end(self) -> None:
         """Close the channel in the background. The broker requeues unacked messages."""

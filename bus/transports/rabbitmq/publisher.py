@@ -111,7 +111,9 @@ class Publisher:
             await self._watch(channel, current)
             if current.ended.done() and REFUSED in current.ended.result():
                 log.error(
-                    "the broker refused a publish, and closed the channel",
+                    "%s: the broker refused a publish, and closed the channel (%s)",
+                    self._link.name,
+                    current.ended.result(),
                     extra={"link": self._link.name, "why": current.ended.result()},
                 )
         finally:
@@ -141,12 +143,22 @@ class Publisher:
             waiting = current.awaiting_confirms and await self._link.accepts_publishes()
             stats.observe(loop.time(), waiting=waiting, exhausted=current.window_exhausted)
             if symptom := self._watchdog.due_symptom(stats, loop.time()):
-                log.warning("%s; opening another channel", symptom, extra={"link": self._link.name})
+                log.warning(
+                    "%s: %s; opening another channel",
+                    self._link.name,
+                    symptom,
+                    extra={"link": self._link.name, "why": symptom},
+                )
                 return
 
     def _report(self, error: BaseException) -> None:
         reason = str(to_bus_error(error, "opening a channel to publish"))
-        log.warning("cannot publish; trying again", extra={"link": self._link.name, "why": reason})
+        log.warning(
+            "%s: cannot publish (%s); trying again",
+            self._link.name,
+            reason,
+            extra={"link": self._link.name, "why": reason},
+        )
 
     async def publish(
         self, envelope: Envelope, address: Address, *, timeout: float
@@ -168,7 +180,8 @@ class Publisher:
             raise Unavailable("message not sent: the transport is not started")
         if timeout <= 0:
             raise DeadlineExceeded(
-                f"{envelope.type}: the deadline passed before the message was sent"
+                f"{envelope.type}: the deadline passed before the message was sent. "
+                "Raise the timeout."
             )
         ends = self._now() + timeout
         while True:

@@ -57,6 +57,11 @@ def test_the_text_of_any_other_error_is_not_shown() -> None:
     assert "ValueError" in written
 
 
+def test_an_internal_error_names_its_location_in_the_users_code() -> None:
+    _, written = reported(ValueError("a patient's name"))
+    assert re.search(r"\(ValueError at tests/unit/cli/test_commands\.py:\d+ command\)", written)
+
+
 def test_debug_shows_the_traceback() -> None:
     _, written = reported(errors.NotFound("no such thing"), debug=True)
     assert "Traceback (most recent call last)" in written

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
-from bus.cli import run
+from bus.cli import main, run, take_debug
+from bus.cli.process_supervisor import Command
 from bus.cli.run import run_worker, signals
+from bus.runtime.router import Router
 
 
 async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_began() -> None:
@@ -79,7 +81,7 @@ def test_an_exit_of_a_lifespan_ends_the_start_with_an_error(
 
     assert run_worker(serve(), asyncio.Event()) == expected
     (record,) = caplog.records
-    assert record.getMessage().startswith("the service called sys.exit outside of a handler")
+    assert record.getMessage().startswith("SystemExit outside of a handler at ")
     assert "test_run.py" in record.__dict__["where"]
     assert "4711" not in caplog.text
 
@@ -110,3 +112,44 @@ def test_a_clean_stop_has_the_exit_code_of_the_service() -> None:
         return 143
 
     assert run_worker(serve(), asyncio.Event()) == 143
+
+
+@pytest.mark.parametrize("options", [["--processes", "2"], ["--reload"]])
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_is_passed_on_to_the_child_processes(
+    debug: bool, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Command] = []
+
+    async def take(command: Command) -> int:
+        started.append(command)
+        return 0
+
+    monkeypatch.setattr(run, "run_processes", take)
+    with pytest.raises(SystemExit) as ended:
+        main([*(["--debug"] if debug else []), "run", "library:router", *options])
+    assert ended.value.code == 0
+    ((program, *arguments),) = [command.arguments for command in started]
+    assert program == sys.executable
+    assert arguments[:2] == ["-m", "bus.cli"]
+    assert take_debug(arguments[2:]) == (debug, ["run", "library:router"])
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_shows_all_frames_in_the_log(debug: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[dict[str, object]] = []
+
+    async def serve(*_: object) -> None:
+        """Serve nothing."""
+
+    def take(_: object, **options: object) -> None:
+        configured.append(options)
+
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setattr(run, "serve_until", serve)
+    monkeypatch.setattr(run, "configure_logging", take)
+    monkeypatch.setattr(run, "load_router", lambda _: Router("library"))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "library:router", *(["--debug"] if debug else [])])
+    assert ended.value.code == 0
+    assert configured == [{"overwrite": False, "all_frames": debug}]

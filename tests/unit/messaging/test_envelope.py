@@ -87,7 +87,10 @@ def test_every_code_comes_back_as_its_class() -> None:
         back = error_for(error.code, "text")
         assert back.code == error.code
         assert issubclass(error, type(back)) or error is BusError
-    assert isinstance(error_for("sunspots", "text"), Unknown)
+    unknown = error_for("sunspots", "text")
+    assert isinstance(unknown, Unknown)
+    assert str(unknown) == "text (unknown error code 'sunspots')"
+    assert len(str(error_for("s" * 1000, "text"))) < 100
 
 
 def test_an_error_without_a_text_says_its_code() -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -304,6 +305,14 @@ def test_a_cycle_of_causes_ends() -> None:
     assert failure_location(group) is not None
 
 
+def test_a_cycle_of_causes_outside_of_the_service_ends() -> None:
+    first, second = (
+        caught_without_frame(module_at(BUS / f"{name}.py", FAIL).quote) for name in ("a", "b")
+    )
+    first.__cause__, second.__cause__ = second, first
+    assert failure_location(first) == "bus/a.py:2 quote"
+
+
 def test_a_deep_recursion_is_bounded() -> None:
     def recurse(depth: int) -> int:
         return recurse(depth + 1)
@@ -314,6 +323,21 @@ def test_a_deep_recursion_is_bounded() -> None:
     assert len(frames) <= 41
     assert any(re.fullmatch(r"… \d+ more", frame) for frame in frames)
     assert (failure_location(error) or "").endswith(" recurse")
+
+
+def test_a_syntax_error_in_a_module_is_located_in_that_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prices_of_1998.py").write_text("x = 1\nx = = 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    error = caught(import_module, "prices_of_1998")
+    assert failure_location(error) == "prices_of_1998.py:2 <module>"
+
+
+def test_the_text_of_a_syntax_error_is_not_a_location() -> None:
+    error = caught(compile, "= 2", SECRET, "exec")
+    assert SECRET not in str(failure_facts(error))
 
 
 # --- Log lines of the bus ---

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from bus.messaging.timers import SharedTimer, TimeoutScope, TimerExpired
+from bus.messaging.timers import SharedTimer, TimeoutScope, TimerExpired, format_seconds
 from tests.unit.fakes import virtual
 
 
@@ -122,3 +122,11 @@ def test_loops_that_came_one_after_the_other_leave_nothing_behind() -> None:
     for _ in range(3):
         asyncio.run(begun())
     assert len(deadlines) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2, "2 s"), (0.9994, "1 s"), (1.25, "1.25 s"), (0.0012, "0.0012 s"), (2_678_400, "2678400 s")],
+)
+def test_a_duration_in_a_text_is_short_and_has_no_exponent(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

@@ -1,16 +1,23 @@
+import asyncio
 import io
 import json
 import logging
+import logging.config
+import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from typing_extensions import override
 
-from bus.messaging.context import Context, handling
+from bus import MessageContextFilter
+from bus.messaging.context import Context, correlated, handling
 from bus.operations.logging import configure_logging
 from bus.settings import load_settings
-from tests.unit.fakes import NoSender, envelope
+from tests.unit.fakes import NoSender, envelope, raised
 
 
 @pytest.fixture
@@ -28,7 +35,12 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    """Return the lines, which must be JSON. NaN and Infinity are not JSON."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in stream.getvalue().splitlines()]
 
 
 def test_every_line_is_json_whoever_wrote_it(stream: io.StringIO) -> None:
@@ -76,7 +88,7 @@ def test_a_terminal_gets_readable_lines(stream: io.StringIO) -> None:
 def test_what_others_sent_does_not_steer_a_terminal(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="console"), stream=stream)
     logging.getLogger("bus.audit").info(
-        "payload revealed\x1b[A", extra={"type": "a\x1b[2K\x1b]0;b\x07", "queue": "c\x9b2J"}
+        "payload revealed\x1b[A\ud800", extra={"type": "a\x1b[2K\x1b]0;b\x07", "queue": "c\x9b2J"}
     )
     assert "payload revealed" in stream.getvalue()
     assert not [
@@ -84,9 +96,343 @@ def test_what_others_sent_does_not_steer_a_terminal(stream: io.StringIO) -> None
         for each in stream.getvalue()
         if (each < " " and each != "\n") or "\x7f" <= each <= "\x9f"
     ]
+    assert stream.getvalue().encode()
 
 
 def test_the_libraries_below_stay_quiet(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="json", log_level="debug"), stream=stream)
     logging.getLogger("aiormq.connection").warning("frames")
     assert stream.getvalue() == ""
+
+
+# --- Fields of a user ---
+
+OWN = {
+    "event": "theirs",
+    "level": "info",
+    "logger": "root",
+    "timestamp": "yesterday",
+    "exception": "none",
+}
+
+
+def test_an_extra_of_a_user_never_replaces_the_records_own_field(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    try:
+        int("gone")
+    except ValueError:
+        logging.getLogger("theirs").exception("lost", extra=OWN)
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("lost", "error", "theirs")
+    assert line["timestamp"].endswith("Z")
+    assert "ValueError: invalid literal" in line["exception"]
+    assert {f"extra_{name}": value for name, value in OWN.items()}.items() <= line.items()
+
+
+def test_a_field_of_structlog_never_replaces_the_records_own_field(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    structlog.contextvars.bind_contextvars(logger="bound", timestamp="bound")
+    try:
+        structlog.stdlib.get_logger("ours").warning("low", level="flood", _record="a", river="Elbe")
+    finally:
+        structlog.contextvars.clear_contextvars()
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("low", "warning", "ours")
+    assert line["timestamp"].endswith("Z")
+    assert (line["extra_level"], line["extra_logger"], line["extra_timestamp"]) == (
+        "flood",
+        "bound",
+        "bound",
+    )
+    assert (line["extra__record"], line["river"]) == ("a", "Elbe")
+
+
+def test_a_variable_that_a_user_bound_is_in_the_lines_of_the_standard_library(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    structlog.contextvars.bind_contextvars(tenant="north", level="bound")
+    try:
+        logging.getLogger("theirs").info("said")
+    finally:
+        structlog.contextvars.clear_contextvars()
+    (line,) = lines(stream)
+    assert (line["tenant"], line["level"], line["extra_level"]) == ("north", "info", "bound")
+
+
+class Unprintable:
+    @override
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Elusive:
+    """A value that raises whatever is read of it, like an unbound proxy."""
+
+    @override
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("no object is bound")
+
+    @override
+    def __repr__(self) -> str:
+        raise RuntimeError("no object is bound")
+
+
+CIRCLE: dict[str, Any] = {"name": "circle"}
+CIRCLE["inside"] = [CIRCLE]
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (math.nan, "NaN"),
+        ([math.inf, {"low": -math.inf}], ["Infinity", {"low": "-Infinity"}]),
+        ({("a", 1): 2, "b": 3}, {"('a', 1)": 2, "b": 3}),
+        ({math.nan: 1}, {"nan": 1}),
+        ({1: "one"}, {"1": "one"}),
+        ({7}, [7]),
+        ({"ids": frozenset({math.inf})}, {"ids": ["Infinity"]}),
+        (b"\xff\x00", "b'\\xff\\x00'"),
+        (Unprintable(), "<Unprintable, whose repr raises an exception>"),
+        ({Unprintable(): 1}, {"<Unprintable, whose repr raises an exception>": 1}),
+        (Elusive(), "<Elusive, whose repr raises an exception>"),
+        (CIRCLE, {"name": "circle", "inside": ["<dict that contains itself>"]}),
+        (1 << 20_000, "<integer of 20001 bits>"),
+        ("\ud800", "\ud800"),
+    ],
+    ids=str.split(
+        "nan infinity tuple-key nan-key int-key set frozenset bytes repr-raises key-raises"
+        " class-raises circle huge-integer surrogate"
+    ),
+)
+def test_a_value_that_json_cannot_express_does_not_lose_the_line(
+    value: object, written: object, stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("theirs").info("kept", extra={"value": value, "other": 1})
+    structlog.stdlib.get_logger("ours").info("kept", value=value, other=1)
+    for line in lines(stream):
+        assert (line["event"], line["value"], line["other"]) == ("kept", written, 1)
+    assert len(lines(stream)) == 2
+
+
+def test_data_that_is_too_deep_does_not_lose_the_line(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("theirs").info("kept", extra={"value": DEEP})
+    assert lines(stream)[0]["event"] == "kept"
+    assert "<list below 20 levels>" in stream.getvalue()
+
+
+def test_a_value_without_a_text_does_not_lose_the_line_on_a_terminal(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    logging.getLogger("theirs").info("kept", extra={"value": Unprintable()})
+    assert "kept" in stream.getvalue()
+    assert "whose repr raises an exception" in stream.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_arguments_that_do_not_fit_the_text_do_not_lose_the_line(
+    log_format: str, stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format=log_format), stream=stream)
+    logging.getLogger("theirs").warning("%d books", "many")
+    assert "%d books" in stream.getvalue()
+    assert "TypeError" in stream.getvalue()
+
+
+# --- The application's own logging ---
+
+
+def test_an_applications_own_handler_level_and_structlog_stay(stream: io.StringIO) -> None:
+    logging.basicConfig(stream=stream, format="own %(message)s", level="WARNING", force=True)
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    before = logging.getLogger().handlers[:]
+    configure_logging(load_settings(log_format="json", log_level="debug"), overwrite=False)
+    logging.getLogger("bus.messages").warning("said")
+    assert stream.getvalue() == "own said\n"
+    assert (logging.getLogger().handlers, logging.getLogger().level) == (before, logging.WARNING)
+    assert logging.getLogger("aiormq").level == logging.NOTSET
+    (renderer,) = structlog.get_config()["processors"]
+    assert isinstance(renderer, structlog.processors.KeyValueRenderer)
+
+
+def test_without_a_handler_logging_is_configured_and_a_users_structlog_stays(
+    stream: io.StringIO,
+) -> None:
+    logging.getLogger().handlers.clear()
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    configure_logging(load_settings(log_format="json"), stream=stream, overwrite=False)
+    logging.getLogger("theirs").info("said")
+    assert lines(stream)[0]["event"] == "said"
+    assert len(structlog.get_config()["processors"]) == 1
+
+
+def test_a_configuration_of_the_application_that_comes_later_replaces_that_of_the_bus(
+    stream: io.StringIO,
+) -> None:
+    logging.getLogger().handlers.clear()
+    configure_logging(load_settings(log_format="json"), stream=io.StringIO(), overwrite=False)
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"message": {"()": "bus.MessageContextFilter"}},
+            "formatters": {"own": {"format": "own %(correlation_id)s %(message)s"}},
+            "handlers": {
+                "own": {
+                    "class": "logging.StreamHandler",
+                    "stream": stream,
+                    "formatter": "own",
+                    "filters": ["message"],
+                }
+            },
+            "root": {"level": "INFO", "handlers": ["own"]},
+        }
+    )
+    with handling(Context(envelope=envelope(), bus=NoSender())):
+        logging.getLogger("bus.messages").info("said")
+    assert stream.getvalue() == "own c-1 said\n"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_format_none_leaves_logging_alone(stream: io.StringIO, *, overwrite: bool) -> None:
+    root = logging.getLogger()
+    root.handlers.clear()
+    before = root.level
+    configure_logging(load_settings(log_format="none"), stream=stream, overwrite=overwrite)
+    assert (root.handlers, root.level) == ([], before)
+    assert not structlog.is_configured()
+
+
+# --- The filter ---
+
+FORMAT = "%(correlation_id)s|%(causation_id)s|%(message_id)s|%(message_type)s|%(message)s"
+
+
+@pytest.fixture
+def own(stream: io.StringIO) -> logging.Logger:
+    """Return a logger of an application whose formatter requires the fields of the filter."""
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(MessageContextFilter())
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logging.getLogger().handlers[:] = [handler]
+    logging.getLogger().setLevel(logging.INFO)
+    return logging.getLogger("own.part")
+
+
+def test_the_filter_adds_the_ids_and_the_type_of_the_handled_message(
+    own: logging.Logger, stream: io.StringIO
+) -> None:
+    with handling(Context(envelope=envelope(causation_id="m-0"), bus=NoSender())):
+        own.info("said")
+    assert stream.getvalue() == "c-1|m-0|m-1|ledger.add.v1|said\n"
+
+
+def test_outside_of_a_handler_the_fields_of_the_filter_are_empty(
+    own: logging.Logger, stream: io.StringIO
+) -> None:
+    own.info("said")
+    with correlated("c-7"):
+        own.info("sent")
+    assert stream.getvalue() == "||||said\nc-7||||sent\n"
+
+
+def test_the_filter_knows_the_message_in_a_task_and_in_a_thread_of_the_handler(
+    own: logging.Logger, stream: io.StringIO
+) -> None:
+    async def handle() -> None:
+        with handling(Context(envelope=envelope(), bus=NoSender())):
+            await asyncio.create_task(asyncio.to_thread(own.info, "said"))
+
+    asyncio.run(handle())
+    assert stream.getvalue() == "c-1||m-1|ledger.add.v1|said\n"
+
+
+def test_the_filter_keeps_the_fields_of_a_record_about_another_message(
+    own: logging.Logger, stream: io.StringIO
+) -> None:
+    with handling(Context(envelope=envelope(), bus=NoSender())):
+        own.info("said", extra={"message_id": "m-9"})
+    facts = {"type": "ledger.close.v1", "message_id": "m-2", "correlation_id": "c-2"}
+    logging.getLogger("bus.settlement").error("dead", extra=facts)
+    own.info("said", extra={"type": "a value of the user"})
+    assert stream.getvalue().splitlines() == [
+        "c-1||m-9|ledger.add.v1|said",
+        "c-2||m-2|ledger.close.v1|dead",
+        "||||said",
+    ]
+
+
+def test_a_line_of_the_bus_has_the_ids_of_its_cause_too(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    with handling(Context(envelope=envelope(causation_id="m-0"), bus=NoSender())):
+        logging.getLogger("theirs").info("inside")
+    with correlated("c-7"):
+        logging.getLogger("theirs").info("sent")
+    inside, sent = lines(stream)
+    assert (inside["causation_id"], inside["message_type"]) == ("m-0", "ledger.add.v1")
+    assert sent["correlation_id"] == "c-7"
+
+
+def test_the_configuration_on_the_page_about_logging_works(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[3] / "docs/how-to/configure-logging.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, str(page), "exec"))
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream)
+    with handling(Context(envelope=envelope(), bus=NoSender())):
+        logging.getLogger("theirs").info("said")
+    assert stream.getvalue().endswith(" INFO [c-1] said\n")
+
+
+# --- Frames of failures ---
+
+FRAMES = ["bus/runtime/router.py:289 Router.__call__", "billing/service.py:43 quote"]
+
+
+def test_json_has_all_frames_of_a_failure(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES})
+    assert lines(stream)[0]["frames"] == FRAMES
+
+
+@pytest.mark.parametrize(("all_frames", "shown"), [(False, FRAMES[1:]), (True, FRAMES)])
+def test_a_terminal_gets_each_frame_on_a_line_of_its_own(
+    all_frames: bool, shown: list[str], stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream, all_frames=all_frames)
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES})
+    first, *others = stream.getvalue().splitlines()
+    assert "failed" in first
+    assert others == [f"    {frame}" for frame in shown]
+
+
+def test_a_failure_inside_the_bus_alone_shows_the_frames_of_the_bus(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    logging.getLogger("bus.receiver").error("failed", extra={"frames": FRAMES[:1]})
+    assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[0]}"]
+
+
+def test_a_terminal_gets_a_traceback_instead_of_its_frames_and_no_control_characters(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    error = raised(KeyError("a\x1b[2K\x9b"))
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES}, exc_info=error)
+    text = stream.getvalue()
+    assert "KeyError" in text
+    assert FRAMES[1] not in text
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+
+
+def test_json_has_a_traceback_that_was_logged(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("bus.messages").error("failed", exc_info=raised(KeyError("text")))
+    assert lines(stream)[0]["exception"].splitlines()[-1] == "KeyError: 'text'"

@@ -77,7 +77,7 @@ async def test_who_waits_for_a_job_hears_that_the_bus_was_closed() -> None:
         await settle_down()
     for each in waiting:
         with pytest.raises(
-            ConnectionLost, match=f"{job.id}.*the bus was closed.*the job continues"
+            ConnectionLost, match=f"{job.id}.*the bus was closed.*The job continues"
         ) as lost:
             await each
         assert lost.value.maybe_executed

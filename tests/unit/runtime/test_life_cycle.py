@@ -218,7 +218,8 @@ async def test_a_job_handle_of_another_event_loop_says_so_until_the_job_has_ende
         for read in (handle.result, lambda: anext(handle.updates())):
             error = await in_other_loop(read)
             assert isinstance(error, FailedPrecondition)
-            assert str(error).startswith(f"job {handle.id} belongs to another event loop. ")
+            subject = f"ledger.close.v1 (job {handle.id})"
+            assert str(error).startswith(f"{subject} belongs to another event loop. ")
         release.set()
         assert (await handle.result(timeout=5)).total == 1
         assert (await asyncio.to_thread(asyncio.run, handle.result())).total == 1

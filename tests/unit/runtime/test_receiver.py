@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 import socket
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from bus.errors import (
 )
 from bus.messaging.context import Context, current
 from bus.messaging.envelope import Envelope, ErrorReply
+from bus.messaging.failure_location import failure_frames, failure_location
 from bus.messaging.fault_record import MAX_REASON_LENGTH
 from bus.messaging.handler import compose
 from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
@@ -245,8 +247,11 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(
         await received(job(Work(error=error), transport), delivery)
         (dead,) = to(transport, "bus.dead")
         assert dead.address.routing_key == "ledger.jobs.close.v1"
+        where, frames = failure_location(error), failure_frames(error)
         assert dead.envelope.headers == {
             "mine": "kept",
+            "dead-where": where,
+            "dead-frames": "\n".join(frames),
             "dead-code": code,
             "dead-error": type(error).__name__,
             "dead-reason": reason,
@@ -262,6 +267,16 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(
         assert (told.envelope.error, delivery.acks) == (code, 1)
 
     run()
+
+
+@virtual
+async def test_a_dead_letter_names_the_place_where_its_handler_failed() -> None:
+    transport = FakeTransport()
+    await received(job(Work(error=NotFound()), transport), ordered())
+    dead = to(transport, "bus.dead")[0].envelope.headers
+    place = r"tests/unit/runtime/test_receiver\.py:\d+ Work\.__call__"
+    assert re.fullmatch(place, str(dead["dead-where"]))
+    assert str(dead["dead-frames"]).splitlines()[-1] == dead["dead-where"]
 
 
 @virtual
@@ -324,7 +339,10 @@ async def test_a_long_reason_does_not_cost_the_connection() -> None:
             {"expires": int(NOW * 1000)},
             "Expired: ledger.close.v1: the message expired before it was handled. Send it again.",
         ),
-        ({"body": b"{"}, "ContractViolation: CloseBooks: body: json invalid"),
+        (
+            {"body": b"{"},
+            "ContractViolation: ledger.close.v1: the payload is not valid JSON (line 1 column 1).",
+        ),
         (
             {"type_": "ledger.close.v2"},
             "Unimplemented: ledger does not serve ledger.close.v2 from ledger.jobs.close.v1",

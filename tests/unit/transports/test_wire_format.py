@@ -23,7 +23,7 @@ from bus.transports.wire_format import (
     decode,
     encode,
 )
-from tests.unit.fakes import envelope
+from tests.unit.fakes import envelope, failed_far_away
 
 GOOD = AmqpMessage(
     body=b"{}",
@@ -195,7 +195,7 @@ def test_a_dead_letter_fits_a_frame_whatever_was_sent(what: str) -> None:
     headers = fault_headers(
         arrived,
         decision,
-        "Unauthenticated",
+        failed_far_away("E" * 300),
         queue="q" * 200,
         now=2**40,
         worker=FailedBy(service="ledger"),

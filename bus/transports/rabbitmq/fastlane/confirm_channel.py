@@ -18,7 +18,15 @@ from bus.transports.rabbitmq.amqp.properties import message_id_of, write_propert
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
-__all__ = ["ACCEPTED", "MAX_BODY_BYTES", "ConfirmChannel", "encode_publish"]
+__all__ = [
+    "ACCEPTED",
+    "BLOCKED",
+    "MAX_BODY_BYTES",
+    "UNCONFIRMED",
+    "WINDOW_FULL",
+    "ConfirmChannel",
+    "encode_publish",
+]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
@@ -28,6 +36,21 @@ flight would fail.
 The limit does not apply to copies of delivered messages, because it must be possible to dead-letter
 a large message. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
 """
+
+BLOCKED = (
+    "message not sent: the broker accepts no publishes now. Check it for a memory or disk alarm."
+)
+"""Text of the error if the broker blocks publishers, or does not read from the connection."""
+WINDOW_FULL = (
+    "message not sent: too many publishes wait for a confirm. Publish more slowly, or raise "
+    "BUS_PUBLISH_WINDOW."
+)
+"""Text of the error if the window has no free slot before the deadline."""
+UNCONFIRMED = (
+    "the broker did not confirm the message in time, and may have accepted it. Inspect the queue, "
+    "or raise the timeout."
+)
+"""Text of the error if a sent message has no confirm before the deadline."""
 
 UNFIT = (struct.error, ValueError, IndexError)
 """Errors that are raised when AMQP cannot encode a value.
@@ -174,9 +197,11 @@ class ConfirmChannel:
 
         The caller must use the slot before it awaits anything else.
         """
+        has_slot = False
         try:
             async with asyncio.timeout_at(ends):
                 await self._acquire_slot()
+                has_slot = True
                 try:
                     while self.alive and not self.lane.writable:
                         await self.lane.wait_writable()
@@ -184,7 +209,9 @@ class ConfirmChannel:
                     self._release_slot()
                     raise
         except TimeoutError:
-            raise Unavailable("message not sent: the broker accepts no publishes now") from None
+            # While the broker blocks publishers, the publishes in flight can occupy all slots.
+            is_blocked = has_slot or not self.lane.writable
+            raise Unavailable(BLOCKED if is_blocked else WINDOW_FULL) from None
         self._granted -= 1
 
     async def _acquire_slot(self) -> None:
@@ -291,6 +318,4 @@ def _settle(entry: PendingConfirm, *, ok: bool) -> None:
 
 def _expire(future: "asyncio.Future[PublishOutcome]") -> None:
     if not future.done():
-        future.set_exception(
-            DeadlineExceeded("message not confirmed before the deadline", maybe_executed=True)
-        )
+        future.set_exception(DeadlineExceeded(UNCONFIRMED, maybe_executed=True))

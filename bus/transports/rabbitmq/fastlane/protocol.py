@@ -167,7 +167,13 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
         After the close, `SupervisedConnection` reconnects.
         """
-        log.error("connection closed: its stream is unreadable", extra={"why": why})
+        peer = self.transport.get_extra_info("peername")
+        log.error(
+            "connection to %s closed, because its stream is unreadable: %s",
+            peer,
+            why,
+            extra={"peer": str(peer), "why": why},
+        )
         self.transport.abort()
 
     def _set_publishable(self, publishable: bool) -> None:  # noqa: FBT001 - a callback's argument

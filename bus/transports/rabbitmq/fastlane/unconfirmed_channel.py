@@ -14,7 +14,7 @@ from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure
 from bus.transports.rabbitmq.amqp.properties import message_id_of
-from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, encode_publish
+from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, BLOCKED, encode_publish
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 from bus.transports.rabbitmq.fastlane.frame_reader import CLOSED_BY_BROKER
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
@@ -81,7 +81,7 @@ class UnconfirmedChannel:
                 async with asyncio.timeout_at(ends):
                     await self.lane.wait_writable()
             except TimeoutError:
-                raise Unavailable("message not sent: the broker accepts no publishes now") from None
+                raise Unavailable(BLOCKED) from None
         if not self.alive:
             raise Unavailable("message not sent: the channel was closed")
         self.lane.send(frames)

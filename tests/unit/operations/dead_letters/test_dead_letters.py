@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, NotFound
 from bus.messaging.envelope import Envelope
-from bus.messaging.fault_record import FailedBy, fault_headers, read_record
+from bus.messaging.failure_location import failure_frames, failure_location
+from bus.messaging.fault_record import MAX_FRAMES_LENGTH, FailedBy, fault_headers, read_record
 from bus.messaging.settlement import MoveToDeadLetters
 from bus.messaging.topology.addresses import replay_address
 from bus.messaging.topology.names import work_queue
@@ -13,7 +14,7 @@ from bus.operations.dead_letters import DeadLetter, FaultRecord, ReplayOptions, 
 from bus.operations.dead_letters.replay import reset_for_replay
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.properties import write_properties
-from tests.unit.fakes import NOW, envelope
+from tests.unit.fakes import NOW, envelope, failed_far_away, raised
 
 QUEUE, MS = "ledger.jobs.close.v1", int(NOW * 1000)
 WORKER = FailedBy(service="ledger", host="host-1", version="1.4.2", trunkline="0.1.0")
@@ -48,10 +49,11 @@ def death(**attributes: Any) -> dict[str, Any]:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     decision = MoveToDeadLetters(code="not_found", reason="NotFound: no such year")
+    error = raised(NotFound("no such year"))
     headers = fault_headers(
         dead(attempt=3, headers={"first-failed-at": MS - 5}),
         decision,
-        "NotFound",
+        error,
         queue=QUEUE,
         now=MS,
         worker=WORKER,
@@ -63,6 +65,8 @@ def test_a_record_is_read_as_it_was_written() -> None:
         code="not_found",
         error="NotFound",
         reason="NotFound: no such year",
+        where=failure_location(error),
+        frames=failure_frames(error),
         attempts=3,
         first_at=MS - 5,
         last_at=MS,
@@ -74,12 +78,34 @@ def test_a_record_is_read_as_it_was_written() -> None:
     )
 
 
+def test_a_long_traceback_keeps_its_innermost_frames_in_the_record() -> None:
+    headers = fault_headers(
+        dead(),
+        MoveToDeadLetters(code="internal", reason="ValueError"),
+        failed_far_away("Distant"),
+        queue=QUEUE,
+        now=MS,
+        worker=WORKER,
+    )
+    record = read_record(dead(headers=headers), {}, work_queue=QUEUE)
+    assert len(str(headers["dead-frames"])) <= MAX_FRAMES_LENGTH
+    assert record.frames[-1] == record.where
+
+
+def test_an_error_that_was_never_raised_leaves_its_place_out_of_the_record() -> None:
+    decision = MoveToDeadLetters(code="internal", reason="ValueError")
+    headers = fault_headers(dead(), decision, ValueError(), queue=QUEUE, now=MS, worker=WORKER)
+    record = read_record(dead(headers=headers), {}, work_queue=QUEUE)
+    assert (record.where, record.frames) == (None, ())
+    assert "dead-where" not in headers
+
+
 def test_a_record_survives_a_sender_who_fills_the_headers() -> None:
     full = {f"mine-{number}": "x" * 1000 for number in range(32)}
     headers = fault_headers(
         dead(headers=full),
         MoveToDeadLetters(code="internal", reason="ValueError"),
-        "ValueError",
+        ValueError(),
         queue=QUEUE,
         now=MS,
         worker=WORKER,

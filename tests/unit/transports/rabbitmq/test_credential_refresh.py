@@ -91,7 +91,9 @@ async def test_a_new_password_is_tried_once_and_then_told_to_each_open_connectio
         await world.renewal.check_file()
     assert (world.tried, world.told) == ([NEW], [[NEW], [NEW], []])
     assert [each.prepared for each in world.connections] == [NEW] * 3
-    assert caplog.messages == ["the password was renewed"] * 2
+    assert caplog.messages == [
+        f"{each.name}: the password was renewed" for each in world.connections[:2]
+    ]
 
 
 async def test_a_connection_that_came_up_with_the_new_password_is_not_told(world: World) -> None:
@@ -144,7 +146,9 @@ async def test_a_broker_that_does_not_answer_is_asked_again_at_the_next_look_and
     for _ in range(3):
         await world.renewal.check_file()
     assert world.told == [[], [], []]
-    assert caplog.messages == ["the new password could not be tested; trying again"]
+    assert caplog.messages == [
+        f"{world.path}: the new password could not be tested (no answer in time); trying again"
+    ]
     world.silent = False
     await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
@@ -158,9 +162,11 @@ async def test_one_connection_that_takes_nothing_keeps_no_other_waiting_and_is_t
     for _ in range(3):
         await world.renewal.check_file()
     assert world.told == [[NEW] * 3, [NEW], []]
-    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        "the new password was not accepted; trying again"
-    ]
+    (warning,) = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert warning == (
+        f"{world.connections[0].name}: the new password was not accepted "
+        "(renewing the password: no answer in time); trying again"
+    )
     world.connections[0].trouble = None
     await world.renewal.check_file()
     await world.renewal.check_file()

@@ -24,6 +24,7 @@ from bus.transports.rabbitmq.amqp.properties import (
 )
 from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
 from bus.transports.rabbitmq.lenient_reader import sanitize_header_frame
+from tests.unit.fakes import failed_far_away
 from tests.unit.transports.rabbitmq.envelopes import envelopes
 from tests.unit.transports.rabbitmq.fakes import connected
 
@@ -288,7 +289,7 @@ async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -
     headers = fault_headers(
         envelope,
         MoveToDeadLetters(code="internal", reason=WIDE * 2_000),
-        "E" * 300,
+        failed_far_away("E" * 300),
         queue="q" * 200,
         now=2**40,
         worker=FailedBy(service="ledger"),

@@ -11,7 +11,12 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.properties import write_properties
-from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, ConfirmChannel
+from bus.transports.rabbitmq.fastlane.confirm_channel import (
+    BLOCKED,
+    MAX_BODY_BYTES,
+    WINDOW_FULL,
+    ConfirmChannel,
+)
 from tests.unit.fakes import VirtualLoop, virtual
 from tests.unit.transports.rabbitmq.fakes import connected, published
 from tests.unit.transports.rabbitmq.streams import content, frames_of, method
@@ -307,10 +312,28 @@ async def test_waiters_whose_time_is_up_were_not_sent_and_leave_the_line() -> No
     late = [await broker.publish(str(number), within=1) for number in range(1, 100)]
     results = await asyncio.gather(*late, return_exceptions=True)
     assert {type(result) for result in results} == {Unavailable}
+    assert {str(result) for result in results} == {WINDOW_FULL}
     assert not broker.channel._waiting
     broker.say(Basic.Ack(1))
     assert await first == Accepted()
     assert broker.published == 1
+    assert nothing_left(broker)
+
+
+@virtual
+async def test_a_publish_that_waits_during_an_alarm_names_the_broker_and_not_the_window() -> None:
+    broker = Broker(window=1)
+    first = await broker.publish("0", within=5)
+    broker.lane.data_received(method(0, Connection.Blocked(reason="low on memory")))
+    for waiting in [await broker.publish(name, within=1) for name in ("1", "2")]:
+        with pytest.raises(Unavailable) as caught:
+            await waiting
+        assert str(caught.value) == BLOCKED
+    broker.say(Basic.Ack(1))
+    assert await first == Accepted()
+    with pytest.raises(Unavailable) as caught:
+        await (await broker.publish("3", within=1))
+    assert str(caught.value) == BLOCKED
     assert nothing_left(broker)
 
 

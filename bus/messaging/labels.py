@@ -1,0 +1,68 @@
+"""Labels and facts of messages: the texts and the `extra` by which log records name a message.
+
+Other services choose types, ids and error texts. A control character in such a text could forge a
+log line, and a lone surrogate could lose it. The functions that return a text replace both.
+"""
+
+import re
+from collections.abc import Mapping
+
+from bus.messaging.envelope import Envelope
+
+__all__ = ["failure_label", "message_facts", "message_label", "one_line", "short_id"]
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+"""Control characters, line ends, and lone surrogates, which a UTF-8 stream refuses."""
+UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+SHORT_ID_LENGTH = 8
+MAX_ID_LENGTH = 64
+"""Maximum number of characters of an id that is not a UUID."""
+MAX_TYPE_LENGTH = 200
+
+
+def message_label(envelope: Envelope) -> str:
+    """Return the type and the short id of a message, such as `billing.quote.v1 a067102e`."""
+    type_ = one_line(envelope.type[:MAX_TYPE_LENGTH]) or "message without type"
+    return f"{type_} {short_id(envelope.id)}"
+
+
+def message_facts(envelope: Envelope, **more: object) -> dict[str, object]:
+    """Return the `extra` of a log record about a message.
+
+    Args:
+        envelope: Message that the record is about.
+        **more: Further fields of the record.
+    """
+    return {
+        "type": envelope.type,
+        "queue": envelope.queue,
+        "message_id": envelope.id,
+        "correlation_id": envelope.correlation_id or None,
+        **more,
+    }
+
+
+def failure_label(facts: Mapping[str, object], reason: str | None = None) -> str:
+    """Return the class and the location of an error: `ValueError at billing/service.py:43 quote`.
+
+    Args:
+        facts: Result of `failure_facts`, or a mapping with these fields.
+        reason: Class of the error and its text, `NotFound: no such account`. By default the label
+            has only the class.
+    """
+    label, where = one_line(reason or str(facts["error"])), facts["where"]
+    if where is None:
+        return label
+    return f"{label} at {where}" if label == facts["error"] else f"{label} ({where})"
+
+
+def short_id(message_id: str) -> str:
+    """Return the first 8 characters of a UUID. Return another id as one line."""
+    if UUID.fullmatch(message_id):
+        return message_id[:SHORT_ID_LENGTH]
+    return one_line(message_id[:MAX_ID_LENGTH])
+
+
+def one_line(text: str) -> str:
+    """Return the text with each run of control characters replaced by a space."""
+    return text if text.isprintable() else CONTROL.sub(" ", text)

@@ -1,0 +1,223 @@
+"""Rendering of log records. A value that cannot be rendered must not lose its line.
+
+Applications log any values. JSON has no NaN and only text keys, a `repr` can raise, and a container
+can contain itself. A record with such values is rendered with replacements.
+"""
+
+import io
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TextIO
+
+import structlog
+from typing_extensions import override
+
+__all__ = [
+    "Event",
+    "RecordFormatter",
+    "add_context_variables",
+    "add_extra",
+    "protect_own_fields",
+    "render_console",
+    "render_json",
+]
+
+Event = MutableMapping[str, Any]
+
+OWN_FIELDS = frozenset({"event", "level", "logger", "timestamp", "exception"})
+"""Fields of a rendered record that a user's `extra` cannot replace."""
+INTERNAL_FIELDS = frozenset({"_record", "_from_structlog", "_logger", "_name"})
+"""Fields by which structlog controls the rendering."""
+PREFIX = "extra_"
+RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""Attributes of a log record that are not from `extra`."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, except tab and newline, and lone surrogates, which UTF-8 cannot express."""
+TRACEBACK = "Traceback (most recent call last)"
+MAX_DEPTH = 20
+"""Maximum depth of nested containers. Deeper containers are replaced."""
+MAX_INTEGER_BITS = 10_000
+"""Maximum size of an integer. Python refuses to convert a larger integer to text."""
+
+
+def _own_name(name: str) -> str:
+    return PREFIX + name if name in OWN_FIELDS or name in INTERNAL_FIELDS else name
+
+
+def add_extra(_logger: object, _method: str, event: Event) -> Event:
+    """Add the `extra` of a record of the standard library.
+
+    A name of the record's own fields gets the prefix `extra_`.
+    """
+    record = event.get("_record")
+    for name, value in () if record is None else vars(record).items():
+        if name not in RECORD_ATTRIBUTES:
+            event[_own_name(name)] = value
+    return event
+
+
+def add_context_variables(_logger: object, _method: str, event: Event) -> Event:
+    """Add the variables of `structlog.contextvars`, with the prefix as in `add_extra`."""
+    for name, value in structlog.contextvars.get_contextvars().items():
+        event.setdefault(_own_name(name), value)
+    return event
+
+
+def protect_own_fields(_logger: object, _method: str, event: Event) -> Event:
+    """Rename the fields of a structlog event that would replace the record's own fields.
+
+    The name gets the prefix `extra_`. The text of the event itself has the name `event`.
+    """
+    return {
+        name if name == "event" or not isinstance(name, str) else _own_name(name): value
+        for name, value in event.items()
+    }
+
+
+# --- Renderers ---
+
+
+class RecordFormatter(structlog.stdlib.ProcessorFormatter):
+    """Formatter that also writes a record whose arguments do not fit its text."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text. If that fails, return its text without the arguments."""
+        try:
+            return super().format(record)
+        except Exception as error:  # noqa: BLE001 - the values of an application, as below
+            fields = {"name": record.name, "levelno": record.levelno, "msg": _text_of(record.msg)}
+            facts = {"levelname": record.levelname, "format_error": type(error).__name__}
+            return super().format(logging.makeLogRecord({**fields, **facts}))
+
+
+def render_json(logger: Any, method: str, event: Event) -> str:
+    """Return the record as one line of valid JSON."""
+    event = structlog.processors.format_exc_info(logger, method, event)
+    try:
+        # Most records need no replacement, and a check of each value would take longer.
+        return json.dumps(event, default=_fallback, allow_nan=False)
+    except Exception:  # noqa: BLE001 - the values of an application can raise any exception
+        return json.dumps(plain(event), allow_nan=False)
+
+
+def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
+    """Return a renderer of readable text for a terminal.
+
+    Each frame of a failure is on a line of its own, unless the record has a traceback.
+
+    Args:
+        out: Output of the text. It is coloured on a terminal.
+        all_frames: True shows all frames. False leaves out the frames of the bus, if the failure
+            has other frames.
+    """
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=out.isatty(), exception_formatter=_write_traceback
+    )
+
+    def render(logger: Any, method: str, event: Event) -> str:
+        event = _replace_controls(event)
+        frames = event.pop("frames", None)
+        try:
+            text = str(renderer(logger, method, dict(event)))
+        except Exception:  # noqa: BLE001 - as in `render_json`
+            kept = {name: event[name] for name in ("exc_info",) if name in event}
+            text = str(renderer(logger, method, {**plain(event), **kept}))
+        if not isinstance(frames, list) or TRACEBACK in text:
+            return text
+        others = [frame for frame in frames if not str(frame).startswith("bus/")]
+        shown = frames if all_frames or not others else others
+        return "\n".join([text, *(f"    {_harmless(str(frame))}" for frame in shown)])
+
+    return render
+
+
+def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write a traceback without control characters. Its text can be from another service."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(_harmless(text.getvalue()))
+
+
+def _replace_controls(event: Event) -> Event:
+    """Replace control characters, except tab and newline, in text for a terminal.
+
+    Other services choose message types and ids. These texts must not control the operator's
+    terminal.
+    """
+    return {
+        name: _harmless(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
+def _harmless(text: str) -> str:
+    return CONTROL.sub("\ufffd", text)
+
+
+# --- Values ---
+
+
+def _fallback(value: object) -> object:
+    """Return a value that JSON can express, for a value of an unknown class."""
+    if isinstance(value, set | frozenset):
+        return list(value)
+    custom = getattr(value, "__structlog__", None)
+    return repr(value) if custom is None else custom()
+
+
+def plain(value: object, parents: tuple[int, ...] = ()) -> Any:
+    """Return a copy of a value with only text keys, finite numbers and JSON's own types.
+
+    Args:
+        value: Any value.
+        parents: Ids of the containers that contain the value.
+    """
+    try:
+        return _plain(value, parents)
+    except Exception:  # noqa: BLE001 - an application's value can raise any exception
+        return _text_of(value)
+
+
+def _plain(value: object, parents: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        bits = int.bit_length(value)
+        return int.__int__(value) if bits <= MAX_INTEGER_BITS else f"<integer of {bits} bits>"
+    if isinstance(value, float):
+        return float.__float__(value) if math.isfinite(value) else _name_of(value)
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _plain_container(value, parents)
+    return _text_of(value)
+
+
+def _name_of(value: float) -> str:
+    """Return the name of a number that JSON cannot express, as JavaScript spells it."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _plain_container(value: Any, parents: tuple[int, ...]) -> Any:
+    if id(value) in parents:
+        return f"<{type(value).__name__} that contains itself>"
+    if len(parents) >= MAX_DEPTH:
+        return f"<{type(value).__name__} below {MAX_DEPTH} levels>"
+    inside = (*parents, id(value))
+    if isinstance(value, Mapping):
+        return {_key_of(key): plain(item, inside) for key, item in value.items()}
+    return [plain(item, inside) for item in value]
+
+
+def _key_of(key: object) -> str:
+    return str.__str__(key) if isinstance(key, str) else _text_of(key)
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str.__str__(repr(value))
+    except Exception:  # noqa: BLE001 - as above
+        return f"<{type(value).__name__}, whose repr raises an exception>"

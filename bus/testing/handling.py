@@ -1,0 +1,144 @@
+"""A call of one handler, as the router calls it, without a queue."""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar, cast
+
+from bus.contracts.contract import Contract, Message, contract_of, decode, encode
+from bus.messaging.context import Context, Sender, handling
+from bus.messaging.envelope import Envelope, Progress, new_id
+from bus.messaging.suggestions import did_you_mean
+from bus.runtime.router import Router
+from bus.testing.buses import MemoryBuses
+
+__all__ = ["HandlerCall"]
+
+R = TypeVar("R")
+
+SOURCE = "test"
+"""Service that sends the message, unless the test passes another `source`."""
+OWN = frozenset({"id", "type", "role", "body", "queue", "timestamp", "received"})
+"""Attributes of the envelope that the message and its handler determine."""
+
+
+class HandlerCall:
+    """A function that calls one handler with a message, as a worker would.
+
+    The message is encoded and decoded, and the handler receives its dependencies and a real
+    `Context`. The reply is checked and encoded, as on the wire. No middleware runs, so the test
+    receives the handler's own exception, and the handler has no timeout.
+
+    >>> assert await handle(find, Find(title="Emma")) == Place(shelf="A3")
+    """
+
+    def __init__(self, buses: MemoryBuses) -> None:
+        """Create the function. The handlers send their messages with a bus of `buses`."""
+        self._buses = buses
+        self._senders: dict[str, Sender] = {}
+        self.progress: list[Progress] = []
+        """The progress that the last handler reported, in order."""
+
+    async def __call__(
+        self,
+        handler: Callable[..., Awaitable[R]],
+        message: Message,
+        /,
+        *,
+        bus: Sender | None = None,
+        state: object = None,
+        service: str | None = None,
+        **context: Any,
+    ) -> R:
+        """Call a handler, and return its reply.
+
+        Args:
+            handler: The handler, with or without a router.
+            message: Request, event or job that the handler takes.
+            bus: The handler's `context.bus`. The default is a bus of the handler's service on the
+                model broker, so `published` and `submitted` find what the handler sends.
+            state: The handler's `context.state`. The lifespan of the router is not entered.
+            service: Service of the handler. The default is the service of the router that is a
+                variable of the handler's module, or the service of the message's contract.
+            **context: Attributes of `context.envelope`, such as `attempt=3`, `source="shop"` or
+                `correlation_id`, and `deadline` in milliseconds since the epoch.
+
+        Returns:
+            The reply, decoded from its JSON. None for an event.
+
+        Raises:
+            Exception: The exception that the handler raises.
+            ContractError: The handler's parameters are invalid, or the message has no contract.
+            ContractViolation: The message or the reply does not match its contract.
+            Internal: The handler returned an object of another class than the contract requires.
+            TypeError: The envelope has no such attribute.
+        """
+        contract = contract_of(type(message))
+        router, queue = _find_endpoint(handler, contract, service)
+        self.progress = []
+        context = {"source": SOURCE, **context}
+        envelope = _envelope(contract, encode(message), queue, self._buses.clock(), context)
+        sender = bus or await self._sender(service or router.name)
+        current = Context(
+            envelope=envelope,
+            bus=sender,
+            state=state,
+            deadline=envelope.deadline,
+            report=self._record if contract.kind == "job" else None,
+        )
+        with handling(current):
+            reply = await router(envelope)
+        return cast("R", None if reply is None else decode(contract.reply, reply.body))
+
+    async def _sender(self, service: str) -> Sender:
+        if service not in self._senders:
+            self._senders[service] = await self._buses.bus(service)
+        return self._senders[service]
+
+    async def _record(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+def _find_endpoint(
+    handler: Callable[..., Any], contract: Contract, service: str | None
+) -> tuple[Router, str]:
+    """Return the handler's router and queue. Without a router, make one for the handler."""
+    module = sys.modules.get(getattr(handler, "__module__", ""))
+    for router in vars(module).values() if module else ():
+        if isinstance(router, Router):
+            for queue, endpoint in router.endpoints.items():
+                if endpoint.contract is contract and handler in _layers(endpoint.function):
+                    return router, queue
+    router = Router(contract.service if contract.kind != "event" else service or contract.service)
+    register: Any = getattr(router, contract.kind)
+    register(contract.model)(handler)
+    return router, next(iter(router.endpoints))
+
+
+def _layers(function: object) -> Iterator[object]:
+    """Yield a registered function, and the functions that it wraps, such as the handler."""
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+def _envelope(
+    contract: Contract, body: bytes, queue: str, now: float, attributes: dict[str, Any]
+) -> Envelope:
+    known = sorted(frozenset(Envelope.__struct_fields__) - OWN)
+    for name in attributes:
+        if name not in known:
+            raise TypeError(
+                f"the envelope has no attribute {name!r} to set{did_you_mean(name, known)}. "
+                f"Pass one of {', '.join(known)}, or bus, state or service."
+            )
+    id_ = new_id()
+    return Envelope(
+        id=id_,
+        type=contract.type,
+        role=contract.kind,
+        body=body,
+        timestamp=int(now),
+        received=int(now * 1000),
+        queue=queue,
+        **{"correlation_id": id_, **attributes},
+    )

@@ -1,0 +1,120 @@
+"""Tests of `handle`, which calls one handler with a real context."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from bus import Context, ContractViolation, Depends, Internal, Progress, Router
+from bus.testing import HandlerCall, MemoryBuses
+from tests.unit.testing.archive import Find, Place, Store, Stored, shelf_of
+
+router = Router("archive")
+
+
+@dataclass
+class Pool:
+    shelf: str
+
+
+def pool() -> Pool:
+    return Pool(shelf="C7")
+
+
+@router.request(Find)
+async def find(request: Find, pool: Pool = Depends(pool)) -> Place:
+    return Place(shelf=pool.shelf)
+
+
+catalogue = Router("catalogue")
+
+
+@catalogue.event(Stored)
+async def index(event: Stored, context: Context, pool: Pool = Depends(pool)) -> None:
+    await context.bus.request(Find(title=event.title))
+
+
+@router.job(Store)
+async def store(job: Store, context: Context) -> Place:
+    await context.progress(0.5, "half")
+    if context.envelope.attempt == 1:
+        return Place(shelf=shelf_of(job.title))
+    await context.bus.publish(Stored(title=job.title))
+    return Place(shelf=str(context.state))
+
+
+async def test_handle_returns_the_reply_of_a_handler_with_its_dependencies(
+    handle: HandlerCall,
+) -> None:
+    assert await handle(find, Find(title="Emma")) == Place(shelf="C7")
+
+
+async def test_handle_raises_the_own_exception_of_the_handler(handle: HandlerCall) -> None:
+    with pytest.raises(LookupError, match="torn"):
+        await handle(store, Store(title="torn"))
+
+
+async def test_handle_sets_the_context_and_records_what_the_handler_sends(
+    handle: HandlerCall, buses: MemoryBuses
+) -> None:
+    reply = await handle(
+        store, Store(title="Emma"), state="D4", attempt=2, source="shop", correlation_id="c1"
+    )
+    assert reply == Place(shelf="D4")
+    sent = buses.published(Stored).one(title="Emma")
+    assert sent.envelope.source == "archive"
+    assert sent.envelope.correlation_id == "c1"
+
+
+async def test_handle_records_the_progress_of_the_last_job(handle: HandlerCall) -> None:
+    for title in ("Emma", "Persuasion"):
+        await handle(store, Store(title=title))
+    assert handle.progress == [Progress(progress=0.5, note="half")]
+
+
+async def test_handle_checks_the_type_of_the_reply_as_the_router_does(handle: HandlerCall) -> None:
+    async def wrong(request: Find) -> str:
+        return "B1"
+
+    with pytest.raises(Internal, match="str"):
+        await handle(wrong, Find(title="Emma"))
+
+
+async def test_handle_encodes_the_message_as_on_the_wire(handle: HandlerCall) -> None:
+    with pytest.raises(ContractViolation, match="Find"):
+        await handle(find, Find.model_construct(title=7))
+
+
+async def test_handle_calls_the_handler_of_an_event_for_a_service(
+    handle: HandlerCall, buses: MemoryBuses
+) -> None:
+    seen = []
+
+    async def on_stored(event: Stored, context: Context) -> None:
+        seen.append(event)
+        await context.bus.submit(Store(title=event.title))
+
+    await buses.serve(await buses.bus("archive"), router)
+    await handle(on_stored, Stored(title="Emma"), service="catalogue")
+    assert seen == [Stored(title="Emma")]
+    assert buses.submitted(Store).one(title="Emma").envelope.source == "catalogue"
+
+
+async def test_handle_knows_the_service_of_a_handler_by_the_router_in_its_module(
+    handle: HandlerCall, buses: MemoryBuses
+) -> None:
+    await buses.serve(await buses.bus("archive"), router)
+    await handle(index, Stored(title="Emma"))
+    assert buses.requested(Find).one(title="Emma").envelope.source == "catalogue"
+
+
+async def test_handle_calls_an_object_that_is_a_handler(handle: HandlerCall) -> None:
+    class Finder:
+        async def __call__(self, request: Find) -> Place:
+            return Place(shelf=request.title)
+
+    assert await handle(Finder(), Find(title="Emma")) == Place(shelf="Emma")
+
+
+async def test_handle_refuses_an_unknown_attribute_of_the_envelope(handle: HandlerCall) -> None:
+    with pytest.raises(TypeError, match=r"no attribute 'atempt' to set; did you mean 'attempt'"):
+        await handle(find, Find(title="Emma"), atempt=2)
