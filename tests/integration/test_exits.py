@@ -64,7 +64,7 @@ async def test_an_exit_outside_of_handlers_stops_the_worker_cleanly_and_not_with
         stopped = await ended(worker)
     assert stopped.code == 70
     assert "SystemExit outside of a handler at " in stopped.err
-    assert '"event": "stopped"' in stopped.err
+    assert "exiting stopped" in stopped.err
     assert SECRET not in stopped.err + stopped.out
 
 

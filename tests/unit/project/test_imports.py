@@ -19,7 +19,7 @@ BY_NAME = {
     "bus.contracts.payload": {"bus.contracts.violations"},
     "bus.cli.keys": {"bus.security.jwe"},
     "bus.cli.loading": {"the router that the user names"},
-    "bus.cli.process_supervisor": {"watchfiles"},
+    "bus.cli.code_changes": {"watchfiles"},
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.runtime.security": {"bus.security.jwe"},
