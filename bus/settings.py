@@ -138,6 +138,9 @@ class Settings(BaseSettings):
     key: SecretStr | None = None
     """Private key of this service. The value is a path or the key itself.
 
+    The path of a directory means the file `<service>.key` in it, so that one process can run
+    several services.
+
     With `auth="dev"` the value is the secret that all services share.
     """
     jwks: str | None = Field(default=None, min_length=1)

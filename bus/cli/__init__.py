@@ -29,7 +29,7 @@ COMMANDS = {
     "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
     "publish": "Publish an event, and wait until the broker has confirmed it.",
     "queues": "Show the messages, consumers and dead letters of each queue.",
-    "run": "Serve a router until SIGTERM or Ctrl-C.",
+    "run": "Serve routers until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
 }

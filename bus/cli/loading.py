@@ -18,7 +18,7 @@ from bus.messaging.failure_location import failure_location
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
 
-__all__ = ["Known", "contract_named", "known_contracts", "load_router"]
+__all__ = ["Known", "contract_named", "known_contracts", "load_router", "load_routers"]
 
 DEFAULT_MODULE = "contracts"
 DEFAULT_ROUTER = "router"
@@ -141,6 +141,28 @@ def load_router(target: str) -> Router:
         f"holds it, for example {EXAMPLE}."
     )
     raise ConfigurationError(f"{target} must be a bus.Router, but {problem}{remedy}")
+
+
+def load_routers(targets: Sequence[str]) -> list[Router]:
+    """Import the routers of different services.
+
+    Args:
+        targets: Names of routers, as in `load_router`.
+
+    Raises:
+        ConfigurationError: A router cannot be loaded, or two routers belong to one service.
+    """
+    routers: dict[str, tuple[str, Router]] = {}
+    for target in targets:
+        router = load_router(target)
+        if router.name in routers:
+            raise ConfigurationError(
+                f"{routers[router.name][0]} and {target} both belong to the service "
+                f"{router.name!r}. Name one router, and include the other one with Router.include. "
+                "To run more processes of one router, use --processes."
+            )
+        routers[router.name] = target, router
+    return [router for _, router in routers.values()]
 
 
 def dotted_name(path: str) -> str | None:

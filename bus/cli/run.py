@@ -1,4 +1,4 @@
-"""`bus run`: serve a router in one process or in several processes."""
+"""`bus run`: serve routers in one process or in several processes."""
 
 import asyncio
 import contextlib
@@ -6,22 +6,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bus.cli.errors import is_debugging
-from bus.cli.loading import load_router
+from bus.cli.loading import load_routers
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
-from bus.messaging.failure_location import failure_location
+from bus.cli.run_together import run_together
+from bus.cli.worker_loop import run_worker
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
-from bus.runtime.exits import raises_interrupts
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 
@@ -38,10 +38,13 @@ In this time the service closes its connection, which takes about 0.05 s.
 
 
 def command(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODULE:ROUTER", help="The router, for example workers.transcription:router."
+            metavar="MODULE:ROUTER",
+            show_default=False,
+            help="The router, for example workers.transcription:router. Several routers of "
+            "different services share the process.",
         ),
     ],
     processes: Annotated[
@@ -69,91 +72,42 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Serve a router until SIGTERM or Ctrl-C.
+    """Serve routers until SIGTERM or Ctrl-C.
 
     The first signal stops the worker cleanly: it takes no new messages, and running handlers have
     BUS_STOP_GRACE seconds to finish. A second signal stops the worker immediately, and the broker
     delivers unfinished messages again. If BUS_HEALTH_PORT is set, the worker answers /livez and
     /readyz on that port.
+
+    Several routers are several services. Each service has its own connection and its own key: set
+    BUS_KEY to the directory with their key files. All services share the other settings and the
+    health port. If one service cannot start, the worker ends.
     """
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
         options = ["--debug"] if is_debugging() else []
-        arguments = [sys.executable, "-m", "bus.cli", *options, "run", target]
+        arguments = [sys.executable, "-m", "bus.cli", *options, "run", *targets]
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
-    router = load_router(target)
+    routers = load_routers(targets)
     started, stop = partial(_notify_parent, notification_fd), asyncio.Event()
-    serving = serve(router, settings, health_socket or health, started, stop)
+    serving = serve(routers, settings, health_socket or health, started, stop)
     raise typer.Exit(run_worker(serving, stop))
 
 
-def run_worker(serving: Coroutine[Any, Any, int], stop: asyncio.Event) -> int:
-    """Run the service, and stop it cleanly if a task or a callback calls `sys.exit`.
-
-    asyncio raises such an exit out of the event loop. An exit of a handler never arrives here,
-    because it fails the handler's message.
-
-    Args:
-        serving: The coroutine that serves until `stop` is set, and returns the exit code.
-        stop: The event that stops the service.
-
-    Returns:
-        The exit code. After `sys.exit` it is never 0, because the operator did not stop the worker.
-    """
-    with asyncio.Runner() as runner:
-        loop, requested = runner.get_loop(), 0
-        loop.set_exception_handler(_on_loop_error)
-        main = loop.create_task(serving)
-        while True:
-            try:
-                return loop.run_until_complete(main) or requested
-            except (SystemExit, KeyboardInterrupt) as error:
-                if isinstance(error, KeyboardInterrupt) and raises_interrupts():
-                    raise  # Ctrl-C before the service handles signals
-                if not requested:
-                    _log_exit(error)
-                requested = _exit_code_of(error)
-                if main.done():
-                    return requested
-                stop.set()
-
-
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no task has retrieved, unless it is an exit. `run_worker` logs exits."""
-    if not isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt)):
-        loop.default_exception_handler(context)
-
-
-def _log_exit(error: BaseException) -> None:
-    # The text of the error is not logged, because it can be confidential.
-    facts = {"error": type(error).__name__, "where": failure_location(error)}
-    log.error(
-        "%s outside of a handler at %s; the worker stops. "
-        "Raise another exception, or send SIGTERM to the process",
-        *facts.values(),
-        extra=facts,
-    )
-
-
-def _exit_code_of(error: BaseException) -> int:
-    code = error.code if isinstance(error, SystemExit) else None
-    return code & 0xFF or os.EX_SOFTWARE if isinstance(code, int) else os.EX_SOFTWARE
-
-
 async def serve(
-    router: Router,
+    routers: Sequence[Router],
     settings: Settings,
     health: ProbeAddress | None,
     started: Callable[[], None],
     stop: asyncio.Event,
 ) -> int:
-    """Serve the router until SIGINT or SIGTERM.
+    """Serve the routers until SIGINT or SIGTERM.
 
     Args:
-        router: Router to serve.
-        settings: Settings of the router's bus.
+        routers: Routers to serve, each of a different service.
+        settings: Settings of the bus of each router.
         health: Address of the health probes. If None, health probes are not answered.
         started: Function that is called once, when every consumer is ready.
         stop: Event that stops the service cleanly. The signals set it.
@@ -163,9 +117,8 @@ async def serve(
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
-    serving = asyncio.ensure_future(
-        serve_until(router, stop, Bus(router.name, settings=settings), health, started)
-    )
+    services = [(router, Bus(router.name, settings=settings)) for router in routers]
+    serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:
         try:
             await serving
@@ -192,42 +145,49 @@ def _do_nothing() -> None:
 
 
 async def serve_until(
-    router: Router,
+    services: Sequence[tuple[Router, Bus]],
     stop: asyncio.Event,
-    bus: Bus,
     health: ProbeAddress | None,
     started: Callable[[], None] = _do_nothing,
 ) -> None:
-    """Serve the router until `stop` is set.
+    """Serve routers until `stop` is set.
 
-    The server of the health probes starts before the connection to the broker is opened, and stops
-    after the connection is closed.
+    The server of the health probes starts before the connections to the broker are opened, and
+    stops after the connections are closed. If a service fails, the other services are stopped.
 
     Args:
-        router: Router to serve.
-        stop: Event that stops the service cleanly.
-        bus: Bus of the service, not yet connected.
+        services: Routers, each with the bus of its service, not yet connected.
+        stop: Event that stops the services cleanly.
         health: Address of the health probes. If None, health probes are not answered.
-        started: Function that is called once, when every consumer is ready.
+        started: Function that is called once, when every consumer of all services is ready.
     """
+    starting = len(services)
 
     async def ready() -> str | None:
         if stop.is_set():
             return "stopping"
-        return None if bus.ready else "not every consumer is registered at the broker"
+        is_ready = all(bus.ready for _, bus in services)
+        return None if is_ready else "not every consumer is registered at the broker"
 
-    async with serve_probes(health, ready=ready), bus, bus.serving(router):
-        started()
-        await stop.wait()
-        # Tell the user why the process does not end immediately: the grace period can be long.
-        grace = bus.settings.stop_grace
-        log.info(
-            "%s is stopping within %g s; a second signal stops at once",
-            router.name,
-            grace,
-            extra={"service": router.name, "grace": grace},
-        )
-    log.info("%s stopped", router.name, extra={"service": router.name})
+    async def serve_one(router: Router, bus: Bus) -> None:
+        nonlocal starting
+        async with bus, bus.serving(router):
+            starting -= 1
+            if not starting:
+                started()
+            await stop.wait()
+            # Tell the user why the process does not end immediately: the grace period can be long.
+            grace = bus.settings.stop_grace
+            log.info(
+                "%s is stopping within %g s; a second signal stops at once",
+                router.name,
+                grace,
+                extra={"service": router.name, "grace": grace},
+            )
+        log.info("%s stopped", router.name, extra={"service": router.name})
+
+    async with serve_probes(health, ready=ready):
+        await run_together([serve_one(router, bus) for router, bus in services])
 
 
 def _notify_parent(notification_fd: int | None) -> None:

@@ -144,8 +144,8 @@ class Sender(Protocol):
 class Context:
     """Message that is being handled, and the objects that its handler can use.
 
-    A handler receives the context as its second parameter. The class is not frozen, because the
-    deadline policy shortens `deadline`.
+    A handler receives the context in the parameter with the annotation `Context`. The class is not
+    frozen, because the deadline policy shortens `deadline`.
     """
 
     envelope: Envelope
@@ -153,7 +153,7 @@ class Context:
     bus: Sender
     """Sender of the handler's own messages. They inherit correlation, causation and trace."""
     state: Any = None
-    """Object that the router's lifespan yielded."""
+    """Object that the lifespan of the handler's router yielded."""
     deadline: int | None = None
     """Time when the handler must end, in milliseconds since the epoch.
 

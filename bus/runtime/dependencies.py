@@ -6,15 +6,16 @@ dependencies do not use the library.
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
-from functools import cache, wraps
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from bus.errors import ConfigurationError, ContractError
 from bus.messaging.context import Context
+from bus.runtime.declared_parameters import is_context
 
-__all__ = ["Depends", "dependencies_of", "inject", "provider"]
+__all__ = ["Depends", "dependency_of", "inject", "provider"]
 
 CONTEXT = "context"
 """The name of the parameter in which a dependency receives the context.
@@ -29,6 +30,8 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
 
     >>> @router.request(GetInvoice)
     ... async def get(request: GetInvoice, pool: Pool = Depends(open_pool)) -> Invoice: ...
+
+    `pool: Annotated[Pool, Depends(open_pool)]` does the same.
 
     The handler receives the value that the dependency returns or yields. A dependency can have
     three kinds of parameters: other dependencies, the context and the message. The context
@@ -48,72 +51,137 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
 
     Raises:
         ConfigurationError: fast-depends is not installed.
+        ContractError: `dependency` cannot be called.
     """
+    if not callable(dependency):
+        raise ContractError(
+            f"Depends requires a function, not a value of type {type(dependency).__name__}. "
+            "Pass the function itself, and do not call it."
+        )
     return _load_library().Depends(dependency, use_cache=use_cache, cast=False)
 
 
-def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of the parameters that fast-depends fills."""
+def dependency_of(parameter: inspect.Parameter, path: str) -> Any:
+    """Return the marker that `Depends` has made for a parameter, or None.
+
+    Args:
+        parameter: The parameter. Its annotation is resolved.
+        path: The name of the handler in error messages.
+
+    Raises:
+        ContractError: The parameter has two markers. Or its marker is inside of another type, such
+            as `Annotated[Pool, Depends(…)] | None`. Or `Depends` has no argument.
+    """
+    extras = (parameter.default, *_metadata_of(parameter.annotation))
+    if any(extra is Depends for extra in extras):
+        raise ContractError(
+            f"{path}: the parameter {parameter.name!r} has Depends without a function. "
+            "Write Depends(function)."
+        )
     library = sys.modules.get("fast_depends.dependencies")
     if library is None:
-        return frozenset()  # `Depends` was never called: its first call imports the library
-    hints = _read_hints(function)
-    return frozenset(
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if isinstance(parameter.default, library.Dependant)
-        or _is_annotated_with(hints.get(name, parameter.annotation), library.Dependant)
-    )
+        return None  # `Depends` was never called: its first call imports the library
+    markers = [extra for extra in extras if isinstance(extra, library.Dependant)]
+    if len(markers) > 1:
+        raise ContractError(
+            f"{path}: the parameter {parameter.name!r} has {len(markers)} dependencies. "
+            "Write Depends once, in Annotated or as the default."
+        )
+    if not markers and _contains(parameter.annotation, library.Dependant):
+        raise ContractError(
+            f"{path}: Depends is inside of the annotation of the parameter {parameter.name!r}. "
+            "Write Annotated[…, Depends(…)] around the whole type."
+        )
+    return markers[0] if markers else None
 
 
 def inject(
-    function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool
+    call: Callable[[dict[str, Any]], Awaitable[Any]],
+    dependencies: Mapping[str, Any],
+    *,
+    message: str,
+    context: str | None,
+    path: str,
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     """Return a function that calls a handler with its dependencies.
 
     The arguments of the returned function are the message and the context.
 
     Args:
-        function: The handler.
-        name: The name of the handler in error messages.
-        wants_context: True if the handler takes the context.
+        call: A function that calls the handler with arguments by name.
+        dependencies: The markers of the handler's dependencies, by the name of the parameter.
+        message: The name of the handler's parameter for the message.
+        context: The name of the handler's parameter for the context. None if it has none.
+        path: The name of the handler in error messages.
 
     Raises:
-        ContractError: A dependency requires a parameter for which no value exists. Or the handler
-            has positional-only parameters.
+        ContractError: A dependency requires a parameter for which no value exists. Or the message
+            has the name `context`.
     """
-    message_name, context_name = _find_own_parameters(function, name, wants_context=wants_context)
-    provided = {message_name, context_name, CONTEXT}
+    if message == CONTEXT:
+        raise ContractError(
+            f"{path}: the message cannot have the name {CONTEXT!r}, because dependencies receive "
+            "the context by this name. Rename the parameter."
+        )
+    own = [message] if context is None else [message, context]
+
+    async def with_values(**values: Any) -> Any:
+        return await call(values)
+
+    # fast-depends reads this signature. It would resolve deferred annotations with the local
+    # variables of all callers, and their names can hide the names of the handler's module.
+    signature = inspect.Signature(
+        [
+            *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in own),
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=marker)
+                for name, marker in dependencies.items()
+            ),
+        ]
+    )
+    with_values.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads it
 
     def check_parameters(model: Any) -> Any:
-        missing = sorted(
-            {
-                item.field_name
-                for item in model.flat_params
-                if item.default_value is ... and item.field_name not in provided
-            }
-        )
-        if missing:
-            raise ContractError(
-                f"{name}: a dependency requires unknown parameters: {', '.join(missing)}. "
-                f"Use {message_name} (the message), {CONTEXT}, or other dependencies."
-            )
+        _check_parameters(model.flat_params, {*own, CONTEXT}, message, path)
         return model
 
-    # `cast=False` because the message is valid already, and pydantic cannot validate the context.
-    call = _load_library().inject(
-        function,
-        cast=False,
-        cast_result=False,
-        dependency_provider=provider(),
-        wrap_model=check_parameters,
-    )
+    try:
+        # `cast=False` because the message is valid already, and pydantic cannot validate the
+        # context.
+        resolve = _load_library().inject(
+            with_values,
+            cast=False,
+            cast_result=False,
+            dependency_provider=provider(),
+            wrap_model=check_parameters,
+        )
+    except (AssertionError, TypeError, ValueError) as error:  # the library's own errors
+        raise ContractError(
+            f"{path}: fast-depends refuses a dependency: {error}. "
+            "Check the parameters and the annotations of the dependencies."
+        ) from error
 
-    @wraps(function)
-    async def with_dependencies(message: Any, context: Context) -> Any:
-        return await call(**{message_name: message, context_name: context, CONTEXT: context})
+    async def with_dependencies(message_: Any, context_: Context) -> Any:
+        return await resolve(**{message: message_, context or CONTEXT: context_, CONTEXT: context_})
 
     return with_dependencies
+
+
+def _check_parameters(items: Iterable[Any], provided: set[str], message: str, path: str) -> None:
+    """Check that each parameter of the dependencies has a value or a default."""
+    others = [item for item in items if item.field_name not in provided]
+    missing = sorted({item.field_name for item in others if item.default_value is ...})
+    if missing:
+        raise ContractError(
+            f"{path}: a dependency requires unknown parameters: {', '.join(missing)}. "
+            f"Use {message} (the message), {CONTEXT}, or other dependencies."
+        )
+    unused = sorted({item.field_name for item in others if is_context(item.field_type)})
+    if unused:
+        raise ContractError(
+            f"{path}: a dependency takes the context as {', '.join(unused)}. "
+            f"Name this parameter {CONTEXT}, because dependencies receive it by this name."
+        )
 
 
 @cache
@@ -136,29 +204,11 @@ def _load_library() -> Any:
         ) from None
 
 
-def _find_own_parameters(
-    function: Callable[..., Any], name: str, *, wants_context: bool
-) -> tuple[str, str]:
-    """Return the names of two parameters of the handler: the message and the context."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
-        raise ContractError(
-            f"{name} must not have positional-only parameters, because it has dependencies. "
-            "Remove the / from its signature."
-        )
-    dependencies = dependencies_of(function)
-    own = [parameter.name for parameter in parameters if parameter.name not in dependencies]
-    return own[0], own[1] if wants_context else CONTEXT
+def _metadata_of(annotation: object) -> tuple[Any, ...]:
+    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
 
 
-def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001 - an annotation can name a type that only type checkers import
-        return {}  # type hints are only needed for `Depends` in `Annotated`
-
-
-def _is_annotated_with(annotation: Any, kind: type) -> bool:
-    return get_origin(annotation) is Annotated and any(
-        isinstance(extra, kind) for extra in get_args(annotation)[1:]
+def _contains(annotation: object, kind: type) -> bool:
+    return isinstance(annotation, kind) or any(
+        _contains(part, kind) for part in get_args(annotation)
     )

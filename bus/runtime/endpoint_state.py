@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.runtime.endpoint import Endpoint
 from bus.runtime.in_flight import InFlight
 from bus.runtime.poison_isolation import CandidateQueue, SerialRunner
-from bus.runtime.router import Endpoint
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.slots import Slots
 from bus.security.message_security import Guard

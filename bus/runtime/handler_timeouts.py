@@ -6,8 +6,9 @@ from typing import Any
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue
 from bus.operations.topology.broker_state import CONSUMER_TIMEOUT
+from bus.runtime.endpoint import Endpoint
 from bus.runtime.requirements import topology_of
-from bus.runtime.router import Endpoint, Router
+from bus.runtime.router import Router
 from bus.settings import Settings
 
 __all__ = ["check_handler_timeouts", "consumer_timeout_for"]

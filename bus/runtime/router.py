@@ -3,62 +3,40 @@
 Source: Message Dispatcher in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
-from bus.contracts.contract import (
-    Contract,
-    Event,
-    JobClass,
-    Message,
-    RequestClass,
-    check_part,
-    contract_of,
-    decode,
-)
+from bus.contracts.contract import Contract, Event, JobClass, Kind, Message, RequestClass, decode
+from bus.contracts.limits import check_count, check_seconds
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
-from bus.messaging.context import Context, current
+from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope, reply
-from bus.messaging.settlement import delays_of
-from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import (
-    dead_letter_queue,
-    event_queue,
-    job_queue,
-    request_queue,
-    retry_delay_for,
+from bus.messaging.topology.names import event_queue, job_queue, request_queue
+from bus.runtime.declaration_checks import (
+    check_retry,
+    check_subscription,
+    contract_of_kind,
+    require_name,
 )
-from bus.runtime.dependencies import dependencies_of, inject
-from bus.security.keyring import MIN_REFRESH_SECONDS
+from bus.runtime.endpoint import Endpoint
+from bus.runtime.handler_call import handler_call
+from bus.runtime.handler_signature import Registrar, read_signature
+from bus.runtime.inclusion import RouterNode
+from bus.runtime.lifespan import Lifespan, check_lifespan, no_lifespan
 
-__all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
+__all__ = ["Router"]
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
 
-DEAD_SUFFIX = dead_letter_queue("")[1:]
-"""The last part of a dead-letter queue's name. A subscription must not have this name."""
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""The parameter kinds of `*args` and `**kwargs`. A call can omit these parameters."""
-MAX_REQUIRED_PARAMETERS = 2
-"""The most parameters without a default that a handler may have: the message and the context."""
-
-Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
-"""A function that returns an async context manager for the resources of a router.
-
-The bus enters the context manager before the first message, and exits it after the last message.
-Handlers read the value that the context manager yields as `context.state`.
-"""
-
 REQUEST_CONCURRENCY = 16
 """The default concurrency of request handlers. They mostly wait for other services."""
+MAX_CONCURRENCY = 65535
+"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
 EVENT_CONCURRENCY = 16
 """The default concurrency of event handlers."""
 JOB_CONCURRENCY = 1
@@ -73,61 +51,6 @@ EVENT_TIMEOUT = 60.0
 """The default timeout of one attempt to handle an event, in seconds."""
 
 
-class Registrar(Protocol[Q, R]):
-    """A decorator that registers a handler. The handler takes a message `Q`, and returns an `R`.
-
-    The handler may take the context as a second parameter.
-    """
-
-    @overload
-    def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[[Q, Context], Awaitable[R]], /
-    ) -> Callable[[Q, Context], Awaitable[R]]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        """Register `handler`, and return it unchanged.
-
-        Args:
-            handler: A coroutine function that takes the message and, optionally, the context.
-
-        Raises:
-            ContractError: The handler is not a coroutine function, or has other required
-                parameters. Or the queue already has a handler.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A handler with its contract, its queue and its limits."""
-
-    contract: Contract
-    function: Callable[..., Awaitable[Any]] = field(repr=False)
-    """The handler, or a function that calls it with its dependencies."""
-    wants_context: bool
-    """True if `function` takes the context."""
-    queue: str
-    """The name of the queue from which the handler's messages come."""
-    concurrency: int
-    """The maximum number of messages that this process handles at the same time."""
-    retry: RetryPolicy
-    timeout: float | None = None
-    """Seconds for one attempt. None for a request, because its deadline is the limit."""
-    subscription: str | None = None
-    """The name of an event's subscription, or None if the subscription has no name."""
-
-    def tiers(self) -> tuple[str, ...]:
-        """Return the names of the retry tiers that the endpoint uses.
-
-        The retry policy requires a tier for each of its delays. Events and jobs also use the tier
-        in which a message waits if its signing key is unknown.
-        """
-        key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
-        return tuple(
-            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *key_wait))
-        )
-
-
 class Router:
     """The handlers of one service, and the resources that the handlers share.
 
@@ -137,8 +60,8 @@ class Router:
     ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
     ...     return await context.state.invoice(request.number)
 
-    A handler is a coroutine function. Its first parameter is the message. Its second positional
-    parameter may be the `Context`. Each further parameter must have a default or `Depends`.
+    A handler is a coroutine function. Its first parameter is the message. One parameter may have
+    the annotation `Context`. Each further parameter must have a default or `Depends`.
     """
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
@@ -148,15 +71,20 @@ class Router:
             name: The name of the service. The names of its contracts begin with this name.
             lifespan: A function that returns an async context manager. The bus enters the context
                 manager before the first message, and exits it after the last message. Handlers read
-                the value that the context manager yields as `context.state`.
+                the value that the context manager yields as `context.state`. If the function has a
+                parameter with the annotation `Bus` or `Sender`, it receives the connected bus.
 
         Raises:
-            ContractError: `name` is not a valid service name.
+            ContractError: `name` is not a valid service name. Or the lifespan is not a function
+                that returns an async context manager, or has another required parameter.
         """
-        check_part(name, "service")
+        require_name(name, "service")
         self.name = name
-        self.lifespan = lifespan or _no_lifespan
-        self.endpoints: dict[str, Endpoint] = {}
+        self._node = RouterNode(name, no_lifespan)
+        self.endpoints = self._node.endpoints
+        """The endpoints of this router and of its included routers, by the name of the queue."""
+        if lifespan is not None:
+            self.lifespan = lifespan
 
     def request(
         self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY
@@ -173,8 +101,9 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, is not a request, or belongs to another
-                service. Or `concurrency` is below 1. The decorator raises this error if the
-                handler's parameters are invalid, or if the request already has a handler.
+                service. Or `concurrency` is not a whole number from 1 to 65535. The decorator
+                raises this error if the handler's parameters are invalid, or if the request already
+                has a handler.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
@@ -204,13 +133,17 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
-                Or `concurrency` is below 1, or `timeout` is not a finite number above 0. The
-                decorator raises this error if the handler's parameters are invalid, or if the job
-                already has a handler.
+                Or the concurrency, the timeout or the retry policy is not valid. The decorator
+                raises this error if the handler's parameters are invalid, or if the job already has
+                a handler.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
-            owned, job_queue(owned), concurrency, retry or owned.retry, timeout=timeout
+            owned,
+            job_queue(owned),
+            concurrency,
+            check_retry(retry, owned),
+            timeout=check_seconds(timeout, "timeout", owned.type, error=ContractError),
         )
 
     def event(
@@ -238,29 +171,72 @@ class Router:
             concurrency: The maximum number of events that this process handles at the same time.
 
         Raises:
-            ContractError: The class has no contract, or is not an event. Or `subscription` is not a
-                valid name, `concurrency` is below 1, or `timeout` is not a finite number above 0.
-                The decorator raises this error if the handler's parameters are invalid, or if the
-                subscription already has a handler.
+            ContractError: The class has no contract, or is not an event. Or the subscription, the
+                concurrency, the timeout or the retry policy is not valid. The decorator raises this
+                error if the handler's parameters are invalid, or if the subscription already has a
+                handler.
         """
-        event = contract_of(contract)
-        _check_kind(event, "event")
-        if subscription is not None:
-            check_part(subscription, "subscription")
-            if subscription == DEAD_SUFFIX:
-                raise ContractError(
-                    f"{event.type}: the subscription cannot have the name {subscription!r}, "
-                    "because dead-letter queues use it. Choose another name."
-                )
+        event = contract_of_kind(contract, "event")
+        check_subscription(subscription, event)
         queue = event_queue(self.name, event, subscription)
         return self._make_registrar(
             event,
             queue,
             concurrency,
-            retry or event.retry,
-            timeout=timeout,
+            check_retry(retry, event),
+            timeout=check_seconds(timeout, "timeout", event.type, error=ContractError),
             subscription=subscription,
         )
+
+    def include(self, router: "Router") -> None:
+        """Serve the handlers of another router of the same service, too.
+
+        Use it to write the handlers of a service in several modules, each with its own router.
+        Handlers that are registered in the included router later are included as well. The lifespan
+        of the included router is entered after the lifespan of this router, and exited before it.
+        A handler reads the state of the router that registered it as `context.state`. If that
+        router has no lifespan, the handler reads the state of the including router.
+
+        Args:
+            router: The router to include.
+
+        Raises:
+            ContractError: The router belongs to another service, is already included, or includes
+                this router. Or both routers have a handler of the same queue. Or this router is
+                served now.
+        """
+        if not isinstance(router, Router):
+            raise ContractError(
+                f"{self.name}: include requires a Router, not a value of type "
+                f"{type(router).__name__}. Import the router of the other module."
+            )
+        self._node.include(router._node)  # noqa: SLF001 - the node of another router
+
+    @property
+    def lifespan(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        """The function that returns the context manager of the router's resources."""
+        return self._node.lifespan
+
+    @lifespan.setter
+    def lifespan(self, lifespan: Lifespan) -> None:
+        check_lifespan(lifespan)
+        self._node.lifespan = lifespan
+
+    @property
+    def has_lifespan(self) -> bool:
+        """True if this router or an included router has a lifespan."""
+        return any(node.lifespan is not no_lifespan for node in self._node.members())
+
+    def opened(self, bus: Sender) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+        """Return a context manager that enters the lifespans of this and the included routers.
+
+        Its block gets the state of each endpoint, by the name of the queue. Inside the block, the
+        routers refuse new handlers.
+
+        Args:
+            bus: The bus, which lifespans can use.
+        """
+        return self._node.opened(bus)
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode a message, call its handler, and return the encoded reply.
@@ -316,27 +292,14 @@ class Router:
             quorum_requests: True if the queues of requests are quorum queues.
             lasting_requests: True if the broker keeps the queues of requests that have no consumer.
         """
-        requests = {"quorum": quorum_requests, "lasting": lasting_requests}
+        requests = {"quorum_requests": quorum_requests, "lasting_requests": lasting_requests}
         return {
-            name: self._derive_topology(endpoint, requests)
+            name: endpoint.topology(self.name, **requests)
             for name, endpoint in self.endpoints.items()
         }
 
-    def _derive_topology(
-        self, endpoint: Endpoint, requests: dict[str, bool]
-    ) -> tuple[Queue, Topology]:
-        contract, tiers = endpoint.contract, endpoint.tiers()
-        if contract.kind == "request":
-            topology = request_topology(contract, **requests)
-        elif contract.kind == "job":
-            topology = job_topology(contract, tiers=tiers)
-        else:
-            topology = event_topology(self.name, contract, endpoint.subscription, tiers=tiers)
-        return next(queue for queue in topology.queues if queue.name == endpoint.queue), topology
-
-    def _require_own(self, model: Any, kind: str) -> Contract:
-        contract = contract_of(model)
-        _check_kind(contract, kind)
+    def _require_own(self, model: Any, kind: Kind) -> Contract:
+        contract = contract_of_kind(model, kind)
         if contract.service != self.name:
             raise ContractError(
                 f"{contract.type} belongs to the service {contract.service!r}, but this router "
@@ -355,27 +318,18 @@ class Router:
         timeout: float | None = None,
         subscription: str | None = None,
     ) -> Registrar[Any, Any]:
-        if concurrency < 1:
-            raise ContractError(
-                f"{contract.type}: concurrency must be at least 1, not {concurrency}"
-            )
-        if (
-            timeout is not None and not 0 < timeout < inf
-        ):  # NaN is rejected, because each comparison with NaN is false
-            raise ContractError(
-                f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
-            )
+        check_count(
+            concurrency, "concurrency", contract.type, most=MAX_CONCURRENCY, error=ContractError
+        )
 
         def register(function: Any) -> Any:
-            dependencies = dependencies_of(function)
-            wants_context = _takes_context(function, dependencies)
-            self._add(
+            signature = read_signature(function, contract)
+            call, wants_context = handler_call(function, signature)
+            self._node.add(
                 Endpoint(
                     contract=contract,
-                    function=inject(function, _path_of(function), wants_context=wants_context)
-                    if dependencies
-                    else function,
-                    wants_context=wants_context or bool(dependencies),
+                    function=call,
+                    wants_context=wants_context,
                     queue=queue,
                     concurrency=concurrency,
                     retry=retry,
@@ -387,28 +341,6 @@ class Router:
 
         return register
 
-    def _add(self, endpoint: Endpoint) -> None:
-        existing = self.endpoints.get(endpoint.queue)
-        if existing is not None:
-            hint = (
-                "Set a different subscription for each handler."
-                if endpoint.contract.kind == "event"
-                else "Remove one of them."
-            )
-            raise ContractError(
-                f"{endpoint.contract.type} has two handlers in {self.name}: "
-                f"{_path_of(existing.function)} and {_path_of(endpoint.function)}. {hint}"
-            )
-        self.endpoints[endpoint.queue] = endpoint
-
-
-def _check_kind(contract: Contract, kind: str) -> None:
-    if contract.kind != kind:
-        raise ContractError(
-            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
-            f"Register its handler with @router.{contract.kind}."
-        )
-
 
 def _check_result(contract: Contract, result: object) -> Message | None:
     if isinstance(result, contract.reply) if contract.reply else result is None:
@@ -417,49 +349,3 @@ def _check_result(contract: Contract, result: object) -> Message | None:
     raise Internal(
         f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
     )
-
-
-def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
-    """Return True if a handler takes the context, as a second parameter without `Depends`.
-
-    Raises:
-        ContractError: The function is not a coroutine function, or does not take one or two
-            positional parameters.
-    """
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
-        type(function).__call__
-    ):
-        raise ContractError(
-            f"{_path_of(function)} is not a coroutine function. Declare it with async def."
-        )
-    parameters = (
-        p for p in inspect.signature(function).parameters.values() if p.name not in dependencies
-    )
-    required = [p for p in parameters if p.default is p.empty and p.kind not in VARIADIC]
-    names = ", ".join(p.name for p in required)
-    if not required:
-        raise ContractError(
-            f"{_path_of(function)} has no required parameter. Declare the message as its first "
-            "parameter."
-        )
-    if len(required) > MAX_REQUIRED_PARAMETERS:
-        raise ContractError(
-            f"{_path_of(function)} has {len(required)} required parameters ({names}); at most 2 "
-            "are allowed: the message and a context. Give each other parameter a default or "
-            "Depends."
-        )
-    if any(p.kind is p.KEYWORD_ONLY for p in required):
-        raise ContractError(
-            f"{_path_of(function)} has a keyword-only parameter among its required parameters "
-            f"({names}). Declare the message and the context as positional parameters."
-        )
-    return len(required) == MAX_REQUIRED_PARAMETERS
-
-
-def _path_of(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-@asynccontextmanager
-async def _no_lifespan() -> AsyncIterator[None]:
-    yield None

@@ -135,7 +135,12 @@ def identity_from_settings(
         )
     return _build_identity(
         service,
-        Keyring(service, public_key_source(settings.jwks), private_key_source(key), clock=clock),
+        Keyring(
+            service,
+            public_key_source(settings.jwks),
+            private_key_source(key, owner=service),
+            clock=clock,
+        ),
         settings,
         clock,
     )

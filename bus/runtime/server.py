@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
-from bus.errors import Unavailable
+from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.context import Sender
 from bus.messaging.failure_texts import log_tracebacks
 from bus.messaging.handler import Middleware, compose
@@ -51,8 +52,14 @@ class Server:
         """Check that settings, grants and broker meet the router's requirements.
 
         Raises:
-            ConfigurationError: A requirement is not met.
+            ConfigurationError: A requirement is not met, or the router has neither handlers nor a
+                lifespan.
         """
+        if not router.endpoints and not router.has_lifespan:
+            raise ConfigurationError(
+                f"{router.name}: the router has no handlers. Import the modules that register "
+                "them, or include their routers with Router.include."
+            )
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api
@@ -70,10 +77,16 @@ class Server:
     async def consuming(self, router: Router) -> AsyncIterator[list[EndpointConsumer]]:
         """Consume every queue of the router inside the block, and yield the consumers."""
         runtime = self._runtime
-        async with router.lifespan() as state, AsyncExitStack() as stack:
+        async with router.opened(self._sender) as states, AsyncExitStack() as stack:
             stack.enter_context(contain_exits())
+            if not router.endpoints:
+                log.warning(
+                    "%s: the router has no handlers",
+                    runtime.service,
+                    extra={"service": runtime.service},
+                )
             candidates = CandidateQueue()
-            receivers = self._receivers(router, state, candidates)
+            receivers = self._receivers(router, states, candidates)
             # Declare all queues before the first consumer starts. A mismatch is reported before a
             # handler runs. All queues exist before a caller receives the first reply.
             topologies = (receiver.state.spec.topology for receiver in receivers)
@@ -98,12 +111,18 @@ class Server:
             yield consumers
 
     def _receivers(
-        self, router: Router, state: object, candidates: CandidateQueue
+        self, router: Router, states: Mapping[str, Any], candidates: CandidateQueue
     ) -> list[Receiver]:
         handler = compose(self._layers, router)
-        stack = ServiceStack(handler=handler, sender=self._sender, state=state)
-        states = endpoint_states(router, self._runtime, candidates)
-        return [receiver_for(each, stack) for each in states]
+        return [
+            receiver_for(
+                each,
+                ServiceStack(
+                    handler=handler, sender=self._sender, state=states[each.endpoint.queue]
+                ),
+            )
+            for each in endpoint_states(router, self._runtime, candidates)
+        ]
 
     async def _stop(
         self, receivers: Sequence[Receiver], consumers: Sequence[EndpointConsumer]

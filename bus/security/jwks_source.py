@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from bus.errors import ConfigurationError
+from bus.security.key_directory import KeyDirectory
 from bus.security.keys import PrivateKey
 from bus.security.private_keys import read_private
 from bus.security.secret_files import read_private_file
@@ -30,16 +31,30 @@ PrivateSource = Callable[[], list[PrivateKey]]
 """A function that returns the private keys of this service."""
 
 
-def private_key_source(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
+def private_key_source(
+    setting: str, variable: str = "BUS_KEY", *, owner: str | None = None
+) -> PrivateSource:
     """Return the function that reads the private keys from the value of a setting.
 
     Args:
-        setting: A path, or the keys themselves (PEM, JSON Web Key, or JSON Web Key Set).
+        setting: A path, or the keys themselves (PEM, JSON Web Key, or JSON Web Key Set). If the
+            path is a directory, the key file of `owner` in it is read, as `bus keys new` names it.
         variable: The name of the setting, for errors.
+        owner: The name of the service. None: the path cannot be a directory.
     """
     if setting.lstrip().startswith(("{", "-----BEGIN")):
         return lambda: read_private(setting)
-    return lambda: read_private(read_private_file(Path(setting), variable))
+    path = Path(setting)
+    if owner is not None and _is_directory(path):
+        path = KeyDirectory(path).key_file(owner)
+    return lambda: read_private(read_private_file(path, variable))
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # By mistake, the path can be the key itself.
+        return False
 
 
 def public_key_source(setting: str) -> PublicSource:

@@ -175,9 +175,14 @@ class Keyring:
             if services
             else ""
         )
+        several = (
+            " If the process runs several services, set BUS_KEY to the directory with their keys."
+            if services
+            else ""
+        )
         return (
             f"{setting} belongs to {named}, but this process runs as {self.owner!r}. "
-            f"Create a key with `bus keys new {self.owner}`{alternative}."
+            f"Create a key with `bus keys new {self.owner}`{alternative}.{several}"
         )
 
     async def run(self) -> None:

@@ -65,7 +65,7 @@ async def main(path: str, service: str = SERVICE) -> int:
         transport=WatchedTransport(settings, name=service, journal=journal),
     )
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve_until(router, stop, bus, None))
+    serving = asyncio.ensure_future(serve_until([(router, bus)], stop, None))
     with signals(stop, serving) as received:
         ready = asyncio.ensure_future(told_when_ready(bus, len(router.endpoints)))
         orphaned = asyncio.ensure_future(input_ended(stop))

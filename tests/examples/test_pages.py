@@ -28,7 +28,14 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 
 
 @pytest.mark.parametrize(
-    "name", ["add-a-service", "move-from-celery", "move-from-rest", "test-without-a-broker"]
+    "name",
+    [
+        "add-a-service",
+        "move-from-celery",
+        "move-from-rest",
+        "test-without-a-broker",
+        "write-handlers",
+    ],
 )
 async def test_a_how_to_does_what_it_says(
     name: str,

@@ -8,8 +8,12 @@ import signal
 import pytest
 from pydantic import SecretStr
 
-from bus import Bus, NotServed, Settings
+from bus import Bus, BusError, NotServed, Settings
+from bus.operations.brokers.ports import LOOPBACK, free_ports
+from bus.operations.health import READY, probe
+from tests.conformance.world import until
 from tests.integration.command import bus, ended, running
+from tests.integration.library_service import FindBook
 from tests.integration.slow_service import Nap, ProcessId, WhoAreYou
 
 TARGET = "tests.integration.slow_service:router"
@@ -66,6 +70,28 @@ async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
     assert answer.code == 0
 
 
+async def test_several_services_share_each_process_and_the_health_port(vhost_url: str) -> None:
+    port = free_ports(1)[0]
+    async with (
+        running(
+            *("run", TARGET, "tests.integration.library_service:router", "--processes", "2"),
+            BUS_URL=vhost_url,
+            BUS_HEALTH_PORT=str(port),
+        ) as parent,
+        _caller(vhost_url) as caller,
+    ):
+        await until(lambda: _is_ready(port), "both services in both processes to be ready")
+        await _who(caller)
+        place = await caller.request(FindBook(title="Emma"), timeout=20)
+        parent.send_signal(signal.SIGTERM)
+        answer = await ended(parent)
+
+    assert (place.shelf[:2], answer.code) == ("A3", 0)
+    lines = [json.loads(line) for line in answer.err.splitlines() if line.startswith("{")]
+    stopped = sorted(line["service"] for line in lines if line["event"].endswith("stopped"))
+    assert stopped == ["library", "library", "slow", "slow"]
+
+
 @pytest.mark.parametrize(
     ("target", "about"),
     [
@@ -100,6 +126,13 @@ async def test_what_cannot_start_is_not_started_for_ever() -> None:
     assert answer.code == 78
     assert "module 'no' does not exist" in answer.err
     assert "has failed to start 3 times in a row; stopping" in answer.err
+
+
+async def _is_ready(port: int) -> bool:
+    try:
+        return await probe((LOOPBACK, port), READY, timeout=5) is None
+    except BusError:
+        return False
 
 
 def _caller(url: str) -> Bus:

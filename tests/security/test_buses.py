@@ -364,3 +364,22 @@ def test_a_short_secret_is_refused() -> None:
 def test_the_settings_show_no_key() -> None:
     settings = Settings(key=SecretStr("hunter2"), operator_key=SecretStr("hunter3"))
     assert "hunter" not in repr(settings)
+
+
+async def test_services_of_one_process_sign_with_their_own_keys_of_one_directory(
+    deployment: Deployment,
+) -> None:
+    shared = deployment.of("ledger", key=str(deployment.keys.path))
+    sources: list[str | None] = []
+    router = Router("ledger")
+
+    @router.request(Add)
+    async def add(request: Add, context: Context) -> Total:
+        sources.append(context.envelope.source)
+        return Total(total=request.amount)
+
+    async with MemoryBuses() as buses:
+        ledger, office = await buses.bus("ledger", **shared), await buses.bus("office", **shared)
+        await buses.serve(ledger, router)
+        assert await office.request(Add(amount=3), timeout=10) == Total(total=3)
+    assert sources == ["office"]

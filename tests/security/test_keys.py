@@ -196,6 +196,19 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         private_key_source(str(tmp_path / "gone.key"))()
 
 
+def test_a_directory_holds_the_key_file_of_each_service(tmp_path: Path) -> None:
+    """`bus run` serves several services in one process, each with its own key."""
+    for name in ("office", "mail"):
+        (tmp_path / f"{name}.key").write_text(json.dumps(generate()))
+        (tmp_path / f"{name}.key").chmod(0o600)
+    prints = [private_key_source(str(tmp_path), owner=name)() for name in ("office", "mail")]
+    assert prints[0][0].thumbprint != prints[1][0].thumbprint
+    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*/desk\.key cannot be read: No such"):
+        private_key_source(str(tmp_path), owner="desk")()
+    with pytest.raises(ConfigurationError, match=r"BUS_OPERATOR_KEY: .* cannot be read: Is a dir"):
+        private_key_source(str(tmp_path), "BUS_OPERATOR_KEY")()
+
+
 @pytest.mark.parametrize(
     "secret",
     [
@@ -425,7 +438,8 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     with pytest.raises(
         ConfigurationError,
         match=r"BUS_KEY belongs to the service 'office', but this process runs as 'mail'\. "
-        r"Create a key with `bus keys new mail`, or pass `--as office` to `bus call`, ",
+        r"Create a key with `bus keys new mail`, or pass `--as office` to `bus call`, .*\. "
+        r"If the process runs several services, set BUS_KEY to the directory with their keys\.$",
     ):
         await yard.started("mail")
     yard.private["mail"] = [yard.key("ida", "ida-1", role="operator")]

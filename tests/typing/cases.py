@@ -4,10 +4,24 @@ A line with `type: ignore[code]` is incorrect, and the checker must report that 
 also reports an ignore that is not needed. All other lines are correct.
 """
 
-from collections.abc import AsyncIterator
-from typing import Annotated, assert_type
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from typing import Annotated, ParamSpec, TypeVar, assert_type
 
-from bus import Bus, Context, Depends, Event, Job, JobHandle, Message, Request, Router, contract
+from bus import (
+    Bus,
+    Context,
+    Depends,
+    Event,
+    Job,
+    JobHandle,
+    Message,
+    Request,
+    Router,
+    Sender,
+    contract,
+)
 from bus.messaging.envelope import Progress
 
 
@@ -133,6 +147,52 @@ def right_handlers(router: Router) -> None:
         assert_type(await write(WriteNote(text="a"), context), Note)
 
 
+def right_handlers_of_other_forms(router: Router) -> None:
+    @router.request(GetNote)
+    async def get_in_optional_context(request: GetNote, context: Context | None = None) -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)
+    async def get_in_context_by_name(request: GetNote, limit: int = 3, *, context: Context) -> Note:
+        return Note(text="a")
+
+    @router.event(NoteWritten, subscription="any")
+    async def index_any(event: Event) -> None: ...
+
+    router.request(GetNote)(partial(get_in_context_by_name, limit=3))
+    router.request(GetNote)(passing_on(get_in_optional_context))
+    router.request(GetNote)(Shelf().find)
+    router.request(GetNote)(Shelf())
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def passing_on(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Shelf:
+    async def find(self, request: GetNote, context: Context) -> Note:
+        return Note(text="a")
+
+    async def __call__(self, request: GetNote) -> Note:
+        return Note(text="a")
+
+
+class LateShelf:
+    def __init__(self, router: Router) -> None:
+        router.request(GetNote)(self.find)
+
+    async def find(self, request: GetNote) -> Note:
+        return Note(text="a")
+
+
 def opened(context: Context) -> Note:
     return Note(text="a")
 
@@ -153,12 +213,22 @@ def handlers_with_dependencies(router: Router) -> None:
     async def wrong_reply(request: GetNote, note: Note = Depends(opened)) -> Other:
         return Other(text="a")
 
-    @router.request(GetNote)  # type: ignore[arg-type]
-    async def no_default(request: GetNote, note: Annotated[Note, Depends(opened)]) -> Note:
+    @router.request(GetNote)
+    async def annotated(request: GetNote, note: Annotated[Note, Depends(opened)]) -> Note:
         return note
 
-    async def used() -> None:
+    @router.job(WriteNote)
+    async def annotated_job(
+        job: WriteNote, context: Context, *, note: Annotated[Note, Depends(opened)]
+    ) -> Note:
+        return note
+
+    async def used(context: Context) -> None:
         assert_type(await get(GetNote(number=1)), Note)
+        assert_type(await get(GetNote(number=1), note=Note(text="a")), Note)
+        assert_type(await annotated(GetNote(number=1), Note(text="a")), Note)
+        await annotated(GetNote(number=1))  # type: ignore[call-arg]
+        assert_type(await annotated_job(WriteNote(text="a"), context, note=Note(text="a")), Note)
 
     Depends(1)  # type: ignore[arg-type]
     Depends(opened, cache=True)  # type: ignore[call-arg]
@@ -185,8 +255,24 @@ def wrong_request_handlers(router: Router) -> None:
         return Note(text="a")
 
     @router.request(GetNote)  # type: ignore[arg-type]
-    async def a_third_argument(request: GetNote, context: Context, more: int) -> Note:
+    async def context_first(context: Context, request: GetNote) -> Note:
         return Note(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def no_message() -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def message_by_name(*, request: GetNote) -> Note:
+        return Note(text="a")
+
+    class InClassBody:
+        @router.request(GetNote)  # type: ignore[arg-type]
+        async def find(self, request: GetNote) -> Note:  # type: ignore[misc]
+            return Note(text="a")
+
+    router.request(GetNote)(Shelf.find)  # type: ignore[arg-type]
+    router.request(GetNote)(Shelf)  # type: ignore[arg-type]
 
 
 def wrong_job_and_event_handlers(router: Router) -> None:
@@ -206,6 +292,40 @@ def wrong_job_and_event_handlers(router: Router) -> None:
     async def another_event(event: Other) -> None: ...
 
 
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[Note]:
+    yield Note(text="a")
+
+
+@asynccontextmanager
+async def lifespan_with_bus(bus: Bus) -> AsyncIterator[Note]:
+    await bus.publish(NoteWritten(number=1))
+    yield Note(text="a")
+
+
+@asynccontextmanager
+async def lifespan_with_sender(sender: Sender) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def lifespan_with_more(bus: Bus, more: int) -> AsyncIterator[None]:
+    yield
+
+
+async def not_a_lifespan() -> AsyncIterator[None]:
+    yield
+
+
+def lifespans_and_includes() -> None:
+    router = Router("typing", lifespan=lifespan)
+    router.include(Router("typing", lifespan=lifespan_with_bus))
+    router.include(Router("typing", lifespan=lifespan_with_sender))
+    Router("typing", lifespan=lifespan_with_more)  # type: ignore[arg-type]
+    Router("typing", lifespan=not_a_lifespan)  # type: ignore[arg-type]
+    router.include("typing")  # type: ignore[arg-type]
+
+
 def wrong_registrations(router: Router) -> None:
     router.request(WriteNote)  # type: ignore[arg-type]
     router.request(NoteWritten)  # type: ignore[arg-type]
@@ -213,3 +333,7 @@ def wrong_registrations(router: Router) -> None:
     router.event(GetNote)  # type: ignore[type-var]
     router.request(GetNote, concurency=4)  # type: ignore[call-arg]
     router.job(WriteNote, retry=5)  # type: ignore[arg-type]
+    router.job(WriteNote, timeout="5")  # type: ignore[arg-type]
+    router.job(WriteNote, timeout=None)  # type: ignore[arg-type]
+    router.request(GetNote, concurrency=1.5)  # type: ignore[arg-type]
+    router.request(opened)  # type: ignore[arg-type]

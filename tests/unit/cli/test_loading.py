@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.cli.loading import contract_named, known_contracts, load_router
+from bus.cli.loading import contract_named, known_contracts, load_router, load_routers
 from bus.errors import ConfigurationError, ContractError, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
@@ -207,6 +207,21 @@ def test_a_module_with_several_routers_gets_all_of_them_and_one_with_none_an_exa
     ):
         with pytest.raises(ConfigurationError, match=told):
             load_router(target)
+
+
+def test_routers_of_different_services_are_loaded_and_a_service_twice_is_told_to_include(
+    here: Path,
+) -> None:
+    write(here / "hall.py", "from bus import Router\nleft, right = Router('left'), Router('right')")
+    write(here / "attic.py", "from bus import Router\nrouter = Router('left')\n")
+    assert [each.name for each in load_routers(["hall:right", "hall:left"])] == ["right", "left"]
+    for second in ("attic:router", "hall:left"):
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"hall:left and {second} both belong to the service 'left'\. Name one router, "
+            r"and include the other one with Router\.include\. .* --processes",
+        ):
+            load_routers(["hall:left", "hall:right", second])
 
 
 @pytest.mark.parametrize(

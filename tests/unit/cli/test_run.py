@@ -2,13 +2,22 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+import typer
 
 from bus.cli import main, run, take_debug
 from bus.cli.process_supervisor import Command
-from bus.cli.run import run_worker, signals
+from bus.cli.run import serve_until, signals
+from bus.cli.run_together import run_together
+from bus.cli.worker_loop import run_worker
+from bus.errors import Unavailable
+from bus.runtime.bus import Bus
 from bus.runtime.router import Router
+from bus.settings import load_settings
+from bus.testing import MemoryBroker, MemoryTransport
 
 
 async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_began() -> None:
@@ -114,6 +123,112 @@ def test_a_clean_stop_has_the_exit_code_of_the_service() -> None:
     assert run_worker(serve(), asyncio.Event()) == 143
 
 
+async def test_an_error_of_one_service_stops_the_others_cleanly_and_is_raised() -> None:
+    steps: list[str] = []
+
+    async def fail() -> None:
+        raise Unavailable("no broker")
+
+    async def serve() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("stopped")
+
+    with pytest.raises(Unavailable, match="no broker"):
+        await run_together([serve(), fail(), serve()])
+    assert steps == ["stopped", "stopped"]
+
+
+async def test_a_second_cancellation_reaches_every_service() -> None:
+    steps: list[str] = []
+
+    async def serve(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append(f"{name} drains")
+            await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(run_together([serve("one"), serve("two")]))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([serving], timeout=5)
+    assert serving.cancelled()
+    assert sorted(steps) == ["one drains", "two drains"]
+
+
+@pytest.mark.parametrize(("processes", "reload"), [(2, False), (1, True)])
+def test_each_supervised_process_serves_all_routers(
+    monkeypatch: pytest.MonkeyPatch, processes: int, reload: bool
+) -> None:
+    commands: list[Command] = []
+
+    async def run_processes(command: Command) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(run, "run_processes", run_processes)
+    with pytest.raises(typer.Exit):
+        run.command(["desk:router", "shop:router"], processes=processes, reload=reload)
+    assert [each.arguments[-3:] for each in commands] == [["run", "desk:router", "shop:router"]]
+
+
+def noting(name: str, notes: list[str]) -> Callable[[], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        notes.append(f"{name} opened")
+        try:
+            yield
+        finally:
+            notes.append(f"{name} closed")
+
+    return lifespan
+
+
+async def test_several_services_start_together_and_stop_together() -> None:
+    notes: list[str] = []
+    broker, stop = MemoryBroker(), asyncio.Event()
+    services = [
+        (
+            Router(name, lifespan=noting(name, notes)),
+            Bus(name, settings=load_settings(auth="off"), transport=MemoryTransport(broker)),
+        )
+        for name in ("desk", "shop")
+    ]
+
+    def on_started() -> None:
+        assert all(bus.ready for _, bus in services)
+        notes.append("started")
+        stop.set()
+
+    async with asyncio.timeout(20):
+        await serve_until(services, stop, None, on_started)
+    assert (sorted(notes[:2]), notes[2]) == (["desk opened", "shop opened"], "started")
+    assert sorted(notes[3:]) == ["desk closed", "shop closed"]
+
+
+async def test_a_service_that_cannot_start_stops_the_services_beside_it() -> None:
+    notes: list[str] = []
+    broker, empty = MemoryBroker(), MemoryBroker()
+    empty.stop()
+    settings = load_settings(auth="off", connect_timeout=0.2)
+    services = [
+        (
+            Router(name, lifespan=noting(name, notes)),
+            Bus(name, settings=settings, transport=MemoryTransport(at)),
+        )
+        for name, at in (("desk", broker), ("shop", empty))
+    ]
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(20):
+            await serve_until(services, asyncio.Event(), None)
+    assert notes == ["desk opened", "desk closed"]
+
+
 @pytest.mark.parametrize("options", [["--processes", "2"], ["--reload"]])
 @pytest.mark.parametrize("debug", [True, False])
 def test_debug_is_passed_on_to_the_child_processes(
@@ -148,7 +263,7 @@ def test_debug_shows_all_frames_in_the_log(debug: bool, monkeypatch: pytest.Monk
     monkeypatch.setenv("BUS_AUTH", "off")
     monkeypatch.setattr(run, "serve_until", serve)
     monkeypatch.setattr(run, "configure_logging", take)
-    monkeypatch.setattr(run, "load_router", lambda _: Router("library"))
+    monkeypatch.setattr(run, "load_routers", lambda _: [Router("library")])
     with pytest.raises(SystemExit) as ended:
         main(["run", "library:router", *(["--debug"] if debug else [])])
     assert ended.value.code == 0

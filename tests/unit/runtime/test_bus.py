@@ -255,12 +255,6 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
     }
 
 
-@virtual
-async def test_a_router_without_handlers_is_served() -> None:
-    async with ledger(FakeTransport()) as bus, bus.serving(Router("ledger")):
-        assert bus.ready
-
-
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_management_api(
     caplog: pytest.LogCaptureFixture, *, asked: bool

@@ -162,6 +162,26 @@ def test_a_handler_whose_message_has_no_name_is_refused_at_once() -> None:
         Router("ledger").request(Add)(add)
 
 
+def test_a_dependency_that_is_not_a_function_is_refused_at_once() -> None:
+    with pytest.raises(ContractError, match="Depends requires a function, not a value of type int"):
+        Depends(1)  # type: ignore[arg-type]
+
+
+def test_a_dependency_that_the_library_refuses_is_refused_with_the_handlers_name() -> None:
+    def twice(
+        number: Annotated[int, Depends(rate), Depends(amount_of)],
+    ) -> int:
+        return number
+
+    async def add(request: Add, number: int = Depends(twice)) -> Total:
+        return Total(total=number)
+
+    with pytest.raises(
+        ContractError, match=r"test_dependencies\..*add: fast-depends refuses a dependency: .*"
+    ):
+        Router("ledger").request(Add)(add)
+
+
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fast_depends", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'trunkline\[depends\]'"):

@@ -20,7 +20,7 @@ from bus.runtime.router import Router
 from bus.testing import MemoryBuses
 from tests.polling import until
 from tests.unit.fakes import envelope
-from tests.unit.ledger import CloseBooks, GetTotal, Total
+from tests.unit.ledger import BooksClosed, CloseBooks, GetTotal, Total
 
 SECRET = "4711"
 CLOSE = "ledger.jobs.close.v1"
@@ -232,7 +232,11 @@ async def test_only_the_tasks_of_handlers_are_contained() -> None:
 
 
 async def test_the_task_factory_of_the_program_is_used_and_restored() -> None:
-    loop, made = asyncio.get_running_loop(), []
+    loop, made, listening = asyncio.get_running_loop(), [], Router("client")
+
+    @listening.event(BooksClosed)
+    async def on_closed(event: BooksClosed) -> None:
+        """Do nothing."""
 
     def factory(loop: asyncio.AbstractEventLoop, coro: object, **options: object) -> object:
         made.append(coro)
@@ -243,7 +247,7 @@ async def test_the_task_factory_of_the_program_is_used_and_restored() -> None:
         async with MemoryBuses() as buses:
             desk, other = await buses.bus("ledger"), await buses.bus("client")
             await buses.serve(desk, ledger(leave))
-            await buses.serve(other, Router("client"))
+            await buses.serve(other, listening)
             installed = loop.get_task_factory()
             assert isinstance(installed, ContainingFactory)
             assert installed.inner is factory, "two served routers share one factory"
