@@ -72,7 +72,8 @@ def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_que
     assert "event for archive" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
     assert re.search(
-        r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out
+        r"dead-reason +ContractViolation: transcription.transcribe.v1: audio_url: must be a string",
+        shown.out,
     )
 
 
