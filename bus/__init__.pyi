@@ -23,6 +23,7 @@ from bus.errors import Expired as Expired
 from bus.errors import FailedPrecondition as FailedPrecondition
 from bus.errors import Internal as Internal
 from bus.errors import InvalidArgument as InvalidArgument
+from bus.errors import InvalidResult as InvalidResult
 from bus.errors import NotFound as NotFound
 from bus.errors import NotServed as NotServed
 from bus.errors import OutOfRange as OutOfRange

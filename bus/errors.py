@@ -26,6 +26,7 @@
     ├── DataLoss                Accepted data is lost or damaged.
     ├── ProcessLost             Each process that handled the message ended or disconnected.
     ├── Internal                The service failed. The caller receives only the message id.
+    │   └── InvalidResult       The handler's result does not match its contract.
     └── Unknown                 This version of the bus does not know the error code.
 
 `code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/) in lower case, as on
@@ -35,9 +36,9 @@ succeed later.
 If `request`, `publish`, `submit` or a job handle raises an error, its text begins with the type of
 the message. `detail` is the text without the type.
 
-The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
-wire. The message of another exception never crosses the wire, because it could contain confidential
-data.
+The error message of a `BusError` is written for the caller, and can cross the wire. The message of
+`Internal` or of another exception never crosses the wire, because it could contain confidential
+data. `InvalidResult` is an `Internal` whose message can cross the wire.
 """
 
 from functools import cached_property
@@ -58,6 +59,7 @@ __all__ = [
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "InvalidResult",
     "NotFound",
     "NotServed",
     "OutOfRange",
@@ -73,6 +75,9 @@ __all__ = [
     "UnknownKey",
     "code_of",
     "error_for",
+    "error_name",
+    "has_safe_text",
+    "member_errors",
     "safe_reason",
 ]
 
@@ -121,6 +126,9 @@ class InvalidArgument(BusError):
 class ContractError(InvalidArgument):
     """A wrong declaration of a contract, handler or subscription. It is raised at import.
 
+    A contract can use a name that is not defined at import. In that case the error is raised when a
+    service starts to serve the contract, or when its first message is sent.
+
     If two declarations conflict, the error message names the two declarations. `request`, `publish`
     and `submit` raise this error for a message of the wrong kind. `publish` also raises this error
     for an event that belongs to another service.
@@ -128,7 +136,7 @@ class ContractError(InvalidArgument):
 
 
 class ContractViolation(InvalidArgument):
-    """A payload that does not match its contract.
+    """A payload that does not match its contract, or that cannot be sent without a loss.
 
     The error message names fields and rules, but never shows values.
     """
@@ -278,10 +286,23 @@ class Internal(BusError):
     retryable = True
 
 
+class InvalidResult(Internal):
+    """A handler's result that does not match the contract: a programming error of the service.
+
+    The bus never retries the message, because the handler has done its work. The error message
+    names types and fields, and crosses the wire. The caller receives `Internal`, and its
+    `retryable` is false.
+    """
+
+    retryable = False
+
+
 class Unknown(BusError):
     """An error code that this version of the bus does not know."""
 
 
+MAX_MEMBERS_SHOWN = 3
+"""Maximum number of errors in the description of an exception group."""
 CANONICAL: dict[str, type[BusError]] = {
     error.code: error
     for error in (
@@ -310,31 +331,85 @@ MAX_CODE_LENGTH = 40
 """Maximum number of characters of an unknown code that an error message shows."""
 
 
-def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
+def error_for(
+    code: str, message: str, *, maybe_executed: bool = False, retryable: bool | None = None
+) -> BusError:
     """Return an error of the class that has this code. Return `Unknown` for an unknown code.
 
     The text of such an `Unknown` ends with the code.
+
+    Args:
+        code: Code of the error.
+        message: Text of the error.
+        maybe_executed: True if the peer may have executed the operation.
+        retryable: True if the same message may succeed later. None keeps the value of the class.
     """
     kind = CANONICAL.get(code)
     if kind is None:
         kind, message = Unknown, f"{message} (unknown error code {code[:MAX_CODE_LENGTH]!r})"
-    return kind(message, maybe_executed=maybe_executed)
+    error = kind(message, maybe_executed=maybe_executed)
+    if retryable is not None:
+        # The sender knows its own class of the error, such as `Expired`. The code does not tell it.
+        vars(error)["retryable"] = retryable
+    return error
+
+
+def has_safe_text(error: BaseException) -> bool:
+    """Return True if the error's text is written for the caller, and contains no payload."""
+    return isinstance(error, BusError) and (
+        isinstance(error, InvalidResult) or not isinstance(error, Internal)
+    )
+
+
+def member_errors(error: BaseException) -> tuple[BaseException, ...]:
+    """Return the errors in an exception group and in its nested groups, in order.
+
+    For an error that is not a group, return only the error itself.
+    """
+    members: list[BaseException] = []
+    pending = [error]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(reversed(each.exceptions))
+        else:
+            members.append(each)
+    return tuple(members)
 
 
 def safe_reason(error: BaseException) -> str:
     """Return a description of an error. The description is safe to log and to store.
 
-    The description is the name of the error's class. For a `BusError` other than `Internal`, the
-    error's text follows. The text of another class of error could contain a payload.
+    The description is the name of the error's class. If the error's text contains no payload, the
+    text follows. The text of an error of another library could contain a payload. A group with one
+    error is described as this error. For another group, the descriptions of its errors follow.
     """
+    members = member_errors(error)
+    texts = [_describe(each) for each in members[:MAX_MEMBERS_SHOWN]]
+    if len(members) == 1:
+        return texts[0]
+    more = len(members) - len(texts)
+    shown = "; ".join(texts) + (f"; and {more} more" if more else "")
+    return f"{type(error).__name__} of {len(members)} errors: {shown}"
+
+
+def _describe(error: BaseException) -> str:
     name = type(error).__name__
-    return (
-        f"{name}: {error}"
-        if isinstance(error, BusError) and not isinstance(error, Internal)
-        else name
-    )
+    return f"{name}: {error}" if has_safe_text(error) else name
+
+
+def error_name(error: BaseException) -> str:
+    """Return the name of an error's class. For a group with one error, name this error's class."""
+    members = member_errors(error)
+    return type(members[0] if len(members) == 1 else error).__name__
 
 
 def code_of(error: BaseException) -> str:
-    """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`."""
-    return error.code if isinstance(error, BusError) else "internal"
+    """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`.
+
+    The code of a group is the code that all its errors have. If they differ, return `internal`.
+    """
+    codes = {
+        each.code if isinstance(each, BusError) else Internal.code for each in member_errors(error)
+    }
+    return codes.pop() if len(codes) == 1 else Internal.code

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
 from bus.security.secret_files import read_password
 
@@ -77,25 +78,25 @@ class Settings(BaseSettings):
 
     A half-open connection is detected within twice this time.
     """
-    connect_timeout: float = Field(default=4, gt=0)
+    connect_timeout: float = Field(default=4, gt=0, le=MAX_SECONDS)
     """Maximum seconds of one attempt to connect.
 
     When the bus starts, this limit also applies to all attempts together.
     """
-    start_timeout: float = Field(default=30, gt=0)
+    start_timeout: float = Field(default=30, gt=0, le=MAX_SECONDS)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
-    request_timeout: float = Field(default=10, gt=0)
+    request_timeout: float = Field(default=10, gt=0, le=MAX_SECONDS)
     """Maximum seconds to wait for a reply if the caller gives no `timeout`."""
-    publish_timeout: float = Field(default=10, gt=0)
+    publish_timeout: float = Field(default=10, gt=0, le=MAX_SECONDS)
     """Maximum seconds to wait for a confirm if the caller gives no `timeout`."""
-    message_ttl: float = Field(default=7 * 24 * 3600, gt=0)
+    message_ttl: float = Field(default=7 * 24 * 3600, gt=0, le=MAX_SECONDS)
     """Seconds after which an event or job expires (`expires`).
 
     The default is 7 days, which covers a weekend between two public holidays.
     """
-    stop_grace: float = Field(default=30, ge=0)
+    stop_grace: float = Field(default=30, ge=0, le=MAX_SECONDS)
     """Maximum seconds that a stopping service waits until its running handlers end."""
-    consumer_timeout: float = Field(default=1800, gt=0)
+    consumer_timeout: float = Field(default=1800, gt=0, le=MAX_SECONDS)
     """Seconds after which the broker takes an unacked message back from its consumer.
 
     Set it to the broker's `consumer_timeout`, which RabbitMQ states in milliseconds.
@@ -105,7 +106,7 @@ class Settings(BaseSettings):
 
     A delivery is lost if the process ends, or loses its connection, before it settles the message.
     """
-    clock_leeway: float = Field(default=30, ge=0)
+    clock_leeway: float = Field(default=30, ge=0, le=MAX_SECONDS)
     """Seconds by which the clocks of two machines may differ."""
     service_version: str | None = None
     """Version of your service, which its workers record in dead letters."""

@@ -200,8 +200,29 @@ def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str
         )
         yield prose(said)
     else:
-        yield fence(f"from {home(name, module)} import {name}", "", ast.unparse(node))
+        yield fence(f"from {home(name, module)} import {name}", "", *alias_lines(node))
         yield prose(said)
+
+
+def alias_lines(node: ast.stmt) -> Iterator[str]:
+    """Yield an assignment. A union that is too long has one line for each of its members."""
+    line = ast.unparse(node)
+    if len(line) <= WIDTH or not isinstance(node, ast.Assign):
+        yield line
+        return
+    yield f"{ast.unparse(node.targets[0])} = ("
+    first, *others = members_of(node.value)
+    yield f"    {first}"
+    for each in others:
+        yield f"    | {each}"
+    yield ")"
+
+
+def members_of(union: ast.expr) -> list[str]:
+    """Return the members of a union as texts, or one text for another expression."""
+    if isinstance(union, ast.BinOp) and isinstance(union.op, ast.BitOr):
+        return [*members_of(union.left), *members_of(union.right)]
+    return [ast.unparse(union)]
 
 
 def home(name: str, module: str) -> str:

@@ -108,11 +108,18 @@ def to_json(contract: Contract) -> dict[str, Any]:
         "kind": contract.kind,
         "service": contract.service,
         "reply": contract.reply.__name__ if contract.reply else None,
+        "reply_optional": contract.is_reply_optional,
         "fields": [field.as_json() for field in fields_of(contract.model)],
         "permission": contract.permission,
         "idempotent": contract.idempotent,
         "class": path_of(contract),
     }
+
+
+def reply_name(contract: Contract) -> str:
+    """Return the name of a contract's reply class, and whether the reply can be null."""
+    name = contract.reply.__name__ if contract.reply else "null"
+    return f"{name} or null" if contract.is_reply_optional else name
 
 
 def path_of(contract: Contract) -> str:
@@ -152,7 +159,7 @@ def table_row(contract: Contract) -> tuple[str, str, str, str, str]:
     fields = ", ".join(
         f"{field.name}{'' if field.required else '?'}" for field in fields_of(contract.model)
     )
-    reply = contract.reply.__name__ if contract.reply else "-"
+    reply = reply_name(contract) if contract.reply else "-"
     return (
         contract.type,
         contract.kind,
@@ -207,7 +214,7 @@ def properties_of(contract: Contract) -> list[tuple[str, str]]:
         properties.append(
             (
                 "reply" if contract.kind == "request" else "result",
-                f"{reply.__name__ if reply else 'nothing'}{fields}",
+                f"{reply_name(contract) if reply else 'nothing'}{fields}",
             )
         )
     properties.append(("permission", contract.permission))

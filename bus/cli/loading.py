@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.contracts.contract import CATALOG, Contract, Kind
+from bus.contracts.contract import CATALOG, Contract, Kind, require_resolved
 from bus.errors import BusError, ConfigurationError, ContractError, NotFound
 from bus.messaging.failure_location import failure_location
 from bus.messaging.suggestions import did_you_mean
@@ -62,6 +62,7 @@ def known_contracts(chosen: Sequence[str]) -> Known:
     Raises:
         ConfigurationError: No modules are named and this folder has no package `contracts`, or a
             module cannot be imported.
+        ContractError: The type of a field in a contract is not defined.
     """
     prepend_working_directory()
     names = [name for item in chosen for name in re.split(r"[,\s]+", item) if name]
@@ -76,6 +77,8 @@ def known_contracts(chosen: Sequence[str]) -> Known:
         module for name in names or [DEFAULT_MODULE] for module in import_with_submodules(name)
     )
     contracts = tuple(sorted(CATALOG, key=lambda contract: contract.type))
+    for contract in contracts:
+        require_resolved(contract)
     return Known(contracts=contracts, modules=modules)
 
 

@@ -7,15 +7,18 @@ service. Only that service answers the request, runs the job or publishes the ev
 check keyword arguments of a class, because pydantic's metaclass accepts even a misspelt keyword.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
+from bus.contracts.contract_options import check_options
+from bus.contracts.names import check_name, check_part, check_permission
 from bus.contracts.payload import decode, encode
+from bus.contracts.reply_type import resolve_reply
 from bus.contracts.retry_policy import RetryPolicy
 from bus.contracts.sensitive import shown_fields
 from bus.errors import ContractError
@@ -34,23 +37,11 @@ __all__ = [
     "contract_of",
     "decode",
     "encode",
+    "require_resolved",
 ]
 
 Kind = Literal["request", "event", "job"]
 """Kind of a contract."""
-
-PART = re.compile(r"[a-z][a-z0-9-]*")
-NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
-PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
-"""Pattern of a permission. It contains no spaces, because spaces separate the scopes of a token."""
-VERSION_PART = re.compile(r"v\d+")
-# A queue's name is an AMQP short string (255 bytes). A subscription's dead-letter queue has the
-# longest name: <service>.events.<contract>.v<version>.<subscription>.dead
-MAX_NAME_LENGTH = 100
-MAX_PART_LENGTH = 60
-MAX_VERSION = 9999
-RESERVED_NAME = "bus"
-"""Prefix of the bus's own exchanges and types. No service may have this name."""
 
 
 class Message(BaseModel):
@@ -88,7 +79,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Request(Message, Generic[R]):
     """Message that the owning service answers with a reply of type `R`, while the caller waits.
 
-    The reply to a `Request[None]` has no content.
+    The reply to a `Request[None]` has no content. The reply to a `Request[Invoice | None]` is an
+    `Invoice` or None.
 
     >>> @contract("billing.get-invoice", version=1, idempotent=True)
     ... class GetInvoice(Request[Invoice]):
@@ -152,6 +144,8 @@ class Contract:
     """The decorated class."""
     reply: type[Message] | None
     """Type of the reply or result. None for a `Request[None]`, a `Job[None]` or an event."""
+    is_reply_optional: bool = False
+    """True if the reply or result can also be None, as in `Request[Invoice | None]`."""
     permission: str
     """Name of the right to send a request or job, or to publish or consume an event."""
     idempotent: bool = False
@@ -261,24 +255,36 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
     Raises:
         ContractError: The name, version or permission is invalid. The class is not a request, event
-            or job. The reply type of the class cannot be resolved. Or another class has the same
-            name and version. The decorator raises this error at import.
+            or job. The reply type is not a message class. A field has values that JSON cannot carry
+            unchanged. Or another class has the same name and version. The decorator raises this
+            error at import.
     """
+    options = {
+        "name": name,
+        "version": version,
+        "permission": permission,
+        "idempotent": idempotent,
+        "retry": retry,
+        "encrypted": encrypted,
+    }
 
     def declare(model: M) -> M:
-        _check_name(name, version, model)
-        _check_permission(permission, model)
+        check_options(_path_of(model), options)
+        check_name(name, version, _path_of(model))
+        check_permission(permission, _path_of(model))
         kind = _kind_of(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(
                 f"{_path_of(model)} is a request. Only its caller can retry it. Leave out retry=."
             )
+        reply, is_reply_optional = (None, False) if kind == "event" else _find_reply(model)
         entry = Contract(
             name=name,
             version=version,
             kind=kind,
             model=model,
-            reply=None if kind == "event" else _find_reply(model),
+            reply=reply,
+            is_reply_optional=is_reply_optional,
             permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
@@ -290,6 +296,10 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
                 f"{_path_of(model)} is declared as {existing.type} and as {entry.type}. "
                 f"Define one class for each contract."
             )
+        if all(each.__pydantic_complete__ for each in _messages_of(entry)):
+            _check_messages(entry)
+        else:
+            _unresolved.add(model)
         catalog.add(entry)
         _CONTRACTS[model] = entry
         return model
@@ -298,6 +308,40 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
 
 _CONTRACTS: dict[type[Message], Contract] = {}
+_unresolved: set[type[Message]] = set()
+"""Classes of contracts with a field whose type was not defined when the class was declared."""
+
+
+def require_resolved(contract: Contract) -> None:
+    """Resolve the types that were not defined when the contract was declared, and check them.
+
+    Call it before the first message of the contract is sent or received.
+
+    Raises:
+        ContractError: The type of a field is not defined. Or a value of a field would not survive
+            JSON. The error names the field.
+    """
+    if contract.model in _unresolved:
+        complete = import_module("bus.contracts.forward_references").complete
+        for message in _messages_of(contract):
+            complete(message, contract.type, _suffix_of(message, contract))
+        _check_messages(contract)
+        _unresolved.discard(contract.model)
+
+
+def _check_messages(contract: Contract) -> None:
+    # A process that declares no contract does not load the check.
+    check_lossless = import_module("bus.contracts.lossless").check_lossless
+    for message in _messages_of(contract):
+        check_lossless(message, contract.type, _suffix_of(message, contract))
+
+
+def _messages_of(contract: Contract) -> list[type[Message]]:
+    return [contract.model, *([contract.reply] if contract.reply else [])]
+
+
+def _suffix_of(message: type[Message], contract: Contract) -> str:
+    return "" if message is contract.model else f" of the reply {message.__name__}"
 
 
 def contract_of(model: type[Message]) -> Contract:
@@ -317,58 +361,6 @@ def contract_of(model: type[Message]) -> Contract:
         ) from None
 
 
-def check_part(part: str, what: str) -> None:
-    """Check the name of a service or subscription. The name becomes a part of queue names.
-
-    Args:
-        part: Name to check.
-        what: Kind of the name for the error message, such as "service".
-
-    Raises:
-        ContractError: The name contains an invalid character, is too long, or is reserved.
-    """
-    # These error messages do not end with a full stop, because callers append text to them.
-    if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
-        raise ContractError(
-            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "
-            f"{MAX_PART_LENGTH} lower-case letters, digits and dashes, and begin with a letter"
-        )
-    if part == RESERVED_NAME:
-        raise ContractError(
-            f"{part!r} is not a valid {what} name, because the bus reserves it. Choose another name"
-        )
-
-
-def _check_name(name: str, version: int, model: type[Message]) -> None:
-    if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
-        raise ContractError(
-            f"{_path_of(model)}: {name!r} is not a valid contract name. Write "
-            f"'<service>.<operation>' in lower-case letters, digits and dashes, at most "
-            f"{MAX_NAME_LENGTH} characters."
-        )
-    parts = name.split(".")
-    check_part(parts[0], "service")
-    if any(VERSION_PART.fullmatch(part) for part in parts):
-        raise ContractError(
-            f"{_path_of(model)}: the name {name!r} contains a version. Write version= instead."
-        )
-    if not 1 <= version <= MAX_VERSION:
-        raise ContractError(
-            f"{_path_of(model)}: version must be from 1 to {MAX_VERSION}, not {version}."
-        )
-
-
-def _check_permission(permission: str | None, model: type[Message]) -> None:
-    if permission is not None and (
-        not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH
-    ):
-        raise ContractError(
-            f"{_path_of(model)}: {permission[:MAX_NAME_LENGTH]!r} is not a valid permission. Write "
-            f"lower-case letters, digits and any of ':.-_', at most {MAX_NAME_LENGTH} characters, "
-            f"such as 'read:notes'."
-        )
-
-
 def _kind_of(model: type[Message]) -> Kind:
     kinds: dict[type[Message], Kind] = {Request: "request", Event: "event", Job: "job"}
     for base, kind in kinds.items():
@@ -380,25 +372,15 @@ def _kind_of(model: type[Message]) -> Kind:
     )
 
 
-def _find_reply(model: type[Message]) -> type[Message] | None:
+def _find_reply(model: type[Message]) -> tuple[type[Message] | None, bool]:
+    """Return the reply type of a request or job, and True if the reply can also be None."""
     for base in model.__mro__:
         generic = getattr(base, "__pydantic_generic_metadata__", {})
         if generic.get("origin") in (Request, Job):
-            return _check_reply(generic["args"][0], model)
+            return resolve_reply(generic["args"][0], Message, _path_of(model))
     raise ContractError(
         f"{_path_of(model)} does not specify its reply type. Derive it from Request[Reply] or "
         f"Job[Result]."
-    )
-
-
-def _check_reply(reply: object, model: type[Message]) -> type[Message] | None:
-    if reply is None or reply is type(None):
-        return None
-    if isinstance(reply, type) and issubclass(reply, Message):
-        return reply
-    raise ContractError(
-        f"{_path_of(model)}: the reply type {reply!r} is not a Message class. Define the reply's "
-        f"class before this class."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bus.errors import BusError, ConfigurationError
 
-__all__ = ["MAX_SECONDS", "check_count", "check_seconds"]
+__all__ = ["MAX_SECONDS", "check_count", "check_seconds", "describe", "is_number"]
 
 MAX_SECONDS = 100 * 365 * 24 * 3600
 """Maximum number of seconds that the bus accepts: 100 years.
@@ -42,12 +42,15 @@ def check_seconds(
         BusError: `value` is not a number, or is out of range. The error has the class `error`.
     """
     # A comparison with NaN is false, so NaN is out of range.
-    if _is_number(value, Real) and (0 < value <= longest or (can_be_zero and value == 0)):
-        return value if value.__class__ in PLAIN_NUMBERS else float(value)
+    if value.__class__ in PLAIN_NUMBERS and 0 < value <= longest:  # fast, for each request
+        checked: float = value
+        return checked
+    if is_number(value) and (0 < value <= longest or (can_be_zero and value == 0)):
+        return float(value)
     least = "from 0" if can_be_zero else "above 0 and up"
     raise error(
         f"{subject}: {argument} must be a number of seconds {least} to {longest:.10g}, not "
-        f"{_describe(value)}. {_remedy(value)}"
+        f"{describe(value)}. {_remedy(value, argument)}"
     )
 
 
@@ -72,20 +75,21 @@ def check_count(
         BusError: `value` is not a whole number, or is out of range. The error has the class
             `error`.
     """
-    if _is_number(value, Integral) and 1 <= value <= most:
+    if is_number(value, Integral) and 1 <= value <= most:
         return int(value)
     raise error(
-        f"{subject}: {argument} must be a whole number from 1 to {most}, not {_describe(value)}. "
+        f"{subject}: {argument} must be a whole number from 1 to {most}, not {describe(value)}. "
         f"Write a number such as 4."
     )
 
 
-def _is_number(value: object, kind: type) -> bool:
+def is_number(value: object, kind: type = Real) -> bool:
+    """Return True if `value` is a number of this kind, and not a boolean."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _describe(value: object) -> str:
-    """Return a number as text. Return only the type of any other value."""
+def describe(value: object) -> str:
+    """Return a number or None as text. Return only the type of any other value."""
     if isinstance(value, bool) or value is None:
         return str(value)
     if not isinstance(value, Real):
@@ -96,7 +100,7 @@ def _describe(value: object) -> str:
         return "a larger number"
 
 
-def _remedy(value: object) -> str:
+def _remedy(value: object, argument: str) -> str:
     if hasattr(value, "total_seconds"):
         return "Write the result of total_seconds() instead."
-    return "Write a number such as 2.5."
+    return f"Write a number such as 2.5, or leave {argument.partition('[')[0]} out."

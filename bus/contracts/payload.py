@@ -3,15 +3,28 @@
 `bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from bus.errors import ContractViolation
+from bus.errors import BusError, ContractViolation
 
-__all__ = ["decode", "encode"]
+__all__ = ["NO_CONTENT", "decode", "encode"]
+
+
+NO_CONTENT = b"null"
+"""Body of a message without content."""
+EMPTY_OBJECT = b"{}"
+NOT_ENCODABLE = (
+    "has a value that does not match its type, or is not valid Unicode. Correct the value"
+)
+NOT_LOADED: Any = object()
+_guards: dict[type[BaseModel], Any] = {}
+"""Guard of each class that was encoded, or None if the class needs no guard."""
 
 
 def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> bytes:
@@ -23,20 +36,33 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
             default is the message's own class.
 
     Raises:
-        ContractViolation: A value contains a lone surrogate, or does not match its field. A value
-            that does not match its field can occur only in a message from `model_construct`. By
-            default pydantic would encode the mismatched value, and show it in a warning.
+        ContractViolation: A value does not match its field, contains a lone surrogate, or is NaN or
+            infinity. Or a field holds an object of a subclass, whose additional fields would be
+            lost. pydantic does not check the values of `model_construct`, `model_copy`, `Any` and
+            standard dataclasses, so the bus checks them here. The error names the field.
     """
     if message is None:
-        return b"null"
+        return NO_CONTENT
     model = model or type(message)
     try:
-        return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
+        body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
-        problem = f"{model.__name__}: a value does not match its field, or is not valid Unicode"
+        find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
+        path, text = find_unencodable(message, model), NOT_ENCODABLE
+    else:
+        guard = _guards.get(model, NOT_LOADED)
+        if guard is NOT_LOADED:
+            # A process that only receives messages does not load the checks.
+            guard_for = import_module("bus.contracts.guards").guard_for
+            guard = _guards[model] = guard_for(model)
+        problem = None if guard is None else guard.find_problem(message, body)
+        if problem is None:
+            return body
+        path, text = problem
     # This error is raised outside the `except` block, so that pydantic's error does not become its
     # context. Pydantic's error contains the value.
-    raise ContractViolation(f"{problem}. Correct the value.")
+    name = f"the field `{path}`" if path else "the message"
+    raise ContractViolation(f"{model.__name__}: {name} {text}.")
 
 
 def decode(
@@ -48,6 +74,8 @@ def decode(
 ) -> Any:
     """Return the message that a JSON body contains.
 
+    The body `null` is a message without content. A class accepts it if no field is required.
+
     Args:
         model: Class of the message. If it is None, the function returns None.
         body: JSON as UTF-8.
@@ -57,15 +85,39 @@ def decode(
             of the class.
 
     Raises:
-        ContractViolation: The body does not match the class. The error names fields and rules.
+        ContractViolation: The body does not match the class. The error names fields and rules. Or a
+            validator of the class raised an exception. That exception is the cause of the error.
+        BusError: A validator of the class raised this error.
     """
     if model is None:
         return None
+    validate = model.__pydantic_validator__.validate_json
     try:
-        return model.__pydantic_validator__.validate_json(body, extra=extra)
+        try:
+            return validate(body, extra=extra)
+        except ValidationError:
+            if body.strip() != NO_CONTENT:
+                raise
+            with suppress(ValidationError):
+                return validate(EMPTY_OBJECT)
+            raise
     except ValidationError as error:
         # Only invalid messages need this module, which takes milliseconds to import.
         texts = import_module("bus.contracts.violations")
         violations = texts.describe_violations(model.__pydantic_core_schema__, error)
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        # The cause keeps its traceback, so the log can show where the validator failed. Its text
+        # can contain the value, so only the name of its class is in the error.
+        raise ContractViolation(
+            f"{subject or model.__name__}: a validator raised {type(error).__name__}, so the "
+            f"message is invalid. Correct the message, or raise ValueError in the validator."
+        ) from error
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{subject or model.__name__}: {violations}")
+
+
+PASSED_ON = (BusError, MemoryError, PydanticUserError)
+"""Exceptions of a decoding that are not the sender's fault, and errors that a validator raised for
+the caller. `PydanticUserError` means that pydantic could not build the class's validator."""

@@ -4,10 +4,21 @@
 """
 
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
+from bus.contracts.limits import check_count, check_seconds, describe, is_number
 from bus.errors import ConfigurationError
 
-__all__ = ["RetryPolicy"]
+__all__ = ["MAX_ATTEMPTS", "MAX_DELAY_SECONDS", "RetryPolicy"]
+
+MAX_DELAY_SECONDS = 24 * 3600
+"""Maximum seconds of one wait: the wait of the longest retry tier."""
+MAX_ATTEMPTS = 1_000_000
+"""Maximum number of attempts. With waits of at least 1 s, a message expires before its last attempt
+unless `BUS_MESSAGE_TTL` is more than 11 days."""
+SUBJECT = "RetryPolicy"
+SEQUENCES = (tuple, list, set, frozenset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,15 +27,16 @@ class RetryPolicy:
 
     The waits grow exponentially, or are listed in `delays`.
 
-    >>> RetryPolicy(attempts=4, first_delay=1, factor=5)  # after 1, 5 and 25 s
-    >>> RetryPolicy(delays=(5, 5, 600))  # four attempts
+    >>> growing = RetryPolicy(attempts=4, first_delay=1, factor=5)  # waits 1, 5 and 30 s
 
-    Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, and 1 h. The bus rounds each wait
-    up to the next tier. A wait of more than 1 h is shortened to 1 h. After the last attempt the
+    >>> listed = RetryPolicy(delays=(5, 5, 600))  # waits 5, 5 and 600 s
+
+    Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, 1, 6 and 24 h. The bus rounds each
+    wait up to the next tier. A wait of more than 24 h is refused. After the last attempt the
     message is dead-lettered.
 
     Raises:
-        ConfigurationError: A value is too small.
+        ConfigurationError: A value has a wrong type, or is out of range. The error names the field.
     """
 
     attempts: int = 5
@@ -43,25 +55,65 @@ class RetryPolicy:
     total_time: float | None = None
     """Maximum seconds from the first failure to the start of an attempt. None sets no limit."""
     permanent: tuple[type[Exception], ...] = ()
-    """Errors that are never retried. A `BusError` that is not `retryable` is not retried either."""
+    """Errors that are never retried. A `BusError` that is not `retryable` is not retried either.
+
+    An `ExceptionGroup` is not retried if none of its errors is retried.
+    """
 
     def __post_init__(self) -> None:
-        """Derive `attempts` from `delays`, and check the values."""
-        if self.delays:
-            object.__setattr__(self, "attempts", len(self.delays) + 1)
-        if (
-            self.attempts < 1
-            or self.first_delay < 0
-            or self.factor < 1
-            or any(delay < 0 for delay in self.delays)
-        ):
+        """Check every value, and derive `attempts` from `delays`."""
+        delays = _as_tuple(self.delays, "delays", "(5, 600)")
+        self._set("delays", tuple(map(_check_delay, range(len(delays)), delays)))
+        self._set("permanent", _check_classes(self.permanent))
+        if delays:
+            self._set("attempts", len(delays) + 1)
+        check_count(self.attempts, "attempts", SUBJECT, most=MAX_ATTEMPTS)
+        for field in ("first_delay", "longest_delay"):
+            _check_wait(getattr(self, field), field)
+        if not (is_number(self.factor) and 1 <= self.factor < inf):
             raise ConfigurationError(
-                f"RetryPolicy(attempts={self.attempts}, first_delay={self.first_delay}, "
-                f"factor={self.factor}, delays={self.delays}) is invalid. Set attempts and factor "
-                f"to at least 1, first_delay and delays to at least 0."
+                f"{SUBJECT}: factor must be a number of at least 1, not {describe(self.factor)}. "
+                f"Write 1 for waits of the same length."
             )
-        if self.total_time is not None and self.total_time <= 0:
+        if self.total_time is not None:
+            check_seconds(self.total_time, "total_time", SUBJECT)
+
+    def _set(self, field: str, value: object) -> None:
+        object.__setattr__(self, field, value)
+
+
+def _check_wait(value: Any, field: str) -> float:
+    return check_seconds(value, field, SUBJECT, can_be_zero=True, longest=MAX_DELAY_SECONDS)
+
+
+def _check_delay(position: int, value: Any) -> float:
+    return _check_wait(value, f"delays[{position}]")
+
+
+def _as_tuple(value: Any, field: str, example: str) -> tuple[Any, ...]:
+    """Return a tuple, list or set as a tuple, because a policy must be hashable."""
+    if isinstance(value, SEQUENCES):
+        return tuple(value)
+    raise ConfigurationError(
+        f"{SUBJECT}: {field} must be a tuple, not a value of type {type(value).__name__}. "
+        f"Write {field}={example}."
+    )
+
+
+def _check_classes(value: Any) -> tuple[type[Exception], ...]:
+    if isinstance(value, type) and issubclass(value, BaseException):
+        value = (value,)
+    classes = _as_tuple(value, "permanent", "(ValueError, KeyError)")
+    for position, each in enumerate(classes):
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise ConfigurationError(
-                f"RetryPolicy: total_time must be greater than 0, not {self.total_time}. "
-                f"Leave it out to limit only the attempts."
+                f"{SUBJECT}: permanent[{position}] must be a class of exceptions, not "
+                f"{_describe_class(each)}. Write permanent=(ValueError, KeyError)."
             )
+    return classes
+
+
+def _describe_class(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a value of type {type(value).__name__}"

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import inspect
-import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,8 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
+
+from bus.contracts.samples import sample_number
 
 __all__ = ["Field", "fields_of", "sample_of", "schema_of"]
 
@@ -202,25 +203,3 @@ def sample_string(schema: Schema) -> str:
     text = STRINGS.get(str(schema.get("format")), "…")
     text += "…" * (int(schema.get("minLength", 0)) - len(text))
     return text[: int(schema.get("maxLength", len(text)))]
-
-
-def sample_number(schema: Schema) -> float:
-    """Return the smallest permitted number.
-
-    If the schema has no minimum, return the largest permitted number. If the schema has no minimum
-    and no maximum, return 0. If the minimum is exclusive, return the next integer or multiple above
-    the minimum. If that number is above the maximum, return the middle of the range.
-    """
-    step: float = schema.get("multipleOf", 1)
-    above: float | None = schema.get("exclusiveMinimum")
-    below: float | None = schema.get("exclusiveMaximum")
-    if above is not None:
-        lowest = (math.floor(above / step) + 1) * step
-        limit = below if below is not None else schema.get("maximum", math.inf)
-        return lowest if lowest < limit else (above + limit) / 2
-    bound: float = schema.get(
-        "minimum", schema.get("maximum", 0 if below is None else below - step)
-    )
-    return (
-        bound if bound % step == 0 or "multipleOf" not in schema else math.ceil(bound / step) * step
-    )

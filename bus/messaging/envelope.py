@@ -9,7 +9,14 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from bus.contracts.contract import Message, encode
-from bus.errors import BusError, Internal
+from bus.errors import (
+    BusError,
+    Internal,
+    code_of,
+    has_safe_text,
+    member_errors,
+    safe_reason,
+)
 from bus.messaging.ids import uuid4_factory
 
 __all__ = [
@@ -198,26 +205,27 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
 def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
     """Return the error reply to a request or job.
 
-    The error's text is sent only if the error is a `BusError` other than `Internal`.
+    The error's text is sent only if the error is a `BusError` other than `Internal`, or is an
+    `InvalidResult`. A group with one error is sent as this error. Another group has the code that
+    all its errors have, or the code `internal`. It is retryable if one of its errors is.
     """
-    is_safe = isinstance(error, BusError) and not isinstance(error, Internal)
-    sent_error = (
-        error
-        if is_safe and isinstance(error, BusError)
-        else Internal(
-            f"internal error while handling {request.id}. Search the service's log for this id."
-        )
+    body = _describe_error(error, request.id)
+    return _build_answer(request, ERROR_TYPE, encode(body), source=source, error=body.code)
+
+
+def _describe_error(error: BaseException, message_id: str) -> ErrorReply:
+    members = member_errors(error)
+    known = [each for each in members if isinstance(each, BusError)]
+    code = Internal.code
+    text = f"internal error while handling {message_id}. Search the service's log for this id."
+    if all(map(has_safe_text, members)):
+        code, text = code_of(error), str(members[0]) if len(members) == 1 else safe_reason(error)
+    return ErrorReply(
+        code=code,
+        message=text.encode(errors="replace").decode(),
+        retryable=len(known) < len(members) or any(each.retryable for each in known),
+        maybe_executed=any(each.maybe_executed for each in known),
     )
-    text = str(sent_error).encode(errors="replace").decode()
-    body = encode(
-        ErrorReply(
-            code=sent_error.code,
-            message=text,
-            retryable=sent_error.retryable,
-            maybe_executed=sent_error.maybe_executed,
-        )
-    )
-    return _build_answer(request, ERROR_TYPE, body, source=source, error=sent_error.code)
 
 
 def _build_answer(

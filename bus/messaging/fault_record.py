@@ -11,6 +11,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+from bus.errors import error_name
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_frames, failure_location
 from bus.messaging.settlement import MoveToDeadLetters
@@ -157,7 +158,7 @@ def fault_headers(
     """
     record: Headers = {
         "dead-code": decision.code,
-        "dead-error": type(error).__name__[:MAX_NAME_LENGTH],
+        "dead-error": error_name(error)[:MAX_NAME_LENGTH],
         "dead-reason": decision.reason[:MAX_REASON_LENGTH].encode(errors="replace").decode(),
         "dead-attempts": envelope.attempt,
         "dead-at": now,

@@ -19,7 +19,7 @@ __all__ = [
     "Settlement",
     "decide",
     "delay_after",
-    "delays_of",
+    "distinct_delays",
 ]
 
 
@@ -44,7 +44,7 @@ class MoveToDeadLetters:
     """Code of the error."""
     reason: str
     """Class name of the error. The error's text follows the class name if the error is a `BusError`
-    other than `Internal`."""
+    other than `Internal`. The reason of a group names its errors."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters
@@ -60,9 +60,20 @@ def delay_after(attempt: int, policy: RetryPolicy) -> float:
     return wait_seconds(wait, attempt)
 
 
-def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the waits between all attempts, in seconds."""
-    return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
+def distinct_delays(policy: RetryPolicy) -> tuple[float, ...]:
+    """Return the different waits between the attempts, in seconds, in the order of their first use.
+
+    The number of attempts can be very large, so the function stops if no further wait can differ.
+    """
+    if policy.delays:
+        return tuple(dict.fromkeys(policy.delays))
+    delays: dict[float, None] = {}
+    for attempt in range(1, policy.attempts):
+        delay = delay_after(attempt, policy)
+        delays[delay] = None
+        if delay in (0, policy.longest_delay) or policy.factor == 1:
+            break
+    return tuple(delays)
 
 
 def decide(
@@ -87,6 +98,14 @@ def decide(
 
 
 def _is_permanent(error: BaseException, policy: RetryPolicy) -> bool:
-    return isinstance(error, policy.permanent) or (
-        isinstance(error, BusError) and not error.retryable
-    )
+    """Return True if no retry can help. A group is permanent if all its errors are permanent."""
+    pending = [error]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, policy.permanent):
+            continue
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(each.exceptions)
+        elif not isinstance(each, BusError) or each.retryable:
+            return False
+    return True

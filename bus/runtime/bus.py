@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
+from bus.contracts.limits import check_count, check_seconds
 from bus.errors import ConfigurationError
 from bus.messaging.context import JobHandle
 from bus.messaging.failure_texts import log_tracebacks
@@ -28,6 +29,7 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
+from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
 from bus.runtime.forking import protect_parent
 from bus.runtime.life_cycle import LifeCycle, new_instance
@@ -79,8 +81,19 @@ class Bus:
 
         Raises:
             ContractError: `service` is not a valid name.
-            ConfigurationError: A setting is invalid or missing.
+            ConfigurationError: A setting is invalid or missing, or an argument has a wrong type.
         """
+        check_bus_arguments(
+            service,
+            {
+                "settings": settings,
+                "transport": transport,
+                "client": client,
+                "server": server,
+                "inbox": inbox,
+                "clock": clock,
+            },
+        )
         check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
@@ -208,13 +221,15 @@ class Bus:
         Args:
             queue: The work queue.
             selection: The dead letters to return.
-            limit: The maximum number to return.
+            limit: The maximum number to return, at least 1.
 
         Raises:
+            ConfigurationError: `limit` is not a whole number of at least 1.
             NotFound: The queue has no dead-letter queue.
             ConnectionLost: The connection was lost while the dead letters were read.
         """
         self._life.check()
+        check_count(limit, "limit", queue)
         return await browse(self._transport, queue, selection, limit=limit)
 
     async def replay(
@@ -241,10 +256,15 @@ class Bus:
                 extended at most three times.
             reason: The reason for the extension. Each extended message records this reason.
             rate: The maximum number of dead letters to move per second.
+
+        Raises:
+            ConfigurationError: `extend` is not a finite number of seconds above 0, or `rate` is not
+                a finite number above 0.
         """
         self._life.check()
         countersign = None
         if extend is not None:
+            check_seconds(extend, "extend", queue)
             countersign = await operator_signer(
                 self.settings, actor=self.instance, reason=reason, clock=self._clock
             )
@@ -281,8 +301,10 @@ class Bus:
         Raises:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
                 broker do not meet the requirements of the router.
+            ContractError: The type of a field in a contract is not defined.
         """
         self._life.check()
+        check_router(self.service, router)
         if router.name != self.service:
             raise ConfigurationError(
                 f"the bus belongs to the service {self.service!r}, but the router belongs to "
@@ -307,6 +329,7 @@ class Bus:
 
         A cancellation of `serve` also stops the service cleanly.
         """
+        check_bus_arguments(self.service, {"until": until})
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
 

@@ -8,7 +8,18 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar, cast
 
-from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.contracts.contract import (
+    Contract,
+    Event,
+    Job,
+    Kind,
+    Message,
+    Request,
+    contract_of,
+    encode,
+    require_resolved,
+)
+from bus.contracts.limits import check_seconds
 from bus.errors import (
     BusError,
     ContractError,
@@ -154,6 +165,7 @@ class Client:
         Raises:
             BusError: The service answered with an error. Either the handler raised the error, or a
                 check before the handler failed. The error code in the reply selects the subclass.
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract.
@@ -179,7 +191,7 @@ class Client:
         contract = _require_kind(request, "request")
         try:
             envelope = self._envelope(
-                contract, request, self._settings.request_timeout if timeout is None else timeout
+                contract, request, _seconds(timeout, self._settings.request_timeout, contract)
             )
             reply = await self._stack(envelope)
             if reply is None:
@@ -203,6 +215,7 @@ class Client:
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not an event. Or the event belongs to
                 another service.
             ContractViolation: A value of the event is invalid for its field.
@@ -249,6 +262,7 @@ class Client:
             A handle, from which the caller reads the job's progress and result.
 
         Raises:
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a job.
             ContractViolation: A value of the job is invalid for its field.
             InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
@@ -298,7 +312,7 @@ class Client:
         """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
-            contract, message, self._settings.publish_timeout if timeout is None else timeout
+            contract, message, _seconds(timeout, self._settings.publish_timeout, contract)
         ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -364,6 +378,13 @@ class Client:
         return max(0.0, envelope.deadline / 1000 - self._clock())
 
 
+def _seconds(timeout: float | None, default: float, contract: Contract) -> float:
+    """Return the timeout of a call, or the default if the caller gives none."""
+    if timeout is None:
+        return default
+    return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
+
+
 def _require_kind(message: Message, kind: Kind) -> Contract:
     contract = contract_of(type(message))
     if contract.kind != kind:
@@ -372,6 +393,7 @@ def _require_kind(message: Message, kind: Kind) -> Contract:
             f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
             f"Send it with bus.{verb}(…)."
         )
+    require_resolved(contract)
     return contract
 
 

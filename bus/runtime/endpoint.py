@@ -6,7 +6,7 @@ from typing import Any
 
 from bus.contracts.contract import Contract
 from bus.contracts.retry_policy import RetryPolicy
-from bus.messaging.settlement import delays_of
+from bus.messaging.settlement import distinct_delays
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import retry_delay_for
@@ -42,7 +42,9 @@ class Endpoint:
         """
         key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
         return tuple(
-            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *key_wait))
+            dict.fromkeys(
+                retry_delay_for(delay) for delay in (*distinct_delays(self.retry), *key_wait)
+            )
         )
 
     def topology(

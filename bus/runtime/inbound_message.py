@@ -69,10 +69,10 @@ class InboundMessage:
             acked |= await delivery.ack()
         return acked
 
-    async def requeue(self) -> None:
-        """Return every delivery to the broker."""
+    async def requeue(self, *, counts: bool = False) -> None:
+        """Return every delivery to the broker. If `counts`, count it toward the delivery limit."""
         for delivery in self.deliveries:  # a redelivery can be added during the loop
-            await delivery.requeue()
+            await delivery.requeue(counts=counts)
 
 
 # Not frozen, because creating a frozen dataclass takes longer than the rest of the settlement.

@@ -11,7 +11,7 @@ from bus.messaging.failure_location import failure_facts
 from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label, message_facts, message_label
 
-__all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
+__all__ = ["INBOX_RETRY_SECONDS", "InboxFailed", "retry_inbox"]
 
 log = logging.getLogger("bus.activator")
 
@@ -22,10 +22,19 @@ INBOX_RETRY_SECONDS = 300.0
 RabbitMQ's consumer timeout of 30 minutes."""
 
 
+class InboxFailed(Exception):
+    """An inbox that failed for `INBOX_RETRY_SECONDS`. The cause is its last exception.
+
+    The message is requeued, because it is not the cause of the failure.
+    """
+
+
 async def retry_inbox(
     operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception
 ) -> T:
-    """Repeat an inbox operation until it succeeds. After `INBOX_RETRY_SECONDS`, raise its error.
+    """Repeat an inbox operation until it succeeds.
+
+    After `INBOX_RETRY_SECONDS`, raise `InboxFailed`.
 
     The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
     delivery.
@@ -46,6 +55,6 @@ async def retry_inbox(
         await asyncio.sleep(backoff(attempt))
         try:
             return await operation()
-        except Exception:  # the inbox is a user's code, and can raise any exception
+        except Exception as last:  # the inbox is a user's code, and can raise any exception
             if loop.time() > ends:
-                raise
+                raise InboxFailed from last

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Generic, cast
 
 from bus.contracts.contract import Contract, decode
+from bus.contracts.limits import check_seconds
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
 from bus.messaging.timers import format_seconds
-from bus.runtime.error_subject import add_subject, name_message
+from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
@@ -109,6 +110,7 @@ class PendingJob(Generic[R]):
         Raises:
             BusError: The job failed with this error in its last attempt. The error code in the
                 result selects the subclass.
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             DeadlineExceeded: The job has not ended in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             FailedPrecondition: The job was submitted in another event loop, and has not ended.
@@ -116,7 +118,11 @@ class PendingJob(Generic[R]):
             Unknown: This version of the bus does not have the error code of the result. Or the type
                 of the result is not the type in the contract.
         """
-        limit = self._timeout if timeout is None else timeout
+        limit = self._timeout
+        if timeout is not None:
+            limit = check_seconds(
+                timeout, "timeout", subject_of(self.type, self.id), can_be_zero=True
+            )
         try:
             async with asyncio.timeout(limit):
                 while self._result is None:

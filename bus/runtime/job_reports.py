@@ -11,6 +11,7 @@ from bus.errors import (
     FailedPrecondition,
     InvalidArgument,
     PermissionDenied,
+    Unauthenticated,
     code_of,
     safe_reason,
 )
@@ -21,10 +22,17 @@ from bus.messaging.ports.transport import Accepted
 from bus.messaging.timers import format_seconds
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
+from bus.runtime.failure_log import log_failure
 from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.service_runtime import ServiceRuntime
 
-__all__ = ["MAX_PENDING_RESULTS", "RESULT_TASK", "JobReports", "unsendable_reply"]
+__all__ = [
+    "MAX_PENDING_RESULTS",
+    "RESULT_TASK",
+    "JobReports",
+    "log_unsent_update",
+    "unsendable_reply",
+]
 
 log = logging.getLogger("bus.settlement")
 
@@ -74,9 +82,10 @@ class JobReports:
                     update_address(reply_to, mandatory=False),
                     timeout=PROGRESS_TIMEOUT_SECONDS,
                 )
-            except BusError as error:
-                facts = message_facts(job, why=str(error))
-                log.debug("progress of %s dropped: %s", message_label(job), error, extra=facts)
+            except Exception as error:  # noqa: BLE001 - progress never fails the job
+                reason = safe_reason(error)
+                facts = message_facts(job, why=reason)
+                log.debug("progress of %s dropped: %s", message_label(job), reason, extra=facts)
 
         return report
 
@@ -90,13 +99,15 @@ class JobReports:
         report = self.progress_reporter(job)
         if report is None:
             return
-        seconds = RETRY_DELAYS[retry_delay_for(delay)]
-        note = (
-            f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
-            f"{format_seconds(seconds)}: "
-            f"{safe_reason(error)}"
-        )
-        await report(Progress(progress=0, note=note, error=code_of(error)))
+        try:
+            seconds = RETRY_DELAYS[retry_delay_for(delay)]
+            note = (
+                f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
+                f"{format_seconds(seconds)}: {safe_reason(error)}"
+            )
+            await report(Progress(progress=0, note=note, error=code_of(error)))
+        except Exception as unexpected:  # noqa: BLE001 - the retry copy exists already
+            log_unsent_update(job, unexpected)
 
     async def report_result(self, job: Envelope, update: Envelope, *, retry: bool = True) -> bool:
         """Send a result or failure. Return False if the broker cannot be reached.
@@ -109,17 +120,32 @@ class JobReports:
             return True
         try:
             accepted = await self._send(job, update)
-        except InvalidArgument as error:
-            fault = unsendable_reply(job, error, source=self._runtime.service)
-            return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
             # Do not retry, because each refused publish closes a channel that other publishes use.
             _log_forbidden(job, update, error)
             return True
-        except BusError:
-            return False
+        except Exception as error:  # noqa: BLE001 - the job is done, and must not be settled again
+            if _may_pass(error):
+                return False
+            return await self._report_unsendable(job, error, retry=retry)
         if retry and not accepted:
             self.retry_result(job, update)
+        return True
+
+    async def _report_unsendable(self, job: Envelope, error: Exception, *, retry: bool) -> bool:
+        """Notify the submitter that the result or failure cannot be sent.
+
+        If this notice cannot be sent either, drop it, because the job is done.
+        """
+        log_unsent_update(job, error)
+        fault = unsendable_reply(job, error, source=self._runtime.service)
+        try:
+            accepted = await self._send(job, fault)
+        except Exception as last:  # noqa: BLE001 - as in `report_result`
+            log_unsent_update(job, last)
+            return not _may_pass(last)
+        if retry and not accepted:
+            self.retry_result(job, fault)
         return True
 
     def retry_result(self, job: Envelope, update: Envelope) -> None:
@@ -148,6 +174,9 @@ class JobReports:
                 log.debug(
                     "the result of %s could not be sent: %s", message_label(job), error, extra=facts
                 )
+            except Exception as error:  # noqa: BLE001 - the exception would only end this task
+                log_unsent_update(job, error)
+                return
         log.info(
             "the result of %s was dropped, because the submitter %s did not reconnect",
             message_label(job),
@@ -168,10 +197,21 @@ class JobReports:
         return self._runtime.security.protect_update(stamped, job)
 
 
-def unsendable_reply(request: Envelope, error: InvalidArgument, *, source: str) -> Envelope:
-    """Return the error reply that replaces a reply that is too large to send."""
-    fault = FailedPrecondition(f"the reply could not be sent: {error}", maybe_executed=True)
+def unsendable_reply(request: Envelope, error: Exception, *, source: str) -> Envelope:
+    """Return the error reply that replaces a reply that is too large or cannot be sent."""
+    why = str(error) if isinstance(error, InvalidArgument) else safe_reason(error)
+    fault = FailedPrecondition(f"the reply could not be sent: {why}", maybe_executed=True)
     return error_reply(request, fault, source=source)
+
+
+def log_unsent_update(job: Envelope, error: Exception) -> None:
+    """Log the exception because of which an update of a job was not sent."""
+    log_failure(log, job, error, "an update of the job could not be sent")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return True if the same update may be sent later, for example after a reconnect."""
+    return isinstance(error, Unauthenticated) or (isinstance(error, BusError) and error.retryable)
 
 
 def _log_forbidden(job: Envelope, update: Envelope, error: PermissionDenied) -> None:

@@ -3,6 +3,7 @@
 from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
+from bus.contracts.payload import NO_CONTENT
 from bus.errors import BusError, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
 from bus.runtime.error_subject import add_subject, subject_of
@@ -36,6 +37,8 @@ def decode_reply(
             f"{subject}: the {noun} has the type {reply.type}, not {expected}. "
             "Check that the service runs the same version of the bus."
         )
+    if contract.is_reply_optional and reply.body.strip() == NO_CONTENT:
+        return None
     message = decode(contract.reply, reply.body, subject=f"{subject}: invalid {noun}")
     return cast("Message | None", message)
 
@@ -55,7 +58,12 @@ def error_from_reply(reply: Envelope, type_: str, job_id: str | None = None) -> 
         return None
     subject = f"{subject_of(type_, job_id)}: invalid error reply"
     body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
-    error = error_for(body.code, body.message, maybe_executed=body.maybe_executed)
+    error = error_for(
+        body.code,
+        body.message,
+        maybe_executed=body.maybe_executed,
+        retryable=body.retryable,
+    )
     return add_subject(error, type_, job_id)
 
 

@@ -6,23 +6,27 @@ from contextvars import copy_context
 
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
-from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import debugging, exception_to_log
-from bus.messaging.labels import failure_label, message_facts, message_label
+from bus.messaging.failure_texts import debugging
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.failure_log import log_failure
 from bus.runtime.inbound_message import (
     NO_ACTION,
     REQUEUE,
     SETTLED,
+    HandlingResult,
     InboundHandler,
     InboundMessage,
 )
+from bus.runtime.inbox_retry import InboxFailed
+from bus.runtime.settlement_fallback import Disposition, SettlementFallback
 from bus.runtime.settler import Settler
 
 __all__ = ["Receiver"]
 
 log = logging.getLogger("bus.receiver")
+
+ACK = Disposition.ACK
 
 
 class Receiver:
@@ -38,6 +42,7 @@ class Receiver:
         self._in_flight = state.in_flight
         self._handle = handle
         self._settler = settler
+        self._fallback = SettlementFallback(settler, state.in_flight)
         # Handlers run with the context variables of the task that serves the router. Without this
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
@@ -56,14 +61,26 @@ class Receiver:
     async def receive(self, message: InboundMessage) -> None:
         """Handle a message, settle it, and ack it. A message that cannot be settled is requeued."""
         try:
-            result = await self._handle(message)  # the inbound stages, the stack, the router
+            try:
+                result = await self._handle(message)  # the inbound stages, the stack, the router
+            except Exception as error:  # noqa: BLE001 - a bug in a stage fails only this message
+                result = _fail(message, error)
             if result is NO_ACTION:
                 return
             if result is REQUEUE:
                 await message.requeue()
-            elif result is not SETTLED and not await self._settler.settle(message, result):
+                return
+            step = ACK
+            if result is not SETTLED:
+                try:
+                    step = (
+                        ACK if await self._settler.settle(message, result) else Disposition.REQUEUE
+                    )
+                except Exception as error:  # noqa: BLE001 - as above
+                    step = await self._fallback.settle(message, result, error)
+            if step is not ACK:
                 self._in_flight.remember(message, result)
-                await message.requeue()
+                await message.requeue(counts=step is Disposition.COUNTED_REQUEUE)
             elif not await message.ack() and not result.unauthorized:
                 self._in_flight.remember(message, SETTLED)
         except asyncio.CancelledError:
@@ -75,16 +92,9 @@ class Receiver:
             self._in_flight.finish(message)
 
     async def _requeue_after(self, message: InboundMessage, error: BaseException) -> None:
-        facts = message_facts(message.envelope, **failure_facts(error))
-        # log.exception is not used, because a traceback can show confidential values.
-        log.error(
-            "%s in %s: the bus failed to process the message (%s); the message is requeued",
-            message_label(message.envelope),
-            message.envelope.queue,
-            failure_label(facts),
-            extra=facts,
-            exc_info=exception_to_log(error),
-        )
+        cause = error.__cause__ if isinstance(error, InboxFailed) else error
+        text = "the bus failed to process the message; the message is requeued"
+        log_failure(log, message.envelope, cause or error, text)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()
@@ -113,3 +123,12 @@ class Receiver:
         The broker delivers these messages again.
         """
         return self._in_flight.cancel()
+
+
+def _fail(message: InboundMessage, error: Exception) -> HandlingResult:
+    """Return the result of a message whose stage raised `error`. Raise `InboxFailed` again."""
+    if isinstance(error, InboxFailed):
+        raise error
+    log_failure(log, message.envelope, error, "the bus failed to process the message")
+    # The sender may not be authenticated yet.
+    return HandlingResult(error=error, unauthorized=True)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from bus.contracts.contract import Contract, Event, JobClass, Kind, Message, RequestClass, decode
+from bus.contracts.contract import Contract, Event, JobClass, Kind, RequestClass, decode
 from bus.contracts.limits import check_count, check_seconds
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
+from bus.errors import ContractError, FailedPrecondition, Unimplemented
 from bus.messaging.context import Sender, current
-from bus.messaging.envelope import Envelope, reply
+from bus.messaging.envelope import Envelope
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
@@ -23,6 +23,7 @@ from bus.runtime.declaration_checks import (
 )
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.handler_call import handler_call
+from bus.runtime.handler_result import encode_result
 from bus.runtime.handler_signature import Registrar, read_signature
 from bus.runtime.inclusion import RouterNode
 from bus.runtime.lifespan import Lifespan, check_lifespan, no_lifespan
@@ -250,8 +251,9 @@ class Router:
         Raises:
             FailedPrecondition: No message is being handled.
             Unimplemented: The router has no handler for this message type from this queue.
-            ContractViolation: The payload or the handler's result does not match the contract.
-            Internal: The handler's result is not an instance of the class in the contract.
+            ContractViolation: The payload does not match the contract.
+            InvalidResult: The handler's result is not an instance of the class in the contract, or
+                cannot be encoded.
         """
         context = current.get()
         if context is None:
@@ -269,12 +271,7 @@ class Router:
         )
         if endpoint.contract.kind == "event":
             return None
-        return reply(
-            envelope,
-            _check_result(endpoint.contract, result),
-            source=self.name,
-            model=endpoint.contract.reply,
-        )
+        return encode_result(envelope, endpoint.contract, result, self.name)
 
     @property
     def contracts(self) -> tuple[Contract, ...]:
@@ -340,12 +337,3 @@ class Router:
             return function
 
         return register
-
-
-def _check_result(contract: Contract, result: object) -> Message | None:
-    if isinstance(result, contract.reply) if contract.reply else result is None:
-        return result  # type: ignore[return-value]  # mypy cannot follow the condition
-    expected = contract.reply.__name__ if contract.reply else "None"
-    raise Internal(
-        f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
-    )

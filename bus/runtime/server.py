@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+from bus.contracts.contract import require_resolved
 from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.context import Sender
 from bus.messaging.failure_texts import log_tracebacks
@@ -54,6 +55,7 @@ class Server:
         Raises:
             ConfigurationError: A requirement is not met, or the router has neither handlers nor a
                 lifespan.
+            ContractError: The type of a field in a contract is not defined.
         """
         if not router.endpoints and not router.has_lifespan:
             raise ConfigurationError(
@@ -70,6 +72,7 @@ class Server:
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
         )
         for contract in router.contracts:
+            require_resolved(contract)
             security.cipher.check_keys(contract.type)
         security.identity.check_subscriptions(router.contracts)
 

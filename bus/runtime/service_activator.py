@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from bus.errors import BusError, Cancelled, Internal
+from bus.errors import BusError, Cancelled, Internal, member_errors
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
@@ -78,7 +78,7 @@ class ServiceActivator:
                 extra=facts,
                 exc_info=exception_to_log(error),
             )
-            return HandlingResult(error=error)
+            return HandlingResult(error=_wire_safe_error(error, envelope))
         finally:
             current.reset(token)
             # A task that the handler started can continue after the handler has ended. This message
@@ -92,20 +92,16 @@ class ServiceActivator:
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
 
 
-def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
+def _wire_safe_error(error: BaseException, envelope: Envelope) -> BaseException:
     """Return `error`. For a user's `BusError` that cannot be serialized, return `Internal`.
+
+    A group that contains such an error becomes `Internal` as well.
 
     If a `BusError` cannot be serialized, its text or an attribute has a wrong type. The bus would
     write a dead letter with the error, but every attempt to send the error would fail.
     """
-    if not isinstance(error, BusError):
+    if all(map(_can_be_sent, member_errors(error))):
         return error
-    try:
-        values = (str(error), error.code, error.retryable, error.maybe_executed)
-        if all(map(isinstance, values, (str, str, bool, bool))):
-            return error
-    except (Exception, SystemExit):  # noqa: BLE001, S110 - a user's code; see the log line
-        pass
     facts = message_facts(envelope, **failure_facts(error))
     log.error(
         "%s: the handler's error (%s) cannot be sent; the caller gets Internal",
@@ -116,3 +112,13 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     internal = Internal()
     internal.__cause__ = error  # it has the location
     return internal
+
+
+def _can_be_sent(error: BaseException) -> bool:
+    if not isinstance(error, BusError):
+        return True
+    try:
+        values = (str(error), error.code, error.retryable, error.maybe_executed)
+        return all(map(isinstance, values, (str, str, bool, bool)))
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's code; the caller logs the error
+        return False

@@ -8,9 +8,10 @@ from bus.errors import (
     BusError,
     Cancelled,
     ConnectionLost,
+    Internal,
     InvalidArgument,
-    PermissionDenied,
     UnknownKey,
+    error_name,
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
@@ -23,34 +24,28 @@ from bus.messaging.fault_record import (
     since_first_failure,
 )
 from bus.messaging.labels import failure_label, message_facts, message_label, one_line
-from bus.messaging.ports.transport import Accepted, Delivery
+from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.addresses import (
-    Address,
     dead_letter_address,
     reply_address,
     retry_address,
 )
 from bus.messaging.topology.names import retry_delay_for
+from bus.runtime.copy_sender import CopySender
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
-from bus.runtime.job_reports import JobReports, unsendable_reply
+from bus.runtime.job_reports import JobReports, log_unsent_update, unsendable_reply
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
 __all__ = ["Settler"]
 
 log = logging.getLogger("bus.settlement")
 
-COPY_TIMEOUT_SECONDS = 10.0
-"""Seconds to wait for the confirm of a retry copy or dead letter. After this time, the copy is sent
-again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
 """Maximum seconds in which a failed settlement is repeated. A quorum queue elects a new leader in
 much less time. After the last try the message is requeued, and its slot is free for another
 message."""
-PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
-"""Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
-message is requeued. Before RabbitMQ 4.3, each requeue counts toward the queue's delivery limit."""
 
 
 class Settler:
@@ -61,6 +56,7 @@ class Settler:
         self._endpoint = state.endpoint
         self._runtime = state.runtime
         self._transport = state.runtime.transport
+        self._copies = CopySender(state)
         self._service = state.runtime.service
         self._failed_by = FailedBy(
             service=self._service, version=state.runtime.settings.service_version
@@ -74,6 +70,10 @@ class Settler:
         Returns:
             True if the message can be acked. False if it must be requeued, because the broker has
             not confirmed the copy or result.
+
+        Raises:
+            InvalidArgument: The copy is too large.
+            PermissionDenied: The broker does not allow this service to send the copy.
         """
         envelope = message.envelope
         if envelope.role == "request":
@@ -81,13 +81,44 @@ class Settler:
                 reply = self._protected_reply(envelope, result)
                 await self._send_reply(envelope, reply, message.deliveries[-1])
             return True  # if no reply can be sent, the caller's deadline ends the call
-        try:
-            return await self._settle(envelope, result) or await self._retry_settle(
-                envelope, result
-            )
-        except PERMANENT_ERRORS:
-            await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
-            return False
+        return await self._settle(envelope, result) or await self._retry_settle(envelope, result)
+
+    async def abandon(
+        self, message: InboundMessage, result: HandlingResult, cause: Exception
+    ) -> bool:
+        """Answer a request with an error, or dead-letter an event or job, after a failed `settle`.
+
+        Args:
+            message: The message that `settle` could not settle.
+            result: The result of its handling.
+            cause: The unexpected exception of `settle`.
+
+        Returns:
+            True if the message can be acked. False if it must be requeued, because the broker has
+            not confirmed the dead letter.
+        """
+        envelope = message.envelope
+        if envelope.role == "request":
+            if envelope.reply_to and self._may_reply(envelope, result):
+                fault = unsendable_reply(envelope, cause, source=self._service)
+                replaced = HandlingResult(reply=fault, unauthorized=result.unauthorized)
+                reply = self._protected_reply(envelope, replaced)
+                await self._send_reply(envelope, reply, message.deliveries[-1])
+            return True
+        if result.error is None:
+            return True  # the work is done, and only its report failed
+        decision = MoveToDeadLetters(
+            code=Internal.code,
+            reason=f"{error_name(result.error)}: the message could not be settled, because of "
+            f"{type(cause).__name__}",
+        )
+        return await self._dead_letter(envelope, result, decision)
+
+    async def wait_before_retry(self, attempt: int) -> bool:
+        """Wait 1 to 2 s before another try. Return False at once if the service is stopping."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), 1 + backoff(attempt))
+        return not self._stopping.is_set()
 
     def stop_retrying(self) -> None:
         """Stop retrying, because the service is stopping. Messages not settled yet are requeued."""
@@ -152,8 +183,7 @@ class Settler:
         ends, attempt = loop.time() + SETTLE_TIMEOUT_SECONDS, 0
         while loop.time() < ends:
             attempt += 1
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1 + backoff(attempt))
+            if not await self.wait_before_retry(attempt):
                 return False
             if await self._settle(envelope, result):
                 return True
@@ -178,7 +208,7 @@ class Settler:
         headers = since_first_failure(envelope.headers, self._now())
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
-        if not await self._republish(copy, address):
+        if not await self._copies.send(copy, address):
             return False
         if result.error is not None:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
@@ -198,7 +228,9 @@ class Settler:
         )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
         tier = retry_delay_for(MIN_REFRESH_SECONDS)
-        return await self._republish(copy, retry_address(self._service, tier, self._endpoint.queue))
+        return await self._copies.send(
+            copy, retry_address(self._service, tier, self._endpoint.queue)
+        )
 
     async def _dead_letter(
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
@@ -208,7 +240,9 @@ class Settler:
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
-        if not await self._republish(envelope.replace(headers=headers), dead_letter_address(queue)):
+        if not await self._copies.send(
+            envelope.replace(headers=headers), dead_letter_address(queue)
+        ):
             return False
         facts = message_facts(
             envelope,
@@ -225,57 +259,25 @@ class Settler:
             failure_label(facts, decision.reason),
             extra=facts,
         )
-        if envelope.role == "job" and self._may_reply(envelope, result):
+        if envelope.role == "job":
+            await self._report_failure(envelope, result)
+        return True
+
+    async def _report_failure(self, envelope: Envelope, result: HandlingResult) -> None:
+        """Notify the submitter of a job that was dead-lettered.
+
+        The dead letter exists already, so no exception may end the settlement here. A second
+        settlement would write a second dead letter.
+        """
+        try:
+            if not self._may_reply(envelope, result):
+                return
             failure, retry = self._failure(envelope, result), not result.unauthorized
             if not await self._reports.report_result(envelope, failure, retry=retry) and retry:
                 # The job is not requeued, so no later run reports the failure.
                 self._reports.retry_result(envelope, failure)
-        return True
-
-    async def _republish(self, copy: Envelope, address: Address) -> bool:
-        """Remove the deadline and expiration from a copy, send it, and wait for the confirm.
-
-        Return False if the broker did not accept the copy.
-        """
-        try:
-            outcome = await self._transport.send(
-                copy.replace(deadline=None, expiration=None),
-                address,
-                timeout=COPY_TIMEOUT_SECONDS,
-            )
-        except BusError as error:
-            await self._redeclare_topology(copy, address, str(error))
-            if isinstance(error, PERMANENT_ERRORS):
-                raise
-            return False
-        if isinstance(outcome, Accepted):
-            return True
-        await self._redeclare_topology(copy, address, outcome.reason)
-        return False
-
-    async def _redeclare_topology(self, copy: Envelope, address: Address, why: str) -> None:
-        """Declare the topology again, because the queue of a copy may be missing."""
-        queue, label = self._endpoint.queue, message_label(copy)
-        facts = message_facts(copy, queue=queue, exchange=address.exchange, why=why)
-        log.error(
-            "%s in %s: the broker did not accept a copy of the message: %s",
-            label,
-            queue,
-            why,
-            extra=facts,
-        )
-        try:
-            async with asyncio.timeout(COPY_TIMEOUT_SECONDS):
-                await self._transport.declare(self._state.spec.topology)
-        except (BusError, TimeoutError) as error:
-            reason = str(error) or f"no answer within {COPY_TIMEOUT_SECONDS:g} s"
-            log.warning(
-                "%s in %s: the queues of the copy could not be declared: %s",
-                label,
-                queue,
-                reason,
-                extra=message_facts(copy, queue=queue, why=reason),
-            )
+        except Exception as error:  # noqa: BLE001 - see the docstring
+            log_unsent_update(envelope, error)
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)

@@ -89,7 +89,7 @@ def auto_ack() -> list[Any]:
         acks = spec.acks and spec.queue.role not in WORK
         return await consume(self, replace(spec, acks=acks), on_delivery)
 
-    async def nothing(_: FastLaneDelivery) -> bool:
+    async def nothing(_: FastLaneDelivery, **_options: bool) -> bool:
         return True
 
     return [

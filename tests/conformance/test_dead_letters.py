@@ -153,6 +153,29 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
     assert abs((record.last_at or 0) / 1000 - world.clock()) < 60
 
 
+async def test_a_requeue_that_counts_is_dead_lettered_by_the_broker_at_the_delivery_limit(
+    world: World,
+) -> None:
+    desk = await world.connect()
+    queue = Queue(name=WORK.name, role="jobs", arguments={**WORK.arguments, "x-delivery-limit": 2})
+    others = tuple(each for each in TOPOLOGY.queues if each.name != queue.name)
+    limited = Topology(
+        exchanges=TOPOLOGY.exchanges, queues=(*others, queue), bindings=TOPOLOGY.bindings
+    )
+    inbox = await desk.consume(queue, limited, prefetch=1)
+    await desk.send(message("refused"), to_jobs("desk.work.v1"))
+    for _ in range(3):
+        assert await (await inbox.next()).requeue(counts=True)
+    await world.holds(DEAD, 1)
+    await counted(world, 1)
+    (letter,) = await browse(desk.transport, WORK.name)
+    assert (letter.id, letter.record.by, letter.record.code) == (
+        "refused",
+        "broker",
+        "delivery_limit",
+    )
+
+
 async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(120)))
     done = await replay(desk.transport, DEAD, how=how(world, window=7))

@@ -7,7 +7,9 @@ also reports an ignore that is not needed. All other lines are correct.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial, wraps
-from typing import Annotated, ParamSpec, TypeVar, assert_type
+from typing import Annotated, Generic, ParamSpec, TypeVar, assert_type
+
+from pydantic import RootModel
 
 from bus import (
     Bus,
@@ -23,6 +25,8 @@ from bus import (
     contract,
 )
 from bus.messaging.envelope import Progress
+
+T = TypeVar("T")
 
 
 class Note(Message):
@@ -85,6 +89,34 @@ class Positional(Event): ...
 class AnswersNumber(Request[int]): ...  # type: ignore[type-var]
 
 
+@contract("typing.find", version=1)
+class FindNote(Request[Note | None]):
+    text: str
+
+
+class Page(Message, Generic[T]):
+    items: list[T]
+
+
+@contract("typing.list", version=1)
+class ListNotes(Request[Page[Note]]): ...
+
+
+@contract("typing.tidy", version=1)
+class Tidy(Job[Note | None]): ...
+
+
+@contract("typing.lists", version=1)
+class AnswersList(Request[list[Note]]): ...  # type: ignore[type-var]
+
+
+class Notes(RootModel[list[Note]]): ...
+
+
+@contract("typing.root", version=1)
+class AnswersRoot(Request[Notes]): ...  # type: ignore[type-var]
+
+
 # --- calls ---
 
 
@@ -96,6 +128,9 @@ async def calls(bus: Bus) -> None:
     assert_type(await (await bus.submit(Sweep())).result(), None)
     assert_type((await bus.submit(Sweep())).updates(), AsyncIterator[Progress])
     assert_type(await bus.publish(NoteWritten(number=1)), None)
+    assert_type(await bus.request(FindNote(text="a")), Note | None)
+    assert_type(await bus.request(ListNotes()), Page[Note])
+    assert_type(await (await bus.submit(Tidy())).result(), Note | None)
     note: Other = await bus.request(GetNote(number=1))  # type: ignore[arg-type]
     text: str = await bus.request(GetNote(number=1))  # type: ignore[assignment]
     await bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-arg]
@@ -145,6 +180,24 @@ def right_handlers(router: Router) -> None:
     async def used(context: Context) -> None:
         assert_type(await get(GetNote(number=1)), Note)
         assert_type(await write(WriteNote(text="a"), context), Note)
+
+
+def right_handlers_of_optional_and_generic_replies(router: Router) -> None:
+    @router.request(FindNote)
+    async def find(request: FindNote) -> Note | None:
+        return None
+
+    @router.request(FindNote)
+    async def find_always(request: FindNote) -> Note:
+        return Note(text="a")
+
+    @router.job(Tidy)
+    async def tidy(job: Tidy) -> Note | None:
+        return None
+
+    @router.request(ListNotes)
+    async def list_notes(request: ListNotes) -> Page[Note]:
+        return Page(items=[Note(text="a")])
 
 
 def right_handlers_of_other_forms(router: Router) -> None:
@@ -273,6 +326,20 @@ def wrong_request_handlers(router: Router) -> None:
 
     router.request(GetNote)(Shelf.find)  # type: ignore[arg-type]
     router.request(GetNote)(Shelf)  # type: ignore[arg-type]
+
+
+def wrong_handlers_of_optional_and_generic_replies(router: Router) -> None:
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def perhaps_a_reply(request: GetNote) -> Note | None:
+        return None
+
+    @router.request(FindNote)  # type: ignore[arg-type]
+    async def another_optional_reply(request: FindNote) -> Other | None:
+        return None
+
+    @router.request(ListNotes)  # type: ignore[arg-type]
+    async def wrong_page(request: ListNotes) -> Page[Other]:
+        return Page(items=[])
 
 
 def wrong_job_and_event_handlers(router: Router) -> None:

@@ -138,6 +138,8 @@ class FakeDelivery:
     alive: bool = True
     acks: int = 0
     requeues: int = 0
+    counted: int = 0
+    """Number of requeues that count toward the delivery limit."""
     broker_headers: Mapping[str, Any] = field(default_factory=dict)
 
     async def ack(self) -> bool:
@@ -145,9 +147,10 @@ class FakeDelivery:
             self.acks += 1
         return self.alive
 
-    async def requeue(self) -> bool:
+    async def requeue(self, *, counts: bool = False) -> bool:
         if self.alive and not self.settled:
             self.requeues += 1
+            self.counted += counts
         return self.alive
 
     @property

@@ -44,7 +44,16 @@ import sys
 from bus import Event, Message
 from bus import contract
 ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
-inner = {"contract", "payload", "retry_policy", "sensitive"}
+inner = {
+    "contract",
+    "contract_options",
+    "limits",
+    "names",
+    "payload",
+    "reply_type",
+    "retry_policy",
+    "sensitive",
+}
 expected = {"bus", "bus.errors", "bus.contracts", *(f"bus.contracts.{name}" for name in inner)}
 assert ours == expected, f"importing a kind loads {ours}"
 foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings"}

@@ -51,6 +51,8 @@ def test_the_environment_is_read() -> None:
         ("heartbeat", "0"),
         ("request_timeout", "inf"),
         ("request_timeout", "nan"),
+        ("request_timeout", "1e300"),
+        ("message_ttl", "1e11"),
         ("request_timeout", "-1"),
         ("request_queue", SECRET),
         ("log_level", SECRET),

@@ -90,8 +90,13 @@ class Delivery(Protocol):
         """
         ...
 
-    async def requeue(self) -> bool:
+    async def requeue(self, *, counts: bool = False) -> bool:
         """Requeue the message for another consumer.
+
+        Args:
+            counts: True if the requeue must count toward the queue's delivery limit. After too many
+                such requeues, the broker dead-letters the message. Before RabbitMQ 4.3, every
+                requeue counts.
 
         Returns:
             False if the channel was closed. In this case the broker requeues the message by itself.

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bus.contracts.contract import PART, Contract
+from bus.contracts.contract import Contract
+from bus.contracts.names import PART
 from bus.messaging.topology.model import QueueRole
 
 __all__ = [
@@ -33,7 +34,16 @@ __all__ = [
 REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
 
-RETRY_DELAYS: Mapping[str, float] = {"1s": 1, "5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
+RETRY_DELAYS: Mapping[str, float] = {
+    "1s": 1,
+    "5s": 5,
+    "30s": 30,
+    "2m": 2 * 60,
+    "10m": 10 * 60,
+    "1h": 3600,
+    "6h": 6 * 3600,
+    "24h": 24 * 3600,
+}
 """Mapping from the name of each retry tier to its wait in seconds.
 
 All messages of a tier have the same wait, because only the message at the head of a queue expires.

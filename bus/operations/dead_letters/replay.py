@@ -8,7 +8,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from math import inf
 
+from bus.contracts.limits import describe, is_number
 from bus.errors import (
     BusError,
     ConfigurationError,
@@ -81,11 +83,11 @@ class ReplayOptions:
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        """Raise `ConfigurationError` if the rate is not above 0."""
-        if self.rate is not None and not self.rate > 0:  # `not rate > 0` is true for NaN.
+        """Raise `ConfigurationError` if the rate is not a finite number above 0."""
+        if self.rate is not None and not (is_number(self.rate) and 0 < self.rate < inf):
             raise ConfigurationError(
-                f"rate must be above 0 messages a second, not {self.rate:g}. Omit it to replay "
-                "without a limit."
+                f"rate must be above 0 messages a second, not {describe(self.rate)}. Omit it to "
+                "replay without a limit."
             )
 
 

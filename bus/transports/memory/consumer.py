@@ -54,7 +54,7 @@ class MemoryDelivery:
         """Ack the message. Return False if the channel is closed."""
         return self._settle(self._channel.ack)
 
-    async def requeue(self) -> bool:
+    async def requeue(self, *, counts: bool = False) -> bool:  # noqa: ARG002 - every requeue counts
         """Requeue the message. Return False if the channel is closed."""
         return self._settle(self._channel.requeue)
 

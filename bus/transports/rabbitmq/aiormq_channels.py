@@ -5,7 +5,7 @@ or to compare the two.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -390,32 +390,29 @@ class AiormqDelivery:
 
     async def ack(self) -> bool:
         """Ack the delivery; see `Delivery.ack`."""
-        return await self._settle(requeue=False)
+        return await self._settle(lambda tag: self.channel.channel.basic_ack(tag, wait=False))
 
-    async def requeue(self) -> bool:
-        """Requeue the message with a nack.
+    async def requeue(self, *, counts: bool = False) -> bool:
+        """Requeue the message with a nack, or with a reject if the requeue must count.
 
         On RabbitMQ 4.3 a nack does not count towards the delivery limit, but a reject does.
         """
-        return await self._settle(requeue=True)
+        channel = self.channel.channel
+        requeue = channel.basic_reject if counts else channel.basic_nack
+        return await self._settle(lambda tag: requeue(tag, requeue=True, wait=False))
 
-    async def _settle(self, *, requeue: bool) -> bool:
+    async def _settle(self, write: Callable[[int], Awaitable[None]]) -> bool:
         if not self.channel.alive:
             return False
         if self._settled:
             return not self.channel.cancelled
         self._settled = True
-        channel, tag = self.channel.channel, self._tag
         try:
             # A connection that is being closed writes no frames, and aiormq queues at most ten
             # frames. Without this time limit, an ack or nack could wait without end.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                    await (
-                        channel.basic_nack(tag, requeue=True, wait=False)
-                        if requeue
-                        else channel.basic_ack(tag, wait=False)
-                    )
+                    await write(self._tag)
         except BusError:
             return False
         finally:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bus.cli.loading import contract_named, known_contracts, load_router, load_routers
+from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError, ContractError, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
@@ -262,3 +263,20 @@ def test_a_path_in_the_place_of_a_module_gets_the_modules_name(
 )
 def test_only_the_nearest_are_suggested(name: str, known: list[str], told: str) -> None:
     assert did_you_mean(name, known) == told
+
+
+def test_a_contract_with_a_type_that_is_not_defined_is_refused(here: Path) -> None:
+    contract_of_an_undefined_type = """
+from __future__ import annotations
+from bus import Event, contract
+
+@contract("cli-undefined.told", version=1)
+class Told(Event):
+    amount: Decimal
+"""
+    (here / "contracts.py").write_text(contract_of_an_undefined_type)
+    try:
+        with pytest.raises(ContractError, match="the field `amount` needs the name 'Decimal'"):
+            known_contracts([])
+    finally:
+        CATALOG._by_type.pop("cli-undefined.told.v1")

@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from bus.contracts.contract import (
     encode,
 )
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ContractError, ContractViolation
+from bus.errors import ContractError, ContractViolation, Unavailable
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 _LATER: Any = "Later"
@@ -171,6 +172,25 @@ def test_a_reply_type_that_is_not_resolved_is_refused(base: type[Message]) -> No
         contract("ledger.ask", version=1, catalog=Catalog())(model)
 
 
+@pytest.mark.parametrize(
+    "body", [b"null", b" null\n", b"{}"], ids=["null", "null and spaces", "empty object"]
+)
+@pytest.mark.parametrize("model", [Clear, Chart], ids=["no fields", "defaults"])
+def test_a_class_without_required_fields_accepts_a_body_without_content(
+    model: type[Message], body: bytes
+) -> None:
+    assert decode(model, body) == model()
+
+
+def test_a_class_with_a_required_field_refuses_a_body_without_content() -> None:
+    with pytest.raises(ContractViolation, match=r"^Total: the payload must be an object\.$"):
+        decode(Total, b"null")
+
+
+def test_an_event_without_fields_is_sent_as_before() -> None:
+    assert encode(Clear()) == b"{}"
+
+
 def test_none_travels_as_null() -> None:
     assert encode(None) == b"null"
     assert decode(None, b"null") is None
@@ -254,23 +274,75 @@ def test_any_bytes_are_a_violation_at_worst(body: bytes) -> None:
     "message", [Total.model_construct(total=SECRET), Chart.model_construct(checked="\ud800")]
 )
 def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
-    with pytest.raises(ContractViolation, match="does not match its field") as caught:
+    with pytest.raises(
+        ContractViolation, match=r"the field `.*` has a value that does not"
+    ) as caught:
         encode(message)
     assert SECRET not in str(caught.value)
     assert caught.value.__context__ is None
 
 
-def test_a_validators_own_error_passes_as_it_is() -> None:
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        *(("name", wrong) for wrong in (3, None, b"names.wrong")),
+        *(("version", wrong) for wrong in (True, "1", 1.0, None)),
+        *(("permission", wrong) for wrong in (3, b"read")),
+        *((option, wrong) for option in ("idempotent", "encrypted") for wrong in ("no", 1, None)),
+        *(("retry", wrong) for wrong in (3, None, {"attempts": 3}, RetryPolicy)),
+    ],
+)
+def test_an_option_of_a_contract_that_has_a_wrong_type_is_refused_by_name(
+    option: str, wrong: Any
+) -> None:
+    options: Any = {"name": "names.wrong", "version": 1, option: wrong}
+    with pytest.raises(ContractError, match=rf"Anything: {option} must be .*Write {option}="):
+        contract(**options, catalog=Catalog())(_event())
+
+
+def broken(error: Exception) -> type[Message]:
+    """Return a class whose validator raises `error`."""
+
     class Broken(Message):
-        age: int
+        name: str
 
-        @field_validator("age")
+        @field_validator("name")
         @classmethod
-        def _look(cls, age: int) -> int:
-            raise LookupError
+        def _look(cls, name: str) -> str:
+            raise error
 
-    with pytest.raises(LookupError):
-        decode(Broken, b'{"age": 1}')
+    return Broken
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError(SECRET), AttributeError(SECRET), IndexError(), OSError(SECRET), RecursionError()],
+    ids=repr,
+)
+def test_a_validator_that_raises_another_error_makes_the_message_invalid(error: Exception) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(broken(error), f'{{"name": "{SECRET}"}}'.encode())
+    assert f"Broken: a validator raised {type(error).__name__}," in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_the_place_where_a_validator_failed_can_be_found() -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(broken(KeyError("a")), b'{"name": "a"}')
+    assert isinstance(caught.value.__cause__, KeyError)
+    where = traceback.extract_tb(caught.value.__cause__.__traceback__)[-1]
+    assert (where.filename, where.name) == (__file__, "_look")
+
+
+def test_an_error_of_the_bus_that_a_validator_raises_passes_as_it_is() -> None:
+    with pytest.raises(Unavailable, match="no answer"):
+        decode(broken(Unavailable("no answer")), b'{"name": "a"}')
+
+
+def test_a_validators_own_error_passes_as_it_is_when_the_message_is_made() -> None:
+    make: Any = broken(KeyError("a"))
+    with pytest.raises(KeyError):
+        make(name="a")
 
 
 def _event() -> type[Event]:

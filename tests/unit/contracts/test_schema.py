@@ -10,15 +10,19 @@ import pytest
 from pydantic import BaseModel, Field, HttpUrl
 from rich.console import Console
 
-from bus.cli.contracts import show_all
+from bus.cli.contracts import show_all, table_row, to_json
 from bus.cli.loading import Known
-from bus.contracts.contract import contract_of
+from bus.contracts.contract import Catalog, Message, Request, contract, contract_of
 from bus.contracts.schema import fields_of, sample_of, schema_of
 from tests.unit.ledger import BooksClosed, CloseBooks, GetTotal
 
 
 class Colour(Enum):
     RED = "red"
+
+
+class Leaflet(Message):
+    size: int
 
 
 class Leaf(BaseModel):
@@ -121,3 +125,14 @@ def test_contracts_are_listed_with_types_and_replies_that_are_never_cut(width: i
     for each in found:
         assert any(line.split()[:1] == [each.type] for line in lines), "whole, to be copied"
     assert "…" not in written.getvalue()
+
+
+def test_an_optional_reply_is_listed_as_optional() -> None:
+    @contract("library.find", version=1, catalog=Catalog())
+    class Find(Request[Leaflet | None]):
+        title: str
+
+    found = contract_of(Find)
+    assert (to_json(found)["reply"], to_json(found)["reply_optional"]) == ("Leaflet", True)
+    assert table_row(found)[2] == "Leaflet or null"
+    assert to_json(contract_of(GetTotal))["reply_optional"] is False

@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from bus.errors import BusError, Internal, NotFound, Unavailable, Unknown, error_for
+from bus.errors import (
+    BusError,
+    Internal,
+    InvalidArgument,
+    InvalidResult,
+    NotFound,
+    Unavailable,
+    Unknown,
+    error_for,
+)
 from bus.messaging.envelope import ERROR_TYPE, Progress, error_reply, progress_update, reply
 from tests.unit.fakes import envelope
 from tests.unit.ledger import Total
@@ -69,6 +78,54 @@ def test_an_error_of_the_bus_crosses_with_its_text_and_whether_it_may_have_acted
     }
     answer = error_reply(envelope(), Unavailable("gone", maybe_executed=True), source="ledger")
     assert json.loads(answer.body)["maybe_executed"] is True
+
+
+@pytest.mark.parametrize(
+    ("members", "code", "message", "retryable"),
+    [
+        ([NotFound("no such account")], "not_found", "no such account", False),
+        ([Unavailable("later")], "unavailable", "later", True),
+        (
+            [NotFound("a"), NotFound("b")],
+            "not_found",
+            "ExceptionGroup of 2 errors: NotFound: a; NotFound: b",
+            False,
+        ),
+        (
+            [NotFound("a"), InvalidArgument("b")],
+            "internal",
+            "ExceptionGroup of 2 errors: NotFound: a; InvalidArgument: b",
+            False,
+        ),
+        ([NotFound("a"), Unavailable("b")], "internal", "ExceptionGroup of 2 errors: ", True),
+        (
+            [NotFound("a"), ValueError(SECRET)],
+            "internal",
+            "internal error while handling m-1",
+            True,
+        ),
+        ([NotFound("a"), Internal(SECRET)], "internal", "internal error while handling m-1", True),
+    ],
+)
+def test_a_group_crosses_as_its_error_or_as_what_its_errors_have_in_common(
+    members: list[Exception], code: str, message: str, *, retryable: bool
+) -> None:
+    nested = ExceptionGroup(SECRET, [ExceptionGroup(SECRET, members)])
+    answer = error_reply(envelope(), nested, source="ledger")
+    body = json.loads(answer.body)
+    assert (answer.error, body["code"], body["retryable"]) == (code, code, retryable)
+    assert body["message"].startswith(message)
+    assert SECRET.encode() not in answer.body
+
+
+def test_an_invalid_result_crosses_as_an_internal_error_that_must_not_be_repeated() -> None:
+    error = InvalidResult("ledger.add.v1: the handler returned str", maybe_executed=True)
+    assert json.loads(error_reply(envelope(), error, source="ledger").body) == {
+        "code": "internal",
+        "message": "ledger.add.v1: the handler returned str",
+        "retryable": False,
+        "maybe_executed": True,
+    }
 
 
 def test_a_text_that_is_no_unicode_crosses_all_the_same() -> None:

@@ -181,7 +181,7 @@ class Elusive:
 CIRCLE: dict[str, Any] = {"name": "circle"}
 CIRCLE["inside"] = [CIRCLE]
 DEEP: list[Any] = []
-for _ in range(5000):
+for _ in range(200_000):  # newer Pythons take longer to give up
     DEEP = [DEEP]
 
 

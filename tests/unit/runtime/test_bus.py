@@ -2,15 +2,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from math import inf, nan
+from typing import Any
 
 import pytest
 
 from bus.errors import ConfigurationError, ConnectionLost, ContractError, Unavailable
+from bus.messaging.handler import Handler
 from bus.messaging.topology.model import Queue
 from bus.runtime.bus import Bus
 from bus.runtime.handler_timeouts import check_handler_timeouts
 from bus.runtime.router import Router
-from bus.settings import load_settings
+from bus.settings import Settings, load_settings
 from tests.unit.fakes import (
     FakeConsumerHandle,
     FakeDelivery,
@@ -57,6 +60,75 @@ def working(seconds: float, notes: list[str]) -> Router:
 def test_a_service_has_a_name_that_fits(name: str) -> None:
     with pytest.raises(ContractError, match="is not a valid service name"):
         Bus(name, settings=SETTINGS, transport=FakeTransport())
+
+
+def layer(inner: Handler) -> Handler:
+    return inner
+
+
+WRONG_ARGUMENTS: list[tuple[str, Any]] = [
+    ("settings", {"url": "amqp://localhost"}),
+    ("settings", Settings),
+    ("transport", "amqp://localhost"),
+    ("transport", FakeTransport),
+    ("client", layer),
+    ("client", "tracing"),
+    ("server", [layer, None]),
+    ("server", 3),
+    ("inbox", {}),
+    ("clock", 3),
+]
+
+
+@pytest.mark.parametrize(("argument", "wrong"), WRONG_ARGUMENTS)
+def test_an_argument_of_a_bus_that_has_a_wrong_type_is_refused_by_name(
+    argument: str, wrong: Any
+) -> None:
+    arguments = {"settings": SETTINGS, "transport": FakeTransport(), argument: wrong}
+    with pytest.raises(ConfigurationError, match=rf"^Bus\('ledger'\): {argument} must be "):
+        Bus("ledger", **arguments)
+
+
+@pytest.mark.parametrize("service", [3, None, b"ledger"], ids=repr)
+def test_a_service_has_a_name_that_is_text(service: Any) -> None:
+    with pytest.raises(ContractError, match="not a valid service name"):
+        Bus(service, settings=SETTINGS, transport=FakeTransport())
+
+
+WRONG_NUMBERS: list[tuple[str, Any, str]] = [
+    ("dead_letters", {"limit": 0}, "limit"),
+    ("dead_letters", {"limit": 1.5}, "limit"),
+    ("replay", {"extend": inf}, "extend"),
+    ("replay", {"extend": -1}, "extend"),
+    ("replay", {"rate": nan}, "rate"),
+    ("replay", {"rate": inf}, "rate"),
+    ("replay", {"rate": "1"}, "rate"),
+]
+
+
+@pytest.mark.parametrize(("verb", "arguments", "name"), WRONG_NUMBERS)
+def test_the_numbers_of_a_replay_are_checked_before_it_begins(
+    verb: str, arguments: Any, name: str
+) -> None:
+    @virtual
+    async def run() -> None:
+        async with ledger(FakeTransport()) as bus:
+            with pytest.raises(ConfigurationError, match=f"{name} must be "):
+                await getattr(bus, verb)("ledger.jobs.close.v1", **arguments)
+
+    run()
+
+
+@virtual
+async def test_what_is_served_is_a_router_and_what_ends_it_an_event() -> None:
+    wrong: Any = "shop:router"
+    async with ledger(FakeTransport()) as bus:
+        routers: list[Any] = [wrong, Router, None]
+        for router in routers:
+            with pytest.raises(ConfigurationError, match="router must be a Router, not "):
+                await bus.serve(router)
+        with pytest.raises(ConfigurationError, match="until must be "):
+            await bus.serve(Router("ledger"), until=wrong)
 
 
 @virtual

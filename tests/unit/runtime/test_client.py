@@ -1,11 +1,14 @@
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
+from math import inf, nan
 from typing import Any
 
 import pytest
 
-from bus.contracts.contract import Event, contract_of
+from bus.contracts.contract import Event, Message, contract_of
 from bus.errors import (
+    ConfigurationError,
     ConnectionLost,
     ContractError,
     ContractViolation,
@@ -172,6 +175,34 @@ async def test_no_time_is_no_time_and_not_the_default() -> None:
         with pytest.raises(DeadlineExceeded):
             await call
     assert transport.sent == []
+
+
+WRONG_SECONDS: list[Any] = [inf, -inf, nan, -1, -0.001, 1e300, True, "5", timedelta(seconds=5), ()]
+
+
+@pytest.mark.parametrize("timeout", WRONG_SECONDS, ids=repr)
+@pytest.mark.parametrize(
+    ("verb", "message", "kind"),
+    [
+        ("request", Add(), "ledger.add.v1"),
+        ("publish", BooksClosed(), "ledger.closed.v1"),
+        ("submit", CloseBooks(), "ledger.close.v1"),
+    ],
+    ids=["request", "publish", "submit"],
+)
+def test_a_timeout_that_is_no_finite_number_is_refused_with_its_name_and_the_message(
+    verb: str, message: Message, kind: str, timeout: Any
+) -> None:
+    @virtual
+    async def run() -> None:
+        transport = FakeTransport()
+        client = await started(transport, service="ledger")
+        with pytest.raises(ConfigurationError) as refused:
+            await getattr(client, verb)(message, timeout=timeout)
+        assert str(refused.value).startswith(f"{kind}: timeout must be a number of seconds from 0")
+        assert transport.sent == []
+
+    run()
 
 
 @virtual

@@ -2,14 +2,21 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf, nan
+from typing import Any
 
 import pytest
 
 from bus.contracts.contract import contract_of
 from bus.errors import (
+    BusError,
+    ConfigurationError,
     ConnectionLost,
     ContractViolation,
     DeadlineExceeded,
+    Expired,
+    Internal,
+    InvalidResult,
     NotFound,
     NotServed,
     Unavailable,
@@ -18,7 +25,7 @@ from bus.errors import (
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.runtime.job_handle import MAX_UPDATES, PendingJob
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import decode_reply
+from bus.runtime.pending_request import decode_reply, error_from_reply
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -121,6 +128,30 @@ async def test_a_call_that_is_over_is_forgotten() -> None:
     assert not replies._calls
 
 
+class TooBusy(NotFound):
+    """An error of a service that is retryable, although its code is not."""
+
+    retryable = True
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (Expired("old"), DeadlineExceeded, False),
+        (InvalidResult("wrong"), Internal, False),
+        (Internal("x"), Internal, True),
+        (TooBusy("later"), NotFound, True),
+    ],
+    ids=repr,
+)
+def test_an_error_is_as_retryable_as_its_service_says(
+    error: BusError, kind: type[BusError], *, retryable: bool
+) -> None:
+    received = error_from_reply(error_reply(REQUEST, error, source="ledger"), REQUEST.type)
+    assert type(received) is kind
+    assert (received.code, received.retryable) == (error.code, retryable)
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -217,6 +248,20 @@ async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
         await mine.result(timeout=0)
     mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert await mine.result(timeout=5) == Total(total=1)
+
+
+@pytest.mark.parametrize("timeout", [inf, nan, -1, True, "5"], ids=repr)
+def test_a_jobs_result_is_awaited_for_a_finite_number_of_seconds(timeout: Any) -> None:
+    @virtual
+    async def run() -> None:
+        mine = handle()
+        mine.on_update(reply(JOB, Total(total=1), source="ledger"))
+        with pytest.raises(
+            ConfigurationError, match=r"ledger\.close\.v1 \(job .*\): timeout must be a number"
+        ):
+            await mine.result(timeout=timeout)
+
+    run()
 
 
 @virtual

@@ -284,6 +284,23 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
         router.event(BooksClosed, timeout=timeout)
 
 
+@virtual
+async def test_an_event_without_fields_may_have_the_body_null() -> None:
+    @contract("ledger.opened", version=1, catalog=Catalog())
+    class Opened(Event):
+        pass
+
+    router, heard = Router("ledger"), []
+
+    @router.event(Opened)
+    async def on_opened(event: Opened) -> None:
+        heard.append(event)
+
+    queue = "ledger.events.ledger.opened.v1"
+    await handled(router, queue=queue, type_="ledger.opened.v1", body=b"null")
+    assert heard == [Opened()]
+
+
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "4", None, math.nan, 65536])
 def test_a_concurrency_that_is_not_a_count_is_refused(concurrency: Any) -> None:
     router = Router("ledger")

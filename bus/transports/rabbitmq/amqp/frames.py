@@ -20,12 +20,14 @@ __all__ = [
     "ack_frame",
     "nack_frame",
     "publish_frames",
+    "reject_frame",
     "short_string",
 ]
 
 # A method id combines the class number and the method number in one 32-bit number.
 PUBLISH, DELIVER, RETURN = 0x003C0028, 0x003C003C, 0x003C0032
 ACK, NACK, CANCEL = 0x003C0050, 0x003C0078, 0x003C001E
+REJECT = 0x003C005A
 CLOSE_CHANNEL, CLOSED_CHANNEL = 0x00140028, 0x00140029
 """Ids of `channel.close` and `channel.close-ok`."""
 METHOD, HEADER, BODY = 1, 2, 3
@@ -83,3 +85,8 @@ def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
 def nack_frame(channel: int, tag: int) -> bytes:
     """Encode a `basic.nack` that requeues one delivery."""
     return ack_layout(METHOD, channel, 13, NACK, tag, 2, FRAME_END)
+
+
+def reject_frame(channel: int, tag: int) -> bytes:
+    """Encode a `basic.reject` that requeues one delivery."""
+    return ack_layout(METHOD, channel, 13, REJECT, tag, 1, FRAME_END)

@@ -13,7 +13,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue
-from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame
+from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame, reject_frame
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers
 from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
@@ -89,8 +89,8 @@ class FastLaneDelivery:
             self.channel.ack(self._tag)
         return not self.channel.cancelled
 
-    async def requeue(self) -> bool:
-        """Requeue the message with a nack.
+    async def requeue(self, *, counts: bool = False) -> bool:
+        """Requeue the message with a nack, or with a reject if the requeue must count.
 
         On RabbitMQ 4.3 a nack does not count towards the delivery limit, but a reject does.
 
@@ -102,7 +102,7 @@ class FastLaneDelivery:
             return False
         if not self._settled:
             self._settled = True
-            return self.channel.nack(self._tag)
+            return self.channel.requeue(self._tag, counts=counts)
         return True
 
 
@@ -160,8 +160,8 @@ class ConsumerChannel:
             self._dirty = True
             self.lane.schedule(self)
 
-    def nack(self, tag: int) -> bool:
-        """Requeue a delivery.
+    def requeue(self, tag: int, *, counts: bool) -> bool:
+        """Requeue a delivery. If `counts`, the requeue counts towards the delivery limit.
 
         Returns:
             False if the connection is lost. After the loss, the broker requeues the delivery by
@@ -169,7 +169,7 @@ class ConsumerChannel:
         """
         if self._record_unsettled().pop(tag, False):
             try:
-                self.lane.send(nack_frame(self._number, tag))
+                self.lane.send((reject_frame if counts else nack_frame)(self._number, tag))
             except ConnectionLost:
                 return False
             self._check_idle()

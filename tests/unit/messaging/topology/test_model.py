@@ -2,17 +2,11 @@ from itertools import permutations
 
 import pytest
 
-from bus.contracts.contract import (
-    MAX_NAME_LENGTH,
-    MAX_PART_LENGTH,
-    MAX_VERSION,
-    Catalog,
-    Event,
-    contract,
-    contract_of,
-)
-from bus.contracts.retry_policy import RetryPolicy
+from bus.contracts.contract import Catalog, Event, contract, contract_of
+from bus.contracts.names import MAX_NAME_LENGTH, MAX_PART_LENGTH, MAX_VERSION
+from bus.contracts.retry_policy import MAX_DELAY_SECONDS, RetryPolicy
 from bus.errors import ContractError
+from bus.messaging.settlement import distinct_delays
 from bus.messaging.topology.addresses import (
     Address,
     address_of,
@@ -29,7 +23,7 @@ from bus.messaging.topology.declarations import (
     request_topology,
 )
 from bus.messaging.topology.model import Binding, Queue, Topology, merge
-from bus.messaging.topology.names import dead_letter_queue, retry_delay_for
+from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue, retry_delay_for
 from bus.runtime.router import Router
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 
@@ -164,11 +158,23 @@ def test_merged_holds_each_value_once_and_the_base_first() -> None:
         (25, "30s"),
         (125, "10m"),
         (3600, "1h"),
-        (99_999, "1h"),
+        (3601, "6h"),
+        (6 * 3600, "6h"),
+        (86_400, "24h"),
     ],
 )
 def test_a_delay_is_rounded_up_to_a_tier(delay: float, tier: str) -> None:
     assert retry_delay_for(delay) == tier
+
+
+def test_a_wait_of_a_day_is_a_day() -> None:
+    policy = RetryPolicy(delays=(86_400,))
+    (delay,) = distinct_delays(policy)
+    assert RETRY_DELAYS[retry_delay_for(delay)] == 86_400
+
+
+def test_the_longest_wait_of_a_policy_is_that_of_the_longest_tier() -> None:
+    assert max(RETRY_DELAYS.values()) == MAX_DELAY_SECONDS
 
 
 @pytest.mark.parametrize(

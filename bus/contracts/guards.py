@@ -1,0 +1,232 @@
+"""Checks of the values of a message that was encoded: pydantic encodes some values with a loss.
+
+pydantic writes NaN and infinity as `null`, and leaves out the fields of a subclass. It validates a
+message when the message is created. But it does not validate a value of the type `Any`, a standard
+dataclass, and the changes of `model_copy`. So these values are checked when the message is sent.
+"""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from bus.contracts.core_schema import (
+    DICTIONARIES,
+    OBJECTS,
+    SEQUENCES,
+    CoreSchema,
+    choices_of,
+    definitions_of,
+    fields_in,
+    forms_of,
+    is_from_pydantic,
+    resolve,
+)
+from bus.contracts.value_checks import (
+    Check,
+    Problem,
+    check_any,
+    check_branches,
+    check_elements,
+    check_fields,
+    check_instance,
+    check_number,
+    check_positions,
+    check_values,
+)
+
+__all__ = ["Guard", "guard_for"]
+
+
+class Guard:
+    """Checks of one message class. It reads the values only if the encoded message looks lossy."""
+
+    __slots__ = ("_check", "_classes", "_tokens")
+
+    def __init__(self, check: Check, tokens: tuple[bytes, ...], classes: tuple[type, ...]) -> None:
+        """Create the guard.
+
+        Args:
+            check: Check of a message.
+            tokens: Texts of which an encoded message contains one if a number is not finite.
+            classes: Classes in fields, which can have subclasses.
+        """
+        self._check = check
+        self._tokens = tokens
+        self._classes = classes
+
+    def find_problem(self, message: BaseModel, body: bytes) -> Problem | None:
+        """Return the first field whose value was lost, or None."""
+        for token in self._tokens:
+            if token in body:
+                return self._check(message)
+        for cls in self._classes:
+            if cls.__subclasses__():
+                return self._check(message)
+        return None
+
+
+def guard_for(model: type[BaseModel]) -> Guard | None:
+    """Return the guard of a complete model, or None if pydantic loses none of its values."""
+    compiler = _Compiler(model)
+    check = compiler.compile_message()
+    if check is None:
+        return None
+    return Guard(check, tuple(sorted(compiler.tokens)), tuple(compiler.classes))
+
+
+class _Compiler:
+    """Compiler of the checks of one message class. Types that lose no values have no check."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._schema, self._definitions = definitions_of(model)
+        self._checks: dict[str, list[Check | None]] = {}
+        """Checks by reference. The list is empty while the check of the reference is compiled."""
+        self.tokens: set[bytes] = set()
+        self.classes: dict[type, None] = {}
+
+    def compile_message(self) -> Check | None:
+        """Return the check of the fields of the message."""
+        schema = resolve(self._schema, self._definitions)
+        while schema["type"] != "model":
+            schema = resolve(forms_of(schema)[0], self._definitions)
+        # The object itself can be of a subclass, whose fields are left out on purpose.
+        return None if _is_opaque(schema) else self.compile(schema["schema"], schema)
+
+    def compile(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a type, or None.
+
+        Args:
+            schema: Core schema of the type.
+            owner: Core schema of the class that contains the type.
+        """
+        if schema["type"] == "definition-ref":
+            return self._compile_reference(schema, owner)
+        if _is_opaque(schema):
+            return None
+        if schema.get("serialization", {}).get("type") == "any":
+            return self.compile_any(schema, owner)
+        return RULES.get(schema["type"], _Compiler.compile_inside)(self, schema, owner)
+
+    def compile_inside(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a type that only wraps another type."""
+        inner = forms_of(schema)
+        return self.compile(inner[0], owner) if inner else None
+
+    def _compile_reference(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        if schema.get("serialization", {}).get("type") == "any":
+            return self.compile_any(schema, owner)
+        reference = schema["schema_ref"]
+        known = self._checks.get(reference)
+        if known is None:
+            known = self._checks[reference] = []
+            known.append(self.compile(self._definitions[reference], owner))
+        if known:
+            return known[0]
+        return lambda value: known[0](value) if known[0] is not None else None
+
+    def compile_float(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a float, unless the class sends NaN as a text and accepts it."""
+        config = owner.get("config", {})
+        mode = config.get("ser_json_inf_nan", "null")
+        accepts_nan = schema.get("allow_inf_nan", config.get("allow_inf_nan", True))
+        if mode == "strings" and accepts_nan:
+            return None
+        self.tokens.update({b"null"} if mode == "null" else {b"NaN", b"Infinity"})
+        return check_number
+
+    def compile_decimal(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a decimal in a class that does not validate its values."""
+        if owner["type"] != "dataclass" or schema.get("allow_inf_nan", False):
+            return None
+        self.tokens.update({b"NaN", b"Infinity"})
+        return check_number
+
+    def compile_any(self, _schema: CoreSchema, _owner: CoreSchema) -> Check:
+        """Return the check of a value of any type, which pydantic encodes by the value's class."""
+        config = self._schema.get("config", {})
+        self.tokens.add(b"null")
+        if config.get("ser_json_inf_nan", "null") != "null":
+            self.tokens.update({b"NaN", b"Infinity"})
+        return check_any
+
+    def compile_elements(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a list or set."""
+        check = self.compile(schema.get("items_schema", ANY), owner)
+        return None if check is None else check_elements(check)
+
+    def compile_positions(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a tuple, whose elements have different types."""
+        checks = [self.compile(each, owner) for each in forms_of(schema)]
+        if schema.get("variadic_item_index") == 0 and len(checks) == 1:
+            return None if checks[0] is None else check_elements(checks[0])
+        return check_positions(checks) if any(checks) else None
+
+    def compile_values(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of the values of a dictionary."""
+        check = self.compile(schema.get("values_schema", ANY), owner)
+        return None if check is None else check_values(check)
+
+    def compile_object(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of the fields of an object."""
+        checks = {name: self.compile(each["schema"], owner) for name, each in fields_in(schema)}
+        own = {name: check for name, check in checks.items() if check is not None}
+        if (
+            schema.get("extra_behavior") or owner.get("config", {}).get("extra_fields_behavior")
+        ) == "allow":
+            own["__pydantic_extra__"] = self.compile_any(schema, owner)
+        return check_fields(own) if own else None
+
+    def compile_class(self, schema: CoreSchema, owner: CoreSchema) -> Check:
+        """Return the check of an object of a class, which must not be of a larger subclass."""
+        if schema.get("config", {}).get("polymorphic_serialization", False):
+            return self.compile_any(schema, owner)  # pydantic encodes all fields of a subclass
+        self.classes[schema["cls"]] = None
+        inner = self.compile(schema["schema"], schema)
+        if inner is not None and schema.get("root_model", False):
+            inner = check_fields({"root": inner})
+        return check_instance(schema["cls"], inner)
+
+    def compile_union(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
+        """Return the check of a union. pydantic prefers the branch with the exact class."""
+        branches = choices_of(schema)
+        checks = [self.compile(each, owner) for each in branches]
+        by_class = {
+            branch["cls"]: check
+            for branch, check in (
+                (resolve(branch, self._definitions), check)
+                for branch, check in zip(branches, checks, strict=True)
+            )
+            if "cls" in branch
+        }
+        own = [check for check in checks if check is not None]
+        return check_branches(by_class, own) if own else None
+
+
+ANY: CoreSchema = {"type": "any"}
+RULES: dict[str, Callable[[_Compiler, CoreSchema, CoreSchema], Check | None]] = {
+    "any": _Compiler.compile_any,
+    "function-plain": _Compiler.compile_any,
+    "chain": _Compiler.compile_any,
+    "float": _Compiler.compile_float,
+    "decimal": _Compiler.compile_decimal,
+    "tuple": _Compiler.compile_positions,
+    "named-tuple": _Compiler.compile_positions,
+    "arguments": _Compiler.compile_positions,
+    "model": _Compiler.compile_class,
+    "dataclass": _Compiler.compile_class,
+    "union": _Compiler.compile_union,
+    "tagged-union": _Compiler.compile_union,
+    **dict.fromkeys(SEQUENCES, _Compiler.compile_elements),
+    **dict.fromkeys(DICTIONARIES, _Compiler.compile_values),
+    **dict.fromkeys(OBJECTS, _Compiler.compile_object),
+}
+"""Compiler of each kind of type; a kind without a compiler wraps another type, or has no check."""
+
+
+def _is_opaque(schema: CoreSchema) -> bool:
+    """Return True if a serializer of the user encodes the type."""
+    serialization = schema.get("serialization", {})
+    kind = serialization.get("type")
+    if kind in {"function-plain", "format", "to-string"}:
+        return True
+    return kind == "function-wrap" and not is_from_pydantic(serialization["function"])

@@ -1,0 +1,137 @@
+"""Round trips: encode and decode a sample of a type, and compare it with the original."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
+
+from bus.contracts.core_schema import CoreSchema, Definitions
+from bus.contracts.samples import NoSampleError, sample_json, sample_object
+
+__all__ = ["RoundTrip", "differs"]
+
+GUESSES = ("aaaa", 1, "1")
+"""JSON values to try if a validator rejects the sample of its type."""
+
+
+class RoundTrip:
+    """Encoder and decoder of one core schema.
+
+    A schema can call functions of the user. An exception of these functions never passes.
+    """
+
+    def __init__(self, schema: CoreSchema, definitions: Definitions, config: CoreSchema) -> None:
+        """Compile the schema.
+
+        Args:
+            schema: Schema of a type.
+            definitions: Schemas to which `schema` refers, by name.
+            config: Configuration of the model that contains the type.
+        """
+        self._schema = schema
+        self._definitions = definitions
+        self._config = config
+        whole: Any = _without_duplicate(schema, definitions)
+        if definitions:
+            listed = list(definitions.values())
+            whole = {"type": "definitions", "schema": whole, "definitions": listed}
+        compiled: Any = dict(config)
+        options: CoreConfig = compiled
+        self._validator = SchemaValidator(whole, options)
+        self._serializer = SchemaSerializer(whole, options)
+
+    def sample_values(self) -> list[Any]:
+        """Return values of the type, or an empty list if no sample is accepted."""
+        try:
+            sample = sample_json(self._schema, self._definitions)
+        except NoSampleError:
+            candidates: Iterable[Any] = GUESSES
+        else:
+            candidates = (sample, *GUESSES)
+        for candidate in candidates:
+            values = self.decode(candidate)
+            if values:
+                return values
+        return []
+
+    def sample_objects(self, inner: CoreSchema, names: Iterable[str]) -> list[Any]:
+        """Return a list with an object that has values for the fields `names`, or an empty list.
+
+        Args:
+            inner: The part of the schema that has the fields.
+            names: Fields, which can have defaults.
+        """
+        try:
+            sample = sample_object(inner, self._config, self._definitions, with_fields=names)
+        except NoSampleError:
+            return []
+        return self.decode(sample)
+
+    def decode(self, sample: Any) -> list[Any]:
+        """Return a list with the value of a JSON sample, or an empty list if it is rejected."""
+        try:
+            return [self._validator.validate_json(json.dumps(sample))]
+        except Exception:  # noqa: BLE001 - a user's validator can raise any exception
+            return []
+
+    def loses(self, value: Any) -> bool:
+        """Return True if a value does not arrive as it was sent."""
+        return differs(value, *self.resent(value))
+
+    def resent(self, value: Any) -> list[Any]:
+        """Return a list with the value that a receiver gets, or an empty list if it gets none."""
+        try:
+            body = self._serializer.to_json(value, by_alias=True, warnings="error")
+            return [self._validator.validate_json(body)]
+        except Exception:  # noqa: BLE001 - a user's serializer can raise any exception
+            return []
+
+
+def differs(sent: Any, *arrived: Any) -> bool:
+    """Return True if the value that arrived is known to be another value.
+
+    Args:
+        sent: Original value.
+        *arrived: The value that arrived, or nothing.
+    """
+    if not arrived:
+        return True
+    try:
+        return not _is_same(sent, arrived[0])
+    except Exception:  # noqa: BLE001 - such as an array, whose comparison is not a boolean
+        return False
+
+
+def _is_same(sent: Any, arrived: Any) -> bool:
+    if sent == arrived:
+        return True
+    if type(sent) is not type(arrived):
+        return False
+    parts, others = _parts_of(sent), _parts_of(arrived)
+    if parts is not None and others is not None:
+        return parts.keys() == others.keys() and all(
+            _is_same(parts[key], others[key]) for key in parts
+        )
+    # A class that does not define equality gives no information.
+    return "__eq__" not in {name for cls in type(sent).__mro__[:-1] for name in vars(cls)}
+
+
+def _parts_of(value: Any) -> dict[Any, Any] | None:
+    """Return the parts of a container by key, or None for a value without parts."""
+    if isinstance(value, BaseModel):
+        return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def _without_duplicate(schema: CoreSchema, definitions: Definitions) -> CoreSchema:
+    """Return a reference to the schema if it is one of the definitions, which must be unique."""
+    if schema.get("ref") in definitions:
+        return {"type": "definition-ref", "schema_ref": schema["ref"]}
+    return schema
