@@ -186,7 +186,7 @@ class Client:
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
                 leader. `maybe_executed` is true.
-            Unavailable: The bus is not started, or is not connected to the broker. The request was
+            Unavailable: The bus is not open, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
@@ -364,7 +364,7 @@ class Client:
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""
         if self._consumer is None:
-            raise Unavailable("the bus is not started. Call it inside `async with Bus(…)`.")
+            raise Unavailable("the client is not started. Use it inside `async with Bus(…)`.")
         try:
             async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumer.wait_ready()

@@ -18,6 +18,7 @@ from bus.messaging.handler import Handler
 from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.exits import is_for_handler
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports
 
@@ -62,9 +63,9 @@ class ServiceActivator:
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
             add_failure_note(error, envelope)
             return HandlingResult(error=_wire_safe_error(error, envelope))
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:
+        except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
+            if not is_for_handler(error, context):
+                raise
             facts = message_facts(envelope, **failure_facts(error))
             add_failure_note(error, envelope)
             # log.exception is not used, because a traceback can show confidential values.
@@ -125,5 +126,5 @@ def _can_be_sent(error: BaseException) -> bool:
     try:
         values = (str(error), error.code, error.retryable, error.maybe_executed)
         return all(map(isinstance, values, (str, str, bool, bool)))
-    except Exception:  # noqa: BLE001 - a user's code; the caller of this function logs the error
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's code; the caller logs the error
         return False
