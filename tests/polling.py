@@ -9,9 +9,15 @@ DEADLINE = 40.0
 POLL = 0.02
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Return once `condition()` is true, or fail after `seconds` with `what` in the text."""
+async def until(
+    condition: Callable[[], object], what: str, seconds: float = DEADLINE, *, poll: float = POLL
+) -> None:
+    """Return once `condition()` is true, or fail after `seconds` with `what` in the text.
+
+    With `poll=0` the condition is checked in each turn of the event loop. A loss of a connection
+    needs this, because the client can be connected again within milliseconds.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:g} s without success for {what}"
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(poll)

@@ -89,15 +89,17 @@ async def started(
         await broker.stop()
 
 
-async def until(stop: asyncio.Event, broker: Broker) -> None:
-    """Wait until `stop` is set, and check in the meantime that the broker runs.
+async def until(stop: asyncio.Event, broker: Broker | None) -> None:
+    """Wait until `stop` is set, and check in the meantime that the broker runs, if there is one.
 
     Raises:
         Unavailable: The broker has stopped unexpectedly.
     """
     while not stop.is_set():
-        if not broker.running:
-            raise Unavailable(f"{broker.describe()} has stopped unexpectedly. Start it again.")
+        if broker is not None and not broker.running:
+            raise Unavailable(
+                f"{broker.describe()} has stopped unexpectedly. Run the command again."
+            )
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_INTERVAL_SECONDS)
 

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bus.cli.broker import signals, started
+from bus.cli.broker import POLL_INTERVAL_SECONDS, signals, started, until
 from bus.cli.output import table_console
-from bus.errors import ConfigurationError, NotFound
+from bus.errors import ConfigurationError, NotFound, Unavailable
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import BrokerChoice, select_broker
 from bus.security.key_directory import KeyDirectory
@@ -149,17 +149,21 @@ async def play(
     with signals() as stop:
         async with _open_stage(choice, console, stop, own_workers=own_workers) as (stage, broker):
             playing = asyncio.ensure_future(play_story(story, stage, console, recording))
-            stopped = asyncio.ensure_future(stop.wait())
+            stopped = asyncio.ensure_future(until(stop, broker))
             await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            if not playing.done():
+            if playing.done() and isinstance(playing.exception(), Unavailable):
+                # If the broker has just ended, its own error is the better one.
+                await asyncio.wait({stopped}, timeout=2 * POLL_INTERVAL_SECONDS)
+            if stopped.done():
                 playing.cancel()
                 await asyncio.wait({playing})
+                stopped.result()
                 raise KeyboardInterrupt
+            stopped.cancel()
             playing.result()
             if wait and broker is not None:
                 _print_ui(console, broker)
-                await stop.wait()
+                await until(stop, broker)
 
 
 @contextlib.asynccontextmanager

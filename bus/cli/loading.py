@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract, Kind, require_resolved
 from bus.errors import BusError, ConfigurationError, ContractError, NotFound
+from bus.messaging.failure_location import failure_location
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
 
@@ -25,6 +26,8 @@ EXAMPLE = f"workers.transcription:{DEFAULT_ROUTER}"
 """Example of a router for error messages that cannot name a router of the user."""
 MAX_SHOWN_MODULES = 5
 """Maximum number of module names that an error or a caption shows."""
+MAX_TEXT = 200
+"""Maximum number of characters of an error's text."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
 """Pattern of the names that an error may show.
 
@@ -210,30 +213,54 @@ def import_module_named(name: str) -> object:
     The standard output of a command is only for data.
 
     Raises:
-        ConfigurationError: The module cannot be imported.
+        ConfigurationError: The module cannot be imported. The error names the file and line.
         BusError: The module declares a contract or a handler incorrectly.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return importlib.import_module(name)
-    except BusError:
-        raise  # this error already names the incorrect declaration
+    except BusError as error:
+        # The text already names the incorrect declaration. The instruction stays at its end.
+        error.args = (f"{import_location(error)}: {error}", *error.args[1:])
+        raise
     except ModuleNotFoundError as error:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"{name} imports {error.name!r}, which does not exist. "
-                "Install that module, or correct the import."
+                f"{name} imports {error.name!r}, which does not exist, at "
+                f"{import_location(error)}. Install that module, or correct the import."
             ) from error
         raise ConfigurationError(
             f"module {error.name!r} does not exist. "
             f"Run `bus` in a folder from which {name!r} can be imported"
             f"{suggest_siblings(name, error.name) or '.'}"
         ) from error
-    except Exception as error:  # the import runs the module's code, which may raise any error
+    except (Exception, SystemExit) as error:  # the import runs the module's code
         raise ConfigurationError(
-            f"{name} cannot be imported ({type(error).__name__}). "
-            "Run the command with `--debug` to see the traceback."
+            f"{name} cannot be imported: {describe_import_error(error)}. "
+            "Correct the module, or see the traceback with `bus --debug`."
         ) from error
+
+
+def describe_import_error(error: BaseException) -> str:
+    """Return the class, text and place of an error that a module raised at its import.
+
+    Only the first line of the text is shown. The other lines of a pydantic error contain values.
+    """
+    if isinstance(error, SystemExit):
+        text = "the module called sys.exit"
+    else:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    line = text.strip().partition("\n")[0].rstrip(".")[:MAX_TEXT]
+    return f"{type(error).__name__}{f': {line}' if line else ''} at {import_location(error)}"
+
+
+def import_location(error: BaseException) -> str:
+    """Return the file, line and function of an error at import. A module has no function."""
+    if isinstance(error, SyntaxError) and error.filename:
+        path = Path(error.filename)
+        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f"{name}:{error.lineno or 1}"
+    return (failure_location(error) or "an unknown place").removesuffix(" <module>")
 
 
 def import_with_submodules(name: str) -> list[str]:

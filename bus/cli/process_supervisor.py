@@ -1,18 +1,21 @@
-"""Supervision of worker processes: start them, restart them after a crash, and stop all of them."""
+"""Supervision of worker processes: start them, restart them after a crash, and stop all of them.
+
+With `reload`, a process that cannot start waits until the code changes, for example because of a
+syntax error.
+"""
 
 import asyncio
 import contextlib
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bus.errors import ConfigurationError
+from bus.cli.code_changes import CodeChanges, load_watchfiles, watch
 from bus.messaging.backoff import backoff
 from bus.operations.health import ProbeAddress, aggregate, serve_probes
 
@@ -28,6 +31,11 @@ MAX_FAILED_STARTS = 3
 """Limit of consecutive failed starts of one process. At this limit all processes are stopped.
 
 Repeated failures usually have a permanent cause, for example a wrong setting.
+"""
+RETRIED = (os.EX_UNAVAILABLE, os.EX_TEMPFAIL)
+"""Exit codes of a failed start that is tried again without a change of the code.
+
+The cause is not the code, for example a broker that does not answer.
 """
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,12 +67,12 @@ async def run_processes(command: Command) -> int:
 
 
 async def _run(command: Command, lines: Sequence[list[str]]) -> int:
-    watch = _load_watchfiles() if command.reload else None
-    stop, changed = asyncio.Event(), asyncio.Event()
+    watchfiles = load_watchfiles() if command.reload else None
+    stop, changes = asyncio.Event(), CodeChanges() if command.reload else None
     children = [
-        Child(arguments, stop, changed, number) for number, arguments in enumerate(lines, start=1)
+        Child(arguments, stop, changes, number) for number, arguments in enumerate(lines, start=1)
     ]
-    watching = asyncio.ensure_future(_watch(watch, changed)) if watch else None
+    watching = asyncio.ensure_future(watch(watchfiles, changes)) if changes is not None else None
     try:
         with _forward_signals(stop, children):
             codes = await asyncio.gather(*(child.run() for child in children))
@@ -74,15 +82,33 @@ async def _run(command: Command, lines: Sequence[list[str]]) -> int:
     return max(codes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a process that has ended."""
+
+    code: int
+    """The exit code. It is 128 plus the signal's number if a signal killed the process."""
+    was_ready: bool
+    """True if the process reported that it was ready, even if it crashed soon afterwards."""
+    was_short: bool
+    """True if the run took less than `START_SECONDS`."""
+    is_reload: bool
+    """True if the process was ended because the code has changed."""
+
+
 class Child:
     """One supervised worker process, with its restarts."""
 
     def __init__(
-        self, arguments: list[str], stop: asyncio.Event, changed: asyncio.Event, number: int
+        self,
+        arguments: list[str],
+        stop: asyncio.Event,
+        changes: CodeChanges | None,
+        number: int,
     ) -> None:
         self._arguments = arguments
         self._stop = stop
-        self._changed = changed
+        self._changes = changes
         self._number = number
         self._process: asyncio.subprocess.Process | None = None
 
@@ -99,31 +125,50 @@ class Child:
         """
         failures = 0
         while True:
-            code, failed, reloading = await self._run_once()
+            changes = self._changes.count if self._changes is not None else 0
+            run = await self._run_once(changes)
             if self._stop.is_set():
-                return code
-            failures = failures + 1 if failed and not reloading else 0
-            if failures >= MAX_FAILED_STARTS:
-                print(  # noqa: T201 - the parent has no log
-                    f"bus run: process {self._number} has failed to start {failures} times "
-                    "in a row; stopping all processes",
-                    file=sys.stderr,
-                )
-                self._stop.set()
-                return code
-            if not reloading:
-                print(  # noqa: T201 - the parent has no log
-                    f"bus run: process {self._number} ended with exit code {code}; restarting",
-                    file=sys.stderr,
-                )
-                await asyncio.sleep(backoff(failures or 1))
+                return run.code
+            if run.is_reload:
+                failures = 0
+            elif self._changes is not None and not run.was_ready and run.code not in RETRIED:
+                failures = 0
+                await self._wait_for_change(self._changes, changes)
+                if self._stop.is_set():
+                    return run.code
+            else:
+                failures = failures + 1 if run.code and run.was_short and not run.was_ready else 0
+                if failures >= MAX_FAILED_STARTS:
+                    self._say(
+                        f"has failed to start {failures} times in a row; stopping all processes"
+                    )
+                    self._stop.set()
+                    return run.code
+                self._say(f"ended with exit code {run.code}; restarting")
+                await self._until_stopped(asyncio.sleep(backoff(failures or 1)))
 
-    async def _run_once(self) -> tuple[int, bool, bool]:
+    async def _wait_for_change(self, changes: CodeChanges, count: int) -> None:
+        if changes.count <= count:
+            self._say("has failed to start; waiting for a change of the code")
+        await self._until_stopped(changes.wait_after(count))
+
+    async def _until_stopped(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for `waiting`, or until the processes are stopped."""
+        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    def _say(self, what: str) -> None:
+        # The parent has no log.
+        print(f"bus run: process {self._number} {what}", file=sys.stderr)  # noqa: T201
+
+    async def _run_once(self, changes: int) -> Run:
         """Start the process, and wait until it ends.
 
-        Returns:
-            The exit code, whether the start failed, and whether the process ended for a reload.
-            The exit code is 128 plus the signal's number if a signal killed the process.
+        Args:
+            changes: The number of changes of the code before the start. At the next change, the
+                process is ended.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -134,14 +179,16 @@ class Child:
             self._process = await asyncio.create_subprocess_exec(
                 *line, start_new_session=True, pass_fds=[writer]
             )
-            code, reloading = await self._wait(self._process)
-            # A process that reported that it was ready has started successfully, even if it
-            # crashed soon afterwards, for example because of a message.
-            early = loop.time() - began < START_SECONDS
-            return code, bool(code) and early and not _is_notified(reader), reloading
+            code, is_reload = await self._wait(self._process, changes)
+            return Run(
+                code=code,
+                was_ready=_is_notified(reader),
+                was_short=loop.time() - began < START_SECONDS,
+                is_reload=is_reload,
+            )
 
-    async def _wait(self, process: asyncio.subprocess.Process) -> tuple[int, bool]:
-        reload = asyncio.ensure_future(self._changed.wait())
+    async def _wait(self, process: asyncio.subprocess.Process, changes: int) -> tuple[int, bool]:
+        reload = asyncio.ensure_future(_wait_for_reload(self._changes, changes))
         stopping = asyncio.ensure_future(self._stop.wait())
         ended = asyncio.ensure_future(process.wait())
         try:
@@ -158,6 +205,14 @@ class Child:
         finally:
             for task in (reload, stopping):
                 task.cancel()
+
+
+async def _wait_for_reload(changes: CodeChanges | None, count: int) -> None:
+    """Wait for a change of the code, or forever without `reload`."""
+    if changes is None:
+        await asyncio.Event().wait()
+    else:
+        await changes.wait_after(count)
 
 
 @contextlib.contextmanager
@@ -177,26 +232,6 @@ def _is_notified(reader: int) -> bool:
         return bool(os.read(reader, 1))
     except BlockingIOError:
         return False
-
-
-def _load_watchfiles() -> Any:
-    """Import `watchfiles`. It is imported only here, because only `--reload` requires it."""
-    try:
-        return importlib.import_module("watchfiles")
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "--reload requires watchfiles, which is not installed. "
-            "Install it: pip install 'trunkline[reload]'."
-        ) from None
-
-
-async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:
-    """Set `changed` for a moment whenever a Python file in this folder or below changes."""
-    async for _ in watchfiles.awatch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
-        print("bus run: the code has changed; restarting", file=sys.stderr)  # noqa: T201 - as above
-        changed.set()
-        await asyncio.sleep(0)
-        changed.clear()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from bus.cli.loading import load_routers
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
 from bus.cli.run_together import run_together
+from bus.cli.worker_loop import run_worker
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.operations.unhandled_errors import log_unhandled_errors
@@ -93,8 +94,9 @@ def command(
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     routers = load_routers(targets)
-    started = partial(_notify_parent, notification_fd)
-    raise typer.Exit(asyncio.run(serve(routers, settings, health_socket or health, started)))
+    started, stop = partial(_notify_parent, notification_fd), asyncio.Event()
+    serving = serve(routers, settings, health_socket or health, started, stop)
+    raise typer.Exit(run_worker(serving, stop))
 
 
 async def serve(
@@ -102,6 +104,7 @@ async def serve(
     settings: Settings,
     health: ProbeAddress | None,
     started: Callable[[], None],
+    stop: asyncio.Event,
 ) -> int:
     """Serve the routers until SIGINT or SIGTERM.
 
@@ -110,6 +113,7 @@ async def serve(
         settings: Settings of the bus of each router.
         health: Address of the health probes. If None, health probes are not answered.
         started: Function that is called once, when every consumer is ready.
+        stop: Event that stops the service cleanly. The signals set it.
 
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
@@ -117,7 +121,6 @@ async def serve(
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
     log_unhandled_errors(asyncio.get_running_loop(), debug=settings.debug)
-    stop = asyncio.Event()
     services = [(router, Bus(router.name, settings=settings)) for router in routers]
     serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:

@@ -12,12 +12,20 @@ from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, co
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
 from bus.contracts.contract import Job, Message, encode
-from bus.errors import DeadlineExceeded
+from bus.errors import DeadlineExceeded, Unavailable
 from bus.messaging.context import JobHandle, correlated
 from bus.messaging.envelope import Progress, new_id
 from bus.runtime.bus import Bus
 
 __all__ = ["command"]
+
+POLL_INTERVAL_SECONDS = 0.5
+"""Seconds between two checks of the connection."""
+MAX_DISCONNECTED_SECONDS = 60.0
+"""Seconds without a connection after which the command ends with an error.
+
+A worker sends a result again for 30 s. After a longer time the result may never arrive.
+"""
 
 
 def command(
@@ -79,14 +87,20 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
 
     Raises:
         DeadlineExceeded: The job has not ended within `timeout` seconds.
+        Unavailable: The broker has not answered for `MAX_DISCONNECTED_SECONDS`.
     """
     async with Bus(service) as bus:
         with add_class():
             handle = await bus.submit(job)
             say(f"submitted as {handle.id}")
+            updates = asyncio.ensure_future(print_updates(handle))
+            connection = asyncio.ensure_future(report_connection(bus))
             try:
                 async with asyncio.timeout(timeout):
-                    return await print_updates(handle)
+                    await asyncio.wait((updates, connection), return_when=asyncio.FIRST_COMPLETED)
+                    if not updates.done():
+                        connection.result()
+                    return await updates
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"{handle.type} (job {handle.id}): the job has not ended within {timeout:g} s, "
@@ -95,6 +109,34 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
             except asyncio.CancelledError:
                 say("the job continues at the service")
                 raise
+            finally:
+                for task in (updates, connection):
+                    task.cancel()
+                await asyncio.gather(updates, connection, return_exceptions=True)
+
+
+async def report_connection(bus: Bus) -> None:
+    """Print a line when the connection is lost, and when it is open again. Never return.
+
+    Raises:
+        Unavailable: The broker has not answered for `MAX_DISCONNECTED_SECONDS`.
+    """
+    loop = asyncio.get_running_loop()
+    lost_at: float | None = None
+    while True:
+        if bus.ready:
+            if lost_at is not None:
+                say("connected to the broker again")
+            lost_at = None
+        elif lost_at is None:
+            lost_at = loop.time()
+            say("the connection to the broker was lost; the job continues, connecting again")
+        elif loop.time() - lost_at > MAX_DISCONNECTED_SECONDS:
+            raise Unavailable(
+                f"the broker has not answered for {MAX_DISCONNECTED_SECONDS:.0f} s. "
+                "The job continues when the broker runs again, but its result is not shown."
+            )
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 async def print_updates(handle: JobHandle[Message | None]) -> Message | None:

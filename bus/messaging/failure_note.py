@@ -28,9 +28,8 @@ def add_failure_note(error: BaseException, envelope: Envelope) -> None:
         error: Error that a handler raised.
         envelope: Message that was handled.
     """
-    subject = message_label(envelope)
-    where = failure_location(error)
-    note = FailureNote(f"{subject}: failed at {where}" if where else f"{subject}: failed")
+    label, where = message_label(envelope), failure_location(error)
+    note = FailureNote(f"{label}: failed at {where}" if where else f"{label}: failed")
     with suppress(Exception):  # a user's class of errors, such as a frozen dataclass
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):

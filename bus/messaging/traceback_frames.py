@@ -150,7 +150,7 @@ class TracebackFrames:
         if not isinstance(error.filename, str) or not isinstance(error.lineno, int):
             return None
         # The name of a file that does not exist could be another text, even a value.
-        if not Path(error.filename).is_file():
+        if not os.path.isfile(error.filename):  # noqa: PTH113 - Path.is_file can raise an OSError
             return None
         place = _find_place(error.filename, "<module>", "", self._directory)
         return TracebackFrame(place, error.lineno)

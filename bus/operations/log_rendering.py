@@ -123,7 +123,8 @@ def render_json(logger: Any, method: str, event: Event) -> str:
 def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
     """Return a renderer of readable text for a terminal.
 
-    Each frame of a failure is on a line of its own, unless the record has a traceback.
+    Each frame of a failure that the bus logs is on a line of its own, unless the record has a
+    traceback.
 
     Args:
         out: Output of the text. It is coloured on a terminal.

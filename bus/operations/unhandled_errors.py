@@ -51,6 +51,8 @@ def _log_loop_error(
 ) -> None:
     error = context.get("exception")
     task = context.get("task") or context.get("future")
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return  # these errors also leave the event loop, and `bus run` logs them
     if not isinstance(error, BaseException):
         begin = LOOP_TEXT.match(str(context.get("message")))
         text = begin[0].strip() if begin else "unknown problem"

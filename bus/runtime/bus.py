@@ -1,9 +1,6 @@
 """`Bus`: the object with which a service sends messages and serves its router."""
 
 import asyncio
-import os
-import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +31,8 @@ from bus.operations.dead_letters import (
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
+from bus.runtime.forking import protect_parent
+from bus.runtime.life_cycle import LifeCycle, new_instance
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -49,6 +48,10 @@ R = TypeVar("R", bound=Message | None)
 
 class Bus:
     """The object with which a service sends requests, events and jobs, and serves its router.
+
+    A bus belongs to the event loop that enters it. After its block, it can be entered again, also
+    in another event loop. Outside of its block, each operation raises `Unavailable`. In another
+    event loop, each operation raises `FailedPrecondition`.
 
     >>> async with Bus("documentation") as bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
@@ -94,24 +97,33 @@ class Bus:
         check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
-        self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         self._security = security_from_settings(service, self.settings, clock=clock)
+        # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
+        self._inbox = MemoryInbox() if inbox is None else inbox
+        layers = client_stack(clock=clock) if client is None else client
+        self._client_layers = with_security(layers, self._security)
+        self._server_layers = (
+            default_server_stack(self.settings, clock) if server is None else server
+        )
+        self._life = LifeCycle(service)
+        self._build()
+
+    def _build(self) -> None:
+        """Create the parts that belong to one connection."""
+        self.instance = new_instance()
         runtime = ServiceRuntime(
-            service=service,
+            service=self.service,
             transport=self._transport,
             settings=self.settings,
             instance=self.instance,
             security=self._security,
-            # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
-            inbox=MemoryInbox() if inbox is None else inbox,
-            clock=clock,
+            inbox=self._inbox,
+            clock=self._clock,
         )
-        layers = client_stack(clock=clock) if client is None else client
-        self._client = Client(runtime, with_security(layers, self._security))
-        stack = default_server_stack(self.settings, clock) if server is None else server
-        self._server = Server(runtime, stack, self)
+        self._client = Client(runtime, self._client_layers)
+        self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
@@ -123,7 +135,11 @@ class Bus:
             Unavailable: The connection was not open within `connect_timeout` seconds. Or the
                 consumer of replies was not ready within `start_timeout` seconds.
             Unauthenticated: The broker refused the user name or the password.
+            FailedPrecondition: The bus is open already, or is opening or closing.
         """
+        if self._life.begin():
+            self._build()
+        protect_parent()
         try:
             await self._security.identity.start()
             with log_tracebacks(enabled=self.settings.debug):
@@ -140,11 +156,16 @@ class Bus:
         except BaseException:
             await self._close()
             raise
+        self._life.opened()
         return self
 
     async def _close(self) -> None:
-        await self._transport.close()
-        await self._security.identity.close()
+        try:
+            await self._transport.close()
+            await self._security.identity.close()
+        finally:
+            self._client.replies.close()  # callers that still wait receive an error
+            self._life.closed()
 
     async def __aexit__(
         self,
@@ -152,10 +173,8 @@ class Bus:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        if self._life.closing():
             await self._close()
-        finally:
-            self._client.replies.close()  # callers that still wait receive an error
 
     @property
     def ready(self) -> bool:
@@ -164,13 +183,16 @@ class Bus:
         It is False while a `serving` block starts or stops.
         """
         return (
-            not self._changing
+            self._life.is_open
+            and not self._changing
             and bool(self._consumers)
             and all(consumer.ready for consumer in self._consumers)
         )
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Send a request, and wait for its reply. `Client.request` lists the errors."""
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         return await self._client.request(request, timeout=timeout)
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
@@ -178,10 +200,14 @@ class Bus:
 
         `Client.publish` lists the errors.
         """
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         await self._client.publish(event, timeout=timeout)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         """Submit a job, and wait for the broker's confirm. `Client.submit` lists the errors."""
+        if self._life.loop is not asyncio.get_running_loop():
+            raise self._life.error()
         return await self._client.submit(job, timeout=timeout)
 
     async def dead_letters(
@@ -202,6 +228,7 @@ class Bus:
             NotFound: The queue has no dead-letter queue.
             ConnectionLost: The connection was lost while the dead letters were read.
         """
+        self._life.check()
         check_count(limit, "limit", queue)
         return await browse(self._transport, queue, selection, limit=limit)
 
@@ -234,6 +261,7 @@ class Bus:
             ConfigurationError: `extend` is not a finite number of seconds above 0, or `rate` is not
                 a finite number above 0.
         """
+        self._life.check()
         countersign = None
         if extend is not None:
             check_seconds(extend, "extend", queue)
@@ -259,6 +287,7 @@ class Bus:
         Raises:
             NotFound: The queue has no dead-letter queue.
         """
+        self._life.check()
         return await purge(self._transport, dead_letter_queue(queue), selection)
 
     @asynccontextmanager
@@ -274,6 +303,7 @@ class Bus:
                 broker do not meet the requirements of the router.
             ContractError: The type of a field in a contract is not defined.
         """
+        self._life.check()
         check_router(self.service, router)
         if router.name != self.service:
             raise ConfigurationError(

@@ -31,7 +31,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
-from bus.messaging.labels import message_facts, message_label
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -47,7 +47,7 @@ from bus.messaging.topology.names import reply_queue, service_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import decode_reply, error_from_reply
+from bus.runtime.pending_request import check_reply, decode_reply
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["Client"]
@@ -117,8 +117,12 @@ class Client:
         try:
             reply = self._security.cipher.decrypt(reply)
         except BusError as error:
-            facts = message_facts(reply, why=str(error))
-            log.warning("%s could not be decrypted: %s", message_label(reply), error, extra=facts)
+            log.warning(
+                "%s could not be decrypted: %s",
+                message_label(reply),
+                one_line(str(error)),
+                extra=message_facts(reply, why=str(error)),
+            )
             self.replies.record_rejected_reply(reply, str(error))
         else:
             self.replies.dispatch(reply)
@@ -182,7 +186,7 @@ class Client:
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
                 leader. `maybe_executed` is true.
-            Unavailable: The bus is not started, or is not connected to the broker. The request was
+            Unavailable: The bus is not open, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
@@ -353,15 +357,14 @@ class Client:
             reply = await future
         finally:
             self.replies.discard(envelope.id, future)
-        failure = error_from_reply(reply, envelope.type)
-        if failure is not None:
-            raise failure  # raised here, so that the middlewares receive the exception
+            del future  # a failed future is a reference cycle: its error's traceback has this frame
+        check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         return reply
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""
         if self._consumer is None:
-            raise Unavailable("the bus is not started. Call it inside `async with Bus(…)`.")
+            raise Unavailable("the client is not started. Use it inside `async with Bus(…)`.")
         try:
             async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumer.wait_ready()

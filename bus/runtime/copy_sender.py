@@ -5,7 +5,7 @@ import logging
 
 from bus.errors import BusError, InvalidArgument, PermissionDenied, safe_reason
 from bus.messaging.envelope import Envelope
-from bus.messaging.labels import message_facts, message_label
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
 from bus.messaging.topology.addresses import Address
 from bus.runtime.endpoint_state import EndpointState
@@ -64,7 +64,7 @@ class CopySender:
             "%s in %s: the broker did not accept a copy of the message: %s",
             label,
             queue,
-            why,
+            one_line(why),
             extra=facts,
         )
         try:

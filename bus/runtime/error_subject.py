@@ -6,6 +6,7 @@ message. The type of the service's call follows.
 """
 
 import re
+from contextlib import suppress
 from typing import TypeVar
 
 from bus.errors import BusError
@@ -14,8 +15,11 @@ __all__ = ["add_subject", "name_message", "subject_of"]
 
 E = TypeVar("E", bound=BusError)
 
-JOB = r"( \(job [^)]*\))?"
-"""Pattern of a job's id in a text."""
+JOB = r"( \(job [^ ()]*\))?"
+"""Pattern of a job's id in a text.
+
+Without the space, the search in a text with many such beginnings would take quadratic time.
+"""
 
 
 def subject_of(type_: str, job_id: str | None = None) -> str:
@@ -42,23 +46,28 @@ def add_subject(error: E, type_: str, job_id: str | None = None) -> E:
     # "ledger.add.v10: …".
     named = re.match(rf"{re.escape(type_)}{JOB}(?=:| )", text)
     rest = f": {text}" if named is None else text[named.end() :]
-    error.__dict__.setdefault("detail", rest[2:] if rest.startswith(": ") else text)
     error.args = (f"{subject}{rest}",)
+    error.__dict__.setdefault("detail", rest[2:] if rest.startswith(": ") else text)
     return error
 
 
 def name_message(error: BusError, type_: str, job_id: str | None = None) -> None:
     """Let the text of a caught error begin with its message, unless the text names it already.
 
+    An error whose class does not allow this keeps its text.
+
     Args:
         error: The error.
         type_: The type of the message.
         job_id: The id of the job, if the message is a job.
     """
-    text = str(error)
-    if error.args != (text,):
-        return  # a class of the application that composes its text itself
-    # A middleware of the application can raise the same object again and again, for messages of
-    # several types. Each type is added only once, so that the text does not grow each time.
-    if re.search(rf" {re.escape(type_)}{JOB}:", text) is None:
-        add_subject(error, type_, job_id)
+    # The class can be one of the application, such as a frozen dataclass, or with a `__str__` that
+    # fails. The application must receive its own error.
+    with suppress(Exception):
+        text = str(error)
+        if error.args != (text,):
+            return  # a class of the application that composes its text itself
+        # A middleware of the application can raise the same object again and again, for messages of
+        # several types. Each type is added only once, so that the text does not grow each time.
+        if re.search(rf" {re.escape(type_)}{JOB}:", text) is None:
+            add_subject(error, type_, job_id)

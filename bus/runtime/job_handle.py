@@ -11,6 +11,7 @@ from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExce
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
+from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
 __all__ = ["PendingJob"]
@@ -44,6 +45,7 @@ class PendingJob(Generic[R]):
         self._changed = asyncio.Event()
         self._result: Envelope | None = None
         self._closed = False
+        self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
         """Raise `ConnectionLost` in all waiting readers, because no further update can arrive."""
@@ -83,6 +85,7 @@ class PendingJob(Generic[R]):
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
             DeadlineExceeded: No update arrived within `message_ttl` seconds.
+            FailedPrecondition: The job was submitted in another event loop, and has not ended.
         """
         seen = 0
         while True:
@@ -110,6 +113,7 @@ class PendingJob(Generic[R]):
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
             DeadlineExceeded: The job has not ended in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
+            FailedPrecondition: The job was submitted in another event loop, and has not ended.
             ContractViolation: The result does not match the contract.
             Unknown: This version of the bus does not have the error code of the result. Or the type
                 of the result is not the type in the contract.
@@ -136,6 +140,9 @@ class PendingJob(Generic[R]):
             raise
 
     def _check_open(self) -> None:
+        """Check that an update can still arrive in this event loop."""
+        if self._loop is not asyncio.get_running_loop():
+            raise error_in_other_loop(f"{self.type} (job {self.id})")
         if self._closed:
             problem = "the bus was closed before the result arrived. The job continues."
             raise add_subject(ConnectionLost(problem, maybe_executed=True), self.type, self.id)

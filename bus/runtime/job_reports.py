@@ -23,6 +23,7 @@ from bus.messaging.timers import format_seconds
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.failure_log import log_failure
+from bus.runtime.life_cycle import error_in_other_loop
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = [
@@ -69,9 +70,11 @@ class JobReports:
         reply_to = job.reply_to
         if job.role != "job" or reply_to is None:
             return None
-        runtime = self._runtime
+        runtime, loop = self._runtime, asyncio.get_running_loop()
 
         async def report(progress: Progress) -> None:
+            if asyncio.get_running_loop() is not loop:
+                raise error_in_other_loop(f"the context of {job.type}")
             try:
                 update = progress_update(job, progress, source=runtime.service)
                 await runtime.transport.send(

@@ -4,11 +4,11 @@ from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.payload import NO_CONTENT
-from bus.errors import BusError, Unknown, error_for
+from bus.errors import Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
 from bus.runtime.error_subject import add_subject, subject_of
 
-__all__ = ["decode_reply", "error_from_reply"]
+__all__ = ["check_reply", "decode_reply"]
 
 
 def decode_reply(
@@ -26,9 +26,7 @@ def decode_reply(
         Unknown: The reply has a different message type than the contract specifies.
         ContractViolation: The payload does not match the contract.
     """
-    error = error_from_reply(reply, contract.type, job_id)
-    if error is not None:
-        raise error
+    check_reply(reply, contract.type, job_id)
     subject = subject_of(contract.type, job_id)
     noun = "reply" if job_id is None else "result"
     expected = f"{contract.type}{REPLY_SUFFIX}"
@@ -43,8 +41,8 @@ def decode_reply(
     return cast("Message | None", message)
 
 
-def error_from_reply(reply: Envelope, type_: str, job_id: str | None = None) -> BusError | None:
-    """Return the error in an error reply. Return None for a reply without an error.
+def check_reply(reply: Envelope, type_: str, job_id: str | None = None) -> None:
+    """Raise the error in an error reply.
 
     Args:
         reply: The reply.
@@ -52,19 +50,25 @@ def error_from_reply(reply: Envelope, type_: str, job_id: str | None = None) -> 
         job_id: The id of the job.
 
     Raises:
+        BusError: The reply is an error reply. Its error code selects the subclass.
         ContractViolation: The error reply does not have the form of wire format 1.
     """
     if reply.type != ERROR_TYPE:
-        return None
+        return
     subject = f"{subject_of(type_, job_id)}: invalid error reply"
     body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
-    error = error_for(
-        body.code,
-        body.message,
-        maybe_executed=body.maybe_executed,
-        retryable=body.retryable,
+    # A variable with the error would be a reference cycle, because the error's traceback has this
+    # frame.
+    raise add_subject(
+        error_for(
+            body.code,
+            body.message,
+            maybe_executed=body.maybe_executed,
+            retryable=body.retryable,
+        ),
+        type_,
+        job_id,
     )
-    return add_subject(error, type_, job_id)
 
 
 class PendingRequest:

@@ -53,8 +53,9 @@ class Receiver:
     def on_delivery(self, delivery: Delivery) -> None:
         """Start the handling of one delivery."""
         message = InboundMessage(delivery)
-        self._in_flight.tasks[message] = self._loop.create_task(
-            self.receive(message), context=self._context.copy()
+        # The task is created without the loop's task factory, which is for the tasks of handlers.
+        self._in_flight.tasks[message] = asyncio.Task(
+            self.receive(message), loop=self._loop, context=self._context.copy()
         )
 
     async def receive(self, message: InboundMessage) -> None:
@@ -85,12 +86,12 @@ class Receiver:
         except asyncio.CancelledError:
             await message.requeue()
             raise
-        except Exception as error:  # noqa: BLE001 - a bug must not leave a message unsettled
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug must not leave it unsettled
             await self._requeue_after(message, error)
         finally:
             self._in_flight.finish(message)
 
-    async def _requeue_after(self, message: InboundMessage, error: Exception) -> None:
+    async def _requeue_after(self, message: InboundMessage, error: BaseException) -> None:
         cause = error.__cause__ if isinstance(error, InboxFailed) else error
         text = "the bus failed to process the message; the message is requeued"
         log_failure(log, message.envelope, cause or error, text)

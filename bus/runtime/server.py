@@ -18,6 +18,7 @@ from bus.messaging.topology.model import merge
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.exits import contain_exits
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
 from bus.runtime.inbound import compose_inbound
 from bus.runtime.job_reports import JobReports
@@ -80,6 +81,7 @@ class Server:
         """Consume every queue of the router inside the block, and yield the consumers."""
         runtime = self._runtime
         async with router.opened(self._sender) as states, AsyncExitStack() as stack:
+            stack.enter_context(contain_exits())
             if not router.endpoints:
                 log.warning(
                     "%s: the router has no handlers",

@@ -18,6 +18,7 @@ from bus.messaging.handler import Handler
 from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.exits import is_for_handler
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports
 
@@ -58,15 +59,13 @@ class ServiceActivator:
         except asyncio.CancelledError as cancelled:
             if is_own_cancel():
                 raise
-            error = Cancelled("the handler awaited something that was cancelled")
-            error.__cause__ = cancelled  # it has the location
-            return HandlingResult(error=error)
+            return HandlingResult(error=_error_of_cancellation(cancelled))
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
             add_failure_note(error, envelope)
             return HandlingResult(error=_wire_safe_error(error, envelope))
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:
+        except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
+            if not is_for_handler(error, context):
+                raise
             facts = message_facts(envelope, **failure_facts(error))
             add_failure_note(error, envelope)
             # log.exception is not used, because a traceback can show confidential values.
@@ -89,6 +88,14 @@ class ServiceActivator:
         if self._timeout is None:
             return envelope
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
+
+
+def _error_of_cancellation(cancelled: asyncio.CancelledError) -> Cancelled:
+    # A variable of `handle` with this error would be a reference cycle, because the traceback of
+    # the cancellation has the frame of `handle`.
+    error = Cancelled("the handler awaited something that was cancelled")
+    error.__cause__ = cancelled  # it has the location
+    return error
 
 
 def _wire_safe_error(error: BaseException, envelope: Envelope) -> BaseException:
@@ -119,5 +126,5 @@ def _can_be_sent(error: BaseException) -> bool:
     try:
         values = (str(error), error.code, error.retryable, error.maybe_executed)
         return all(map(isinstance, values, (str, str, bool, bool)))
-    except Exception:  # noqa: BLE001 - a user's code; the caller of this function logs the error
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's code; the caller logs the error
         return False

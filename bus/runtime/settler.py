@@ -154,7 +154,7 @@ class Settler:
                 "the reply to %s could not be sent to %s: %s",
                 message_label(request),
                 one_line(request.source),
-                error,
+                one_line(str(error)),
                 extra=message_facts(request, why=str(error)),
             )
             if isinstance(error, InvalidArgument) and reply.error is None:

@@ -217,6 +217,8 @@ def _differ(
     """Return a sentence for each field whose value differs from the expected value."""
     if message is None:
         return ["the payload does not match the contract"]
+    if expected is not None and type(expected) is not type(message):
+        return [f"its class is {type(message).__name__}, expected {type(expected).__name__}"]
     wanted = {**(_values(expected) if expected is not None else {}), **fields}
     return [line for name, value in wanted.items() for line in _differ_in(message, name, value)]
 

@@ -28,9 +28,18 @@ async def running(
     *arguments: str, program: str = "bus.cli", **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command, and kill it at the end of the block."""
+    async with running_in(ROOT, program, *arguments, **environment) as process:
+        yield process
+
+
+@asynccontextmanager
+async def running_in(
+    folder: Path, program: str, *arguments: str, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program in another working directory, and kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", program, *arguments),
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, **PATIENT, "COLUMNS": "200", **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

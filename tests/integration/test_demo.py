@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,11 @@ from bus import Bus, Settings
 from bus.messaging.ports.transport import Accepted
 from bus.messaging.topology.addresses import dead_letter_address
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.installation import Installation
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.broker import fresh_vhost
 from tests.integration.command import PATIENT, ROOT, Ended, bus, ended, running
+from tests.polling import until
 from tests.speech import needs_speech
 from tests.unit.fakes import envelope
 from tests.unit.workers.transcription.recordings import last_sentence
@@ -69,7 +72,8 @@ def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_que
     assert "event for archive" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
     assert re.search(
-        r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out
+        r"dead-reason +ContractViolation: transcription.transcribe.v1: audio_url: must be a string",
+        shown.out,
     )
 
 
@@ -197,6 +201,64 @@ async def test_interrupting_it_ends_it(vhost_url: str) -> None:
 
     assert answer.code == 130
     assert "Traceback" not in answer.err
+
+
+async def test_a_worker_that_is_killed_ends_it_in_a_line_within_seconds(vhost_url: str) -> None:
+    async with running("demo", BUS_URL=vhost_url) as process:
+        # The subject waits for its result: without the worker, that took 300 s.
+        line = await _said(process, "start the workers")
+        workers = [int(number) for number in re.findall(r"(\d+) \(\w+\)", line)]
+        await _said(process, "submit the recording")
+        os.kill(workers[0], signal.SIGKILL)
+        answer = await ended(process, 30)
+
+    _is_one_line(answer, code=69, about="workers.transcription:router was ended by the signal SIG")
+    assert len(workers) == 2
+    assert not any(map(_runs, workers))
+
+
+async def test_a_broker_that_is_killed_ends_it_in_a_line_within_seconds(
+    installation: Installation,
+) -> None:
+    async with running("demo", BUS_URL="") as process:
+        await _said(process, "broker ")
+        children = _descendants(process.pid)
+        (node,) = [child for child in children if _name(child) == "beam.smp"]
+        os.kill(node, signal.SIGKILL)
+        answer = await ended(process, 30)
+
+    _is_one_line(answer, code=69, about="has stopped unexpectedly. Run the command again.")
+    # Erlang's own helper processes notice a moment later that their node has ended.
+    await until(lambda: not any(map(_runs, children)), "the processes of the demo to end")
+
+
+async def _said(process: asyncio.subprocess.Process, what: str) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(150):
+        while what not in (line := (await process.stdout.readline()).decode()):
+            assert line, f"it ended, and did not say {what}"
+    return line
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return []
+    return [each for child in map(int, found) for each in (child, *_descendants(child))]
+
+
+def _runs(pid: int) -> bool:
+    """Return True if a process has not ended. An ended one can wait for its parent to notice."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 @pytest.fixture(autouse=True)

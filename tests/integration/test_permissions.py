@@ -222,7 +222,7 @@ async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connecti
         before = await own_queues(place)
         for connection in await connections(place, "demo"):
             await place.api.call("DELETE", f"connections/{quote(connection)}")
-        await until(lambda: not caller.ready, "the loss")
+        await until(lambda: not caller.ready, "the loss", poll=0)
         await until(lambda: caller.ready, "the way back")
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
         after = await own_queues(place)

@@ -2,18 +2,22 @@
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from bus import Unavailable
 
-__all__ = ["WorkerProcess"]
+__all__ = ["ABORT_TIMEOUT", "STOP_TIMEOUT", "WorkerProcess"]
 
 STOP_TIMEOUT = 10.0
 """Seconds for the clean stop of a worker. The worker is idle at that time, so this is enough."""
+ABORT_TIMEOUT = 1.0
+"""Seconds for the stop of a worker after a failure. The worker can still have work."""
 
 
 class WorkerProcess:
@@ -58,22 +62,28 @@ class WorkerProcess:
         """True if the process has ended."""
         return self._ended.done()
 
-    async def stop(self) -> None:
-        """Stop the process cleanly, or kill it after `STOP_TIMEOUT`.
+    async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Stop the process cleanly, or kill it and its children after `timeout` seconds.
 
         Raise `Unavailable` if the process has already ended by itself.
         """
         died = self._ended.done()
         if not died:
             self._process.terminate()
-        await asyncio.wait({self._ended}, timeout=STOP_TIMEOUT)
-        if not self._ended.done():
-            self._process.kill()
-            await self._ended
+        await asyncio.wait({self._ended}, timeout=timeout)
+        with suppress(ProcessLookupError):  # it has ended, and so have its children
+            os.killpg(self._process.pid, signal.SIGKILL)
+        code = await self._ended
         with self._log:
             if died:
-                last = _last_line(self._log)
-                raise Unavailable(f"{self._target} ended by itself. Check its log: {last}")
+                raise Unavailable(f"{self._target} {self._describe_end(code)}")
+
+    def _describe_end(self, code: int) -> str:
+        if code < 0:
+            # Its log ends in the middle of its work, so the last line does not tell the reason.
+            name = signal.Signals(-code).name
+            return f"was ended by the signal {name}. Run the demonstration again."
+        return f"ended by itself. Check its log: {_last_line(self._log)}"
 
 
 def _environment() -> dict[str, str]:

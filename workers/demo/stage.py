@@ -12,17 +12,15 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
-from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from bus import Bus, DeadlineExceeded, NotFound, NotServed, Router, Sender, Settings, Unavailable
+from bus import Bus, DeadlineExceeded, NotServed, Router, Sender, Settings, Unavailable
 from bus.testing import MemoryBroker, MemoryTransport
-from contracts.documentation.client import DocumentationClient
-from contracts.transcription.client import TranscriptionClient
 from workers.demo.keys import DemoKeys
-from workers.demo.process import WorkerProcess
+from workers.demo.process import ABORT_TIMEOUT, STOP_TIMEOUT, WorkerProcess
+from workers.demo.watch import POLL_INTERVAL, answer_of, watch_broker, watch_services, watched
 
 __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "runnable_services", "served"]
 
@@ -74,6 +72,10 @@ class Stage(Protocol):
         """Raise `Unavailable` if a worker has ended, because that worker will never answer."""
         ...
 
+    async def watch(self, bus: Bus) -> None:
+        """Raise `Unavailable` when a worker or the broker has ended. Never return."""
+        ...
+
 
 class RabbitMQStage:
     """Stage on the RabbitMQ at `url`.
@@ -99,6 +101,7 @@ class RabbitMQStage:
         if self._keys is None:
             yield "those that run at this broker"
             return
+        timeout = ABORT_TIMEOUT
         try:
             for service in self.services:
                 self._started[service] = await WorkerProcess.start(
@@ -107,9 +110,10 @@ class RabbitMQStage:
             yield "processes " + ", ".join(
                 f"{worker.pid} ({service})" for service, worker in self._started.items()
             )
+            timeout = STOP_TIMEOUT
         finally:
             stopped = await asyncio.gather(
-                *(worker.stop() for worker in self._started.values()), return_exceptions=True
+                *(worker.stop(timeout) for worker in self._started.values()), return_exceptions=True
             )
             for error in filter(None, stopped):
                 raise error
@@ -122,6 +126,16 @@ class RabbitMQStage:
         """
         if any(worker.ended for worker in self._started.values()):
             raise Unavailable("a worker ended by itself. Check its log.")
+
+    async def watch(self, bus: Bus) -> None:
+        """Raise `Unavailable` when a worker or the broker has ended. Never return."""
+        own = self._check_repeatedly() if self._keys else watch_services(bus, self.services)
+        await watched(watch_broker(bus), own)
+
+    async def _check_repeatedly(self) -> None:
+        while True:
+            self.check()
+            await asyncio.sleep(POLL_INTERVAL)
 
 
 class MemoryStage:
@@ -154,6 +168,10 @@ class MemoryStage:
     def check(self) -> None:
         """Do nothing, because workers in this process cannot end before it."""
 
+    async def watch(self, bus: Bus) -> None:  # noqa: ARG002 - required by `Stage`
+        """Wait forever, because the model broker and its workers cannot end."""
+        await asyncio.Event().wait()
+
 
 async def served(bus: Sender, services: tuple[str, ...], check: Callable[[], None]) -> None:
     """Wait until the workers of these services answer requests.
@@ -163,17 +181,15 @@ async def served(bus: Sender, services: tuple[str, ...], check: Callable[[], Non
     """
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            if "transcription" in services:
-                await _answered(partial(TranscriptionClient(bus).get, timeout=2), check)
-            if "documentation" in services:
-                await _answered(partial(DocumentationClient(bus).status, timeout=2), check)
+            for service in services:
+                await _answered(partial(answer_of, bus, service), check)
     except TimeoutError:
         problem = f"a worker did not answer within {START_TIMEOUT:.0f} s"
         raise Unavailable(f"{problem}. Check that the workers run at this broker.") from None
 
 
 async def _answered(
-    ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]
+    ask: Callable[[], Coroutine[Any, Any, None]], check: Callable[[], None]
 ) -> None:
     def before_sleep(_state: RetryCallState) -> None:
         check()
@@ -185,7 +201,6 @@ async def _answered(
         wait=wait_random_exponential(multiplier=0.1, max=1),
         before_sleep=before_sleep,
     )
-    with contextlib.suppress(NotFound):  # the worker answered: it has no such record
-        async for attempt in attempts:
-            with attempt:
-                await ask(uuid4())
+    async for attempt in attempts:
+        with attempt:
+            await ask()

@@ -34,6 +34,7 @@ from contracts.transcription.client import TranscriptionClient
 from contracts.transcription.v1 import Transcript
 from workers.demo.stage import Stage, served
 from workers.demo.subscribers import subscribers
+from workers.demo.watch import watched
 
 __all__ = ["Ending", "Step", "Story"]
 
@@ -131,14 +132,20 @@ class Story:
         ):
             with self._step("start the workers", workers):
                 await served(bus, self.stage.services, self.stage.check)
-            with correlated(self.correlation_id):
-                transcript = None
-                if "transcription" in self.stage.services:
-                    transcript = await self._transcribe(TranscriptionClient(bus), recording)
-                    await self._hear(seen, "index", "notify")
-                note = await self._document(DocumentationClient(bus), self._note(transcript))
-                await self._hear(seen, "archive")
-                dead = await self._poison(bus)
+            return await watched(self._tell(bus, seen, recording), self.stage.watch(bus))
+
+    async def _tell(
+        self, bus: Bus, seen: "dict[str, asyncio.Future[Envelope]]", recording: str
+    ) -> Ending:
+        """Run all steps after the start of the workers."""
+        with correlated(self.correlation_id):
+            transcript = None
+            if "transcription" in self.stage.services:
+                transcript = await self._transcribe(TranscriptionClient(bus), recording)
+                await self._hear(seen, "index", "notify")
+            note = await self._document(DocumentationClient(bus), self._note(transcript))
+            await self._hear(seen, "archive")
+            dead = await self._poison(bus)
         return Ending(
             transcript=transcript, note=note, dead_letter=dead, correlation_id=self.correlation_id
         )

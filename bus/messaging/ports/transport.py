@@ -187,6 +187,8 @@ class Transport(Protocol):
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect to the broker.
 
+        After `close`, the transport can be started again, also in another event loop.
+
         Args:
             observer: Listener for returned messages and lost connections.
             timeout: Seconds to wait for the connection.

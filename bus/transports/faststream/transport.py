@@ -95,13 +95,24 @@ class FastStreamTransport:
             clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
+        self._broker, self._name = broker, name
         self._clock = clock
         self._observer: ReturnListener | None = None
+        self._password = PasswordFile.of(settings.password_file) if own else None
+        self._create_connection()
+
+    def _create_connection(self) -> None:
+        """Create the connection and the publishers, which are not open yet."""
+        settings = self._settings
         self._link = RobustConnection(
-            broker, name=name, on_lost=self._report_lost, verify=settings.topology == "verify"
+            self._broker,
+            name=self._name,
+            on_lost=self._report_lost,
+            verify=settings.topology == "verify",
         )
-        file = PasswordFile.of(settings.password_file) if own else None
-        self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
+        self._refresher = CredentialRefresher.by(
+            settings, self._password, (self._link,), name=self._name
+        )
         # Both channels are in confirm mode, because aiormq reports a returned message only in
         # confirm mode. Requests have a separate channel. So a request does not wait while events
         # use all slots of the publish window of the other channel.
@@ -138,6 +149,8 @@ class FastStreamTransport:
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect. For the errors see `Transport.start`."""
+        if self._observer is not None:
+            self._create_connection()  # the former one is closed, or belongs to another loop
         self._observer = observer
         await self._link.start(timeout=timeout)
         for publisher in (self._request_publisher, self._publisher):

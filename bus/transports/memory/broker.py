@@ -62,8 +62,23 @@ class MemoryBroker:
         self._unblocked.set()
         self._running = True
         self._confirms_to_swallow = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the queues' timers."""
 
     # --- Operations of a client ---
+
+    def check_loop(self) -> None:
+        """Check that the running event loop is the loop of all earlier connections.
+
+        Raises:
+            FailedPrecondition: The broker belongs to another event loop.
+        """
+        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is not asyncio.get_running_loop():
+            raise FailedPrecondition(
+                "the model broker belongs to another event loop, because its queues have timers. "
+                "Create a MemoryBroker in each event loop."
+            )
 
     def connect(self) -> MemoryConnection:
         """Open a connection. Raise `Unavailable` while the broker is stopped."""

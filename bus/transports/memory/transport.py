@@ -60,7 +60,12 @@ class MemoryTransport:
 
         Raises:
             Unavailable: The broker accepted no connection for `timeout` seconds.
+            FailedPrecondition: The broker belongs to another event loop.
         """
+        # The former objects are closed, or belong to another event loop.
+        self._connection, self._connected = None, asyncio.Event()
+        self._consumers, self._task = [], None
+        self._broker.check_loop()
         self._observer = observer
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=_ignore),

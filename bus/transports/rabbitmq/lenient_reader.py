@@ -18,6 +18,7 @@ from typing_extensions import override
 from yarl import URL
 
 from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
+from bus.transports.rabbitmq.forked_sockets import close_in_children
 
 __all__ = ["LenientTransportFactory", "accept_unknown_delivery_mode", "sanitize_header_frame"]
 
@@ -46,6 +47,7 @@ class LenientTransportFactory(TransportFactory):
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
         self._writer = writer
+        close_in_children(writer.transport)
         return cast("asyncio.StreamReader", LenientReader(reader)), writer
 
     def abort(self) -> None:

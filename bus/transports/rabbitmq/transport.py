@@ -58,9 +58,15 @@ class RabbitMQTransport:
             clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
+        self._name = name
         self._clock = clock
         self._observer: ReturnListener | None = None
         self._password = PasswordFile.of(settings.password_file)
+        self._create_connections()
+
+    def _create_connections(self) -> None:
+        """Create the connections and publishers, which are not open yet."""
+        name, settings = self._name, self._settings
         self._rpc = self._link(f"{name} requests and replies", on_lost=self._lost)
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
@@ -147,6 +153,8 @@ class RabbitMQTransport:
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Open the connections; see `Transport.start`."""
+        if self._observer is not None:
+            self._create_connections()  # the former ones are closed, or belong to another loop
         self._observer = observer
         async with asyncio.TaskGroup() as group:
             starts = [group.create_task(_start_link(link, timeout)) for link in self._links]

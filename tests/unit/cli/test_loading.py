@@ -129,15 +129,50 @@ def test_a_module_that_cannot_be_imported_is_told_with_what_may_have_been_meant(
     for name, told in (
         (
             "services.needy",
-            r"services.needy imports 'not_there', which does not exist. Install that module",
+            r"needy imports 'not_there', which does not exist, at services/needy.py:1\. Install",
         ),
         ("services.libary", r"module 'services.libary' does not exist.*did you mean 'library'\?"),
         ("servces.library", r"module 'servces' does not exist.*did you mean 'services'\?"),
         ("nowhere.at_all", "module 'nowhere' does not exist"),
-        ("services.broken", r"services.broken cannot be imported \(ZeroDivisionError\)"),
+        (
+            "services.broken",
+            r"imported: ZeroDivisionError: division by zero at services/broken.py:1\. Correct",
+        ),
     ):
         with pytest.raises(ConfigurationError, match=told):
             known_contracts([name])
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("x = (1", r"SyntaxError: '\(' was never closed at services/inner.py:1\. Correct"),
+        ("if True:\nx = 1", r"IndentationError: expected an indented block .* services/inner.py:2"),
+        ("# coding: none", r"SyntaxError: unknown encoding: none at services/inner.py:"),
+        ("x = '\0'", r"SyntaxError: source code string cannot contain null bytes at "),
+        ("from json import no", r"ImportError: cannot import name 'no' .*at services/inner.py:1\."),
+        ("import json\njson.loads('{')", r"JSONDecodeError: .* at services/inner.py:2\. Correct"),
+        ("def f():\n    raise KeyError\nf()", r"KeyError at services/inner.py:2 f\. Correct"),
+        ("raise ValueError('one.\\ntwo')", r"ValueError: one at services/inner.py:1\. Correct"),
+        ("import sys\nsys.exit('4711')", r"SystemExit: the module called sys.exit at services/inn"),
+        ("raise SystemExit(0)", r"SystemExit: the module called sys.exit at services/inner.py:1"),
+    ],
+)
+def test_an_error_at_import_is_told_with_its_file_line_and_text(
+    here: Path, code: str, told: str
+) -> None:
+    write(here / "services/inner.py", code)
+    write(here / "services/outer.py", "from services import inner")
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        load_router("services.outer:router")
+    assert str(caught.value).startswith("services.outer cannot be imported: ")
+    assert "4711" not in str(caught.value)
+
+
+def test_a_wrong_declaration_is_told_with_its_file_and_line(here: Path) -> None:
+    write(here / "wrong.py", CONTRACTS.format(service="not a service"))
+    with pytest.raises(ContractError, match=r"^wrong.py:7: .*is not a valid contract name"):
+        known_contracts(["wrong"])
 
 
 def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) -> None:

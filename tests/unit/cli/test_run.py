@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from bus.cli import main, run, take_debug
 from bus.cli.process_supervisor import Command
 from bus.cli.run import serve_until, signals
 from bus.cli.run_together import run_together
+from bus.cli.worker_loop import run_worker
 from bus.errors import Unavailable
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -73,6 +75,52 @@ async def test_one_signal_lets_the_stop_take_its_time() -> None:
         await asyncio.wait_for(stop.wait(), 5)
         go_on.set()
         await asyncio.wait_for(serving, 5)
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, 70), (0, 70), (3, 3), ("4711", 70)])
+def test_an_exit_of_a_lifespan_ends_the_start_with_an_error(
+    code: int | str | None, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lifespan() -> None:
+        sys.exit(code)
+
+    async def serve() -> int:
+        await asyncio.ensure_future(lifespan())
+        return 0
+
+    assert run_worker(serve(), asyncio.Event()) == expected
+    (record,) = caplog.records
+    assert record.getMessage().startswith("SystemExit outside of a handler at ")
+    assert "test_run.py" in record.__dict__["where"]
+    assert "4711" not in caplog.text
+
+
+def test_an_exit_of_a_background_task_stops_the_service_cleanly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop, notes = asyncio.Event(), []
+
+    async def watch() -> None:
+        sys.exit("4711")
+
+    async def serve() -> int:
+        asyncio.create_task(watch())  # noqa: RUF006 - nothing keeps it
+        await stop.wait()
+        await asyncio.sleep(0)
+        notes.append("stopped cleanly")
+        return 0
+
+    assert run_worker(serve(), stop) == 70
+    assert notes == ["stopped cleanly"]
+    gc.collect()  # asyncio logs the error of a task that was never awaited
+    assert "4711" not in caplog.text
+
+
+def test_a_clean_stop_has_the_exit_code_of_the_service() -> None:
+    async def serve() -> int:
+        return 143
+
+    assert run_worker(serve(), asyncio.Event()) == 143
 
 
 async def test_an_error_of_one_service_stops_the_others_cleanly_and_is_raised() -> None:

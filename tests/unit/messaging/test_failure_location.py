@@ -367,6 +367,14 @@ def test_a_bug_in_a_supervised_step_is_logged_with_its_location(
     assert SECRET not in str(record)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", ""])
+def test_a_syntax_error_in_a_file_that_cannot_exist_is_located(name: str) -> None:
+    def parse() -> None:
+        raise SyntaxError("invalid syntax", (name, 1, 1, SECRET))
+
+    assert re.fullmatch(rf"{HERE}:\d+ parse", failure_location(caught(parse)) or "")
+
+
 def test_the_frames_of_a_context_follow_and_do_not_move_the_location() -> None:
     def quote_or_fail() -> None:
         try:

@@ -462,6 +462,16 @@ def test_a_failure_inside_the_bus_alone_shows_the_frames_of_the_bus(stream: io.S
     assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[0]}"]
 
 
+@pytest.mark.parametrize("frames", [24, ["bus/stop.jpg", "2.jpg"]])
+def test_the_field_frames_of_an_application_is_a_field_like_any_other(
+    frames: object, stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    logging.getLogger("video").info("decoded", extra={"frames": frames})
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(f"frames={frames}")
+
+
 def test_a_terminal_gets_a_traceback_instead_of_its_frames_and_no_control_characters(
     stream: io.StringIO,
 ) -> None:

@@ -68,7 +68,7 @@ async def main():
         async with router.opened(None):
             pass
     run.serve_until = enter
-    await run.serve([router], load_settings(), None, lambda: None)
+    await run.serve([router], load_settings(), None, lambda: None, asyncio.Event())
 
 try:
     asyncio.run(main())

@@ -18,7 +18,7 @@ BY_NAME = {
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
     "bus.cli.keys": {"bus.security.jwe"},
     "bus.cli.loading": {"the router that the user names"},
-    "bus.cli.process_supervisor": {"watchfiles"},
+    "bus.cli.code_changes": {"watchfiles"},
     "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
     "bus.contracts.payload": {
         "bus.contracts.encode_faults",

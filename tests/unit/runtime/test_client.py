@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf, nan
@@ -8,6 +10,7 @@ import pytest
 
 from bus.contracts.contract import Event, Message, contract_of
 from bus.errors import (
+    BusError,
     ConfigurationError,
     ConnectionLost,
     ContractError,
@@ -150,6 +153,28 @@ async def test_a_handlers_error_is_the_callers() -> None:
     )
     with pytest.raises(NotFound, match="no such account"):
         await (await started(transport)).request(Add())
+
+
+@pytest.mark.parametrize("after", [0, 20])
+@virtual
+async def test_the_error_of_a_request_is_freed_without_the_garbage_collector(after: float) -> None:
+    """Fail with the error of the service at once, and with a timeout."""
+    fault = NotFound("no such account")
+    client = await started(
+        answering(lambda sent: error_reply(sent, fault, source="ledger"), after=after)
+    )
+    errors: list[weakref.ref[BusError]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await client.request(GetTotal())
+        except BusError as error:
+            errors.append(weakref.ref(error))
+        await asyncio.sleep(1)  # the timer of the timeout keeps it for a moment
+        assert [error() for error in errors] == [None]
+    finally:
+        gc.enable()
 
 
 @virtual
@@ -357,3 +382,15 @@ async def test_a_layer_that_swallows_the_answer_is_told() -> None:
 def test_the_contracts_of_these_tests_are_what_they_say() -> None:
     assert contract_of(GetTotal).idempotent
     assert not contract_of(Add).idempotent
+
+
+@virtual
+async def test_a_reply_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    forged = "ledger.add.v1.reply\n2026-01-31 [error] forged"
+    transport = answering(
+        lambda sent: total(sent).replace(type=forged, headers={"encryption": "none"})
+    )
+    with pytest.raises(DeadlineExceeded):
+        await (await started(transport)).request(Add(), timeout=1)
+    (line,) = [each.getMessage() for each in caplog.records if "decrypted" in each.getMessage()]
+    assert "\n" not in line

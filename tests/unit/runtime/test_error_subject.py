@@ -1,6 +1,7 @@
 """The errors that a sender catches begin with the type of the message."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -333,6 +334,30 @@ def test_an_error_that_composes_its_text_itself_stays_as_it_is() -> None:
     error = Limit("Quist")
     name_message(error, "ledger.add.v1")
     assert str(error) == "Quist sends too much"
+
+
+def test_an_error_whose_class_refuses_another_text_stays_as_it_is() -> None:
+    @dataclass(frozen=True)
+    class Frozen(NotFound):
+        reason: str
+
+    class Unreadable(NotFound):
+        @override
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    frozen = Frozen("no such account")
+    name_message(frozen, "ledger.add.v1")
+    assert (str(frozen), frozen.detail) == ("no such account", "no such account")
+    name_message(Unreadable(), "ledger.add.v1")
+
+
+def test_a_long_text_of_a_service_is_searched_in_linear_time() -> None:
+    text = "desk.audit.v1:" + " ledger.add.v1 (job" * 20_000
+    error, began = NotFound(text), time.perf_counter()
+    name_message(error, "ledger.add.v1")
+    assert time.perf_counter() - began < 2  # the square of the length takes 10 s
+    assert error.detail == text
 
 
 def test_the_id_of_a_job_is_added_to_a_text_that_begins_with_its_type() -> None:

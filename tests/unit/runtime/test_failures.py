@@ -1,8 +1,10 @@
 """Failures of handlers: their location, their note, and the switch BUS_DEBUG."""
 
 import asyncio
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +69,16 @@ async def handled(
     )
     message = envelope(id=UUID, **attributes)
     return await activator.handle(InboundMessage(FakeDelivery(message))), message
+
+
+async def refuse() -> None:
+    raise NotFound
+
+
+async def cancel() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
 
 
 # --- Notes ---
@@ -179,6 +191,26 @@ async def test_a_cancelled_future_is_located_where_the_handler_awaited_it() -> N
     result, _ = await handled(quote)
     assert result.error is not None
     assert re.fullmatch(rf"{HERE} quote", failure_location(result.error) or "")
+
+
+@pytest.mark.parametrize("wait", [refuse, cancel])
+@virtual
+async def test_a_failed_message_is_freed_without_the_garbage_collector(
+    wait: Callable[[], Any],
+) -> None:
+    async def quote(_: Envelope) -> None:
+        await wait()
+
+    gc.collect()
+    gc.disable()
+    try:
+        result, _ = await handled(quote)
+        assert result.error is not None
+        error = weakref.ref(result.error)
+        del result
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 @virtual

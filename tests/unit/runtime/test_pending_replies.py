@@ -25,7 +25,7 @@ from bus.errors import (
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.runtime.job_handle import MAX_UPDATES, PendingJob
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import decode_reply, error_from_reply
+from bus.runtime.pending_request import check_reply, decode_reply
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -147,7 +147,9 @@ class TooBusy(NotFound):
 def test_an_error_is_as_retryable_as_its_service_says(
     error: BusError, kind: type[BusError], *, retryable: bool
 ) -> None:
-    received = error_from_reply(error_reply(REQUEST, error, source="ledger"), REQUEST.type)
+    with pytest.raises(kind) as caught:
+        check_reply(error_reply(REQUEST, error, source="ledger"), REQUEST.type)
+    received = caught.value
     assert type(received) is kind
     assert (received.code, received.retryable) == (error.code, retryable)
 

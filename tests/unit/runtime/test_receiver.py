@@ -383,6 +383,26 @@ FAILURES = pytest.mark.parametrize(
 )
 
 
+@virtual
+async def test_a_message_cannot_forge_a_log_line_with_its_type(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport, forged = FakeTransport(), "ledger.close.v1\n2026-01-31 [error] forged"
+
+    def refuse(copy: Envelope) -> PublishOutcome:
+        raise Unavailable(f"{copy.type}: the deadline passed")
+
+    transport.answer = refuse
+    receiver = job(Work(), transport)
+    receiver.on_delivery(FakeDelivery(envelope(forged, queue="ledger.jobs.close.v1", role="job")))
+    await asyncio.sleep(5)
+    transport.answer = accept
+    await receiver.drain()
+    lines = [each.getMessage() for each in caplog.records if each.name == "bus.settlement"]
+    assert lines
+    assert not [line for line in lines if "\n" in line]
+
+
 @FAILURES
 def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(
     failure: PublishOutcome | Exception,

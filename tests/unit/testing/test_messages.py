@@ -111,6 +111,15 @@ async def test_one_of_two_equal_messages_is_ambiguous(buses: MemoryBuses) -> Non
         buses.published(Stored).one(title="Emma")
 
 
+async def test_a_message_of_another_class_does_not_match(buses: MemoryBuses) -> None:
+    archive = await buses.bus("archive")
+    await archive.publish(Stored(title="Emma"))
+    found, other = buses.published(Stored), Find(title="Emma")
+    found.none(other)  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(AssertionError, match="its class is Stored, expected Find"):
+        found.one(other)  # type: ignore[arg-type]  # as above
+
+
 async def test_a_misspelt_field_is_an_error_with_a_suggestion(buses: MemoryBuses) -> None:
     archive = await buses.bus("archive")
     await archive.publish(Stored(title="Emma"))

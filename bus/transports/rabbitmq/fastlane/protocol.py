@@ -23,6 +23,7 @@ from yarl import URL
 from bus.errors import ConnectionLost
 from bus.transports.rabbitmq.amqp.frames import HEARTBEAT
 from bus.transports.rabbitmq.fastlane.frame_reader import ChannelHandler, FrameReader
+from bus.transports.rabbitmq.forked_sockets import close_in_children
 
 __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 
@@ -314,6 +315,7 @@ class FastLaneTransportFactory(TransportFactory):
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         self.lane = lane
+        close_in_children(transport)
         return reader, asyncio.StreamWriter(transport, lane, reader, loop)
 
     def abort(self) -> None:
