@@ -21,7 +21,6 @@ from bus.cli.run_together import run_together
 from bus.cli.worker_loop import run_worker
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
-from bus.operations.unhandled_errors import log_unhandled_errors
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
@@ -96,7 +95,7 @@ def command(
     routers = load_routers(targets)
     started, stop = partial(_notify_parent, notification_fd), asyncio.Event()
     serving = serve(routers, settings, health_socket or health, started, stop)
-    raise typer.Exit(run_worker(serving, stop))
+    raise typer.Exit(run_worker(serving, stop, debug=settings.debug))
 
 
 async def serve(
@@ -120,7 +119,6 @@ async def serve(
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
-    log_unhandled_errors(asyncio.get_running_loop(), debug=settings.debug)
     services = [(router, Bus(router.name, settings=settings)) for router in routers]
     serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:

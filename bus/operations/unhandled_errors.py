@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log, log_tracebacks
 from bus.messaging.labels import failure_label, one_line
 
 if TYPE_CHECKING:
@@ -89,10 +90,11 @@ def _log_unraisable(unraisable: "UnraisableHookArgs", *, debug: bool) -> None:
 def _log(error: BaseException, text: str, *, debug: bool) -> None:
     facts = failure_facts(error)
     # log.exception is not used, because a traceback can show confidential values.
-    log.error(
-        "%s (%s)",
-        one_line(text),
-        failure_label(facts),
-        extra=facts,
-        exc_info=error if debug else None,
-    )
+    with log_tracebacks(enabled=debug):  # this error belongs to no task of a bus
+        log.error(
+            "%s (%s)",
+            one_line(text),
+            failure_label(facts),
+            extra=facts,
+            exc_info=exception_to_log(error),
+        )

@@ -139,5 +139,4 @@ def test_only_with_bus_debug_a_module_that_fails_has_its_traceback_on_standard_e
     )
     assert ended.returncode in {os.EX_SOFTWARE, os.EX_CONFIG}
     assert "ValueError" in ended.stderr
-    assert ("ValueError: Eleonora Quist" in ended.stderr) is (debug == "1")
     assert ("Traceback (most recent call last)" in ended.stderr) is (debug == "1")

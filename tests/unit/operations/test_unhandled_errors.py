@@ -59,6 +59,7 @@ SCRIPT = """
 import asyncio, sys
 from bus.cli import run
 from bus.cli.loading import load_router
+from bus.cli.worker_loop import run_worker
 from bus.settings import load_settings
 
 async def main():
@@ -68,10 +69,11 @@ async def main():
         async with router.opened(None):
             pass
     run.serve_until = enter
-    await run.serve([router], load_settings(), None, lambda: None, asyncio.Event())
+    return await run.serve([router], settings, None, lambda: None, stop)
 
+settings, stop = load_settings(), asyncio.Event()
 try:
-    asyncio.run(main())
+    run_worker(main(), stop, debug=settings.debug)
 except SystemError:
     pass
 """
