@@ -519,6 +519,42 @@ def test_a_computed_field_is_accepted_if_receivers_ignore_it() -> None:
     declare(Computed)
 
 
+def test_a_computed_field_that_fails_for_a_sample_is_accepted() -> None:
+    class Sold(Event):
+        country: str
+        count: int = 0
+
+        @field_validator("country")
+        @classmethod
+        def _strip(cls, country: str) -> str:
+            return country.strip()
+
+        @field_serializer("count")
+        def _write(self, count: int) -> str:
+            return str(count)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _pass(cls, values: Any) -> Any:
+            return values
+
+        @computed_field  # type: ignore[prop-decorator]  # as above
+        @property
+        def region(self) -> str:
+            return {"FR": "EU"}[self.country]
+
+    declare(Sold)
+    sold = Sold(country="FR", count=2)
+    assert decode(Sold, encode(sold)) == sold
+
+
+def test_a_key_without_equality_is_accepted() -> None:
+    class Order(Event):
+        counts: dict[Opaque, int]
+
+    declare(Order)
+
+
 def test_a_computed_field_that_receivers_forbid_is_refused() -> None:
     class Strict(Computed):
         model_config = ConfigDict(extra="forbid")
