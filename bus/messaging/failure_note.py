@@ -7,12 +7,9 @@ from contextlib import suppress
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_location
-from bus.messaging.traceback_frames import shorten_text
+from bus.messaging.labels import message_label
 
 __all__ = ["FailureNote", "add_failure_note"]
-
-SHORT_ID_LENGTH = 8
-MAX_TYPE_LENGTH = 160
 
 
 class FailureNote(str):
@@ -31,8 +28,7 @@ def add_failure_note(error: BaseException, envelope: Envelope) -> None:
         error: Error that a handler raised.
         envelope: Message that was handled.
     """
-    subject = shorten_text(f"{envelope.type} {envelope.id[:SHORT_ID_LENGTH]}", MAX_TYPE_LENGTH)
-    where = failure_location(error)
+    subject, where = message_label(envelope), failure_location(error)
     note = FailureNote(f"{subject}: failed at {where}" if where else f"{subject}: failed")
     with suppress(Exception):  # a user's class of errors, such as a frozen dataclass
         notes = getattr(error, "__notes__", None)
