@@ -30,8 +30,8 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
     trip = RoundTrip(union, definitions, config)
     for branch in branches:
         samples = RoundTrip(branch, definitions, config).sample_values()
-        if any(map(trip.loses, samples)):
-            # The schema's own name of a type, such as `lax-or-strict`, says nothing to the author.
+        if trip.loses_all(samples):
+            # The schema's own name of a type, such as `lax-or-strict`, does not help its author.
             cls = resolve(branch, definitions).get("cls", type(samples[0]))
             name: str = cls.__name__
             return name

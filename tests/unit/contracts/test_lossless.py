@@ -236,6 +236,10 @@ SURVIVES: dict[str, Any] = {
     "validator that accepts both forms": Annotated[list[str], BeforeValidator(split)],
     "wrap validator": Annotated[int, WrapValidator(wrapped)],
     "timestamp": Annotated[datetime, PlainSerializer(datetime.timestamp)],
+    "time in minutes": Annotated[time, PlainSerializer(lambda one: one.strftime("%H:%M"))],
+    "date and time without a zone": Annotated[
+        datetime, PlainSerializer(lambda one: one.strftime("%Y-%m-%d %H:%M:%S"))
+    ],
     "decimal as float": Annotated[Decimal, PlainSerializer(float)],
     "secret with a serializer": Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)],
     "enum by name": Annotated[
@@ -595,6 +599,17 @@ def test_a_serializer_of_a_class_is_tried_with_a_sample() -> None:
 
     with pytest.raises(ContractError, match="the field `count` does not arrive as it was sent"):
         declare(Marked)
+
+
+def test_a_serializer_of_a_class_for_times_without_a_zone_is_accepted() -> None:
+    class Visit(Event):
+        at: datetime
+
+        @field_serializer("at")
+        def _write(self, at: datetime) -> str:
+            return at.strftime("%Y-%m-%d %H:%M")
+
+    declare(Visit)
 
 
 def test_a_serializer_of_a_class_that_is_undone_by_decoding_is_accepted() -> None:
