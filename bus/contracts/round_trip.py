@@ -51,7 +51,7 @@ class RoundTrip:
         except NoSampleError:
             candidates: Iterable[Any] = GUESSES
         else:
-            candidates = (sample, *GUESSES)
+            candidates = (sample, *(guess for guess in GUESSES if guess != sample))
         for candidate in candidates:
             values = self.decode(candidate)
             if values:

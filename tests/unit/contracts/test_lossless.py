@@ -721,6 +721,20 @@ def test_a_strict_class_is_accepted() -> None:
     declare(Strict)
 
 
+def test_a_validator_that_cannot_work_at_import_is_called_once_for_each_sample() -> None:
+    calls: list[str] = []
+
+    def look_up(name: str) -> str:
+        calls.append(name)
+        raise ConnectionError
+
+    class Named(Event):
+        name: Annotated[str, AfterValidator(look_up)]
+
+    declare(Named)
+    assert len(calls) == len(set(calls))
+
+
 def test_the_error_of_a_sample_never_shows_the_text_of_a_validator() -> None:
     def fail(_: Any) -> str:
         raise RuntimeError("Eleonora Quist")
