@@ -81,8 +81,9 @@ def _adapter_of(model: type[Message], name: str) -> TypeAdapter[Any] | None:
 
     Return None if pydantic cannot build it.
     """
+    annotation = model.model_fields[name].annotation
     try:
-        return TypeAdapter(model.model_fields[name].annotation)
+        return None if annotation is None else TypeAdapter(annotation)
     except (PydanticUserError, NameError):
         return None
 

@@ -178,7 +178,7 @@ async def test_a_value_that_the_field_can_never_have_is_an_error(
 
 async def test_an_object_with_its_own_equality_is_accepted_as_a_value(buses: MemoryBuses) -> None:
     await (await buses.bus("archive")).publish(Stored(title="Emma"))
-    assert buses.published(Stored).one(title=ANY, place=ANY)
+    buses.published(Stored).one(title=ANY, place=ANY)
     buses.published(Stored).none(title="", place=Place(shelf="Z9"))
 
 
