@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from bus import Bus, Job, RetryPolicy, Router, Unavailable, contract
-from bus.errors import BusError, NotFound
+from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.security.jwe import new_encryption_key
@@ -193,6 +193,17 @@ async def test_an_expected_message_of_another_class_is_an_error(
 async def test_a_contract_of_another_kind_is_an_error(buses: MemoryBuses) -> None:
     with pytest.raises(TypeError, match=r"archive.store.v1 is a contract of kind job"):
         buses.published(Store)  # type: ignore[type-var]  # the mistake under test
+
+
+async def test_a_message_in_place_of_its_class_is_an_error(buses: MemoryBuses) -> None:
+    finders: list[Any] = [buses.published, buses.dead]
+    for find in finders:
+        with pytest.raises(ContractError, match=r"Stored is not a class. Pass the class Stored"):
+            find(Stored(title="Emma"))
+    with pytest.raises(ContractError, match="type str is not a class of messages"):
+        buses.published("archive.stored.v1")  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(ContractError, match=r"Router is not a class of messages\. Derive it"):
+        buses.published(Router)  # type: ignore[type-var]  # the mistake under test
 
 
 async def test_a_sensitive_value_is_not_shown_by_a_failed_assertion(
