@@ -54,6 +54,8 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.ContractError: os.EX_CONFIG,
     errors.Unimplemented: os.EX_CONFIG,
 }
+CONTINUED = "\n    "
+"""Start of each further line of an error. Only the first line begins with `error:`."""
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, as in a shell."""
 MEANINGS: dict[int, str] = {
@@ -115,11 +117,14 @@ class Reporter:
     def _print_error(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
         self._console.print(
-            harmless(describe_error(error)), markup=False, highlight=False, soft_wrap=True
+            harmless(describe_error(error)).replace("\n", CONTINUED),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         if shows_traceback.get():
             self._console.print(
-                "".join(traceback.format_exception(error)),
+                harmless("".join(traceback.format_exception(error))),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -136,7 +141,8 @@ def add_class() -> Iterator[None]:
     try:
         yield
     except errors.BusError as error:
-        error.args = (f"{type(error).__name__}: {error}",)
+        # The service chose the text. A line end in it could forge a second line of the command.
+        error.args = (f"{type(error).__name__}: {' '.join(str(error).splitlines())}",)
         raise
 
 
