@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 from bus.errors import BusError, ContractError, Internal, code_of
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.labels import drop_type, failure_label, message_label, one_line, short_id
 

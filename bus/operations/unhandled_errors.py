@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bus.messaging.debug_switch import exception_to_log, log_tracebacks
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log, log_tracebacks
 from bus.messaging.labels import failure_label, one_line
 
 if TYPE_CHECKING:
