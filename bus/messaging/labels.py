@@ -50,10 +50,16 @@ def failure_label(facts: Mapping[str, object], reason: str | None = None) -> str
         reason: Class of the error and its text, `NotFound: no such account`. By default the label
             has only the class.
     """
-    label, where = one_line(reason or str(facts["error"])), facts["where"]
+    label, where = one_line(reason or _class_label(facts)), facts["where"]
     if where is None:
         return label
-    return f"{label} at {where}" if label == facts["error"] else f"{label} ({where})"
+    return f"{label} ({where})" if reason and label != facts["error"] else f"{label} at {where}"
+
+
+def _class_label(facts: Mapping[str, object]) -> str:
+    members = facts.get("members")
+    names = f" ({', '.join(map(str, members))})" if isinstance(members, list) else ""
+    return f"{facts['error']}{names}"
 
 
 def short_id(message_id: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_origin import mark_remote_cause
 from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["Call", "HandlerRun", "Work", "chain_causes", "record_failures", "record_sent"]
@@ -115,6 +116,7 @@ def chain_causes(work: Work, service: str) -> Middleware:
                     cause = work.failures.get(envelope.id)
                     if cause is None or error.__cause__ is not None:
                         raise
+                    mark_remote_cause(error)
                     raise error from cause
 
         return call
