@@ -74,7 +74,7 @@ class RoundTrip:
         """Return a list with the value of a JSON sample, or an empty list if it is rejected."""
         try:
             return [self._validator.validate_json(json.dumps(sample))]
-        except Exception:  # noqa: BLE001 - a user's validator can raise any exception
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's validator can raise any error
             return []
 
     def loses(self, value: Any) -> bool:
@@ -86,7 +86,7 @@ class RoundTrip:
         try:
             body = self._serializer.to_json(value, by_alias=True, warnings="error")
             return [self._validator.validate_json(body)]
-        except Exception:  # noqa: BLE001 - a user's serializer can raise any exception
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's serializer can raise any error
             return []
 
 
