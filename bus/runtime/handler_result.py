@@ -54,18 +54,35 @@ def check_result(contract: Contract, result: object) -> Message | None:
     converted = as_reply(result, contract.reply) if contract.reply else None
     if converted is not None:
         return converted
-    expected = contract.reply.__name__ if contract.reply else "None"
+    expected = expected_result(contract)
     if inspect.isawaitable(result):
         raise InvalidResult(
             f"{contract.type}: the handler returned {_close_awaitable(result)} that it did not "
             "await, so its work is not done. Write `await` before the call.",
             maybe_executed=True,
         )
+    if contract.reply is not None and result is contract.reply:
+        raise InvalidResult(
+            f"{contract.type}: the handler returned the class {contract.reply.__name__}, not an "
+            f"object of it. Write {contract.reply.__name__}(…).",
+            maybe_executed=True,
+        )
+    returned = f"the class {result.__name__}" if inspect.isclass(result) else _type_name(result)
     raise InvalidResult(
-        f"{contract.type}: the handler returned {type(result).__name__}, not {expected}. "
-        f"Return {expected}.",
+        f"{contract.type}: the handler returned {returned}, not {expected}. Return {expected}.",
         maybe_executed=True,
     )
+
+
+def expected_result(contract: Contract) -> str:
+    """Return the types that a handler may return as words: `Invoice`, `Invoice or None`, `None`."""
+    if contract.reply is None:
+        return "None"
+    return f"{contract.reply.__name__}{' or None' if contract.is_reply_optional else ''}"
+
+
+def _type_name(result: object) -> str:
+    return "None" if result is None else type(result).__name__
 
 
 def _close_awaitable(result: object) -> str:
