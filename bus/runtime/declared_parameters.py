@@ -19,6 +19,7 @@ __all__ = [
     "declared_parameters",
     "is_context",
     "path_of",
+    "result_types",
     "types_in",
     "wrapped_functions",
 ]
@@ -63,6 +64,25 @@ def wrapped_functions(function: Callable[..., Any]) -> Iterator[Callable[..., An
         current = _underlying(current)
         yield current
         current = getattr(current, "__wrapped__", None)
+
+
+def result_types(function: Callable[..., Any]) -> list[Any]:
+    """Return the types that the annotation of a function's result allows.
+
+    The list is empty if the types are unknown: the function has no annotation, or a name of it
+    cannot be resolved. `functools.wraps` copies the annotations of another function, whose result
+    can be another one, so the types of a wrapper are unknown too.
+    """
+    plain = _underlying(function)
+    if not inspect.isfunction(plain) or hasattr(plain, "__wrapped__"):
+        return []
+    try:
+        annotation = _signature(plain, follow_wrapped=False).return_annotation
+        if annotation is inspect.Signature.empty:
+            return []
+        return types_in(_evaluate(annotation, plain))
+    except Exception:  # noqa: BLE001 - the evaluation runs a user's code
+        return []
 
 
 def types_in(annotation: Any) -> list[Any]:
