@@ -20,6 +20,7 @@ __all__ = [
     "is_context",
     "path_of",
     "result_types",
+    "signature_of",
     "types_in",
     "wrapped_functions",
 ]
@@ -41,8 +42,8 @@ def declared_parameters(function: Callable[..., Any]) -> list[Parameter]:
         ContractError: An annotation cannot be resolved, or Python does not know the parameters.
     """
     try:
-        own = _signature(function, follow_wrapped=False)
-        whole = _signature(function, follow_wrapped=True)
+        own = signature_of(function, follow_wrapped=False)
+        whole = signature_of(function, follow_wrapped=True)
     except (TypeError, ValueError) as error:  # for example, for the wrapper of functools.cache
         raise ContractError(
             f"{path_of(function)}: its parameters cannot be read. Write a function with async def "
@@ -77,7 +78,7 @@ def result_types(function: Callable[..., Any]) -> list[Any]:
     if not inspect.isfunction(plain) or hasattr(plain, "__wrapped__"):
         return []
     try:
-        annotation = _signature(plain, follow_wrapped=False).return_annotation
+        annotation = signature_of(plain, follow_wrapped=False).return_annotation
         if annotation is inspect.Signature.empty:
             return []
         return types_in(_evaluate(annotation, plain))
@@ -125,7 +126,13 @@ def _underlying(function: Any) -> Any:
     return method if inspect.isroutine(method) else function
 
 
-def _signature(function: Callable[..., Any], *, follow_wrapped: bool) -> inspect.Signature:
+def signature_of(function: Callable[..., Any], *, follow_wrapped: bool) -> inspect.Signature:
+    """Return the signature of a function. Annotations stay as they are written.
+
+    Raises:
+        TypeError: The value cannot be called.
+        ValueError: Python does not know the signature.
+    """
     if sys.version_info >= (3, 14):
         # Python 3.14 evaluates annotations late. The default format raises NameError.
         from annotationlib import Format  # noqa: PLC0415 - the module is new in Python 3.14
