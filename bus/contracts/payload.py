@@ -3,6 +3,7 @@
 `bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
+from asyncio import CancelledError
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
@@ -107,7 +108,7 @@ def decode(
         violations = texts.describe_violations(model.__pydantic_core_schema__, error)
     except PASSED_ON:
         raise
-    except Exception as error:
+    except FAILURES as error:
         # The cause keeps its traceback, so the log can show where the validator failed. Its text
         # can contain the value, so only the name of its class is in the error.
         raise ContractViolation(
@@ -121,3 +122,5 @@ def decode(
 PASSED_ON = (BusError, MemoryError, PydanticUserError)
 """Exceptions of a decoding that are not the sender's fault, and errors that a validator raised for
 the caller. `PydanticUserError` means that pydantic could not build the class's validator."""
+FAILURES = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""Errors of a validator. A validator that calls `sys.exit` must not end the receiver."""

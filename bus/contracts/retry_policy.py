@@ -14,6 +14,8 @@ __all__ = ["MAX_ATTEMPTS", "MAX_DELAY_SECONDS", "RetryPolicy"]
 
 MAX_DELAY_SECONDS = 24 * 3600
 """Maximum seconds of one wait: the wait of the longest retry tier."""
+MIN_DELAY_SECONDS = 1
+"""Seconds of the shortest retry tier."""
 MAX_ATTEMPTS = 1_000_000
 """Maximum number of attempts. With waits of at least 1 s, a message expires before its last attempt
 unless `BUS_MESSAGE_TTL` is more than 11 days."""
@@ -42,11 +44,11 @@ class RetryPolicy:
     attempts: int = 5
     """Total number of attempts. If `delays` is set, it is the number of delays plus one."""
     first_delay: float = 1
-    """Seconds to wait before the second attempt."""
+    """Seconds to wait before the second attempt. More than `longest_delay` is refused."""
     factor: float = 5
     """Ratio of each wait to the previous wait."""
     longest_delay: float = 3600
-    """Maximum seconds of a wait. Longer exponential waits are shortened to this value."""
+    """Maximum seconds of a wait. Exponential waits that grow longer are shortened to this value."""
     delays: tuple[float, ...] = ()
     """Seconds to wait before the second, third, … attempt.
 
@@ -70,6 +72,14 @@ class RetryPolicy:
         check_count(self.attempts, "attempts", SUBJECT, most=MAX_ATTEMPTS)
         for field in ("first_delay", "longest_delay"):
             _check_wait(getattr(self, field), field)
+        # Waits of up to 1 s have the same retry tier, so nothing is shortened there.
+        if not delays and self.first_delay > max(self.longest_delay, MIN_DELAY_SECONDS):
+            first = describe(self.first_delay)
+            raise ConfigurationError(
+                f"{SUBJECT}: first_delay must be at most longest_delay "
+                f"({describe(self.longest_delay)} s), not {first}. "
+                f"Write longest_delay={first}, or a shorter first_delay."
+            )
         if not (is_number(self.factor) and 1 <= self.factor < inf):
             raise ConfigurationError(
                 f"{SUBJECT}: factor must be a number of at least 1, not {describe(self.factor)}. "

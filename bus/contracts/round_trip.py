@@ -83,7 +83,7 @@ class RoundTrip:
     def _decode(self, text: str) -> list[Any]:
         try:
             return [self._validator.validate_json(text)]
-        except Exception:  # noqa: BLE001 - a user's validator can raise any exception
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's validator can raise any error
             return []
 
     def loses_all(self, values: list[Any]) -> bool:
@@ -105,7 +105,7 @@ class RoundTrip:
                 value, by_alias=True, exclude_computed_fields=True, warnings="error"
             )
             return [self._validator.validate_json(body)]
-        except Exception:  # noqa: BLE001 - a user's serializer can raise any exception
+        except (Exception, SystemExit):  # noqa: BLE001 - a user's serializer can raise any error
             return []
 
 

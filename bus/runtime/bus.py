@@ -300,7 +300,8 @@ class Bus:
 
         Raises:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
-                broker do not meet the requirements of the router.
+                broker do not meet the requirements of the router. Or its lifespan does not return
+                an async context manager.
             ContractError: The type of a field in a contract is not defined.
         """
         self._life.check()

@@ -19,6 +19,8 @@ __all__ = [
     "declared_parameters",
     "is_context",
     "path_of",
+    "result_types",
+    "signature_of",
     "types_in",
     "wrapped_functions",
 ]
@@ -40,8 +42,8 @@ def declared_parameters(function: Callable[..., Any]) -> list[Parameter]:
         ContractError: An annotation cannot be resolved, or Python does not know the parameters.
     """
     try:
-        own = _signature(function, follow_wrapped=False)
-        whole = _signature(function, follow_wrapped=True)
+        own = signature_of(function, follow_wrapped=False)
+        whole = signature_of(function, follow_wrapped=True)
     except (TypeError, ValueError) as error:  # for example, for the wrapper of functools.cache
         raise ContractError(
             f"{path_of(function)}: its parameters cannot be read. Write a function with async def "
@@ -63,6 +65,25 @@ def wrapped_functions(function: Callable[..., Any]) -> Iterator[Callable[..., An
         current = _underlying(current)
         yield current
         current = getattr(current, "__wrapped__", None)
+
+
+def result_types(function: Callable[..., Any]) -> list[Any]:
+    """Return the types that the annotation of a function's result allows.
+
+    The list is empty if the types are unknown: the function has no annotation, or a name of it
+    cannot be resolved. `functools.wraps` copies the annotations of another function, whose result
+    can be another one, so the types of a wrapper are unknown too.
+    """
+    plain = _underlying(function)
+    if not inspect.isfunction(plain) or hasattr(plain, "__wrapped__"):
+        return []
+    try:
+        annotation = signature_of(plain, follow_wrapped=False).return_annotation
+        if annotation is inspect.Signature.empty:
+            return []
+        return types_in(_evaluate(annotation, plain))
+    except Exception:  # noqa: BLE001 - the evaluation runs a user's code
+        return []
 
 
 def types_in(annotation: Any) -> list[Any]:
@@ -105,7 +126,13 @@ def _underlying(function: Any) -> Any:
     return method if inspect.isroutine(method) else function
 
 
-def _signature(function: Callable[..., Any], *, follow_wrapped: bool) -> inspect.Signature:
+def signature_of(function: Callable[..., Any], *, follow_wrapped: bool) -> inspect.Signature:
+    """Return the signature of a function. Annotations stay as they are written.
+
+    Raises:
+        TypeError: The value cannot be called.
+        ValueError: Python does not know the signature.
+    """
     if sys.version_info >= (3, 14):
         # Python 3.14 evaluates annotations late. The default format raises NameError.
         from annotationlib import Format  # noqa: PLC0415 - the module is new in Python 3.14

@@ -7,7 +7,13 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label, message_facts, message_label
 
-__all__ = ["log_failure"]
+__all__ = ["UNEXPECTED", "log_failure"]
+
+UNEXPECTED = (Exception, SystemExit)
+"""Errors of code that the bus calls while it handles a message, such as an inbox or a transport.
+
+`SystemExit` is one of them. In a task it would end the worker, and its text can be confidential.
+"""
 
 
 def log_failure(log: logging.Logger, envelope: Envelope, error: BaseException, text: str) -> None:

@@ -17,10 +17,13 @@ from bus.runtime.declared_parameters import (
     declared_parameters,
     is_context,
     path_of,
+    result_types,
+    signature_of,
     types_in,
     wrapped_functions,
 )
 from bus.runtime.dependencies import dependency_of
+from bus.runtime.handler_result import check_result_types
 
 __all__ = ["HandlerSignature", "Registrar", "read_signature"]
 
@@ -81,7 +84,11 @@ def read_signature(function: Callable[..., Any], contract: Contract) -> HandlerS
     """
     is_coroutine_function = _check_coroutine(function)
     path = path_of(function)
-    parameters = declared_parameters(function)
+    try:
+        parameters = declared_parameters(function)
+    except ContractError:
+        _refuse_annotated_receiver(function, contract)
+        raise
     markers = {each.name: dependency_of(each, path) for each in parameters}
     own = [each for each in parameters if markers[each.name] is None]
     _check_is_bound(function, own, contract)
@@ -92,6 +99,7 @@ def read_signature(function: Callable[..., Any], contract: Contract) -> HandlerS
         )
     message, others = own[0], own[1:]
     _check_message(message, contract, path)
+    check_result_types(result_types(function), contract, path)
     context = _find_context(others, path, hint=_wrapper_hint(function))
     signature = HandlerSignature(
         path=path,
@@ -142,21 +150,51 @@ def _check_is_bound(
     function: Callable[..., Any], own: Sequence[Parameter], contract: Contract
 ) -> None:
     """Refuse a method whose first parameter is its object instead of the message."""
-    qualname = getattr(function, "__qualname__", None)
-    if not inspect.isfunction(function) or not isinstance(qualname, str) or not own:
-        return  # a method of an object, or a mock
-    scope, _, name = qualname.rpartition(".")
-    if not scope or scope.endswith("<locals>"):
+    if _class_of(function) is None or not own:
         return
     is_object = own[0].annotation is Parameter.empty and own[0].name in RECEIVERS
     takes_message_later = any(_names_message(each, contract) for each in own[1:])
     if is_object or (takes_message_later and not _names_message(own[0], contract)):
-        decorator = f"router.{contract.kind}({contract.model.__name__})"
-        raise ContractError(
-            f"{path_of(function)} is a method, and its first parameter {own[0].name!r} is not the "
-            f"message. Register the method of an object: {decorator}(self.{name}), for example in "
-            "__init__."
-        )
+        raise _method_error(function, own[0].name, contract)
+
+
+def _refuse_annotated_receiver(function: Callable[..., Any], contract: Contract) -> None:
+    """Refuse a method whose first parameter has its own class as the annotation.
+
+    In a class body, the name of the class is not defined yet, so the annotation is only a text.
+    """
+    class_name = _class_of(function)
+    if class_name is None:
+        return
+    first = next(iter(signature_of(function, follow_wrapped=False).parameters.values()), None)
+    if first is None:
+        return
+    annotation = getattr(first.annotation, "__forward_arg__", first.annotation)
+    if isinstance(annotation, str):
+        written = annotation.strip("'\"").partition("[")[0].rpartition(".")[2]
+        if written in {class_name, "Self"}:
+            raise _method_error(function, first.name, contract)
+
+
+def _class_of(function: Callable[..., Any]) -> str | None:
+    """Return the name of the class whose body defines a function, or None."""
+    qualname = getattr(function, "__qualname__", None)
+    if not inspect.isfunction(function) or not isinstance(qualname, str):
+        return None  # a method of an object, or a mock
+    scope = qualname.rpartition(".")[0]
+    return None if scope.endswith("<locals>") else scope.rpartition(".")[2] or None
+
+
+def _method_error(
+    function: Callable[..., Any], parameter: str, contract: Contract
+) -> ContractError:
+    decorator = f"router.{contract.kind}({contract.model.__name__})"
+    name = path_of(function).rpartition(".")[2]
+    return ContractError(
+        f"{path_of(function)} is a method, and its first parameter {parameter!r} is not the "
+        f"message. Register the method of an object: {decorator}(self.{name}), for example in "
+        "__init__."
+    )
 
 
 def _names_message(parameter: Parameter, contract: Contract) -> bool:

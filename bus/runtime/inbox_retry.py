@@ -10,6 +10,7 @@ from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label, message_facts, message_label
+from bus.runtime.failure_log import UNEXPECTED
 
 __all__ = ["INBOX_RETRY_SECONDS", "InboxFailed", "retry_inbox"]
 
@@ -30,7 +31,7 @@ class InboxFailed(Exception):
 
 
 async def retry_inbox(
-    operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception
+    operation: Callable[[], Awaitable[T]], envelope: Envelope, error: BaseException
 ) -> T:
     """Repeat an inbox operation until it succeeds.
 
@@ -55,6 +56,6 @@ async def retry_inbox(
         await asyncio.sleep(backoff(attempt))
         try:
             return await operation()
-        except Exception as last:  # the inbox is a user's code, and can raise any exception
+        except UNEXPECTED as last:  # the inbox is a user's code, and can raise any exception
             if loop.time() > ends:
                 raise InboxFailed from last

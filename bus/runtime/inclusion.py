@@ -146,7 +146,7 @@ class RouterNode:
         """
         state = inherited
         if self.lifespan is not no_lifespan:
-            state = await stack.enter_async_context(open_lifespan(self.lifespan, bus))
+            state = await stack.enter_async_context(open_lifespan(self.lifespan, bus, self.name))
         states: list[tuple[RouterNode, Any]] = [(self, state)]
         for node in self.included:
             states += await node.enter_lifespans(stack, bus, state)

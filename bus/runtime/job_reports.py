@@ -197,14 +197,14 @@ class JobReports:
         return self._runtime.security.protect_update(stamped, job)
 
 
-def unsendable_reply(request: Envelope, error: Exception, *, source: str) -> Envelope:
+def unsendable_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
     """Return the error reply that replaces a reply that is too large or cannot be sent."""
     why = str(error) if isinstance(error, InvalidArgument) else safe_reason(error)
     fault = FailedPrecondition(f"the reply could not be sent: {why}", maybe_executed=True)
     return error_reply(request, fault, source=source)
 
 
-def log_unsent_update(job: Envelope, error: Exception) -> None:
+def log_unsent_update(job: Envelope, error: BaseException) -> None:
     """Log the exception because of which an update of a job was not sent."""
     log_failure(log, job, error, "an update of the job could not be sent")
 

@@ -2,15 +2,15 @@
 
 import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from inspect import Parameter
 from typing import Any
 
 from typing_extensions import is_protocol
 
-from bus.errors import ContractError
+from bus.errors import ConfigurationError, ContractError
 from bus.messaging.context import Sender
-from bus.runtime.declared_parameters import declared_parameters, path_of, types_in
+from bus.runtime.declared_parameters import declared_parameters, path_of, result_types, types_in
 
 __all__ = ["Lifespan", "check_lifespan", "no_lifespan", "open_lifespan"]
 
@@ -25,6 +25,8 @@ the context manager before the first message, and exits it after the last messag
 bus is connected. Handlers read the value that the context manager yields as `context.state`.
 """
 
+PLAIN_CONTEXT_MANAGER = contextmanager(iter).__code__
+"""The code of each function that `contextlib.contextmanager` returns."""
 VERBS = ("publish", "request", "submit")
 """The methods of `Sender`. A class with all of them can be the annotation of the bus."""
 
@@ -57,6 +59,7 @@ def check_lifespan(lifespan: Any) -> Parameter | None:
             f"{path} does not return an async context manager. Write async def with one yield, and "
             "decorate it with @contextlib.asynccontextmanager."
         )
+    _check_result(lifespan, path)
     parameters = declared_parameters(lifespan)
     buses = [each for each in parameters if _is_bus(each.annotation)]
     for each in parameters:
@@ -68,11 +71,47 @@ def check_lifespan(lifespan: Any) -> Parameter | None:
     return buses[0] if buses else None
 
 
-def open_lifespan(lifespan: Lifespan, bus: Sender) -> AbstractAsyncContextManager[Any]:
+def _check_result(lifespan: Any, path: str) -> None:
+    """Refuse a lifespan that plainly returns another value than an async context manager."""
+    if inspect.isclass(lifespan):
+        if issubclass(lifespan, AbstractAsyncContextManager):
+            return
+        raise ContractError(
+            f"{path} is a class whose objects are not async context managers. Pass a function that "
+            "is decorated with @contextlib.asynccontextmanager."
+        )
+    types = result_types(lifespan)
+    if _is_plain_context_manager(lifespan) or (types and not any(map(_can_be_entered, types))):
+        raise ContractError(
+            f"{path} does not return an async context manager. Write async def with one yield, and "
+            "decorate it with @contextlib.asynccontextmanager."
+        )
+
+
+def _is_plain_context_manager(function: Any) -> bool:
+    """Return True for a function with the decorator `contextlib.contextmanager`."""
+    return getattr(function, "__code__", None) is PLAIN_CONTEXT_MANAGER
+
+
+def _can_be_entered(kind: Any) -> bool:
+    """Return False if no object of this type is an async context manager."""
+    kind = getattr(kind, "__origin__", kind)
+    if not inspect.isclass(kind) or kind is object or is_protocol(kind):
+        return True
+    return issubclass(kind, AbstractAsyncContextManager)
+
+
+def open_lifespan(lifespan: Lifespan, bus: Sender, name: str) -> AbstractAsyncContextManager[Any]:
     """Call a lifespan, with the bus if it has a parameter for it, and return the context manager.
 
+    Args:
+        lifespan: The lifespan.
+        bus: The connected bus.
+        name: The name of the router, for the error message.
+
     Raises:
-        ContractError: The lifespan has another required parameter, or returns another value.
+        ContractError: The lifespan has another required parameter.
+        ConfigurationError: The lifespan returns another value.
     """
     parameter = check_lifespan(lifespan)
     function: Callable[..., Any] = lifespan
@@ -83,9 +122,10 @@ def open_lifespan(lifespan: Lifespan, bus: Sender) -> AbstractAsyncContextManage
     else:
         opened = function(**{parameter.name: bus})
     if not isinstance(opened, AbstractAsyncContextManager):
-        raise ContractError(
-            f"{path_of(lifespan)} returned a value of type {type(opened).__name__}, which is not "
-            "an async context manager. Decorate it with @contextlib.asynccontextmanager."
+        raise ConfigurationError(
+            f"the router of {name!r}: its lifespan {path_of(lifespan)} returned a value of type "
+            f"{type(opened).__name__}, not an async context manager. Write async def with one "
+            "yield, and decorate it with @contextlib.asynccontextmanager."
         )
     return opened
 

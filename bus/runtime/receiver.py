@@ -9,7 +9,7 @@ from bus.messaging.context import current
 from bus.messaging.debug_switch import debugging
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
-from bus.runtime.failure_log import log_failure
+from bus.runtime.failure_log import UNEXPECTED, log_failure
 from bus.runtime.inbound_message import (
     NO_ACTION,
     REQUEUE,
@@ -63,7 +63,7 @@ class Receiver:
         try:
             try:
                 result = await self._handle(message)  # the inbound stages, the stack, the router
-            except Exception as error:  # noqa: BLE001 - a bug in a stage fails only this message
+            except UNEXPECTED as error:  # a bug in a stage fails only this message
                 result = _fail(message, error)
             if result is NO_ACTION:
                 return
@@ -76,7 +76,7 @@ class Receiver:
                     step = (
                         ACK if await self._settler.settle(message, result) else Disposition.REQUEUE
                     )
-                except Exception as error:  # noqa: BLE001 - as above
+                except UNEXPECTED as error:  # as above
                     step = await self._fallback.settle(message, result, error)
             if step is not ACK:
                 self._in_flight.remember(message, result)
@@ -86,7 +86,7 @@ class Receiver:
         except asyncio.CancelledError:
             await message.requeue()
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug must not leave it unsettled
+        except UNEXPECTED as error:  # a bug must not leave the message unsettled
             await self._requeue_after(message, error)
         finally:
             self._in_flight.finish(message)
@@ -125,7 +125,7 @@ class Receiver:
         return self._in_flight.cancel()
 
 
-def _fail(message: InboundMessage, error: Exception) -> HandlingResult:
+def _fail(message: InboundMessage, error: BaseException) -> HandlingResult:
     """Return the result of a message whose stage raised `error`. Raise `InboxFailed` again."""
     if isinstance(error, InboxFailed):
         raise error

@@ -335,8 +335,9 @@ class Router:
         )
 
         def register(function: Any) -> Any:
-            signature = read_signature(function, contract)
-            call, wants_context = handler_call(function, signature)
+            handler = function.__func__ if isinstance(function, staticmethod) else function
+            signature = read_signature(handler, contract)
+            call, wants_context = handler_call(handler, signature)
             self._node.add(
                 Endpoint(
                     contract=contract,

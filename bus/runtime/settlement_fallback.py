@@ -7,7 +7,7 @@ from functools import partial
 
 from bus.messaging.backoff import backoff
 from bus.runtime.copy_sender import PERMANENT_ERRORS
-from bus.runtime.failure_log import log_failure
+from bus.runtime.failure_log import UNEXPECTED, log_failure
 from bus.runtime.in_flight import InFlight
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.settler import Settler
@@ -48,7 +48,7 @@ class SettlementFallback:
         self._in_flight = in_flight
 
     async def settle(
-        self, message: InboundMessage, result: HandlingResult, error: Exception
+        self, message: InboundMessage, result: HandlingResult, error: BaseException
     ) -> Disposition:
         """Settle a message after `Settler.settle` has raised `error`. Raise no exception."""
         self._in_flight.release_slot(message)  # other messages must not wait for this one
@@ -57,18 +57,18 @@ class SettlementFallback:
         return await self._settle_again(message, result, error)
 
     async def _abandon_request(
-        self, message: InboundMessage, result: HandlingResult, error: Exception
+        self, message: InboundMessage, result: HandlingResult, error: BaseException
     ) -> Disposition:
         """Answer with an error. If this fails too, the caller's deadline ends the call."""
         log_failure(log, message.envelope, error, "the reply to the request failed")
         try:
             await self._settler.abandon(message, result, error)
-        except Exception as last:  # noqa: BLE001 - a bug must neither lose a message nor repeat it
+        except UNEXPECTED as last:  # a bug must neither lose a message nor repeat it
             log_failure(log, message.envelope, last, "the error reply failed as well")
         return Disposition.ACK
 
     async def _settle_again(
-        self, message: InboundMessage, result: HandlingResult, error: Exception
+        self, message: InboundMessage, result: HandlingResult, error: BaseException
     ) -> Disposition:
         for attempt in range(1, MAX_SETTLE_TRIES + 1):
             if isinstance(error, PERMANENT_ERRORS):
@@ -82,7 +82,7 @@ class SettlementFallback:
                 if attempt == MAX_SETTLE_TRIES:
                     settle = partial(self._settler.abandon, message, result, error)
                 return _disposition(done=await settle())
-            except Exception as again:  # noqa: BLE001 - as above
+            except UNEXPECTED as again:  # as above
                 error = again
         if not isinstance(error, PERMANENT_ERRORS):
             log_failure(log, message.envelope, error, "the message could not be dead-lettered")

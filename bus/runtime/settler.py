@@ -84,7 +84,7 @@ class Settler:
         return await self._settle(envelope, result) or await self._retry_settle(envelope, result)
 
     async def abandon(
-        self, message: InboundMessage, result: HandlingResult, cause: Exception
+        self, message: InboundMessage, result: HandlingResult, cause: BaseException
     ) -> bool:
         """Answer a request with an error, or dead-letter an event or job, after a failed `settle`.
 

@@ -112,10 +112,11 @@ class MemoryBuses:
         is calling a bus.
 
         Args:
-            timeout: Seconds of real time, also on a `VirtualLoop`.
+            timeout: Seconds of real time, also on a `VirtualLoop`. 0 is allowed.
             retries: True to wait for the messages in retry tiers, too.
 
         Raises:
+            ConfigurationError: `timeout` is not a finite number of seconds.
             Unsettled: Something is still in progress after `timeout` seconds. Or a queue has a
                 message, and no consumer in this test will receive it. The second error does not
                 wait for `timeout`. The text lists the queues, handlers and calls.

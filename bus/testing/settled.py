@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from bus.contracts.limits import check_seconds
 from bus.messaging.topology.names import parse_queue_name
 from bus.runtime.job_reports import RESULT_TASK
 from bus.testing.work import Call, HandlerRun, Work
@@ -48,7 +49,8 @@ async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retr
     """Wait until nothing is in progress. `MemoryBuses.settled` describes the rules."""
     __tracebackhide__ = True
     quiet, remaining = 0, NOTHING
-    with _alarm(timeout, broker) as is_over:
+    seconds = check_seconds(timeout, "timeout", "settled", can_be_zero=True)
+    with _alarm(seconds, broker) as is_over:
         while quiet < QUIET_TURNS:
             remaining = _find_remaining(broker, work, retries=retries)
             if not remaining.in_progress:
@@ -60,7 +62,7 @@ async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retr
                 await broker.activity.wait()
             else:
                 raise Unsettled(
-                    f"the buses are not settled after {timeout:.3g} s."
+                    f"the buses are not settled after {seconds:.3g} s."
                     f"{_listed([*remaining.in_progress, *remaining.stuck])}\n"
                     "End each handler and call, or pass a longer timeout."
                 )

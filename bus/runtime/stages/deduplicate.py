@@ -10,6 +10,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.labels import message_facts, message_label
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.failure_log import UNEXPECTED
 from bus.runtime.inbound_message import (
     SETTLED,
     HandlingResult,
@@ -40,7 +41,7 @@ def deduplicate(state: EndpointState) -> InboundStage:
             key = MessageKey(queue, envelope.source, envelope.id)
             try:
                 handled = await inbox.find(key)
-            except Exception as error:  # noqa: BLE001 - a user's inbox can raise any exception
+            except UNEXPECTED as error:  # a user's inbox can raise any exception
                 handled = await retry_inbox(partial(inbox.find, key), envelope, error)
             if handled is not None:
                 if log.isEnabledFor(logging.DEBUG):
@@ -55,7 +56,7 @@ def deduplicate(state: EndpointState) -> InboundStage:
                 handled = HandledMessage(reply=_reply_to_keep(envelope, result))
                 try:
                     await inbox.add(key, handled)
-                except Exception as error:  # noqa: BLE001 - as above
+                except UNEXPECTED as error:  # as above
                     await retry_inbox(partial(inbox.add, key, handled), envelope, error)
             return result
 

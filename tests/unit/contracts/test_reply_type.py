@@ -111,11 +111,16 @@ async def test_a_generic_reply_arrives_as_its_class(is_generic: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "result"),
-    [(Take, None), (Find, Shelf()), (ListBooks, Page(items=[Shelf()])), (ListBooks, None)],
+    ("model", "result", "text"),
+    [
+        (Take, None, "returned None, not Book. Return Book."),
+        (Find, Shelf(), "returned Shelf, not Book or None. Return Book or None."),
+        (ListBooks, Page(items=[Shelf()]), r"returned Page, not Page\[Book\]"),
+        (ListBooks, None, r"returned None, not Page\[Book\]"),
+    ],
 )
 async def test_a_handler_that_returns_another_type_is_a_fault_of_the_service(
-    model: Any, result: Any
+    model: Any, result: Any, text: str
 ) -> None:
     router = Router("library")
 
@@ -126,7 +131,7 @@ async def test_a_handler_that_returns_another_type_is_a_fault_of_the_service(
     async with MemoryBuses() as buses:
         bus = await buses.bus("library")
         await buses.serve(bus, router)
-        with pytest.raises(Internal):
+        with pytest.raises(Internal, match=text):
             await bus.request(model.model_construct(title="a", is_generic=True))
 
 

@@ -61,6 +61,31 @@ def test_a_list_of_delays_is_the_tuple_of_these_delays() -> None:
     assert (policy.delays, policy.attempts) == ((5, 600.5), 3)
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({"first_delay": 5000}, "longest_delay (3600 s), not 5000. Write longest_delay=5000"),
+        ({"first_delay": 600.5, "longest_delay": 30}, "(30 s), not 600.5. Write longest_delay="),
+        ({"first_delay": 2, "longest_delay": 0}, "(0 s), not 2. Write longest_delay=2"),
+    ],
+)
+def test_a_first_delay_is_not_cut_without_a_word_by_the_longest_delay(
+    options: dict[str, Any], shown: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        RetryPolicy(attempts=3, **options)
+    assert str(refused.value).startswith("RetryPolicy: first_delay must be at most ")
+    assert shown in str(refused.value)
+
+
+def test_a_first_delay_up_to_the_longest_delay_is_kept() -> None:
+    long = RetryPolicy(attempts=3, first_delay=5000, longest_delay=5000)
+    assert [delay_after(attempt, long) for attempt in (1, 2)] == [5000, 5000]
+    # The shortest retry tier waits 1 s, so a shorter longest delay shortens nothing.
+    assert RetryPolicy(longest_delay=0).longest_delay == 0
+    assert RetryPolicy(delays=(5000,), first_delay=5000).delays == (5000,)
+
+
 def test_a_policy_may_wait_a_day_and_not_wait_at_all() -> None:
     assert RetryPolicy(delays=(0, MAX_DELAY_SECONDS)).attempts == 3
     policy = RetryPolicy(longest_delay=MAX_DELAY_SECONDS, first_delay=0, attempts=MAX_ATTEMPTS)

@@ -21,6 +21,7 @@ __all__ = [
     "local_handler",
     "method_of_local_class",
     "passing_on",
+    "returns_number",
     "sync_passing_on",
     "with_context",
     "with_dependency",
@@ -52,6 +53,10 @@ async def with_dependency(request: Add, pool: Annotated[Pool, Depends(open_pool)
 
 async def with_hidden_name(request: Add, number: Annotated[int, Depends(name)]) -> Total:
     return Total(total=request.amount + number)
+
+
+async def returns_number(request: Add) -> int:
+    return request.amount
 
 
 async def with_context(request: Add, context: Context) -> Total:

@@ -1,11 +1,12 @@
 """Tests of the parameters that a handler may have."""
 
 import functools
+import importlib
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, SupportsInt, TypeVar
 
 import pytest
 
@@ -15,7 +16,7 @@ from bus.messaging.context import Context, handling
 from bus.runtime.dependencies import Depends
 from bus.runtime.router import Router
 from tests.unit.fakes import NoSender, envelope, virtual
-from tests.unit.ledger import Add, Clear, Total
+from tests.unit.ledger import Add, BooksClosed, Clear, Total
 from tests.unit.runtime import deferred
 from tests.unit.runtime.deferred import Counting, passing_on, sync_passing_on
 
@@ -343,6 +344,63 @@ def test_a_method_in_a_class_body_is_refused_with_the_form_that_works() -> None:
     assert not router.endpoints
 
 
+def test_a_method_that_annotates_its_object_is_refused_with_the_form_that_works() -> None:
+    with pytest.raises(ContractError, match=r"Noted\.add is a method, .*\(self\.add\)"):
+
+        class Noted:
+            @Router("ledger").request(Add)  # type: ignore[arg-type]
+            async def add(self: "Noted", request: Add) -> Total:  # type: ignore[misc]
+                return Total(total=1)
+
+    with pytest.raises(
+        ContractError, match=r"Other\.add is a method, .* 'this' is not the message"
+    ):
+
+        class Other:
+            @Router("ledger").request(Add)  # type: ignore[arg-type]
+            async def add(this: "Other") -> Total:  # type: ignore[misc]  # noqa: N805
+                return Total(total=1)
+
+    with pytest.raises(ContractError, match=r"Own\.add is a method, .* 'self' is not the message"):
+
+        class Own:
+            @Router("ledger").request(Add)
+            async def add(self: "Self", request: Add) -> Total:  # type: ignore[misc, name-defined]  # noqa: F821
+                return Total(total=1)
+
+    with pytest.raises(ContractError, match=r"AtTop\.add is a method, .*\(self\.add\)"):
+        importlib.reload(importlib.import_module("tests.unit.runtime.deferred_method"))
+
+
+def test_a_static_method_in_a_class_body_is_a_handler() -> None:
+    @virtual
+    async def run() -> None:
+        router = Router("ledger")
+
+        class Static:
+            @router.request(Add)
+            @staticmethod
+            async def add(request: Add, context: Context) -> Total:
+                return Total(total=request.amount + len(context.state))
+
+        assert await answered(router) == 7
+        own = Context(envelope=envelope(), bus=NoSender(), state="ab")
+        assert (await Static.add(Add(amount=1), own)).total == 3
+
+        other = Router("ledger")
+
+        class Below:
+            @staticmethod
+            @other.request(Add)
+            async def add(request: Add) -> Total:
+                return Total(total=request.amount)
+
+        assert await answered(other) == 2
+        assert (await Below.add(Add(amount=1))).total == 1
+
+    run()
+
+
 class Ledger:
     """A class-based service: the object registers its methods."""
 
@@ -403,6 +461,147 @@ def test_a_value_that_is_not_a_handler_is_refused() -> None:
 
 def test_a_classmethod_in_a_class_body_is_refused() -> None:
     assert "is a classmethod" in refusal(vars(Ledger)["of_the_class"])
+
+
+# --- the annotation of the result ---
+
+
+async def returns_number(request: Add) -> int:
+    return 1
+
+
+async def returns_nothing(request: Add) -> None: ...
+
+
+async def returns_another(request: Add) -> "Clear | None":
+    return None
+
+
+async def returns_maybe(request: Add) -> Total | None:
+    return Total(total=1)
+
+
+async def returns_dict(request: Add) -> dict[str, int]:
+    return {"total": 1}
+
+
+class Adder:
+    async def __call__(self, request: Add) -> int:
+        return 1
+
+    async def add(self, request: Add) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("handler", "shown"),
+    [
+        (returns_number, "int"),
+        (returns_nothing, "None"),
+        (returns_another, "Clear | None"),
+        (returns_dict, "dict"),
+        (functools.partial(returns_number), "int"),
+        (Adder(), "int"),
+        (Adder().add, "bool"),
+        (deferred.returns_number, "int"),
+    ],
+)
+def test_a_handler_whose_annotated_result_is_never_the_reply_is_refused(
+    handler: Any, shown: str
+) -> None:
+    text = refusal(handler)
+    assert f"the handler returns {shown}, but the reply of ledger.add.v1 is Total. " in text
+    assert "Return Total, and write it as the annotation of the result." in text
+
+
+async def pays(event: BooksClosed) -> bool:
+    return True
+
+
+def test_an_event_handler_with_an_annotated_result_is_refused() -> None:
+    with pytest.raises(
+        ContractError, match=r"the handler returns bool, but the result of .* is None\."
+    ):
+        Router("ledger").event(BooksClosed)(pays)  # type: ignore[arg-type]
+
+
+class Audited(Total):
+    auditor: str = ""
+
+
+T = TypeVar("T")
+
+
+async def returns_subclass(request: Add) -> Audited:
+    return Audited(total=1)
+
+
+async def returns_base(request: Add) -> Message:
+    return Total(total=1)
+
+
+async def returns_object(request: Add) -> object:
+    return Total(total=1)
+
+
+async def returns_any(request: Add) -> Any:
+    return Total(total=1)
+
+
+async def returns_variable(request: T) -> T:
+    return Total(total=1)  # type: ignore[return-value]
+
+
+async def returns_unknown(request: Add) -> "Unknown":  # type: ignore[name-defined]  # noqa: F821
+    return Total(total=1)
+
+
+async def returns_note(request: Add) -> Annotated[Total, "a note"]:
+    return Total(total=1)
+
+
+async def returns_protocol(request: Add) -> SupportsInt:
+    return Total(total=1)  # type: ignore[return-value]
+
+
+async def returns_without_annotation(request: Add):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    return Total(total=1)
+
+
+def as_total(function: Callable[[Add], Awaitable[int]]) -> Any:
+    @functools.wraps(function)
+    async def wrapper(request: Add) -> Total:
+        return Total(total=await function(request))
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        returns_maybe,
+        returns_subclass,
+        returns_base,
+        returns_object,
+        returns_any,
+        returns_variable,
+        returns_unknown,
+        returns_note,
+        returns_protocol,
+        returns_without_annotation,
+        as_total(returns_number),
+    ],
+)
+def test_a_handler_whose_annotated_result_can_be_the_reply_is_accepted(handler: Any) -> None:
+    assert total_of(handler) == 1
+
+
+async def never_returns(request: Add) -> NoReturn:
+    raise LookupError
+
+
+def test_a_handler_that_never_returns_is_accepted() -> None:
+    Router("ledger").request(Add)(never_returns)
 
 
 # --- wrappers ---

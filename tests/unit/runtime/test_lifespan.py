@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from bus.errors import ContractError
+from bus.errors import ConfigurationError, ContractError
 from bus.messaging.context import Context, Sender
 from bus.runtime.bus import Bus
 from bus.runtime.lifespan import check_lifespan
@@ -181,6 +182,42 @@ def not_async() -> Iterator[None]:
     yield
 
 
+def returns_number() -> int:
+    return 3
+
+
+class Resource:
+    """A class whose objects are async context managers."""
+
+    async def __aenter__(self) -> str:
+        return "resource"
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    @staticmethod
+    def opened() -> int | None:
+        return None
+
+
+def returns_resource() -> Resource:
+    return Resource()
+
+
+def returns_manager() -> AbstractAsyncContextManager[str]:
+    return Resource()
+
+
+def as_lifespan(function: Callable[[], int]) -> Any:
+    """Turn a function into a lifespan, and keep its annotations."""
+
+    @functools.wraps(function)
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[int]:
+        yield function()
+
+    return lifespan
+
+
 @pytest.mark.parametrize(
     ("lifespan", "problem"),
     [
@@ -192,6 +229,10 @@ def not_async() -> Iterator[None]:
         (without_yield, "without_yield does not return an async context manager"),
         (with_bus(None), "must be a function .*, not a value of type .*Pass the function"),  # type: ignore[arg-type]
         (3, "must be a function that returns an async context manager, not a value of type int"),
+        (not_async, "not_async .* decorate it with @contextlib.asynccontextmanager"),
+        (returns_number, "returns_number does not return an async context manager"),
+        (Resource.opened, "opened does not return an async context manager"),
+        (int, "int is a class whose objects are not async context managers"),
     ],
 )
 def test_a_lifespan_that_could_not_be_entered_is_refused_when_declared(
@@ -201,14 +242,49 @@ def test_a_lifespan_that_could_not_be_entered_is_refused_when_declared(
         Router("ledger", lifespan=lifespan)
 
 
-async def test_a_lifespan_of_a_plain_context_manager_is_refused_at_the_start() -> None:
-    lifespan: Any = not_async
-    router = Router("ledger", lifespan=lifespan)
+async def test_a_lifespan_that_returns_another_value_is_refused_at_the_start() -> None:
+    lifespan: Any = lambda: 3  # noqa: E731 - a lambda has no annotation of its result
+    router, part = Router("ledger"), Router("ledger", lifespan=lifespan)
+    router.include(part)
     async with MemoryBuses() as buses:
         ledger = await buses.bus("ledger")
-        with pytest.raises(ContractError, match="not an async context manager"):
-            async with ledger.serving(router):
-                pass
+        for each in (part, router):
+            with pytest.raises(ConfigurationError) as refused:
+                async with ledger.serving(each):
+                    pass
+            assert str(refused.value) == (
+                "the router of 'ledger': its lifespan tests.unit.runtime.test_lifespan."
+                "test_a_lifespan_that_returns_another_value_is_refused_at_the_start.<locals>."
+                "<lambda> returned a value of type int, not an async context manager. Write async "
+                "def with one yield, and decorate it with @contextlib.asynccontextmanager."
+            )
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "state"),
+    [
+        (returns_resource, "resource"),
+        (returns_manager, "resource"),
+        (Resource, "resource"),
+        (as_lifespan(returns_number), 3),
+        (partial(Resource), "resource"),
+    ],
+)
+async def test_each_function_that_returns_an_async_context_manager_is_a_lifespan(
+    lifespan: Any, state: object
+) -> None:
+    async with MemoryBuses() as buses:
+        ledger, office = await buses.bus("ledger"), await buses.bus("office")
+        router, states = Router("ledger", lifespan=lifespan), list[object]()
+
+        @router.request(Add)
+        async def add(request: Add, context: Context) -> Total:
+            states.append(context.state)
+            return Total(total=1)
+
+        async with ledger.serving(router):
+            await office.request(Add(), timeout=5)
+        assert states == [state]
 
 
 def test_a_lifespan_can_be_opened_by_a_test() -> None:

@@ -130,6 +130,8 @@ async def test_a_job_whose_validator_raises_is_dead_lettered_at_once(buses: Memo
 # --- A result that does not match the contract ---
 
 WRONG_RESULTS = {
+    "returned the class Fruit, not an object of it. Write Fruit(…).": lambda: Fruit,
+    "returned the class Ripe, not Fruit": lambda: Ripe,
     "returned str, not Fruit": lambda: SECRET,
     "the field `weight`": lambda: Fruit.model_construct(name="apple", weight=SECRET),
     "the field `name`": lambda: Fruit.model_construct(name="\ud800", weight=1),

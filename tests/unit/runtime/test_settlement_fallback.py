@@ -83,6 +83,11 @@ def broken(*_: Any, **__: Any) -> Any:
     raise KeyError(SECRET)
 
 
+def exiting(*_: Any, **__: Any) -> Any:
+    """Stand for code in a stage, an inbox or a transport that calls `sys.exit`."""
+    raise SystemExit(SECRET)
+
+
 def refuse(_: Envelope) -> PublishOutcome:
     raise KeyError(SECRET)
 
@@ -305,16 +310,24 @@ def test_a_request_that_cannot_be_answered_at_all_ends_at_its_callers_deadline(k
 # --- Stages ---
 
 
-def broken_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+FAULTS = [(broken, "KeyError"), (exiting, "SystemExit")]
+
+
+def break_stage(monkeypatch: pytest.MonkeyPatch, fault: Callable[..., Any]) -> None:
     def stage(_state: Any) -> Any:
-        return lambda _inner: broken
+        return lambda _inner: fault
 
     monkeypatch.setattr("bus.runtime.inbound.INBOUND", (stage,))
 
 
+@pytest.mark.parametrize(("fault", "error"), FAULTS)
 @pytest.mark.parametrize("kind", ["event", "job"])
 def test_a_fault_in_a_stage_is_retried_by_the_policy_and_then_dead_lettered(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    fault: Callable[..., Any],
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     @virtual
     async def run() -> None:
@@ -327,16 +340,18 @@ def test_a_fault_in_a_stage_is_retried_by_the_policy_and_then_dead_lettered(
         await received(here, first, last)
         (copy,) = to(transport, "ledger.retry.1s")
         (dead,) = to(transport, "bus.dead")
-        assert (copy.attempt, dead.headers["dead-error"]) == (2, "KeyError")
+        assert (copy.attempt, dead.headers["dead-error"]) == (2, error)
         assert (work.runs, first.acks, last.acks) == (0, 1, 1)
 
-    broken_stage(monkeypatch)
+    break_stage(monkeypatch, fault)
     run()
+    assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize("fault", [broken, exiting])
 @pytest.mark.parametrize("kind", ["add", "total"], ids=["at most once", "idempotent"])
 def test_a_request_that_meets_a_fault_in_a_stage_is_answered(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, fault: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @virtual
     async def run() -> None:
@@ -344,7 +359,7 @@ def test_a_request_that_meets_a_fault_in_a_stage_is_answered(
         await received(receiver(kind, Work(), transport), message)
         assert (transport.sent[0].envelope.error, message.acks) == ("internal", 1)
 
-    broken_stage(monkeypatch)
+    break_stage(monkeypatch, fault)
     run()
 
 
@@ -354,12 +369,84 @@ class BrokenInbox:
     find = add = broken
 
 
+class ExitingInbox:
+    """An inbox that calls `sys.exit`."""
+
+    find = add = exiting
+
+
+class ExitingOnce:
+    """An inbox whose first call ends with `sys.exit`."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def find(self, _key: object) -> None:
+        self._exit_first("find")
+
+    async def add(self, _key: object, _handled: object) -> None:
+        self._exit_first("add")
+
+    def _exit_first(self, name: str) -> None:
+        self.calls.append(name)
+        if self.calls.count(name) == 1:
+            exiting()
+
+
+@pytest.mark.parametrize("inbox", [BrokenInbox(), ExitingInbox()])
+def test_an_inbox_that_fails_dead_letters_no_message(inbox: Any) -> None:
+    @virtual
+    async def run() -> None:
+        transport, message = FakeTransport(), delivery("event")
+        await received(receiver("event", Work(), transport, inbox=inbox), message)
+        assert (message.acks, message.requeues, message.counted, transport.sent) == (0, 1, 0, [])
+        assert asyncio.get_running_loop().time() > INBOX_RETRY_SECONDS
+
+    run()
+
+
+def test_an_inbox_that_exits_once_is_called_again_and_the_handler_runs_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @virtual
+    async def run() -> None:
+        transport, message, inbox, work = FakeTransport(), delivery("event"), ExitingOnce(), Work()
+        await received(receiver("event", work, transport, inbox=inbox), message)
+        assert (inbox.calls, work.runs) == (["find", "find", "add", "add"], 1)
+        assert (message.acks, message.requeues) == (1, 0)
+
+    run()
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["event", "job"])
+def test_a_settlement_that_exits_ends_as_a_settlement_with_another_fault(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def decide(*_: Any, **__: Any) -> Any:
+        tries.append(1)
+        exiting()
+
+    @virtual
+    async def run() -> None:
+        transport, message = FakeTransport(), delivery(kind)
+        await received(receiver(kind, Work(ValueError(SECRET)), transport), message)
+        (dead,) = to(transport, "bus.dead")
+        assert str(dead.headers["dead-reason"]).endswith("because of SystemExit")
+        assert (len(tries), message.acks, message.requeues) == (MAX_SETTLE_TRIES, 1, 0)
+
+    monkeypatch.setattr(settler, "decide", decide)
+    run()
+    assert SECRET not in caplog.text
+
+
 @virtual
-async def test_an_inbox_that_fails_dead_letters_no_message() -> None:
-    transport, message = FakeTransport(), delivery("event")
-    await received(receiver("event", Work(), transport, inbox=BrokenInbox()), message)
-    assert (message.acks, message.requeues, message.counted, transport.sent) == (0, 1, 0, [])
-    assert asyncio.get_running_loop().time() > INBOX_RETRY_SECONDS
+async def test_a_request_whose_reply_and_error_reply_exit_is_not_handled_again() -> None:
+    transport, message, work = FakeTransport(answer=exiting), delivery("total"), Work()
+    await received(receiver("total", work, transport), message)
+    assert (work.runs, message.acks, message.requeues) == (1, 1, 0)
 
 
 # --- On a broker ---

@@ -1,11 +1,14 @@
 """Tests of `MemoryBuses.settled`, which counts and does not wait for a time."""
 
 import asyncio
+import math
 import time
+from typing import Any
 
 import pytest
 
 from bus import Bus, Context, Event, RetryPolicy, Router, contract
+from bus.errors import ConfigurationError
 from bus.testing import MemoryBuses, Unsettled, VirtualLoop
 from tests.unit.testing.archive import Find, Place, Store, Stored, archive
 
@@ -36,6 +39,14 @@ async def shop(buses: MemoryBuses) -> Bus:
 
 async def test_buses_without_work_are_settled_at_once(buses: MemoryBuses, shop: Bus) -> None:
     await buses.settled(timeout=0)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, -1, "5", None, True, 1e10])
+async def test_settled_refuses_a_timeout_that_is_not_a_number_of_seconds(
+    buses: MemoryBuses, shop: Bus, timeout: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"settled: timeout must be a number of seconds"):
+        await buses.settled(timeout=timeout)
 
 
 async def test_settled_waits_for_the_events_that_handlers_publish(
