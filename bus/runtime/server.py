@@ -80,6 +80,7 @@ class Server:
     async def consuming(self, router: Router) -> AsyncIterator[list[EndpointConsumer]]:
         """Consume every queue of the router inside the block, and yield the consumers."""
         runtime = self._runtime
+        await self._declare_lasting_queues(router)
         async with router.opened(self._sender) as states, AsyncExitStack() as stack:
             stack.enter_context(contain_exits())
             if not router.endpoints:
@@ -112,6 +113,21 @@ class Server:
                 extra={"service": runtime.service, "endpoints": len(receivers)},
             )
             yield consumers
+
+    async def _declare_lasting_queues(self, router: Router) -> None:
+        """Declare the queues of jobs and events, to which the lifespans can already send messages.
+
+        The queues of requests are declared after the lifespans. Until then a caller learns at once
+        that no worker serves its request.
+        """
+        topology = topology_of(router, self._runtime.settings)
+        lasting = [
+            topology[name][1]
+            for name, endpoint in router.endpoints.items()
+            if endpoint.contract.kind != "request"
+        ]
+        if router.has_lifespan and lasting:
+            await self._runtime.transport.declare(merge(lasting))
 
     def _receivers(
         self, router: Router, states: Mapping[str, Any], candidates: CandidateQueue
