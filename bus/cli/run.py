@@ -17,7 +17,7 @@ from bus.cli.errors import is_debugging, show_traceback
 from bus.cli.loading import load_routers
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
-from bus.cli.run_together import run_together
+from bus.cli.run_together import cancelled_by_other_code, run_together
 from bus.cli.worker_loop import run_worker
 from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
@@ -30,6 +30,8 @@ __all__ = ["command"]
 log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FORCING_SIGNAL = 2
+"""Number of the signal that ends a clean stop."""
 CANCEL_AGAIN_SECONDS = 0.5
 """Seconds between two cancellations of the service. A second signal causes both of them.
 
@@ -116,6 +118,9 @@ async def serve(
 
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
+
+    Raises:
+        Internal: Other code cancelled the service.
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
@@ -125,6 +130,9 @@ async def serve(
         try:
             await serving
         except asyncio.CancelledError:
+            if len(received) < FORCING_SIGNAL:
+                names = ", ".join(router.name for router in routers)
+                raise cancelled_by_other_code(names) from None
             return 128 + received[-1]
     return 0
 
@@ -189,7 +197,7 @@ async def serve_until(
         log.info("%s stopped", router.name, extra={"service": router.name})
 
     async with serve_probes(health, ready=ready):
-        await run_together([serve_one(router, bus) for router, bus in services])
+        await run_together({bus.service: serve_one(router, bus) for router, bus in services}, stop)
 
 
 def _notify_parent(notification_fd: int | None) -> None:
@@ -203,13 +211,15 @@ def _notify_parent(notification_fd: int | None) -> None:
 def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[list[int]]:
     """Set `stop` at the first signal and cancel `serving` at the second signal.
 
+    If an exit of the service's code has set `stop`, the next signal is still the first one.
+
     The block gets a list, to which each received signal is appended.
     """
     loop, received = asyncio.get_running_loop(), list[int]()
 
     def on_signal(number: int) -> None:
         received.append(number)
-        if stop.is_set():
+        if len(received) >= FORCING_SIGNAL:
             # If both signals arrive in the same turn of the event loop, the task has not seen
             # `stop` yet. It would treat a cancellation as a clean stop. Therefore cancel the task
             # in the next turn.

@@ -33,6 +33,7 @@ def run_worker(
     """
     with asyncio.Runner() as runner:
         loop, requested = runner.get_loop(), 0
+        logged: list[BaseException] = []
         main = loop.create_task(serving)
         log_unhandled_errors(loop, debug=debug)
         while True:
@@ -41,7 +42,9 @@ def run_worker(
             except (SystemExit, KeyboardInterrupt) as error:
                 if isinstance(error, KeyboardInterrupt) and raises_interrupts():
                     raise  # Ctrl-C before the service handles signals
-                if not requested:
+                # Each task that awaits the task of the exit raises the same error again.
+                if not any(error is each for each in logged):
+                    logged.append(error)
                     _log_exit(error)
                 requested = _exit_code_of(error)
                 if main.done():

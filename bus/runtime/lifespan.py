@@ -1,5 +1,6 @@
 """Lifespans: the resources of a router, which exist while the router is served."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -8,8 +9,10 @@ from typing import Any
 
 from typing_extensions import is_protocol
 
-from bus.errors import ConfigurationError, ContractError
+from bus.errors import ConfigurationError, ContractError, Internal
 from bus.messaging.context import Sender
+from bus.messaging.failure_location import failure_location
+from bus.messaging.supervision import is_own_cancel
 from bus.runtime.declared_parameters import declared_parameters, path_of, result_types, types_in
 
 __all__ = ["Lifespan", "check_lifespan", "no_lifespan", "open_lifespan"]
@@ -112,6 +115,8 @@ def open_lifespan(lifespan: Lifespan, bus: Sender, name: str) -> AbstractAsyncCo
     Raises:
         ContractError: The lifespan has another required parameter.
         ConfigurationError: The lifespan returns another value.
+
+    The context manager raises `Internal` if code of the lifespan raises CancelledError.
     """
     parameter = check_lifespan(lifespan)
     function: Callable[..., Any] = lifespan
@@ -127,7 +132,33 @@ def open_lifespan(lifespan: Lifespan, bus: Sender, name: str) -> AbstractAsyncCo
             f"{type(opened).__name__}, not an async context manager. Write async def with one "
             "yield, and decorate it with @contextlib.asynccontextmanager."
         )
-    return opened
+    return _report_cancellation(opened, f"the router of {name!r}: its lifespan {path_of(lifespan)}")
+
+
+@asynccontextmanager
+async def _report_cancellation(
+    lifespan: AbstractAsyncContextManager[Any], subject: str
+) -> AsyncIterator[Any]:
+    """Enter a lifespan, and raise `Internal` if it ends with a CancelledError of its own.
+
+    Such an error would end the task of the service like a cancellation, without any report.
+    """
+    of_block: asyncio.CancelledError | None = None
+    try:
+        async with lifespan as state:
+            try:
+                yield state
+            except asyncio.CancelledError as error:
+                of_block = error
+                raise
+    except asyncio.CancelledError as error:
+        if error is of_block or is_own_cancel():
+            raise
+        where = failure_location(error)
+        raise Internal(
+            f"{subject} ended with CancelledError{f' at {where}' if where else ''}. If it awaits "
+            "a task that it has cancelled, catch asyncio.CancelledError there."
+        ) from error
 
 
 def _is_bus(annotation: object) -> bool:

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from bus.cli.process_supervisor import Command
 from bus.cli.run import serve_until, signals
 from bus.cli.run_together import run_together
 from bus.cli.worker_loop import run_worker
-from bus.errors import Unavailable
+from bus.errors import Internal, Unavailable
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import load_settings
@@ -78,6 +79,25 @@ async def test_one_signal_lets_the_stop_take_its_time() -> None:
         await asyncio.wait_for(serving, 5)
 
 
+async def test_the_first_signal_after_an_exit_of_the_services_code_is_not_the_second() -> None:
+    stop, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        await stop.wait()
+        await go_on.wait()
+
+    serving = asyncio.ensure_future(serve())
+    with signals(stop, serving) as received:
+        stop.set()  # as after sys.exit in a background task
+        signal.raise_signal(signal.SIGTERM)
+        while not received:  # noqa: ASYNC110 - the loop calls the handler in a later turn
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait_for(serving, 5)
+
+
 @pytest.mark.parametrize(("code", "expected"), [(None, 70), (0, 70), (3, 3), ("4711", 70)])
 def test_an_exit_of_a_lifespan_ends_the_start_with_an_error(
     code: int | str | None, expected: int, caplog: pytest.LogCaptureFixture
@@ -117,6 +137,24 @@ def test_an_exit_of_a_background_task_stops_the_service_cleanly(
     assert "4711" not in caplog.text
 
 
+def test_each_exit_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    stop = asyncio.Event()
+
+    async def leave() -> None:
+        sys.exit("4711")
+
+    async def forward() -> None:
+        await asyncio.ensure_future(leave())
+
+    async def serve() -> int:
+        await asyncio.wait([asyncio.ensure_future(each) for each in (forward(), forward())])
+        return 0
+
+    assert run_worker(serve(), stop) == 70
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" at ")[0] for line in lines] == ["SystemExit outside of a handler"] * 2
+
+
 def test_a_clean_stop_has_the_exit_code_of_the_service() -> None:
     async def serve() -> int:
         return 143
@@ -138,8 +176,79 @@ async def test_an_error_of_one_service_stops_the_others_cleanly_and_is_raised() 
             steps.append("stopped")
 
     with pytest.raises(Unavailable, match="no broker"):
-        await run_together([serve(), fail(), serve()])
+        await run_together({"a": serve(), "b": fail(), "c": serve()}, asyncio.Event())
     assert steps == ["stopped", "stopped"]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_an_error_in_the_stop_of_one_service_does_not_cancel_the_stop_of_the_others(
+    error: type[BaseException],
+) -> None:
+    steps: list[str] = []
+    stop, failed = asyncio.Event(), asyncio.Event()
+
+    async def fail() -> None:
+        await stop.wait()
+        failed.set()
+        raise error
+
+    async def drain() -> None:
+        await failed.wait()
+        for _ in range(9):  # handlers that still run
+            await asyncio.sleep(0)
+        steps.append("drained")
+
+    async def serve() -> int:
+        asyncio.get_running_loop().call_soon(stop.set)
+        await run_together({"desk": drain(), "shop": fail()}, stop)
+        return 0
+
+    if error is SystemExit:
+        assert run_worker(serve(), stop) == os.EX_SOFTWARE
+    else:
+        with pytest.raises(error):
+            run_worker(serve(), stop)
+    assert steps == ["drained"]
+
+
+async def test_a_service_that_other_code_cancelled_has_failed() -> None:
+    steps: list[str] = []
+
+    async def fail() -> None:
+        raise asyncio.CancelledError
+
+    async def serve() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append("stopped")
+
+    with pytest.raises(Internal, match=r"^shop: code of the service or a library cancelled"):
+        async with asyncio.timeout(5):
+            await run_together({"desk": serve(), "shop": fail()}, asyncio.Event())
+    assert steps == ["stopped"]
+
+
+async def test_each_further_error_has_a_line_of_its_own_without_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(error: BaseException) -> None:
+        raise error
+
+    with pytest.raises(KeyError):
+        await run_together(
+            {
+                "desk": fail(KeyError("Eleonora Quist")),
+                "shop": fail(ValueError("Eleonora Quist")),
+                "ward": fail(Unavailable("no broker")),
+            },
+            asyncio.Event(),
+        )
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("shop failed, too: ValueError at tests/unit/cli/test_run.py:")
+    assert lines[1].startswith("ward failed, too: Unavailable: no broker (")
+    assert [record.__dict__["service"] for record in caplog.records] == ["shop", "ward"]
+    assert "Quist" not in caplog.text
 
 
 async def test_the_first_error_is_raised_and_no_later_error_is_logged_with_its_text() -> None:
@@ -156,8 +265,9 @@ async def test_the_first_error_is_raised_and_no_later_error_is_logged_with_its_t
         await asyncio.sleep(0)
         raise Unavailable("no broker")
 
+    services = {"a": fail_when_cancelled(), "b": fail(), "c": fail_when_cancelled()}
     with pytest.raises(Unavailable, match="no broker"):
-        await run_together([fail_when_cancelled(), fail(), fail_when_cancelled()])
+        await run_together(services, asyncio.Event())
     gc.collect()
     assert reported == []
 
@@ -172,7 +282,8 @@ async def test_a_second_cancellation_reaches_every_service() -> None:
             steps.append(f"{name} drains")
             await asyncio.Event().wait()
 
-    serving = asyncio.ensure_future(run_together([serve("one"), serve("two")]))
+    services = {name: serve(name) for name in ("one", "two")}
+    serving = asyncio.ensure_future(run_together(services, asyncio.Event()))
     for _ in range(2):
         await asyncio.sleep(0)
         serving.cancel()
@@ -230,6 +341,19 @@ async def test_several_services_start_together_and_stop_together() -> None:
         await serve_until(services, stop, None, on_started)
     assert (sorted(notes[:2]), notes[2]) == (["desk opened", "shop opened"], "started")
     assert sorted(notes[3:]) == ["desk closed", "shop closed"]
+
+
+async def test_a_service_that_other_code_cancels_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setattr(run, "serve_until", cancelled)
+    router, settings = Router("desk"), load_settings(auth="off")
+    with pytest.raises(Internal, match=r"^desk: code of the service or a library cancelled"):
+        await run.serve([router], settings, None, lambda: None, asyncio.Event())
 
 
 async def test_a_service_that_cannot_start_stops_the_services_beside_it() -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from typing_extensions import override
 
-from bus.errors import ConfigurationError, ContractError
+from bus.errors import ConfigurationError, ContractError, Internal, TopologyMismatch
 from bus.messaging.context import Context, Sender
 from bus.runtime.bus import Bus
 from bus.runtime.lifespan import check_lifespan
 from bus.runtime.router import Router
-from bus.testing import MemoryBuses
-from tests.unit.ledger import Add, BooksClosed, Total
+from bus.settings import Settings
+from bus.testing import MemoryBroker, MemoryBuses, MemoryTransport
+from tests.polling import until
+from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from bus.messaging.topology.model import Topology
     from bus.runtime.bus import Bus as LateBus
 
 
@@ -285,6 +291,92 @@ async def test_each_function_that_returns_an_async_context_manager_is_a_lifespan
         async with ledger.serving(router):
             await office.request(Add(), timeout=5)
         assert states == [state]
+
+
+async def await_cancelled_task() -> None:
+    task = asyncio.ensure_future(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+
+@asynccontextmanager
+async def cancelled_before() -> AsyncIterator[None]:
+    await await_cancelled_task()
+    yield
+
+
+@asynccontextmanager
+async def cancelled_after() -> AsyncIterator[None]:
+    yield
+    await await_cancelled_task()
+
+
+@pytest.mark.parametrize("lifespan", [cancelled_before, cancelled_after])
+async def test_a_lifespan_that_awaits_a_task_that_it_has_cancelled_has_failed(
+    lifespan: Any,
+) -> None:
+    async with MemoryBuses() as buses:
+        ledger = await buses.bus("ledger")
+        with pytest.raises(Internal) as failed:
+            async with ledger.serving(Router("ledger", lifespan=lifespan)):
+                pass
+    assert re.fullmatch(
+        rf"the router of 'ledger': its lifespan {__name__}.{lifespan.__name__} ended with "
+        r"CancelledError at tests/unit/runtime/test_lifespan.py:\d+ await_cancelled_task. If it "
+        r"awaits a task that it has cancelled, catch asyncio.CancelledError there.",
+        str(failed.value),
+    )
+
+
+async def test_a_cancellation_of_the_service_passes_through_its_lifespan() -> None:
+    states: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            states.append("closed")
+
+    async with MemoryBuses() as buses:
+        ledger = await buses.bus("ledger")
+        router = Router("ledger", lifespan=lifespan)
+
+        async def serve() -> None:
+            async with ledger.serving(router):
+                states.append("serving")
+                await asyncio.Event().wait()
+
+        serving = asyncio.ensure_future(serve())
+        await until(lambda: states, "the service")
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        with pytest.raises(asyncio.CancelledError):
+            async with ledger.serving(router):
+                await await_cancelled_task()  # in the block, not in the lifespan
+    assert states == ["serving", "closed", "closed"]
+
+
+class Unmatched(MemoryTransport):
+    """A transport whose broker has a queue with other arguments."""
+
+    @override
+    async def declare(self, topology: Topology) -> None:
+        raise TopologyMismatch("the queue has other arguments")
+
+
+async def test_a_lifespan_is_not_entered_if_the_queue_of_a_job_does_not_match() -> None:
+    router = Router("ledger", lifespan=cancelled_before)
+
+    @router.job(CloseBooks)
+    async def close(job: CloseBooks) -> Total:
+        return Total(total=1)
+
+    transport = Unmatched(MemoryBroker())
+    async with Bus("ledger", settings=Settings(auth="off"), transport=transport) as bus:
+        with pytest.raises(TopologyMismatch):
+            await bus.serve(router)
 
 
 def test_a_lifespan_can_be_opened_by_a_test() -> None:
