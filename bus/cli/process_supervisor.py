@@ -22,10 +22,9 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 __all__ = ["Command", "run_processes"]
 
 START_SECONDS = 5.0
-"""Seconds in which an error of a new process counts as a failed start.
+"""Seconds in which the end of a new process counts as a failed start.
 
-The start has failed if the process ends with an error within this time, and did not report that
-it was ready.
+The start has failed if the process ends within this time, and did not report that it was ready.
 """
 MAX_FAILED_STARTS = 3
 """Limit of consecutive failed starts of one process. At this limit all processes are stopped.
@@ -74,7 +73,7 @@ async def _run(command: Command, lines: Sequence[list[str]]) -> int:
     ]
     watching = asyncio.ensure_future(watch(watchfiles, changes)) if changes is not None else None
     try:
-        with _forward_signals(stop, children):
+        with forward_signals(stop, children):
             codes = await asyncio.gather(*(child.run() for child in children))
     finally:
         if watching is not None:
@@ -94,6 +93,13 @@ class Run:
     """True if the run took less than `START_SECONDS`."""
     is_reload: bool
     """True if the process was ended because the code has changed."""
+
+    @property
+    def outcome(self) -> str:
+        """The exit code, and the name of the signal that killed the process."""
+        with contextlib.suppress(ValueError):
+            return f"exit code {self.code}, after the signal {signal.Signals(self.code - 128).name}"
+        return f"exit code {self.code}"
 
 
 class Child:
@@ -133,23 +139,23 @@ class Child:
                 failures = 0
             elif self._changes is not None and not run.was_ready and run.code not in RETRIED:
                 failures = 0
-                await self._wait_for_change(self._changes, changes)
+                await self._wait_for_change(self._changes, changes, run)
                 if self._stop.is_set():
                     return run.code
             else:
-                failures = failures + 1 if run.code and run.was_short and not run.was_ready else 0
+                failures = failures + 1 if run.was_short and not run.was_ready else 0
                 if failures >= MAX_FAILED_STARTS:
                     self._say(
                         f"has failed to start {failures} times in a row; stopping all processes"
                     )
                     self._stop.set()
-                    return run.code
-                self._say(f"ended with exit code {run.code}; restarting")
+                    return run.code or os.EX_SOFTWARE
+                self._say(f"ended with {run.outcome}; restarting")
                 await self._until_stopped(asyncio.sleep(backoff(failures or 1)))
 
-    async def _wait_for_change(self, changes: CodeChanges, count: int) -> None:
+    async def _wait_for_change(self, changes: CodeChanges, count: int, run: Run) -> None:
         if changes.count <= count:
-            self._say("has failed to start; waiting for a change of the code")
+            self._say(f"has failed to start ({run.outcome}); waiting for a change of the code")
         await self._until_stopped(changes.wait_after(count))
 
     async def _until_stopped(self, waiting: Coroutine[Any, Any, None]) -> None:
@@ -235,15 +241,19 @@ def _is_notified(reader: int) -> bool:
 
 
 @contextlib.contextmanager
-def _forward_signals(stop: asyncio.Event, children: list[Child]) -> Iterator[None]:
+def forward_signals(stop: asyncio.Event, children: list[Child]) -> Iterator[list[int]]:
     """Stop the children cleanly at the first signal, and forward each later signal to them.
 
-    A forwarded signal makes a child stop immediately, without a clean stop.
+    A forwarded signal makes a child stop immediately, without a clean stop. If too many failed
+    starts have set `stop`, the next signal is still the first one.
+
+    The block gets a list, to which each received signal is appended.
     """
-    loop = asyncio.get_running_loop()
+    loop, received = asyncio.get_running_loop(), list[int]()
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        received.append(number)
+        if len(received) > 1:
             for child in children:
                 child.signal(number)
         stop.set()
@@ -251,7 +261,7 @@ def _forward_signals(stop: asyncio.Event, children: list[Child]) -> Iterator[Non
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, int(number))
     try:
-        yield
+        yield received
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)

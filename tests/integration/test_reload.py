@@ -47,7 +47,9 @@ async def test_a_syntax_error_waits_until_it_is_mended(vhost_url: str, tmp_path:
     ):
         assert parent.stderr is not None
         await _said(parent.stderr, "SyntaxError: '(' was never closed at greeter.py:1. ")
-        await _said(parent.stderr, "has failed to start; waiting for a change of the code")
+        await _said(
+            parent.stderr, "has failed to start (exit code 78); waiting for a change of the code"
+        )
         service.write_text(GREETER)
         assert (await _greeting(caller)).text == "mended"
         service.write_text(BROKEN)

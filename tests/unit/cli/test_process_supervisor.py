@@ -10,8 +10,8 @@ import pytest
 
 from bus.cli import process_supervisor
 from bus.cli.code_changes import CodeChanges
-from bus.cli.process_supervisor import Child
-from tests.polling import until
+from bus.cli.process_supervisor import Child, forward_signals
+from tests.polling import BRIEF, until
 
 
 async def test_a_change_while_a_process_starts_is_not_missed() -> None:
@@ -54,3 +54,56 @@ async def test_a_process_that_waits_for_a_change_stops_at_a_signal(
     failing.signal(signal.SIGTERM)  # the process has ended already
     stop.set()
     assert await asyncio.wait_for(running, 5) == 78
+
+
+async def test_the_first_signal_after_too_many_failed_starts_is_not_forwarded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forwarded: list[int] = []
+    stop, one = asyncio.Event(), Child([], asyncio.Event(), None, 1)
+    monkeypatch.setattr(one, "signal", forwarded.append)
+    stop.set()  # as after too many failed starts of another process
+    with forward_signals(stop, [one]) as received:
+        signal.raise_signal(signal.SIGTERM)
+        await until(lambda: len(received) == 1, "the first signal", poll=BRIEF)
+        assert forwarded == []
+        signal.raise_signal(signal.SIGTERM)
+        await until(lambda: len(received) == 2, "the second signal", poll=BRIEF)
+        assert forwarded == [signal.SIGTERM]
+
+
+async def test_a_start_that_ends_without_an_error_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process_supervisor, "backoff", lambda _: 0.0)
+    failing, stop = child(tmp_path, "import os; os._exit(0)", None)
+    assert await asyncio.wait_for(failing.run(), 20) == os.EX_SOFTWARE
+    assert stop.is_set()
+    assert capfd.readouterr().err.splitlines() == [
+        "bus run: process 1 ended with exit code 0; restarting",
+        "bus run: process 1 ended with exit code 0; restarting",
+        "bus run: process 1 has failed to start 3 times in a row; stopping all processes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("import os; os._exit(3)", "exit code 3"),
+        ("import os; os.kill(os.getpid(), 11)", "exit code 139, after the signal SIGSEGV"),
+    ],
+)
+async def test_a_failed_start_shows_its_exit_code_or_signal(
+    code: str, shown: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing, stop = child(tmp_path, code, CodeChanges())
+    running, said = asyncio.ensure_future(failing.run()), []
+
+    def is_waiting() -> bool:
+        said.append(capfd.readouterr().err)
+        return "waiting for a change of the code" in "".join(said)
+
+    await until(is_waiting, "the process to wait")
+    stop.set()
+    await asyncio.wait_for(running, 5)
+    assert f"has failed to start ({shown}); waiting for a change of the code" in "".join(said)
