@@ -32,6 +32,8 @@ from bus.security.key_directory import KeyDirectory
 __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
+NOTE_SECONDS = 5.0
+"""Seconds without an answer of the workers, after which the command says that it waits."""
 TIME_HEADERS = {"dead-at", "first-failed-at"}
 """Dead-letter headers that contain a time in milliseconds since the epoch."""
 
@@ -209,8 +211,12 @@ async def play_story(story: ModuleType, stage: Any, console: Console, recording:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting the workers", total=1.0)
+        # Only a terminal shows the bar.
+        note = "[yellow]waiting[/] for the answers of the workers"
+        waiting = asyncio.get_running_loop().call_later(NOTE_SECONDS, bar.console.print, note)
 
         def on_step(step: Any) -> None:
+            waiting.cancel()
             steps.append(step)
             bar.console.print(
                 f"[green]done[/]    {step.name}: {step.outcome}", highlight=False, soft_wrap=True
@@ -221,9 +227,11 @@ async def play_story(story: ModuleType, stage: Any, console: Console, recording:
             bar.update(task, completed=update.progress, description=f"{activity}: {update.note}")
 
         by_section = recording == _resolve_recording(None)
-        ending = await story.Story(stage, on_step, on_progress, by_section=by_section).play(
-            recording
-        )
+        playing = story.Story(stage, on_step, on_progress, by_section=by_section)
+        try:
+            ending = await playing.play(recording)
+        finally:
+            waiting.cancel()
     _print_result(console, steps, ending)
 
 

@@ -37,6 +37,8 @@ START_TIMEOUT = 120.0
 
 The limit is many times the usual duration.
 """
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which the workers must answer that another program has started before."""
 
 
 def runnable_services() -> tuple[str, ...]:
@@ -59,6 +61,8 @@ class Stage(Protocol):
 
     services: tuple[str, ...]
     """The services that have a worker on this stage."""
+    start_timeout: float
+    """Seconds in which the workers must answer."""
 
     def bus(self, service: str) -> Bus:
         """Return a bus for this service, not yet connected."""
@@ -86,6 +90,7 @@ class RabbitMQStage:
 
     def __init__(self, url: str, keys: DemoKeys | None) -> None:
         self.services = tuple(WORKERS) if keys is None else runnable_services()
+        self.start_timeout = ANSWER_TIMEOUT if keys is None else START_TIMEOUT
         self._url = url
         self._keys = keys
         self._started: dict[str, WorkerProcess] = {}
@@ -143,6 +148,7 @@ class MemoryStage:
 
     def __init__(self, keys: DemoKeys) -> None:
         self.services = runnable_services()
+        self.start_timeout = START_TIMEOUT
         self._broker = MemoryBroker()
         self._keys = keys
 
@@ -173,18 +179,23 @@ class MemoryStage:
         await asyncio.Event().wait()
 
 
-async def served(bus: Sender, services: tuple[str, ...], check: Callable[[], None]) -> None:
+async def served(
+    bus: Sender,
+    services: tuple[str, ...],
+    check: Callable[[], None],
+    timeout: float = START_TIMEOUT,
+) -> None:
     """Wait until the workers of these services answer requests.
 
-    Raise `Unavailable` if a worker does not answer within `START_TIMEOUT` seconds. `check` is
-    called between two attempts, and its error ends the wait.
+    Raise `Unavailable` if a worker does not answer within `timeout` seconds. `check` is called
+    between two attempts, and its error ends the wait.
     """
     try:
-        async with asyncio.timeout(START_TIMEOUT):
+        async with asyncio.timeout(timeout):
             for service in services:
                 await _answered(partial(answer_of, bus, service), check)
     except TimeoutError:
-        problem = f"a worker did not answer within {START_TIMEOUT:.0f} s"
+        problem = f"a worker did not answer within {timeout:.0f} s"
         raise Unavailable(f"{problem}. Check that the workers run at this broker.") from None
 
 

@@ -131,7 +131,8 @@ class Story:
             bus.serving(router),
         ):
             with self._step("start the workers", workers):
-                await served(bus, self.stage.services, self.stage.check)
+                limit = self.stage.start_timeout
+                await served(bus, self.stage.services, self.stage.check, limit)
             return await watched(self._tell(bus, seen, recording), self.stage.watch(bus))
 
     async def _tell(

@@ -59,7 +59,8 @@ async def watch_broker(bus: Bus) -> None:
 async def watch_services(bus: Bus, services: tuple[str, ...]) -> None:
     """Raise `Unavailable` when the worker of a service has not been there for `PATIENCE` seconds.
 
-    A worker that is too busy to answer is not missing.
+    A worker that is too busy to answer is not missing. Requests to a worker that has ended look the
+    same for 60 s, until the broker deletes their queue.
     """
     loop = asyncio.get_running_loop()
     last = dict.fromkeys(services, loop.time())
