@@ -32,7 +32,7 @@ from bus.operations.dead_letters import (
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
 from bus.runtime.forking import protect_parent
-from bus.runtime.life_cycle import LifeCycle, new_instance
+from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -191,7 +191,7 @@ class Bus:
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Send a request, and wait for its reply. `Client.request` lists the errors."""
-        if self._life.loop is not asyncio.get_running_loop():
+        if self._life.loop is not running_loop():
             raise self._life.error()
         return await self._client.request(request, timeout=timeout)
 
@@ -200,13 +200,13 @@ class Bus:
 
         `Client.publish` lists the errors.
         """
-        if self._life.loop is not asyncio.get_running_loop():
+        if self._life.loop is not running_loop():
             raise self._life.error()
         await self._client.publish(event, timeout=timeout)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         """Submit a job, and wait for the broker's confirm. `Client.submit` lists the errors."""
-        if self._life.loop is not asyncio.get_running_loop():
+        if self._life.loop is not running_loop():
             raise self._life.error()
         return await self._client.submit(job, timeout=timeout)
 

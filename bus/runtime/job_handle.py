@@ -11,7 +11,7 @@ from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExce
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
-from bus.runtime.life_cycle import error_in_other_loop
+from bus.runtime.life_cycle import error_in_other_loop, running_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
 __all__ = ["PendingJob"]
@@ -141,7 +141,7 @@ class PendingJob(Generic[R]):
 
     def _check_open(self) -> None:
         """Check that an update can still arrive in this event loop."""
-        if self._loop is not asyncio.get_running_loop():
+        if self._loop is not running_loop():
             raise error_in_other_loop(f"{self.type} (job {self.id})")
         if self._closed:
             problem = "the bus was closed before the result arrived. The job continues."

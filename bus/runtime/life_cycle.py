@@ -8,7 +8,13 @@ from enum import Enum
 
 from bus.errors import BusError, FailedPrecondition, Unavailable
 
-__all__ = ["LifeCycle", "error_in_other_loop", "new_instance"]
+__all__ = ["LifeCycle", "error_in_other_loop", "new_instance", "running_loop"]
+
+running_loop = asyncio._get_running_loop  # noqa: SLF001 - as fast, and documented by asyncio
+"""Return the running event loop. Unlike `asyncio.get_running_loop`, return None without one.
+
+A process that a handler forks has none, although its code continues inside the handler.
+"""
 
 
 class Phase(Enum):
@@ -49,14 +55,17 @@ class LifeCycle:
             Unavailable: The bus is not open.
             FailedPrecondition: The bus belongs to another event loop.
         """
-        if self.loop is not asyncio.get_running_loop():
+        if self.loop is not running_loop():
             raise self.error()
 
     def error(self) -> BusError:
         """Return the error of an operation outside of the bus's block or event loop."""
         if self._is_abandoned():
-            why = "was opened by a parent process or in an event loop that has ended"
-            return FailedPrecondition(f"{self._subject} {why}. Enter it here: `async with bus:`.")
+            is_parents = self._process != os.getpid()
+            where = "by a parent process" if is_parents else "in an event loop that has ended"
+            return FailedPrecondition(
+                f"{self._subject} was opened {where}. Enter it here: `async with bus:`."
+            )
         if self.loop is not None:
             return error_in_other_loop(self._subject)
         remedy = {
