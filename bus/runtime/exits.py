@@ -85,6 +85,22 @@ def contain_exits() -> Iterator[None]:
             loop.set_task_factory(own.inner)
 
 
+class NamedTask(asyncio.Task[Any]):
+    """A task that keeps its default name if the event loop sets the name None.
+
+    In Python 3.13, the event loop sets the name of each task that a factory has made.
+    """
+
+    @override
+    def set_name(self, value: object) -> None:
+        """Set the name, unless it is None."""
+        if value is not None:
+            super().set_name(value)
+
+
+TASK: type[asyncio.Task[Any]] = NamedTask if sys.version_info[:2] == (3, 13) else asyncio.Task
+
+
 class ContainingFactory:
     """A task factory that wraps the coroutines of handlers, and then calls the factory inside."""
 
@@ -99,7 +115,7 @@ class ContainingFactory:
             coro = ContainedCoroutine(coro)
         if self.inner is not None:
             return self.inner(loop, coro, **options)
-        return asyncio.Task(coro, loop=loop, **options)
+        return TASK(coro, loop=loop, **options)
 
 
 class ContainedCoroutine(AnyCoroutine):

@@ -31,7 +31,8 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 def protect_parent() -> None:
     """Separate processes that are forked from now on from the running event loop."""
     _register_hooks()
-    _loops.add(asyncio.get_running_loop())
+    with contextlib.suppress(TypeError):  # a loop of another library may allow no weak references
+        _loops.add(asyncio.get_running_loop())
 
 
 @cache  # the interpreter keeps a hook forever

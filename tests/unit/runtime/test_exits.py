@@ -15,7 +15,13 @@ from bus import Depends
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import Internal
 from bus.messaging.context import Context, current
-from bus.runtime.exits import ContainingFactory, TaskExit, is_for_handler, raises_interrupts
+from bus.runtime.exits import (
+    ContainingFactory,
+    NamedTask,
+    TaskExit,
+    is_for_handler,
+    raises_interrupts,
+)
 from bus.runtime.router import Router
 from bus.testing import MemoryBuses
 from tests.polling import until
@@ -308,3 +314,13 @@ async def test_a_coroutine_that_is_closed_does_not_become_a_result() -> None:
     token = current.set(message)
     assert is_for_handler(GeneratorExit(), message), "raised by code of the handler"
     current.reset(token)
+
+
+async def test_a_task_without_a_name_keeps_its_default_name() -> None:
+    task = NamedTask(asyncio.sleep(0))
+    name = task.get_name()
+    task.set_name(None)  # as the event loop of Python 3.13 does
+    assert task.get_name() == name
+    task.set_name("mine")
+    assert task.get_name() == "mine"
+    await task

@@ -1,0 +1,20 @@
+"""Tests of the event loops that are protected from forked children."""
+
+import asyncio
+
+import pytest
+
+from bus.runtime.forking import protect_parent
+
+
+class ForeignLoop:
+    """An event loop that allows no weak references, as the one of another library."""
+
+    __slots__ = ()
+
+
+def test_an_event_loop_without_weak_references_can_use_a_bus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asyncio, "get_running_loop", ForeignLoop)
+    protect_parent()
