@@ -14,6 +14,7 @@ from bus.messaging.envelope import Envelope, Progress, new_id
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.declared_parameters import path_of
 from bus.runtime.endpoint import Endpoint
+from bus.runtime.exits import contain_exits
 from bus.runtime.router import Router
 from bus.testing.buses import MemoryBuses
 
@@ -93,7 +94,7 @@ class HandlerCall:
             deadline=envelope.deadline,
             report=self._record if contract.kind == "job" else None,
         )
-        with handling(current):
+        with handling(current), contain_exits():
             reply = await router(envelope)
         return cast("R", None if reply is None else decode(contract.reply, reply.body))
 

@@ -1,5 +1,7 @@
 """Tests of `handle`, which calls one handler with a real context."""
 
+import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from bus import (
     contract,
 )
 from bus.messaging.envelope import NO_HEADERS
+from bus.runtime.exits import TaskExit
 from bus.testing import HandlerCall, MemoryBuses
 from tests.unit.testing.archive import Find, Place, Store, Stored, shelf_of
 
@@ -196,3 +199,20 @@ async def test_handle_refuses_the_class_in_place_of_a_message(handle: HandlerCal
 async def test_handle_accepts_the_headers_of_an_envelope(handle: HandlerCall) -> None:
     for headers in ({"tenant": "a", "part": 1}, NO_HEADERS):
         assert await handle(find, Find(title="Emma"), headers=headers) == Place(shelf="C7")
+
+
+async def test_an_exit_in_a_task_of_the_handler_is_an_error_of_its_test(
+    handle: HandlerCall,
+) -> None:
+    exiting = Router("archive")
+
+    async def leave() -> None:
+        sys.exit(3)
+
+    @exiting.request(Find)
+    async def find(request: Find) -> Place:
+        await asyncio.create_task(leave())
+        raise AssertionError
+
+    with pytest.raises(TaskExit, match="a task of a handler raised SystemExit"):
+        await handle(find, Find(title="Emma"))
