@@ -45,7 +45,7 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     BusError,
 )
 
-
+CLOSED = "the connection was closed"
 CONNECT_FAILED = re.compile(r"\[Errno (\d{1,5})\] Connect call failed ")
 """Text of asyncio for an address to which no connection is possible. The bus names the broker."""
 
@@ -120,7 +120,7 @@ def map_errors(what: str) -> Iterator[None]:
     except asyncio.CancelledError:
         if is_own_cancel():
             raise
-        raise Unavailable(f"{what}: the connection was closed") from None
+        raise Unavailable(f"{what}: {CLOSED}") from None
     except Exception as error:  # noqa: BLE001 - aiormq also raises a plain Exception
         raise to_bus_error(error, what) from None
 
@@ -146,6 +146,8 @@ def _safe_text(error: BaseException) -> str:
             return "; ".join(dict.fromkeys(os.strerror(int(number)) for number in numbers))
         case OSError() if error.strerror:
             return error.strerror
+        case _ if type(error) is Exception and not error.args:
+            return CLOSED  # aiormq ends pending calls with it when it closes a connection
         case _ if not isinstance(error, EXPECTED_ERRORS):
             return type(error).__name__  # the text of an unexpected error may contain message data
     text = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
