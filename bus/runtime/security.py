@@ -17,6 +17,7 @@ from bus.security.identity import ServiceIdentity
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring, shared_secret_keyring
 from bus.security.message_security import MessageSecurity
+from bus.security.private_keys import MIN_SECRET_BYTES
 from bus.security.proofs import (
     MAX_EXPIRY_OVERRIDES,
     MAX_PROOF_LIFETIME_SECONDS,
@@ -111,9 +112,13 @@ def identity_from_settings(
         )
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
+        advice = (
+            f"Set it to the same secret text of at least {MIN_SECRET_BYTES} bytes for all services"
+            if settings.auth == "dev"
+            else f"Create a key with `bus keys new {service}`, and set the variables that it prints"
+        )
         raise ConfigurationError(
-            f"BUS_KEY is not set, so {service} cannot sign messages. Create a key with "
-            f"`bus keys new {service}`, and set the variables that it prints. {AUTH_OFF_HINT}"
+            f"BUS_KEY is not set, so {service} cannot sign messages. {advice}. {AUTH_OFF_HINT}"
         )
     if settings.auth == "dev":
         log.warning(

@@ -28,7 +28,7 @@ from bus.security.keys import (
     thumbprint_of,
 )
 
-__all__ = ["DEV_KEY", "dev_key", "generate", "read_private"]
+__all__ = ["DEV_KEY", "MIN_SECRET_BYTES", "dev_key", "generate", "read_private"]
 
 DEV_KEY = "dev"
 """The key id and thumbprint of the shared secret of `BUS_AUTH=dev`."""
