@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from types import TracebackType
+from types import CellType, TracebackType
 from typing import Any
 
 from typing_extensions import override
@@ -111,11 +111,32 @@ class ContainingFactory:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         """Return a new task for a coroutine."""
-        if current.get() is not None and asyncio.iscoroutine(coro):
-            coro = ContainedCoroutine(coro)
+        coro = _contain(coro)
         if self.inner is not None:
             return self.inner(loop, coro, **options)
         return TASK(coro, loop=loop, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the factory inside.
+
+        anyio recognizes `asyncio.eager_task_factory` by its `__code__`. It then creates tasks that
+        are not eager, with the constructor in the first cell of its `__closure__`.
+        """
+        value = getattr(self.inner, name)
+        if name != "__closure__" or not value:
+            return value
+
+        def construct(coro: Any, **options: Any) -> Any:
+            return value[0].cell_contents(_contain(coro), **options)
+
+        return (CellType(construct), *value[1:])
+
+
+def _contain(coro: Any) -> Any:
+    """Return a coroutine of a handler with its exits replaced, and any other coroutine as it is."""
+    if current.get() is not None and asyncio.iscoroutine(coro):
+        return ContainedCoroutine(coro)
+    return coro
 
 
 class ContainedCoroutine(AnyCoroutine):

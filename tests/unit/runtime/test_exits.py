@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -262,6 +263,41 @@ async def test_the_task_factory_of_the_program_is_used_and_restored() -> None:
         assert loop.get_task_factory() is factory
     finally:
         loop.set_task_factory(None)
+
+
+def eager_factory(constructor: Callable[..., asyncio.Task[Any]]) -> Any:
+    """Return a task factory such as `asyncio.eager_task_factory` of Python 3.12."""
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+        return constructor(coro, loop=loop, **options)
+
+    return factory
+
+
+async def test_a_library_finds_the_eager_task_factory_of_the_program_and_its_constructor() -> None:
+    loop, inner, kinds = asyncio.get_running_loop(), eager_factory(asyncio.Task), list[str]()
+
+    async def construct_task() -> None:
+        factory: Any = loop.get_task_factory()
+        assert factory.__code__ is inner.__code__
+        constructor = factory.__closure__[0].cell_contents  # as anyio does
+        task = constructor(asyncio.sleep(0), loop=loop, name="mine")
+        kinds.append(type(task.get_coro()).__name__)
+        await task
+
+    async def leave_later() -> None:
+        await construct_task()
+
+    loop.set_task_factory(inner)
+    try:
+        async with MemoryBuses() as buses:
+            desk, client = await buses.bus("ledger"), await buses.bus("client")
+            await buses.serve(desk, ledger(leave_later))
+            await client.request(GetTotal(account="b"), timeout=5)
+            await construct_task()
+    finally:
+        loop.set_task_factory(None)
+    assert kinds == ["ContainedCoroutine", "coroutine"]
 
 
 # --- Ctrl-C and closed coroutines ---
