@@ -3,7 +3,6 @@
 `bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
-from asyncio import CancelledError
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
@@ -108,7 +107,7 @@ def decode(
         violations = texts.describe_violations(model.__pydantic_core_schema__, error)
     except PASSED_ON:
         raise
-    except FAILURES as error:
+    except BaseException as error:  # a validator that calls `sys.exit` must not end the receiver
         # The cause keeps its traceback, so the log can show where the validator failed. Its text
         # can contain the value, so only the name of its class is in the error.
         raise ContractViolation(
@@ -119,8 +118,7 @@ def decode(
     raise ContractViolation(f"{subject or model.__name__}: {violations}")
 
 
-PASSED_ON = (BusError, MemoryError, PydanticUserError)
+PASSED_ON = (BusError, MemoryError, KeyboardInterrupt, PydanticUserError)
 """Exceptions of a decoding that are not the sender's fault, and errors that a validator raised for
-the caller. `PydanticUserError` means that pydantic could not build the class's validator."""
-FAILURES = (Exception, SystemExit, GeneratorExit, CancelledError)
-"""Errors of a validator. A validator that calls `sys.exit` must not end the receiver."""
+the caller. `PydanticUserError` means that pydantic could not build the class's validator.
+`KeyboardInterrupt` is Ctrl-C."""
