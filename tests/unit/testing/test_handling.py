@@ -1,10 +1,11 @@
 """Tests of `handle`, which calls one handler with a real context."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from bus import Context, ContractViolation, Depends, Internal, Progress, Router
+from bus import Context, ContractViolation, Depends, InvalidResult, Progress, Router
 from bus.testing import HandlerCall, MemoryBuses
 from tests.unit.testing.archive import Find, Place, Store, Stored, shelf_of
 
@@ -72,11 +73,12 @@ async def test_handle_records_the_progress_of_the_last_job(handle: HandlerCall) 
 
 
 async def test_handle_checks_the_type_of_the_reply_as_the_router_does(handle: HandlerCall) -> None:
-    async def wrong(request: Find) -> str:
+    async def wrong(_: Any) -> Any:
         return "B1"
 
-    with pytest.raises(Internal, match="str"):
-        await handle(wrong, Find(title="Emma"))
+    for message, expected in ((Find(title="Emma"), "Place"), (Stored(title="Emma"), "None")):
+        with pytest.raises(InvalidResult, match=f"returned str, not {expected}"):
+            await handle(wrong, message)
 
 
 async def test_handle_encodes_the_message_as_on_the_wire(handle: HandlerCall) -> None:
