@@ -28,7 +28,7 @@ bus is connected. Handlers read the value that the context manager yields as `co
 PLAIN_CONTEXT_MANAGER = contextmanager(iter).__code__
 """The code of each function that `contextlib.contextmanager` returns."""
 VERBS = ("publish", "request", "submit")
-"""The methods of `Sender`. A class with one of them can be the annotation of the bus."""
+"""The methods of `Sender`. A class with all of them can be the annotation of the bus."""
 
 
 @asynccontextmanager
@@ -131,7 +131,13 @@ def open_lifespan(lifespan: Lifespan, bus: Sender, name: str) -> AbstractAsyncCo
 
 
 def _is_bus(annotation: object) -> bool:
-    return any(
-        inspect.isclass(kind) and any(hasattr(kind, verb) for verb in VERBS)
-        for kind in types_in(annotation)
-    )
+    return any(inspect.isclass(kind) and _has_verbs(kind) for kind in types_in(annotation))
+
+
+def _has_verbs(kind: type) -> bool:
+    """Return True for the classes of a bus, and for a protocol with a part of its methods.
+
+    A client of HTTP has a method `request` too, so one method is enough only in a protocol.
+    """
+    needed = any if is_protocol(kind) else all
+    return needed(hasattr(kind, verb) for verb in VERBS)

@@ -161,6 +161,7 @@ async def test_an_event_whose_handler_returns_a_value_is_dead_lettered_at_once(
     ((line),) = logs("bus.messages", caplog)
     assert line.levelname == "ERROR"
     assert problem in line.getMessage()
+    assert line.getMessage().count("kiosk.paid.v1") == 1
     assert SECRET not in caplog.text
 
 
