@@ -69,7 +69,7 @@ def _excludes_default(schema: CoreSchema, is_excluded: Callable[[Any], bool]) ->
         return "default_factory" in schema
     try:
         return bool(is_excluded(schema["default"]))
-    except Exception:  # noqa: BLE001 - a user's function can raise any exception
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's function can raise any error
         return True
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from bus.errors import ContractError
 
-__all__ = ["as_reply", "resolve_reply"]
+__all__ = ["as_reply", "generic_class", "resolve_reply"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -51,6 +51,13 @@ def _problem(reply: object, classes: Sequence[object]) -> str:
         f"{shown} is not a Message class. A reply is a JSON object, so that a service can add "
         f"fields later. Write a Message with a field of this type."
     )
+
+
+def generic_class(model: type) -> type:
+    """Return the generic class `Page` of `Page[Item]`. Return any other class itself."""
+    metadata = getattr(model, "__pydantic_generic_metadata__", {})
+    origin: type | None = metadata.get("origin")
+    return origin or model
 
 
 def as_reply(result: object, reply: type[M]) -> M | None:

@@ -110,6 +110,22 @@ async def test_a_generic_reply_arrives_as_its_class(is_generic: bool) -> None:
         assert page == Page[Book](items=[Book(title="Emma")])
 
 
+def test_the_annotation_of_a_generic_result_may_leave_its_parameter_open() -> None:
+    async def of_any(request: ListBooks) -> Page[Any]:
+        return Page(items=[])
+
+    async def without_parameter(request: ListBooks) -> Page:  # type: ignore[type-arg]
+        return Page(items=[])
+
+    async def of_another_class(request: ListBooks) -> Book:
+        return Book(title="Emma")
+
+    for handler in (of_any, without_parameter):
+        Router("library").request(ListBooks)(handler)
+    with pytest.raises(ContractError, match=r"returns Book, but the reply of .* is Page\[Book\]"):
+        Router("library").request(ListBooks)(of_another_class)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("model", "result", "text"),
     [
