@@ -19,20 +19,23 @@ async def run_together(services: Sequence[Coroutine[Any, Any, None]]) -> None:
     if len(services) == 1:
         return await services[0]
     tasks = [asyncio.ensure_future(service) for service in services]
-    pending, is_cancelled, is_ending = set(tasks), False, False
+    pending, is_cancelled = set(tasks), False
+    errors: list[BaseException] = []
     while pending:
         try:
             ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
-            is_cancelled = is_ending = True
+            is_cancelled = True
             _cancel(pending)
             continue
-        if not is_ending and any(map(_has_failed, ended)):
-            is_ending = True
+        # The error is read from every task. asyncio logs the traceback of an error that is not.
+        found = (_error_of(task) for task in tasks if task in ended)
+        failed = [error for error in found if error is not None]
+        if failed and not errors and not is_cancelled:
             _cancel(pending)
-    for task in tasks:
-        if _has_failed(task):
-            task.result()
+        errors += failed
+    if errors:
+        raise errors[0]
     if is_cancelled:
         raise asyncio.CancelledError
     return None
@@ -43,5 +46,5 @@ def _cancel(tasks: "Iterable[asyncio.Task[None]]") -> None:
         task.cancel()
 
 
-def _has_failed(task: "asyncio.Task[None]") -> bool:
-    return task.done() and not task.cancelled() and task.exception() is not None
+def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
+    return None if task.cancelled() else task.exception()

@@ -29,6 +29,7 @@ from bus.contracts.value_checks import (
     check_elements,
     check_fields,
     check_instance,
+    check_keys,
     check_number,
     check_positions,
     check_values,
@@ -174,7 +175,9 @@ class _Compiler:
             schema.get("extra_behavior") or owner.get("config", {}).get("extra_fields_behavior")
         ) == "allow":
             own["__pydantic_extra__"] = self.compile_any(schema, owner)
-        return check_fields(own) if own else None
+        if not own:
+            return None
+        return check_keys(own) if schema["type"] == "typed-dict" else check_fields(own)
 
     def compile_class(self, schema: CoreSchema, owner: CoreSchema) -> Check:
         """Return the check of an object of a class, which must not be of a larger subclass."""

@@ -249,7 +249,7 @@ class _Walk:
         """Encode and decode a sample, if the type has one."""
         if not place.is_converted:
             trip = RoundTrip(schema, self._definitions, place.config)
-            if any(map(trip.loses, trip.sample_values())):
+            if trip.loses_all(trip.sample_values()):
                 self._refuse(place, NOT_INVERSE)
 
     def _try_values(self, schema: CoreSchema, place: _Place, values: list[Any], kind: str) -> None:
@@ -269,11 +269,13 @@ class _Walk:
         if not names:
             return
         trip = RoundTrip(schema, self._definitions, place.config)
-        for sent in trip.sample_objects(inner, names):
-            arrived = trip.resent(sent)
-            for name in names:
-                if differs(getattr(sent, name), *(getattr(each, name) for each in arrived)):
-                    self._refuse(place.at(name), NOT_INVERSE)
+        objects = [(sent, trip.resent(sent)) for sent in trip.sample_objects(inner, names)]
+        for name in names:
+            if objects and all(
+                differs(getattr(sent, name), *(getattr(each, name) for each in arrived))
+                for sent, arrived in objects
+            ):
+                self._refuse(place.at(name), NOT_INVERSE)
 
     def _refuse(self, place: _Place, text: str) -> NoReturn:
         name = f"the field `{place.path}`{self._suffix}" if place.path else "the message"

@@ -30,9 +30,10 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
     trip = RoundTrip(union, definitions, config)
     for branch in branches:
         samples = RoundTrip(branch, definitions, config).sample_values()
-        if any(map(trip.loses, samples)):
-            schema = resolve(branch, definitions)
-            name: str = schema["cls"].__name__ if "cls" in schema else schema["type"]
+        if trip.loses_all(samples):
+            # The schema's own name of a type, such as `lax-or-strict`, does not help its author.
+            cls = resolve(branch, definitions).get("cls", type(samples[0]))
+            name: str = cls.__name__
             return name
     return None
 

@@ -22,10 +22,19 @@ from bus.contracts.core_schema import (
     resolve,
 )
 
-__all__ = ["NoSampleError", "json_kinds", "sample_json", "sample_number", "sample_object"]
+__all__ = [
+    "AWARE_TIME",
+    "NoSampleError",
+    "json_kinds",
+    "sample_json",
+    "sample_number",
+    "sample_object",
+]
 
 MAX_DEPTH = 12
 """Maximum nesting depth of a sample. A recursive type has no sample if it needs more."""
+AWARE_TIME = "09:30:00Z"
+"""Time with a time zone, in each sample of a time."""
 NUMBERS = frozenset({"int", "float", "decimal", "fraction"})
 SCALARS: dict[str, Any] = {
     "none": None,
@@ -33,8 +42,8 @@ SCALARS: dict[str, Any] = {
     "any": "aaaa",
     "bytes": "aaaa",  # valid in UTF-8, in base64 and in hexadecimal digits
     "date": "2027-01-02",
-    "time": "09:30:00Z",
-    "datetime": "2027-01-02T09:30:00Z",
+    "time": AWARE_TIME,
+    "datetime": f"2027-01-02T{AWARE_TIME}",
     "timedelta": "PT90S",
     "uuid": "8c7d1b2e-5f70-4c1d-9c1e-0a1b2c3d4e5f",
     "url": "https://example.org/a",

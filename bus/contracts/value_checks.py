@@ -6,7 +6,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
-from functools import partial
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ __all__ = [
     "check_elements",
     "check_fields",
     "check_instance",
+    "check_keys",
     "check_number",
     "check_positions",
     "check_values",
@@ -41,10 +41,9 @@ _lost_fields: dict[tuple[type, type], str | None] = {}
 
 def check_number(value: Any) -> Problem | None:
     """Return a problem if a value is NaN or infinity."""
-    if isinstance(value, Decimal):
-        is_lost = not value.is_finite()
-    else:
-        is_lost = isinstance(value, float) and not isfinite(value)
+    if isinstance(value, float):
+        return None if isfinite(value) else ("", NOT_FINITE)
+    is_lost = isinstance(value, Decimal) and not value.is_finite()
     return ("", NOT_FINITE) if is_lost else None
 
 
@@ -118,17 +117,31 @@ def check_values(check: Check) -> Check:
 
 
 def check_fields(checks: dict[str, Check]) -> Check:
-    """Return a function that checks the fields of an object, by name."""
+    """Return a function that checks the attributes of an object, by name."""
+    items = tuple(checks.items())
 
     def find_in_fields(value: Any) -> Problem | None:
-        read = value.get if isinstance(value, Mapping) else partial(getattr, value)
-        for name, check in checks.items():
-            problem = check(read(name, None))
+        for name, check in items:
+            problem = check(getattr(value, name, None))
             if problem is not None:
                 return _inside(name, problem)
         return None
 
     return find_in_fields
+
+
+def check_keys(checks: dict[str, Check]) -> Check:
+    """Return a function that checks the values of a typed dictionary, by key."""
+
+    def find_in_keys(value: Any) -> Problem | None:
+        if isinstance(value, Mapping):
+            for name, check in checks.items():
+                problem = check(value.get(name))
+                if problem is not None:
+                    return _inside(name, problem)
+        return None
+
+    return find_in_keys
 
 
 def check_instance(cls: type, check: Check | None) -> Check:

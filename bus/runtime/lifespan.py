@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from inspect import Parameter
 from typing import Any
 
+from typing_extensions import is_protocol
+
 from bus.errors import ContractError
 from bus.messaging.context import Sender
 from bus.runtime.declared_parameters import declared_parameters, path_of, types_in
@@ -24,7 +26,7 @@ bus is connected. Handlers read the value that the context manager yields as `co
 """
 
 VERBS = ("publish", "request", "submit")
-"""The methods of `Sender`. A class with one of them can be the annotation of the bus."""
+"""The methods of `Sender`. A class with all of them can be the annotation of the bus."""
 
 
 @asynccontextmanager
@@ -89,7 +91,13 @@ def open_lifespan(lifespan: Lifespan, bus: Sender) -> AbstractAsyncContextManage
 
 
 def _is_bus(annotation: object) -> bool:
-    return any(
-        inspect.isclass(kind) and any(hasattr(kind, verb) for verb in VERBS)
-        for kind in types_in(annotation)
-    )
+    return any(inspect.isclass(kind) and _has_verbs(kind) for kind in types_in(annotation))
+
+
+def _has_verbs(kind: type) -> bool:
+    """Return True for the classes of a bus, and for a protocol with a part of its methods.
+
+    A client of HTTP has a method `request` too, so one method is enough only in a protocol.
+    """
+    needed = any if is_protocol(kind) else all
+    return needed(hasattr(kind, verb) for verb in VERBS)

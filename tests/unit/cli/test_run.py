@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 import typer
@@ -139,6 +140,26 @@ async def test_an_error_of_one_service_stops_the_others_cleanly_and_is_raised() 
     with pytest.raises(Unavailable, match="no broker"):
         await run_together([serve(), fail(), serve()])
     assert steps == ["stopped", "stopped"]
+
+
+async def test_the_first_error_is_raised_and_no_later_error_is_logged_with_its_text() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def fail_when_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("Eleonora Quist")
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise Unavailable("no broker")
+
+    with pytest.raises(Unavailable, match="no broker"):
+        await run_together([fail_when_cancelled(), fail(), fail_when_cancelled()])
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_second_cancellation_reaches_every_service() -> None:

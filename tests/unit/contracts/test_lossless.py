@@ -236,6 +236,10 @@ SURVIVES: dict[str, Any] = {
     "validator that accepts both forms": Annotated[list[str], BeforeValidator(split)],
     "wrap validator": Annotated[int, WrapValidator(wrapped)],
     "timestamp": Annotated[datetime, PlainSerializer(datetime.timestamp)],
+    "time in minutes": Annotated[time, PlainSerializer(lambda one: one.strftime("%H:%M"))],
+    "date and time without a zone": Annotated[
+        datetime, PlainSerializer(lambda one: one.strftime("%Y-%m-%d %H:%M:%S"))
+    ],
     "decimal as float": Annotated[Decimal, PlainSerializer(float)],
     "secret with a serializer": Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)],
     "enum by name": Annotated[
@@ -352,8 +356,9 @@ LOST: dict[str, tuple[Any, str]] = {
     "the same fields": (Line | Copy, "union, in which `Copy` arrives as another type"),
     "larger message first": (Priced | Line, "`Line` arrives as another type"),
     "text or time": (str | datetime, "`datetime` arrives as another type"),
+    "text or address": (str | ipaddress.IPv4Address, "`IPv4Address` arrives as another type"),
     "text or time in a list": (list[str | datetime], "`datetime` arrives"),
-    "text or decimal": (str | Decimal, "`decimal` arrives"),
+    "text or decimal": (str | Decimal, "`Decimal` arrives"),
     "integer or enum": (int | Level, "`Level` arrives"),
     "set or list": (set[int] | list[int], "`set` arrives"),
     "class": (type[int], "classes, which JSON cannot express"),
@@ -519,6 +524,42 @@ def test_a_computed_field_is_accepted_if_receivers_ignore_it() -> None:
     declare(Computed)
 
 
+def test_a_computed_field_that_fails_for_a_sample_is_accepted() -> None:
+    class Sold(Event):
+        country: str
+        count: int = 0
+
+        @field_validator("country")
+        @classmethod
+        def _strip(cls, country: str) -> str:
+            return country.strip()
+
+        @field_serializer("count")
+        def _write(self, count: int) -> str:
+            return str(count)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _pass(cls, values: Any) -> Any:
+            return values
+
+        @computed_field  # type: ignore[prop-decorator]  # as above
+        @property
+        def region(self) -> str:
+            return {"FR": "EU"}[self.country]
+
+    declare(Sold)
+    sold = Sold(country="FR", count=2)
+    assert decode(Sold, encode(sold)) == sold
+
+
+def test_a_key_without_equality_is_accepted() -> None:
+    class Order(Event):
+        counts: dict[Opaque, int]
+
+    declare(Order)
+
+
 def test_a_computed_field_that_receivers_forbid_is_refused() -> None:
     class Strict(Computed):
         model_config = ConfigDict(extra="forbid")
@@ -558,6 +599,17 @@ def test_a_serializer_of_a_class_is_tried_with_a_sample() -> None:
 
     with pytest.raises(ContractError, match="the field `count` does not arrive as it was sent"):
         declare(Marked)
+
+
+def test_a_serializer_of_a_class_for_times_without_a_zone_is_accepted() -> None:
+    class Visit(Event):
+        at: datetime
+
+        @field_serializer("at")
+        def _write(self, at: datetime) -> str:
+            return at.strftime("%Y-%m-%d %H:%M")
+
+    declare(Visit)
 
 
 def test_a_serializer_of_a_class_that_is_undone_by_decoding_is_accepted() -> None:
@@ -667,6 +719,20 @@ def test_a_strict_class_is_accepted() -> None:
         scans: dict[int, bytes]
 
     declare(Strict)
+
+
+def test_a_validator_that_cannot_work_at_import_is_called_once_for_each_sample() -> None:
+    calls: list[str] = []
+
+    def look_up(name: str) -> str:
+        calls.append(name)
+        raise ConnectionError
+
+    class Named(Event):
+        name: Annotated[str, AfterValidator(look_up)]
+
+    declare(Named)
+    assert len(calls) == len(set(calls))
 
 
 def test_the_error_of_a_sample_never_shows_the_text_of_a_validator() -> None:

@@ -12,6 +12,7 @@ import pytest
 from bus.errors import ContractError
 from bus.messaging.context import Context, Sender
 from bus.runtime.bus import Bus
+from bus.runtime.lifespan import check_lifespan
 from bus.runtime.router import Router
 from bus.testing import MemoryBuses
 from tests.unit.ledger import Add, BooksClosed, Total
@@ -110,6 +111,26 @@ async def test_a_lifespan_gets_the_bus_by_the_annotation_of_its_parameter(lifesp
         async with ledger.serving(router):
             await office.request(Add(), timeout=5)
     assert states == [ledger]
+
+
+class HttpClient:
+    async def request(self, url: str) -> None: ...
+
+
+def test_a_lifespan_does_not_get_the_bus_in_place_of_a_client_of_http() -> None:
+    own = HttpClient()
+
+    @asynccontextmanager
+    async def with_client(client: HttpClient = own) -> AsyncIterator[object]:
+        yield client
+
+    @asynccontextmanager
+    async def without_default(client: HttpClient) -> AsyncIterator[object]:
+        yield client
+
+    assert check_lifespan(with_client) is None
+    with pytest.raises(ContractError, match="no value for the parameter 'client'"):
+        check_lifespan(without_default)
 
 
 async def test_an_included_lifespan_gets_the_bus_too() -> None:
