@@ -19,9 +19,6 @@ __all__ = ["NO_CONTENT", "decode", "encode"]
 NO_CONTENT = b"null"
 """Body of a message without content."""
 EMPTY_OBJECT = b"{}"
-NOT_ENCODABLE = (
-    "has a value that does not match its type, or is not valid Unicode. Correct the value"
-)
 NOT_LOADED: Any = object()
 _guards: dict[type[BaseModel], Any] = {}
 """Guard of each class that was encoded, or None if the class needs no guard."""
@@ -48,7 +45,7 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
         body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
         find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
-        path, text = find_unencodable(message, model), NOT_ENCODABLE
+        path, text = find_unencodable(message, model)
     else:
         guard = _guards.get(model, NOT_LOADED)
         if guard is NOT_LOADED:
@@ -61,8 +58,13 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
         path, text = problem
     # This error is raised outside the `except` block, so that pydantic's error does not become its
     # context. Pydantic's error contains the value.
-    name = f"the field `{path}`" if path else "the message"
-    raise ContractViolation(f"{model.__name__}: {name} {text}.")
+    raise ContractViolation(f"{model.__name__}: {_name_place(path)} {text}.")
+
+
+def _name_place(path: str) -> str:
+    if path.startswith("[*]"):  # the name of such a field is not from a class, so it is not shown
+        return "an additional field"
+    return f"the field `{path}`" if path else "the message"
 
 
 def decode(
