@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
+from bus.contracts.iterators import HeldElements, find_held_element
+from bus.contracts.problems import Problem
+
 __all__ = ["find_unencodable"]
 
 Key = Any
@@ -29,7 +32,9 @@ class _Part(NamedTuple):
     value: Any
 
 
-def find_unencodable(message: BaseModel, model: type[BaseModel]) -> tuple[str, str]:
+def find_unencodable(
+    message: BaseModel, model: type[BaseModel], iterators: Sequence[str] = ()
+) -> Problem:
     """Return the path of the first field that cannot be encoded, and a text about its value.
 
     The path is empty if no single field is at fault. pydantic's error does not name the field, so
@@ -39,7 +44,11 @@ def find_unencodable(message: BaseModel, model: type[BaseModel]) -> tuple[str, s
     Args:
         message: Message that cannot be encoded.
         model: Class whose fields are encoded.
+        iterators: Fields of the type `Iterable[…]`, from `hold_elements`.
     """
+    element = find_held_element(message, iterators)
+    if element:
+        return element, NOT_ENCODABLE
     keys: list[Key] = []
     names: list[str] = []
     value: Any = message
@@ -86,6 +95,8 @@ def _parts_of(value: Any) -> Sequence[_Part]:
         ]
     if isinstance(value, Mapping):
         return [_Part("[*]", key, part) for key, part in value.items()]
+    if isinstance(value, HeldElements):
+        value = value.items
     if isinstance(value, list | tuple):
         return [_Part(f"[{index}]", index, part) for index, part in enumerate(value)]
     return []

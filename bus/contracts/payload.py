@@ -41,21 +41,26 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     if message is None:
         return NO_CONTENT
     model = model or type(message)
-    try:
-        body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
-    except PydanticSerializationError:
-        find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
-        path, text = find_unencodable(message, model)
-    else:
-        guard = _guards.get(model, NOT_LOADED)
-        if guard is NOT_LOADED:
-            # A process that only receives messages does not load the checks.
-            guard_for = import_module("bus.contracts.guards").guard_for
-            guard = _guards[model] = guard_for(model)
-        problem = None if guard is None else guard.find_problem(message, body)
-        if problem is None:
-            return body
-        path, text = problem
+    guard = _guards.get(model, NOT_LOADED)
+    if guard is NOT_LOADED:
+        # A process that only receives messages does not load the checks.
+        guard_for = import_module("bus.contracts.guards").guard_for
+        guard = _guards[model] = guard_for(model)
+    problem = None
+    if guard is not None and guard.iterators:
+        iterators = import_module("bus.contracts.iterators")
+        message, problem = iterators.hold_elements(message, guard.iterators)
+    if problem is None:
+        try:
+            body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
+        except PydanticSerializationError:
+            find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
+            problem = find_unencodable(message, model, () if guard is None else guard.iterators)
+        else:
+            problem = None if guard is None else guard.find_problem(message, body)
+            if problem is None:
+                return body
+    path, text = problem
     # This error is raised outside the `except` block, so that pydantic's error does not become its
     # context. Pydantic's error contains the value.
     raise ContractViolation(f"{model.__name__}: {_name_place(path)} {text}.")
