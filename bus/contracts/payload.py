@@ -78,6 +78,7 @@ def decode(
     *,
     extra: Literal["forbid"] | None = None,
     subject: str | None = None,
+    noun: str = "message",
 ) -> Any:
     """Return the message that a JSON body contains.
 
@@ -90,6 +91,7 @@ def decode(
             rule. A `Message` ignores fields that its class does not have.
         subject: Begin of the error's text, such as the type of the message. The default is the name
             of the class.
+        noun: Word for the payload in the error's text, such as "reply".
 
     Raises:
         ContractViolation: The body does not match the class. The error names fields and rules. Or a
@@ -119,7 +121,7 @@ def decode(
         # can contain the value, so only the name of its class is in the error.
         raise ContractViolation(
             f"{subject or model.__name__}: a validator raised {type(error).__name__}, so the "
-            f"message is invalid. Correct the message, or raise ValueError in the validator."
+            f"{noun} is invalid. Correct the {noun}, or raise ValueError in the validator."
         ) from error
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{subject or model.__name__}: {violations}")
