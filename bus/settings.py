@@ -6,8 +6,9 @@ No other module reads the environment.
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -300,6 +301,8 @@ def _report_unreadable() -> Iterator[None]:
         raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
+REFUSALS = frozenset({"debug_with_auth", "url_query", "url_scheme"})
+"""Rules of this module, whose text is written here."""
 REMEDIES = {
     "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
     "password_file": (
@@ -336,12 +339,19 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values
     except ValidationError as error:
-        violations = (
-            ("_".join(map(str, detail["loc"])), detail["type"], detail["msg"])
-            for detail in error.errors()
-        )
-        text = "; ".join(
-            f"BUS_{name.upper()}: {REMEDIES.get(name, rule) if kind == 'value_error' else rule}"
-            for name, kind, rule in violations
-        )
+        text = "; ".join(map(_describe_violation, error.errors()))
         raise ConfigurationError(f"settings: {text}") from None
+
+
+def _describe_violation(detail: Any) -> str:
+    """Return the name of a variable and the rule that its value violates."""
+    name, kind = "_".join(map(str, detail["loc"])), detail["type"]
+    if kind == "value_error":
+        rule = REMEDIES.get(name, detail["msg"])
+    elif kind in REFUSALS:
+        rule = detail["msg"]
+    else:
+        # Only invalid settings need this module, which takes milliseconds to import.
+        texts = import_module("bus.contracts.violations")
+        rule = texts.describe_violation(Settings.__pydantic_core_schema__, detail)
+    return f"BUS_{name.upper()}: {rule}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 # Seconds. A condition takes a fraction of a second, and several seconds on a busy machine.
 DEADLINE = 40.0
 POLL = 0.02
+BRIEF = 0.001
 
 
 async def until(
@@ -14,8 +15,8 @@ async def until(
 ) -> None:
     """Return once `condition()` is true, or fail after `seconds` with `what` in the text.
 
-    With `poll=0` the condition is checked in each turn of the event loop. A loss of a connection
-    needs this, because the client can be connected again within milliseconds.
+    The condition is checked every `poll` seconds. To see the loss of a connection, pass
+    `poll=BRIEF`, because the client can be connected again within milliseconds.
     """
     deadline = time.monotonic() + seconds
     while not condition():

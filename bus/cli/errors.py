@@ -30,9 +30,12 @@ __all__ = [
     "add_class",
     "exit_code",
     "is_debugging",
+    "show_traceback",
 ]
 
 debugging: ContextVar[bool] = ContextVar("bus_command_debugging", default=False)
+
+shows_traceback: ContextVar[bool] = ContextVar("bus_command_shows_traceback", default=False)
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -51,6 +54,8 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.ContractError: os.EX_CONFIG,
     errors.Unimplemented: os.EX_CONFIG,
 }
+CONTINUED = "\n    "
+"""Start of each further line of an error. Only the first line begins with `error:`."""
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, as in a shell."""
 MEANINGS: dict[int, str] = {
@@ -95,6 +100,7 @@ class Reporter:
         @functools.wraps(command)
         def run_reported(*args: Any, **kwargs: Any) -> Any:
             debugging.set(self._debug)
+            shows_traceback.set(self._debug)
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt as error:
@@ -111,11 +117,14 @@ class Reporter:
     def _print_error(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
         self._console.print(
-            harmless(describe_error(error)), markup=False, highlight=False, soft_wrap=True
+            harmless(describe_error(error)).replace("\n", CONTINUED),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
-        if self._debug:
+        if shows_traceback.get():
             self._console.print(
-                "".join(traceback.format_exception(error)),
+                harmless("".join(traceback.format_exception(error))),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -132,13 +141,23 @@ def add_class() -> Iterator[None]:
     try:
         yield
     except errors.BusError as error:
-        error.args = (f"{type(error).__name__}: {error}",)
+        # The service chose the text. A line end in it could forge a second line of the command.
+        error.args = (f"{type(error).__name__}: {' '.join(str(error).splitlines())}",)
         raise
 
 
 def is_debugging() -> bool:
     """Return True if the command line of the running command has the option `--debug`."""
     return debugging.get()
+
+
+def show_traceback() -> None:
+    """Let the traceback follow the line about an error, as with `--debug`.
+
+    `bus run` calls this function if `BUS_DEBUG` is set. The lifespan or an import of a service can
+    then show its traceback.
+    """
+    shows_traceback.set(True)
 
 
 def describe_error(error: Exception) -> str:

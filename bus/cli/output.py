@@ -18,10 +18,14 @@ from rich.table import Table
 
 __all__ = ["fits", "harmless", "print_json", "say", "suppress_library_logs", "table_console"]
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters that must not reach the terminal: all except tab and newline.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Characters that must not reach the terminal: control characters except tab and newline.
 
-Text from other services may contain control characters, which could move the terminal's cursor.
+Text from other services may contain them, and they could move the terminal's cursor. Line
+separators and changes of the writing direction could forge other text. A lone surrogate cannot be
+printed.
 """
 MEASURE_COLUMNS = 10_000
 """Console width for measuring a table. It is so large that no row is wrapped."""

@@ -43,7 +43,7 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
         problem = json_problem(text)
         if problem:
             raise InvalidArgument(f"the payload is not JSON: {problem}") from None
-        raise ContractViolation(f"{error} {describe_fields(contract)}") from None
+        raise ContractViolation(f"{error} {advice_for(error, contract)}") from None
     return message
 
 
@@ -86,6 +86,17 @@ def describe_fields(contract: Contract) -> str:
     """Return the names of the contract's fields, and the command that explains them."""
     fields = ", ".join((schema_of(contract.model) or {}).get("properties", {})) or "none"
     return f"Fields of the contract: {fields}. See `bus contracts show {contract.type}`."
+
+
+def advice_for(error: ContractViolation, contract: Contract) -> str:
+    """Return the names of the fields and the command, without names that the error already lists.
+
+    The error can list the fields of an inner object instead, so the lists are compared.
+    """
+    fields = ", ".join(sorted((schema_of(contract.model) or {}).get("properties", {})))
+    if fields and f"(known fields: {fields})" in str(error):
+        return f"See `bus contracts show {contract.type}`."
+    return describe_fields(contract)
 
 
 def json_problem(text: bytes) -> str | None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli.errors import is_debugging
+from bus.cli.errors import is_debugging, show_traceback
 from bus.cli.loading import load_routers
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
@@ -84,6 +84,8 @@ def command(
     health port. If one service cannot start, the worker ends.
     """
     settings = load_settings()
+    if settings.debug:
+        show_traceback()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
         options = ["--debug"] if is_debugging() else []
@@ -93,7 +95,7 @@ def command(
     routers = load_routers(targets)
     started, stop = partial(_notify_parent, notification_fd), asyncio.Event()
     serving = serve(routers, settings, health_socket or health, started, stop)
-    raise typer.Exit(run_worker(serving, stop))
+    raise typer.Exit(run_worker(serving, stop, debug=settings.debug))
 
 
 async def serve(

@@ -15,6 +15,7 @@ from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded, Unavailable
 from bus.messaging.context import JobHandle, correlated
 from bus.messaging.envelope import Progress, new_id
+from bus.messaging.labels import one_line
 from bus.runtime.bus import Bus
 
 __all__ = ["command"]
@@ -149,5 +150,6 @@ async def print_updates(handle: JobHandle[Message | None]) -> Message | None:
 def format_update(update: Progress) -> str:
     """Return the line that shows a progress update."""
     if update.error is not None:
-        return f"an attempt failed ({update.error}) and will be retried: {update.note}"
-    return f"{update.progress:>4.0%} {update.note}".rstrip()
+        code, note = one_line(update.error), one_line(update.note)
+        return f"an attempt failed ({code}) and will be retried: {note}"
+    return f"{update.progress:>4.0%} {one_line(update.note)}".rstrip()

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from bus.messaging.failure_location import failure_location
+from bus.operations.unhandled_errors import log_unhandled_errors
 from bus.runtime.exits import raises_interrupts
 
 __all__ = ["run_worker"]
@@ -14,7 +15,9 @@ __all__ = ["run_worker"]
 log = logging.getLogger("bus")
 
 
-def run_worker(serving: Coroutine[Any, Any, int], stop: asyncio.Event) -> int:
+def run_worker(
+    serving: Coroutine[Any, Any, int], stop: asyncio.Event, *, debug: bool = False
+) -> int:
     """Run the service, and stop it cleanly if a task or a callback calls `sys.exit`.
 
     asyncio raises such an exit out of the event loop. An exit of a handler never arrives here,
@@ -23,14 +26,15 @@ def run_worker(serving: Coroutine[Any, Any, int], stop: asyncio.Event) -> int:
     Args:
         serving: The coroutine that serves until `stop` is set, and returns the exit code.
         stop: The event that stops the service.
+        debug: True adds the tracebacks to the log lines about errors that no code handled.
 
     Returns:
         The exit code. After `sys.exit` it is never 0, because the operator did not stop the worker.
     """
     with asyncio.Runner() as runner:
         loop, requested = runner.get_loop(), 0
-        loop.set_exception_handler(_on_loop_error)
         main = loop.create_task(serving)
+        log_unhandled_errors(loop, debug=debug)
         while True:
             try:
                 return loop.run_until_complete(main) or requested
@@ -43,12 +47,6 @@ def run_worker(serving: Coroutine[Any, Any, int], stop: asyncio.Event) -> int:
                 if main.done():
                     return requested
                 stop.set()
-
-
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no task has retrieved, unless it is an exit. `run_worker` logs exits."""
-    if not isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt)):
-        loop.default_exception_handler(context)
 
 
 def _log_exit(error: BaseException) -> None:

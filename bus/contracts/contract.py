@@ -357,10 +357,26 @@ def contract_of(model: type[Message]) -> Contract:
     """
     try:
         return _CONTRACTS[model]
-    except KeyError:
-        raise ContractError(
-            f"{_path_of(model)} has no contract. Decorate it with @contract(name, version=…)."
-        ) from None
+    except (KeyError, TypeError):  # TypeError: an object that cannot be hashed
+        raise ContractError(_describe_missing(model)) from None
+
+
+def _describe_missing(model: object) -> str:
+    """Return why an object, which may be any object, is not a class with a contract."""
+    if isinstance(model, Message):
+        name = type(model).__name__
+        return f"an object of the class {name} is not a class. Pass the class {name} itself."
+    if not isinstance(model, type):
+        return (
+            f"a value of type {type(model).__name__} is not a class of messages. Pass a class that "
+            "has @contract(name, version=…)."
+        )
+    if not issubclass(model, Message):
+        return (
+            f"{_path_of(model)} is not a class of messages. Derive it from Request, Event or Job, "
+            "and decorate it with @contract(name, version=…)."
+        )
+    return f"{_path_of(model)} has no contract. Decorate it with @contract(name, version=…)."
 
 
 def _kind_of(model: type[Message]) -> Kind:

@@ -19,7 +19,7 @@ from bus.contracts.locations import Location, Node, find_location
 from bus.contracts.similar_names import similar_names
 from bus.contracts.violation_texts import GENERIC, SENTENCES, Sentence, is_pydantic_rule
 
-__all__ = ["describe_violations"]
+__all__ = ["describe_violation", "describe_violations"]
 
 MAX_FINDINGS = 5
 MAX_EXAMINED = 50
@@ -83,6 +83,16 @@ def describe_violations(schema: object, error: ValidationError) -> str:
     if more > 0:
         return f"{'; '.join(texts[:MAX_FINDINGS])}; and {more} more."
     return f"{'; '.join(texts)}{'?' if merged[-1].is_question else '.'}"
+
+
+def describe_violation(schema: object, detail: Any) -> str:
+    """Return the rule that one value violates, without the path, such as `must be a UUID`.
+
+    Args:
+        schema: Core schema of the class.
+        detail: An item of `ValidationError.errors()`.
+    """
+    return _read_finding(schema, detail).problem
 
 
 def _read_finding(schema: object, detail: Any) -> _Finding:

@@ -3,8 +3,10 @@
 The texts have names of files and functions, and never values, so they are safe to log and to store.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from bus.errors import member_errors
+from bus.messaging.failure_origin import has_remote_cause, is_blamed_on_message
 from bus.messaging.traceback_frames import Origin, TracebackFrame, TracebackFrames, shorten_text
 
 __all__ = ["failure_facts", "failure_frames", "failure_location"]
@@ -12,6 +14,8 @@ __all__ = ["failure_facts", "failure_frames", "failure_location"]
 MAX_ERRORS = 8
 """Maximum number of errors to read: the failure, its causes, and the members of a group."""
 MAX_CLASS_LENGTH = 80
+MAX_CLASSES = 4
+"""Maximum number of classes of a group's members that a log line names."""
 CALLERS_OF_USERS = frozenset({"pydantic"})
 """Installed packages that the bus calls, and that then call code of the service."""
 
@@ -25,11 +29,16 @@ def failure_location(error: BaseException) -> str | None:
     location of a group is that of its first member. If a library or the bus raised the error from
     another error, the other error's frames count too.
 
+    If a handler returned a wrong result, the location is the definition of the handler. If the
+    content of a received message broke the contract, no code failed, so the location is None. A
+    validator of the contract that raised an exception is the location all the same.
+
     A service can itself be an installed package. The location is then the innermost frame of the
     package that the bus called. An error that no code of a service raised has the innermost frame.
 
     Returns:
-        The location, such as `billing/service.py:43 quote`. None if the error was never raised.
+        The location, such as `billing/service.py:43 quote`. None if the error was never raised,
+        or if no code of the service failed.
     """
     return _Failure(error).location()
 
@@ -37,22 +46,41 @@ def failure_location(error: BaseException) -> str | None:
 def failure_frames(error: BaseException) -> tuple[str, ...]:
     """Return all frames of an error, each as `file:line function`, the outermost first.
 
-    The frames of the members of a group follow, and those of a cause (`raise … from error`). The
-    last frame of a member or cause also has the name of its class: `file:line function (KeyError)`.
+    The frames of the members of a group follow, and those of a cause (`raise … from error`) or
+    context (`raise` in an `except` block). The last frame of a member, cause or context also has
+    the name of its class: `file:line function (KeyError)`.
 
     A line such as `… 950 more` replaces the middle of a long traceback. At most 8 errors are read.
+    If there are others, the last line is such as `… 13 more errors`.
     """
     return tuple(_Failure(error).lines())
 
 
 def failure_facts(error: BaseException) -> dict[str, object]:
-    """Return the fields of a log line about an error: `error` (class), `where` and `frames`."""
+    """Return the fields of a log line about an error: `error` (class), `where` and `frames`.
+
+    A group also has `members`, the classes of its members.
+    """
     failure = _Failure(error)
-    return {
+    facts: dict[str, object] = {
         "error": type(error).__name__,
         "where": failure.location(),
         "frames": failure.lines(),
     }
+    if isinstance(error, BaseExceptionGroup):
+        facts["members"] = _member_classes(error)
+    return facts
+
+
+def _member_classes(group: BaseException) -> list[str]:
+    """Return the classes of a group's members, each once. The last item has the number of others.
+
+    The members of nested groups are included.
+    """
+    kinds = (type(member).__name__ for member in member_errors(group))
+    names = list(dict.fromkeys(shorten_text(kind, MAX_CLASS_LENGTH) for kind in kinds))
+    more = len(names) - MAX_CLASSES
+    return names if more <= 0 else [*names[:MAX_CLASSES], f"… {more} more"]
 
 
 class _Failure:
@@ -60,17 +88,20 @@ class _Failure:
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
-        self._frames = {
-            id(linked): (linked, TracebackFrames(linked)) for linked in _linked_errors(error)
-        }
+        linked, self._left_out = _linked_errors(error)
+        self._frames = {id(each): (each, TracebackFrames(each)) for each in linked}
 
     def lines(self) -> list[str]:
         lines: list[str] = []
+        if is_blamed_on_message(self._error) and len(self._frames) == 1:
+            return lines  # no code failed, so the frames would mislead the reader
         for error, frames in self._frames.values():
             found = frames.lines()
             if found and error is not self._error:
                 found[-1] += f" ({shorten_text(type(error).__name__, MAX_CLASS_LENGTH)})"
             lines += found
+        if self._left_out:
+            lines.append(f"… {self._left_out} more error{'s' if self._left_out > 1 else ''}")
         return lines
 
     def location(self) -> str | None:
@@ -98,34 +129,65 @@ class _Failure:
             return None
         seen.add(id(error))
         own = None
-        for depth, frame in enumerate(reversed(self._frames[id(error)][1])):
+        frames = self._frames[id(error)][1]
+        for depth, frame in enumerate(_candidates(error, frames)):
             if matches(frame):
-                if depth == 0 and not isinstance(error, BaseExceptionGroup):
+                if depth == 0 and _is_raised_here(error, frames):
                     return frame  # the service raised this error itself, not from its cause
                 own = frame
                 break
         for inner in _inner_errors(error):
+            # A context is often an earlier problem that the code handled, such as a missing key.
+            if own is not None and inner is error.__context__ and inner is not error.__cause__:
+                continue
             found = self._find_frame(inner, matches, seen)
             if found is not None:
                 return found
         return own
 
 
-def _linked_errors(error: BaseException) -> list[BaseException]:
-    """Return the error, the members of a group, and all causes. Each error is there once."""
+def _candidates(error: BaseException, frames: TracebackFrames) -> Iterable[TracebackFrame]:
+    """Return the frames of an error that can be its location, the best first."""
+    if is_blamed_on_message(error):
+        return ()
+    return reversed(frames) if frames.handler is None else (frames.handler,)
+
+
+def _is_raised_here(error: BaseException, frames: TracebackFrames) -> bool:
+    """Return True if the innermost frame is the location, whatever the causes of the error are.
+
+    Python itself replaces a StopIteration that leaves a coroutine with a RuntimeError, whose
+    innermost frame is that of the caller. A serializer can be the reason that a result is wrong.
+    """
+    if isinstance(error, BaseExceptionGroup) or frames.handler is not None:
+        return False
+    is_stop = isinstance(error.__cause__, StopIteration | StopAsyncIteration)
+    return not (is_stop and type(error) is RuntimeError)
+
+
+def _linked_errors(error: BaseException) -> tuple[list[BaseException], int]:
+    """Return the error, the members of a group, and all causes, and the number of others.
+
+    Each error is there once.
+    """
     found: list[BaseException] = []
     seen: set[int] = set()
     waiting = [error]
-    while waiting and len(found) < MAX_ERRORS:
+    while waiting:
         current = waiting.pop()
         if id(current) not in seen:
             seen.add(id(current))
-            found.append(current)
+            if len(found) < MAX_ERRORS:
+                found.append(current)
             waiting += reversed(_inner_errors(current))
-    return found
+    return found, len(seen) - len(found)
 
 
 def _inner_errors(error: BaseException) -> list[BaseException]:
-    members = error.exceptions[:MAX_ERRORS] if isinstance(error, BaseExceptionGroup) else ()
-    cause = error.__cause__
-    return [*members] if cause is None else [*members, cause]
+    """Return the members of a group, and the cause or else the context that Python shows."""
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    if has_remote_cause(error):
+        return [*members]
+    shown = None if error.__suppress_context__ else error.__context__
+    inner = shown if error.__cause__ is None else error.__cause__
+    return [*members] if inner is None else [*members, inner]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from bus.messaging.envelope import Envelope
 
-__all__ = ["failure_label", "message_facts", "message_label", "one_line", "short_id"]
+__all__ = ["drop_type", "failure_label", "message_facts", "message_label", "one_line", "short_id"]
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 """Control characters, line ends, and lone surrogates, which a UTF-8 stream refuses."""
@@ -50,10 +50,25 @@ def failure_label(facts: Mapping[str, object], reason: str | None = None) -> str
         reason: Class of the error and its text, `NotFound: no such account`. By default the label
             has only the class.
     """
-    label, where = one_line(reason or str(facts["error"])), facts["where"]
+    label, where = one_line(reason or _class_label(facts)), facts["where"]
     if where is None:
         return label
-    return f"{label} at {where}" if label == facts["error"] else f"{label} ({where})"
+    return f"{label} ({where})" if reason and label != facts["error"] else f"{label} at {where}"
+
+
+def drop_type(reason: str, envelope: Envelope) -> str:
+    """Return the class and text of an error without the type of the message before the text.
+
+    A line about a message begins with the type. Many texts of errors begin with the type, too.
+    """
+    name, separator, text = reason.partition(": ")
+    return f"{name}{separator}{text.removeprefix(f'{envelope.type}: ')}"
+
+
+def _class_label(facts: Mapping[str, object]) -> str:
+    members = facts.get("members")
+    names = f" ({', '.join(map(str, members))})" if isinstance(members, list) else ""
+    return f"{facts['error']}{names}"
 
 
 def short_id(message_id: str) -> str:

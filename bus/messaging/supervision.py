@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bus.messaging.backoff import backoff
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label
 
 __all__ = ["is_own_cancel", "run_forever"]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
+from bus.messaging.failure_origin import HandlerPlace, blamed_handler
+
 __all__ = ["Origin", "TracebackFrame", "TracebackFrames", "shorten_text"]
 
 MAX_OUTER_FRAMES, MAX_INNER_FRAMES = 8, 32
@@ -86,7 +88,7 @@ class TracebackFrames:
     A long traceback has only its outermost and innermost frames.
     """
 
-    __slots__ = ("_directory", "_inner", "_left_out", "_outer", "_syntax")
+    __slots__ = ("_directory", "_inner", "_last", "_left_out", "_outer", "handler")
 
     def __init__(self, error: BaseException) -> None:
         self._outer: list[TracebackType] = []
@@ -100,18 +102,22 @@ class TracebackFrames:
             self._directory = os.getcwd()  # noqa: PTH109 - Path.cwd takes ten times as long
         except OSError:  # the working directory was deleted
             self._directory = ""
-        self._syntax = self._syntax_frame(error) if isinstance(error, SyntaxError) else None
+        place = blamed_handler(error)
+        self.handler = None if place is None else self._handler_frame(place)
+        """Definition of the handler that caused the error, if no code of the handler raised it."""
+        syntax = self._syntax_frame(error) if isinstance(error, SyntaxError) else None
+        self._last = syntax or self.handler
 
     def __iter__(self) -> Iterator[TracebackFrame]:
         """Yield the frames. The outermost frame is first."""
         yield from map(self._read, (*self._outer, *self._inner))
-        if self._syntax is not None:
-            yield self._syntax
+        if self._last is not None:
+            yield self._last
 
     def __reversed__(self) -> Iterator[TracebackFrame]:
         """Yield the frames. The innermost frame is first."""
-        if self._syntax is not None:
-            yield self._syntax
+        if self._last is not None:
+            yield self._last
         yield from map(self._read, reversed(self._inner))
         yield from map(self._read, reversed(self._outer))
 
@@ -134,6 +140,10 @@ class TracebackFrames:
         # Python has no line number for some instructions that it adds itself.
         line: int | None = trace.tb_lineno
         return TracebackFrame(place, line or code.co_firstlineno)
+
+    def _handler_frame(self, place: HandlerPlace) -> TracebackFrame:
+        found = _find_place(place.file, place.function, place.module, self._directory)
+        return TracebackFrame(found, place.line)
 
     def _syntax_frame(self, error: SyntaxError) -> TracebackFrame | None:
         """Return the place of a syntax error in a module that could not be imported."""

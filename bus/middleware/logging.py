@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 
 from bus.errors import BusError, ContractError, Internal, code_of
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.labels import failure_label, message_label, one_line, short_id
+from bus.messaging.labels import drop_type, failure_label, message_label, one_line, short_id
 
 __all__ = ["logging"]
 
@@ -107,7 +107,7 @@ def _log_failure(
         message_label(envelope),
         ms,
         f" in attempt {envelope.attempt}" if envelope.attempt > 1 else "",
-        _reason(error, failure),
+        _reason(error, failure, envelope),
         extra={**_facts(envelope), **failure, "ms": ms},
         exc_info=exception_to_log(error),
     )
@@ -136,10 +136,11 @@ def _text_of(error: BusError) -> str:
         return "its text cannot be read"
 
 
-def _reason(error: Exception, failure: dict[str, object]) -> str:
+def _reason(error: Exception, failure: dict[str, object], envelope: Envelope) -> str:
     """Return the class and the location of an error, and the text of a `BusError`."""
-    reason = f"{failure['error']}: {failure['text']}" if isinstance(error, BusError) else None
-    return failure_label(failure, reason)
+    if not isinstance(error, BusError):
+        return failure_label(failure)
+    return failure_label(failure, drop_type(f"{failure['error']}: {failure['text']}", envelope))
 
 
 def _ms(seconds: float) -> float:

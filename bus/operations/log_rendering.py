@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -29,8 +29,14 @@ Event = MutableMapping[str, Any]
 
 OWN_FIELDS = frozenset({"event", "level", "logger", "timestamp", "exception"})
 """Fields of a rendered record that a user's `extra` cannot replace."""
+CONSOLE_FIELDS = frozenset({"stack", "logger_name"})
+"""Fields to which structlog's renderer for a terminal gives a meaning of its own.
+
+If a user's field has such a name, the renderer can fail, or write the value elsewhere.
+"""
 INTERNAL_FIELDS = frozenset({"_record", "_from_structlog", "_logger", "_name"})
 """Fields by which structlog controls the rendering."""
+RENAMED_FIELDS = OWN_FIELDS | CONSOLE_FIELDS | INTERNAL_FIELDS
 PREFIX = "extra_"
 RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes of a log record that are not from `extra`."""
@@ -44,7 +50,7 @@ MAX_INTEGER_BITS = 10_000
 
 
 def _own_name(name: str) -> str:
-    return PREFIX + name if name in OWN_FIELDS or name in INTERNAL_FIELDS else name
+    return PREFIX + name if name in RENAMED_FIELDS else name
 
 
 def add_extra(_logger: object, _method: str, event: Event) -> Event:
@@ -91,7 +97,15 @@ class RecordFormatter(structlog.stdlib.ProcessorFormatter):
         except Exception as error:  # noqa: BLE001 - the values of an application, as below
             fields = {"name": record.name, "levelno": record.levelno, "msg": _text_of(record.msg)}
             facts = {"levelname": record.levelname, "format_error": type(error).__name__}
-            return super().format(logging.makeLogRecord({**fields, **facts}))
+            extra = {
+                name: plain(value)
+                for name, value in vars(record).items()
+                if name not in RECORD_ATTRIBUTES and name not in INTERNAL_FIELDS
+            }
+            try:
+                return super().format(logging.makeLogRecord({**extra, **fields, **facts}))
+            except Exception:  # noqa: BLE001 - a field is the reason
+                return super().format(logging.makeLogRecord({**fields, **facts}))
 
 
 def render_json(logger: Any, method: str, event: Event) -> str:
@@ -99,9 +113,11 @@ def render_json(logger: Any, method: str, event: Event) -> str:
     event = structlog.processors.format_exc_info(logger, method, event)
     try:
         # Most records need no replacement, and a check of each value would take longer.
-        return json.dumps(event, default=_fallback, allow_nan=False)
-    except Exception:  # noqa: BLE001 - the values of an application can raise any exception
-        return json.dumps(plain(event), allow_nan=False)
+        if not any(map(_has_mixed_keys, event.values())):
+            return json.dumps(event, default=_fallback, allow_nan=False)
+    except Exception:  # noqa: BLE001, S110 - the values of an application can raise any exception
+        pass
+    return json.dumps(plain(event), allow_nan=False)
 
 
 def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
@@ -121,21 +137,29 @@ def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Process
 
     def render(logger: Any, method: str, event: Event) -> str:
         event = _replace_controls(event)
-        # The field of an application can have the same name.
-        is_own = str(event.get("logger")).startswith("bus.")
-        frames = event.pop("frames", None) if is_own else None
+        frames = event.pop("frames") if _has_frames(event) else None
         try:
             text = str(renderer(logger, method, dict(event)))
         except Exception:  # noqa: BLE001 - as in `render_json`
             kept = {name: event[name] for name in ("exc_info",) if name in event}
             text = str(renderer(logger, method, {**plain(event), **kept}))
-        if not isinstance(frames, list) or TRACEBACK in text:
+        if frames is None or TRACEBACK in text:
             return text
         others = [frame for frame in frames if not str(frame).startswith("bus/")]
         shown = frames if all_frames or not others else others
         return "\n".join([text, *(f"    {_harmless(str(frame))}" for frame in shown)])
 
     return render
+
+
+def _has_frames(event: Event) -> bool:
+    """Return True if the record has the frames of a failure, and not a user's own field."""
+    frames = event.get("frames")
+    return (
+        str(event.get("logger")).startswith("bus.")
+        and isinstance(frames, list)
+        and all(isinstance(frame, str) for frame in frames)
+    )
 
 
 def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
@@ -211,12 +235,47 @@ def _plain_container(value: Any, parents: tuple[int, ...]) -> Any:
         return f"<{type(value).__name__} below {MAX_DEPTH} levels>"
     inside = (*parents, id(value))
     if isinstance(value, Mapping):
-        return {_key_of(key): plain(item, inside) for key, item in value.items()}
+        names = _unique_names(value)
+        return {names[key]: plain(item, inside) for key, item in value.items()}
     return [plain(item, inside) for item in value]
 
 
 def _key_of(key: object) -> str:
     return str.__str__(key) if isinstance(key, str) else _text_of(key)
+
+
+def _has_mixed_keys(value: object, depth: int = 0) -> bool:
+    """Return True if a dict in a value has both text and other keys, such as "1" and 1.
+
+    As text such keys can be equal. Data that is very deep also counts, to end the search.
+    """
+    if isinstance(value, dict):
+        texts = sum(isinstance(key, str) for key in value)
+        if 0 < texts < len(value):
+            return True
+        items: Iterable[object] = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        return False
+    return depth >= MAX_DEPTH or any(_has_mixed_keys(item, depth + 1) for item in items)
+
+
+def _unique_names(mapping: Mapping[Any, object]) -> dict[Any, str]:
+    """Return a text for each key. Text keys keep theirs, and others are made unique by a type."""
+    names = {key: _key_of(key) for key in mapping if isinstance(key, str)}
+    taken = set(names.values())
+    for key in mapping:
+        if isinstance(key, str):
+            continue
+        name = _key_of(key)
+        if name in taken:
+            name = f"{name} ({type(key).__name__})"
+        while name in taken:
+            name += "'"
+        names[key] = name
+        taken.add(name)
+    return names
 
 
 def _text_of(value: object) -> str:

@@ -49,7 +49,8 @@ class MessageContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the attributes to the record. Return True, because the filter drops no record."""
         fields = vars(record)
-        if record.name.startswith("bus.") and "message_type" not in fields:
+        # A record that a program made without a logger can have the name None.
+        if str(record.name).startswith("bus.") and "message_type" not in fields:
             # Some records of the bus are about a message whose handler has ended.
             fields["message_type"] = fields.get("type")
         for name, value in message_fields().items():
@@ -82,6 +83,8 @@ def configure_logging(
     """Send all log records of this process to `stream`.
 
     The records of structlog and of the standard library's `logging` have the same format.
+    Python's warnings become records of the logger `py.warnings`.
+
     An application calls this function once. A library must not call it. Each record that is written
     while a message is handled contains the message's correlation id.
 
@@ -113,6 +116,7 @@ def configure_logging(
         )
     )
     root.handlers = [handler]
+    _capture_warnings(all_lines=settings.debug)
     root.setLevel(settings.log_level.upper())
     for library in ("aio_pika", "aiormq", "asyncio"):
         # The bus already logs the events that these libraries log. At debug level aiormq logs whole
@@ -131,6 +135,24 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _capture_warnings(*, all_lines: bool) -> None:
+    """Write Python's warnings, such as that of a coroutine that was never awaited, to the log.
+
+    By default a warning has only its first line. pydantic writes the values of a message into the
+    lines that follow.
+    """
+    logging.captureWarnings(capture=True)
+    warnings_log = logging.getLogger("py.warnings")
+    warnings_log.removeFilter(_keep_first_line)
+    if not all_lines:
+        warnings_log.addFilter(_keep_first_line)
+
+
+def _keep_first_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = (record.getMessage().splitlines() or [""])[0], ()
+    return True
 
 
 def _is_for_terminal(settings: Settings, out: TextIO) -> bool:

@@ -11,7 +11,7 @@ from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
 from bus.errors import ConfigurationError
 from bus.messaging.context import JobHandle
-from bus.messaging.failure_texts import log_tracebacks
+from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport

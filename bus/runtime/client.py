@@ -44,6 +44,7 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
+from bus.runtime.client_arguments import VERBS, check_message
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
@@ -389,12 +390,15 @@ def _seconds(timeout: float | None, default: float, contract: Contract) -> float
 
 
 def _require_kind(message: Message, kind: Kind) -> Contract:
-    contract = contract_of(type(message))
+    try:
+        contract = contract_of(type(message))
+    except ContractError:
+        check_message(message, kind)  # it has a better text for an object that is not a message
+        raise
     if contract.kind != kind:
-        verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
         raise ContractError(
             f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
-            f"Send it with bus.{verb}(…)."
+            f"Send it with bus.{VERBS[contract.kind]}(…)."
         )
     require_resolved(contract)
     return contract

@@ -2,9 +2,9 @@
 
 import logging
 
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label, message_facts, message_label
 
 __all__ = ["log_failure"]

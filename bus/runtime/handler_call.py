@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
-from bus.errors import Internal
+from bus.errors import InvalidResult
 from bus.messaging.context import Context
+from bus.messaging.failure_origin import blame_handler
 from bus.runtime.dependencies import inject
 from bus.runtime.handler_signature import HandlerSignature
 
@@ -47,10 +48,13 @@ def _check_coroutine(
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if not inspect.isawaitable(result):
-            raise Internal(
+            error = InvalidResult(
                 f"{signature.path} returned {type(result).__name__}, not a coroutine. "
-                "Return the coroutine of the wrapped function."
+                "Return the coroutine of the wrapped function.",
+                maybe_executed=True,
             )
+            blame_handler(error, function)
+            raise error
         return await result
 
     return awaited

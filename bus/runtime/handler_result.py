@@ -1,5 +1,7 @@
 """The result of a handler: its check against the contract, and its encoding as a reply."""
 
+import inspect
+from types import CoroutineType, GeneratorType
 from typing import cast
 
 from bus.contracts.contract import Contract, Message
@@ -42,7 +44,8 @@ def check_result(contract: Contract, result: object) -> Message | None:
     """Return the result of a handler if it has the class in the contract.
 
     Raises:
-        InvalidResult: The result has another class.
+        InvalidResult: The result has another class, or is an awaitable that the handler has not
+            awaited. A coroutine is closed, so that Python does not warn of it.
     """
     if isinstance(result, contract.reply) if contract.reply else result is None:
         return cast("Message | None", result)
@@ -52,8 +55,22 @@ def check_result(contract: Contract, result: object) -> Message | None:
     if converted is not None:
         return converted
     expected = contract.reply.__name__ if contract.reply else "None"
+    if inspect.isawaitable(result):
+        raise InvalidResult(
+            f"{contract.type}: the handler returned {_close_awaitable(result)} that it did not "
+            "await, so its work is not done. Write `await` before the call.",
+            maybe_executed=True,
+        )
     raise InvalidResult(
         f"{contract.type}: the handler returned {type(result).__name__}, not {expected}. "
         f"Return {expected}.",
         maybe_executed=True,
     )
+
+
+def _close_awaitable(result: object) -> str:
+    """Close a coroutine. Return words for the awaitable, such as `the coroutine save`."""
+    if isinstance(result, CoroutineType | GeneratorType):
+        result.close()
+        return f"the coroutine {result.__name__}"
+    return f"an awaitable of type {type(result).__name__}"

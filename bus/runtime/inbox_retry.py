@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from bus.messaging.backoff import backoff
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label, message_facts, message_label
 
 __all__ = ["INBOX_RETRY_SECONDS", "InboxFailed", "retry_inbox"]

@@ -184,7 +184,7 @@ class PendingCall(PendingRequest):
             advice = (
                 f"A reply was rejected: {self.rejection}"
                 if self.rejection
-                else "Check that the service is not overloaded, or raise the timeout."
+                else "Check that the service runs and is not overloaded, or raise the timeout."
             )
             self.answer.set_exception(
                 DeadlineExceeded(

@@ -6,7 +6,7 @@ from contextvars import copy_context
 
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
-from bus.messaging.failure_texts import debugging
+from bus.messaging.debug_switch import debugging
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import log_failure

@@ -10,9 +10,16 @@ from typing import Any, TypeVar
 from bus.contracts.contract import Contract, Event, JobClass, Kind, RequestClass, decode
 from bus.contracts.limits import check_count, check_seconds
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ContractError, FailedPrecondition, Unimplemented
+from bus.errors import (
+    ContractError,
+    ContractViolation,
+    FailedPrecondition,
+    InvalidResult,
+    Unimplemented,
+)
 from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_origin import blame_handler, blame_message
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
@@ -253,7 +260,7 @@ class Router:
             Unimplemented: The router has no handler for this message type from this queue.
             ContractViolation: The payload does not match the contract.
             InvalidResult: The handler's result is not an instance of the class in the contract, or
-                cannot be encoded.
+                cannot be encoded. The result of an event's handler is not None.
         """
         context = current.get()
         if context is None:
@@ -263,15 +270,23 @@ class Router:
         endpoint = self.endpoints.get(envelope.queue or "")
         if endpoint is None or endpoint.contract.type != envelope.type:
             raise Unimplemented(f"{self.name} does not serve {envelope.type} from {envelope.queue}")
-        message = decode(endpoint.contract.model, envelope.body, subject=envelope.type)
+        try:
+            message = decode(endpoint.contract.model, envelope.body, subject=envelope.type)
+        except ContractViolation as error:
+            blame_message(error, decode)
+            raise
         result = await (
             endpoint.function(message, context)
             if endpoint.wants_context
             else endpoint.function(message)
         )
-        if endpoint.contract.kind == "event":
+        if endpoint.contract.kind == "event" and result is None:
             return None
-        return encode_result(envelope, endpoint.contract, result, self.name)
+        try:
+            return encode_result(envelope, endpoint.contract, result, self.name)
+        except InvalidResult as error:
+            blame_handler(error, endpoint.function)
+            raise
 
     @property
     def contracts(self) -> tuple[Contract, ...]:

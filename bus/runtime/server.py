@@ -10,7 +10,7 @@ from typing import Any
 from bus.contracts.contract import require_resolved
 from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.context import Sender
-from bus.messaging.failure_texts import log_tracebacks
+from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware, compose
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec

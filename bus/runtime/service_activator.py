@@ -10,10 +10,10 @@ from typing import Any
 
 from bus.errors import BusError, Cancelled, Internal, member_errors
 from bus.messaging.context import Context, Sender, current
+from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.failure_note import add_failure_note
-from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler
 from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel

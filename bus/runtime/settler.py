@@ -23,7 +23,7 @@ from bus.messaging.fault_record import (
     fault_headers,
     since_first_failure,
 )
-from bus.messaging.labels import failure_label, message_facts, message_label, one_line
+from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.addresses import (
@@ -256,7 +256,7 @@ class Settler:
             message_label(envelope),
             queue,
             envelope.attempt,
-            failure_label(facts, decision.reason),
+            failure_label(facts, drop_type(decision.reason, envelope)),
             extra=facts,
         )
         if envelope.role == "job":

@@ -11,7 +11,7 @@ from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
-from bus.settings import Settings
+from bus.testing.explicit_settings import ExplicitSettings
 from bus.testing.memory_bus import MemoryBus
 from bus.testing.messages import DeadMessage, FoundMessages, SentMessage
 from bus.testing.search import find_dead, find_sent
@@ -67,7 +67,8 @@ class MemoryBuses:
 
         Args:
             service: Name of the bus's service.
-            **settings: Fields of `bus.Settings`. The default of `auth` is `off` here.
+            **settings: Fields of `bus.Settings`. The default of `auth` is `off` here. Variables of
+                the environment are not read.
 
         Raises:
             ContractError: `service` is not a valid name.
@@ -77,7 +78,7 @@ class MemoryBuses:
         transport = MemoryTransport(self.broker, clock=self.clock)
         bus = MemoryBus(
             service,
-            Settings(**{"auth": "off", **settings}),
+            ExplicitSettings(**{"auth": "off", **settings}),
             transport,
             work=self._work,
             clock=self.clock,

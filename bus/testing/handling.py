@@ -1,13 +1,19 @@
 """A call of one handler, as the router calls it, without a queue."""
 
+import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, TypeGuard, TypeVar, cast, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from bus.contracts.contract import Contract, Message, contract_of, decode, encode
 from bus.messaging.context import Context, Sender, handling
 from bus.messaging.envelope import Envelope, Progress, new_id
 from bus.messaging.suggestions import did_you_mean
+from bus.runtime.declared_parameters import path_of
+from bus.runtime.endpoint import Endpoint
 from bus.runtime.router import Router
 from bus.testing.buses import MemoryBuses
 
@@ -70,8 +76,10 @@ class HandlerCall:
             ContractError: The handler's parameters are invalid, or the message has no contract.
             ContractViolation: The message or the reply does not match its contract.
             Internal: The handler returned an object of another class than the contract requires.
-            TypeError: The envelope has no such attribute.
+            TypeError: The handler is registered for another message. Or the envelope has no such
+                attribute, or a value has a wrong type.
         """
+        _check_arguments(handler, message, bus=bus, service=service)
         contract = contract_of(type(message))
         router, queue = _find_endpoint(handler, contract, service)
         self.progress = []
@@ -98,20 +106,55 @@ class HandlerCall:
         self.progress.append(progress)
 
 
+def _check_arguments(handler: object, message: object, *, bus: object, service: object) -> None:
+    """Raise `TypeError` if an argument of `handle` has a wrong type."""
+    if not callable(handler):
+        raise TypeError(f"handle: handler must be a function, not {_name_value(handler)}.")
+    if not isinstance(message, Message):
+        example = f", such as {message.__name__}(…)" if _is_message_class(message) else ""
+        raise TypeError(f"handle: message must be a message{example}, not {_name_value(message)}.")
+    methods = ("request", "publish", "submit")  # a double of a test can have only one of them
+    if bus is not None and not any(callable(getattr(bus, each, None)) for each in methods):
+        raise TypeError(
+            f"handle: bus must be an object with methods such as {' and '.join(methods)}, not "
+            f"{_name_value(bus)}. Leave bus out to send on the model broker."
+        )
+    if service is not None and not isinstance(service, str):
+        raise TypeError(
+            f"handle: service must be str, not {_name_value(service)}. Pass a name, 'billing'."
+        )
+
+
 def _find_endpoint(
     handler: Callable[..., Any], contract: Contract, service: str | None
 ) -> tuple[Router, str]:
     """Return the handler's router and queue. Without a router, make one for the handler."""
-    module = sys.modules.get(getattr(handler, "__module__", ""))
-    for router in vars(module).values() if module else ():
-        if isinstance(router, Router):
-            for queue, endpoint in router.endpoints.items():
-                if endpoint.contract is contract and handler in _layers(endpoint.function):
-                    return router, queue
+    registered: list[Contract] = []
+    for router, queue, endpoint in _endpoints_beside(handler):
+        if handler in _layers(endpoint.function):
+            if endpoint.contract is contract:
+                return router, queue
+            if endpoint.contract not in registered:  # an event can have several subscriptions
+                registered.append(endpoint.contract)
+    if registered:
+        types = " and ".join(each.type for each in registered)
+        classes = " or ".join(f"{each.model.__name__}(…)" for each in registered)
+        raise TypeError(
+            f"{path_of(handler)} is the handler of {types}, not of {contract.type}. Pass {classes}."
+        )
     router = Router(contract.service if contract.kind != "event" else service or contract.service)
     register: Any = getattr(router, contract.kind)
     register(contract.model)(handler)
     return router, next(iter(router.endpoints))
+
+
+def _endpoints_beside(handler: Callable[..., Any]) -> Iterator[tuple[Router, str, Endpoint]]:
+    """Yield the endpoints of the routers that are variables of the handler's module."""
+    module = sys.modules.get(getattr(handler, "__module__", ""))
+    for router in [*vars(module).values()] if module else ():
+        if isinstance(router, Router):
+            for queue, endpoint in router.endpoints.items():
+                yield router, queue, endpoint
 
 
 def _layers(function: object) -> Iterator[object]:
@@ -125,12 +168,21 @@ def _envelope(
     contract: Contract, body: bytes, queue: str, now: float, attributes: dict[str, Any]
 ) -> Envelope:
     known = sorted(frozenset(Envelope.__struct_fields__) - OWN)
-    for name in attributes:
+    for name, value in attributes.items():
         if name not in known:
             raise TypeError(
                 f"the envelope has no attribute {name!r} to set{did_you_mean(name, known)}. "
                 f"Pass one of {', '.join(known)}, or bus, state or service."
             )
+        type_ = _attribute_types()[name]
+        try:
+            plain = dict(value) if isinstance(value, Mapping) else value
+            TypeAdapter(type_).validate_python(plain, strict=True)
+        except ValidationError:
+            raise TypeError(
+                f"handle: {name} must be {_name_type(type_)}, not {_name_value(value)}. "
+                f"Pass {name}= with such a value."
+            ) from None
     id_ = new_id()
     return Envelope(
         id=id_,
@@ -142,3 +194,20 @@ def _envelope(
         queue=queue,
         **{"correlation_id": id_, **attributes},
     )
+
+
+@cache
+def _attribute_types() -> dict[str, Any]:
+    return get_type_hints(Envelope)
+
+
+def _name_type(type_: Any) -> str:
+    return type_.__name__ if isinstance(type_, type) else inspect.formatannotation(type_)
+
+
+def _name_value(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _is_message_class(value: object) -> TypeGuard[type[Message]]:
+    return isinstance(value, type) and issubclass(value, Message)

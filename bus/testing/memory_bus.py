@@ -10,6 +10,7 @@ from bus.contracts.contract import Job, Message
 from bus.errors import BusError
 from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Envelope, Progress
+from bus.messaging.failure_origin import mark_remote_cause
 from bus.middleware.stacks import client_stack
 from bus.runtime.bus import Bus, default_server_stack
 from bus.runtime.router import Router
@@ -51,6 +52,7 @@ class ChainedJob(Generic[R]):
             cause = self._work.failures.get(self.id)
             if cause is None or error.__cause__ is not None:
                 raise
+            mark_remote_cause(error)
             raise error from cause
 
 

@@ -11,7 +11,7 @@ from bus.contracts.sensitive import sensitive_fields, shown_values
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_location
 from bus.messaging.fault_record import FaultRecord
-from bus.messaging.suggestions import did_you_mean
+from bus.testing.expectations import check_expectation
 
 __all__ = ["DeadMessage", "FoundMessages", "SentMessage", "describe"]
 
@@ -86,7 +86,13 @@ class FoundMessages(Sequence[F], Generic[M, F]):
     """
 
     def __init__(
-        self, found: Iterable[F], subject: str, verb: str, *, failed: Sequence[str] = ()
+        self,
+        found: Iterable[F],
+        subject: str,
+        verb: str,
+        *,
+        model: type[Message] | None = None,
+        failed: Sequence[str] = (),
     ) -> None:
         """Keep messages.
 
@@ -94,10 +100,11 @@ class FoundMessages(Sequence[F], Generic[M, F]):
             found: The messages.
             subject: Words for such a message in errors, such as `event billing.sent.v1`.
             verb: Word for its discovery in errors, such as `published`.
+            model: Class of the messages. None if they have several classes.
             failed: A line for each message whose handler failed in this test.
         """
         self._found = list(found)
-        self._subject, self._verb = subject, verb
+        self._subject, self._verb, self._model = subject, verb, model
         self._failed = "".join(f"\n  {line}" for line in failed)
 
     @property
@@ -115,7 +122,8 @@ class FoundMessages(Sequence[F], Generic[M, F]):
         Raises:
             AssertionError: No message matches, or several do. The text shows the nearest message
                 with the fields that differ.
-            TypeError: The message has no such field.
+            TypeError: No such message can exist: a field does not exist, or a value has a wrong
+                type. Or `expected` has another class.
         """
         __tracebackhide__ = True
         matching = self._select(expected, fields)
@@ -149,7 +157,8 @@ class FoundMessages(Sequence[F], Generic[M, F]):
 
         Raises:
             AssertionError: A message matches. The text shows each of them.
-            TypeError: The message has no such field.
+            TypeError: No such message can exist: a field does not exist, or a value has a wrong
+                type. Or `expected` has another class.
         """
         __tracebackhide__ = True
         if matching := self._select(expected, fields):
@@ -180,9 +189,11 @@ class FoundMessages(Sequence[F], Generic[M, F]):
             return f"<{self._subject}, {self._verb}: {[each.message for each in self._found]}>"
 
     def _select(self, expected: M | None, fields: dict[str, object]) -> list[F]:
-        for each in self._found:
-            if each.message is not None:
-                _check_fields(each.message, fields)
+        if self._model is not None:
+            check_expectation({self._model}, expected, fields)
+        else:  # a dead-letter queue whose messages can have several classes
+            models = {type(each.message) for each in self._found if each.message is not None}
+            check_expectation(models, None, fields)
         return [each for each in self._found if not _differ(each.message, expected, fields)]
 
     def _failures(self) -> str:
@@ -200,15 +211,6 @@ def _lines(found: Sequence[Found[Message]]) -> str:
     """Return a line for each message, with its values and its note."""
     with shown_values():
         return "".join(f"\n  {each.message!r}{each.note}" for each in found)
-
-
-def _check_fields(message: Message, fields: Iterable[str]) -> None:
-    known = type(message).model_fields
-    for name in fields:
-        if name not in known:
-            raise TypeError(
-                f"{type(message).__name__} has no field {name!r}{did_you_mean(name, known)}"
-            )
 
 
 def _differ(
@@ -242,4 +244,5 @@ def _values(message: Message) -> dict[str, object]:
 def describe(error: BaseException) -> str:
     """Return the class and text of an exception, with the place where it was raised."""
     location = failure_location(error)
-    return f"{type(error).__name__}: {error}{f' at {location}' if location else ''}"
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"{text}{f' at {location}' if location else ''}"

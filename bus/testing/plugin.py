@@ -17,6 +17,7 @@ import pytest
 
 from bus import testing
 from bus.errors import BusError
+from bus.testing.shell import shell_settings
 
 if TYPE_CHECKING:
     from bus.operations.brokers.broker import Broker
@@ -35,6 +36,9 @@ __all__ = [
     "submitted",
 ]
 
+SHELL = shell_settings(os.environ)
+"""The shell's settings of the bus. Code that runs later may set a variable for the tests."""
+AUTH = "BUS_AUTH"
 INSTALL = "Install it: pip install 'trunkline[testing]'."
 
 
@@ -67,9 +71,25 @@ def shown_message_values() -> Iterator[None]:
         yield
 
 
+def hide_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the shell's settings until the test ends, except those that the tests have changed.
+
+    Authentication is off, as for the buses of `buses`, unless the tests have turned it on.
+    """
+    for name, value in SHELL.items():
+        if os.environ.get(name) == value:
+            monkeypatch.delenv(name)
+    if AUTH not in os.environ:
+        monkeypatch.setenv(AUTH, "off")
+
+
 @async_fixture
-async def buses() -> "AsyncIterator[MemoryBuses]":
-    """Yield connected buses on one model broker, as `async with MemoryBuses()` does."""
+async def buses(monkeypatch: pytest.MonkeyPatch) -> "AsyncIterator[MemoryBuses]":
+    """Yield connected buses on one model broker, as `async with MemoryBuses()` does.
+
+    The shell's variables `BUS_…` are hidden from the test, and authentication is off.
+    """
+    hide_shell(monkeypatch)
     is_virtual = isinstance(asyncio.get_running_loop(), testing.VirtualLoop)
     clock = testing.wall_clock if is_virtual else time.time
     async with testing.MemoryBuses(clock=clock) as opened:
@@ -131,13 +151,33 @@ def shared_broker() -> "Iterator[Broker]":
 
 
 @pytest.fixture
-def broker(shared_broker: "Broker") -> "Iterator[RabbitMQ]":
+def broker(shared_broker: "Broker", monkeypatch: pytest.MonkeyPatch) -> "Iterator[RabbitMQ]":
     """Yield an empty virtual host on the RabbitMQ of this test run, with its `url`.
 
-    If no RabbitMQ can be started, the test fails. It is never skipped.
+    If no RabbitMQ can be started, the test fails. It is never skipped. The shell's variables
+    `BUS_…` are hidden from the test, except those that begin with `BUS_TEST_`, and authentication
+    is off.
     """
+    hide_shell(monkeypatch)
     with testing.virtual_host(shared_broker) as host:
         yield host
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist which variables are the shell's.
+
+    The process inherits also the variables that a `conftest.py` has set.
+    """
+    node.workerinput["bus_shell"] = SHELL
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the shell's variables from the main process of pytest-xdist, if there is one."""
+    given = getattr(config, "workerinput", {}).get("bus_shell")
+    if given is not None:
+        SHELL.clear()
+        SHELL.update(given)
 
 
 class VirtualLoops:

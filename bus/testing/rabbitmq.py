@@ -11,6 +11,7 @@ from bus.errors import ConfigurationError
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import broker_for, select_broker
 from bus.operations.management_api import Management
+from bus.testing.shell import shell_settings
 
 __all__ = ["RabbitMQ", "isolated", "running_broker", "virtual_host", "with_vhost"]
 
@@ -31,10 +32,11 @@ class RabbitMQ:
 def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a broker of tests.
 
-    `BUS_TEST_URL` takes the place of `BUS_URL`, because a test must not create a virtual host on
-    the broker that a developer's shell names.
+    All other variables of the bus are removed. `BUS_TEST_URL` takes the place of `BUS_URL`, because
+    a test must not create a virtual host on the broker that a developer's shell names.
     """
-    kept = {name: value for name, value in environment.items() if name not in NAMES.values()}
+    settings = shell_settings(environment)
+    kept = {name: value for name, value in environment.items() if name not in settings}
     return {**kept, **{own: kept[name] for name, own in NAMES.items() if kept.get(name)}}
 
 

@@ -8,7 +8,14 @@ from bus.errors import BusError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import read_record
 from bus.messaging.suggestions import did_you_mean
-from bus.messaging.topology.names import dead_letter_queue, parse_queue_name, work_queue
+from bus.messaging.topology.names import (
+    dead_letter_queue,
+    event_queue,
+    job_queue,
+    parse_queue_name,
+    service_of,
+    work_queue,
+)
 from bus.testing.messages import DeadMessage, FoundMessages, SentMessage, describe
 from bus.testing.work import Work
 from bus.transports.memory import MemoryBroker
@@ -47,7 +54,7 @@ def find_sent(work: Work, model: type[M], kind: str, verb: str) -> FoundMessages
     failed = [
         f"{work.failed_types[id_]}: {describe(error)}" for id_, error in work.failures.items()
     ]
-    return FoundMessages(found, f"{kind} {contract.type}", verb, failed=failed)
+    return FoundMessages(found, f"{kind} {contract.type}", verb, model=model, failed=failed)
 
 
 def find_dead(
@@ -63,7 +70,8 @@ def find_dead(
         subject = f"dead letter of {source}"
         queues = [_dead_queue(broker, source)]
         found = (dead for queue in queues for dead in _read(broker, work, queue, decrypt))
-        return FoundMessages(cast("Iterator[DeadMessage[M]]", found), subject, "found")
+        model = _model_of(queues[0])
+        return FoundMessages(cast("Iterator[DeadMessage[M]]", found), subject, "found", model=model)
     type_ = contract_of(source).type
     found = (
         dead
@@ -72,8 +80,22 @@ def find_dead(
         if dead.envelope.type == type_
     )
     return FoundMessages(
-        cast("Iterator[DeadMessage[M]]", found), f"dead letter of {type_}", "found"
+        cast("Iterator[DeadMessage[M]]", found), f"dead letter of {type_}", "found", model=source
     )
+
+
+def _model_of(dead_queue: str) -> type[Message] | None:
+    """Return the class of the messages in a dead-letter queue, if this process has imported it."""
+    work = work_queue(dead_queue) or ""
+    for contract in CATALOG:
+        if contract.kind == "job" and work == job_queue(contract):
+            return contract.model
+        # A subscription with a name has one more part.
+        if contract.kind == "event" and f"{work}.".startswith(
+            f"{event_queue(service_of(work), contract)}."
+        ):
+            return contract.model
+    return None
 
 
 def _dead_queues(broker: MemoryBroker) -> Iterator[str]:

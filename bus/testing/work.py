@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_origin import mark_remote_cause
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["Call", "HandlerRun", "Work", "chain_causes", "record_failures", "record_sent"]
 
@@ -86,9 +88,11 @@ def record_failures(work: Work) -> Middleware:
             with work.handling(envelope):
                 try:
                     return await inner(envelope)
-                except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+                except (KeyboardInterrupt, GeneratorExit):
                     raise
                 except BaseException as error:
+                    if isinstance(error, asyncio.CancelledError) and is_own_cancel():
+                        raise  # the bus stops the handler
                     work.failures[envelope.id] = error
                     work.failed_types[envelope.id] = envelope.type
                     raise
@@ -115,6 +119,7 @@ def chain_causes(work: Work, service: str) -> Middleware:
                     cause = work.failures.get(envelope.id)
                     if cause is None or error.__cause__ is not None:
                         raise
+                    mark_remote_cause(error)
                     raise error from cause
 
         return call

@@ -18,6 +18,7 @@ from tests.conformance.contracts import Word, Write
 from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.test_jobs import QUEUE, writer
 from tests.conformance.world import World, stays, until
+from tests.polling import BRIEF
 
 
 async def test_a_job_still_ends_once_when_the_connection_drops_in_the_middle(world: World) -> None:
@@ -34,7 +35,7 @@ async def test_a_job_still_ends_once_when_the_connection_drops_in_the_middle(wor
     handle = await client.submit(Write(text="long"), timeout=30)
     await until(lambda: runs, "the job to run")
     await world.drop_connections(desk)
-    await until(lambda: not desk.ready, "the loss to be noticed", poll=0)
+    await until(lambda: not desk.ready, "the loss to be noticed", poll=BRIEF)
     await until(lambda: desk.ready, "the worker")
     await stays(lambda: runs == ["long"], "the redelivery joins what runs")
     going_on.set()
@@ -83,7 +84,7 @@ async def test_a_result_reaches_a_submitter_that_lost_its_connection_meanwhile(
     handle = await client.submit(Write(), timeout=30)
     await until(lambda: started, "the job to run")
     await world.drop_connections(client)
-    await until(lambda: not client.ready, "the loss to be noticed", poll=0)
+    await until(lambda: not client.ready, "the loss to be noticed", poll=BRIEF)
     await until(lambda: client.ready, "the submitter")
     going_on.set()
     assert await handle.result(timeout=20) == Word(text="here")

@@ -17,6 +17,7 @@ from bus.transports.wire_format import AmqpMessage
 from tests.conformance.contracts import Ask, Look, Price, Word
 from tests.conformance.test_requests import echo
 from tests.conformance.world import World, stays, until
+from tests.polling import BRIEF
 
 
 async def test_a_request_that_must_not_run_twice_runs_once_if_the_connection_drops_after_it(
@@ -36,7 +37,7 @@ async def test_a_request_that_must_not_run_twice_runs_once_if_the_connection_dro
     asking = asyncio.create_task(client.request(Ask(text="once"), timeout=30))
     await until(lambda: effects, "the effect")
     await world.drop_connections(desk)
-    await until(lambda: not desk.ready, "the loss to be noticed", poll=0)
+    await until(lambda: not desk.ready, "the loss to be noticed", poll=BRIEF)
     await until(lambda: desk.ready, "the server")
     going_on.set()
     assert await asking == Word(text="done")
@@ -92,7 +93,7 @@ async def test_an_idempotent_request_is_answered_although_its_server_lost_its_co
     asking = asyncio.create_task(client.request(Look(), timeout=30))
     await until(lambda: calls, "the call")
     await world.drop_connections(desk)
-    await until(lambda: not desk.ready, "the loss to be noticed", poll=0)
+    await until(lambda: not desk.ready, "the loss to be noticed", poll=BRIEF)
     await until(lambda: desk.ready, "the server")
     going_on.set()
     assert await asking == Word(text="seen")

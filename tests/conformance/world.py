@@ -33,17 +33,22 @@ POLL = 0.02
 
 
 async def until(
-    condition: Callable[[], object | Awaitable[object]], what: str, seconds: float = PATIENCE
+    condition: Callable[[], object | Awaitable[object]],
+    what: str,
+    seconds: float = PATIENCE,
+    *,
+    poll: float | None = None,
 ) -> None:
     """Wait until `condition()` is true, and fail with `what` after `seconds`.
 
-    All waits of the conformance tests use this function.
+    All waits of the conformance tests use this function. The condition is checked every `poll`
+    seconds, by default every thousandth part of `seconds`.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while not await _value(condition()):
         assert loop.time() < ends, f"waited {seconds:g} s in vain for {what}"
-        await asyncio.sleep(max(POLL, seconds / 1000))
+        await asyncio.sleep(max(POLL, seconds / 1000) if poll is None else poll)
 
 
 async def _value(result: object) -> object:

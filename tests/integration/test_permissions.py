@@ -46,7 +46,7 @@ from contracts.transcription.v1 import (
 )
 from tests.integration.broker_users import Place, place_for
 from tests.integration.command import ROOT
-from tests.polling import until
+from tests.polling import BRIEF, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -222,7 +222,7 @@ async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connecti
         before = await own_queues(place)
         for connection in await connections(place, "demo"):
             await place.api.call("DELETE", f"connections/{quote(connection)}")
-        await until(lambda: not caller.ready, "the loss", poll=0)
+        await until(lambda: not caller.ready, "the loss", poll=BRIEF)
         await until(lambda: caller.ready, "the way back")
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
         after = await own_queues(place)

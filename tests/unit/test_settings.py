@@ -96,6 +96,25 @@ def test_the_text_for_a_wrong_url_names_its_fault(url: str, text: str) -> None:
     assert str(caught.value) == f"settings: BUS_URL: {text}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("debug", SECRET, "must be true or false"),
+        ("heartbeat", SECRET, "must be an integer"),
+        ("heartbeat", "0", "must be at least 1"),
+        ("stop_grace", SECRET, "must be a number"),
+        ("log_level", SECRET, "must be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_wrong_setting_has_a_sentence_with_the_rule(
+    name: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"BUS_{name.upper()}", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert str(caught.value) == f"settings: BUS_{name.upper()}: {rule}"
+
+
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"BUS_HEARTBEAT.*; BUS_STOP_GRACE"):
         load_settings(heartbeat=0, stop_grace=-1)

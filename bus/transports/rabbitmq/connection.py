@@ -22,7 +22,12 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.declare import declare, declare_own
-from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.exceptions import (
+    EXPECTED_ERRORS,
+    closing_reason,
+    map_errors,
+    to_bus_error,
+)
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol, FastLaneTransportFactory
 from bus.transports.rabbitmq.handshake import properties_of
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
@@ -335,7 +340,7 @@ class SupervisedConnection(OpenConnection):
             return
         self.up.clear()
         if not self._closing:
-            why = self.lane.last_error if self.lane is not None else None
+            why = self._reason_of_loss()
             log.warning(
                 "%s: connection to %s lost (%s); connecting again",
                 self.name,
@@ -345,6 +350,14 @@ class SupervisedConnection(OpenConnection):
             )
         if self._on_lost is not None:
             self._on_lost()
+
+    def _reason_of_loss(self) -> str | None:
+        """Return the error of the fast lane, or the reason that aiormq has, or None."""
+        if self.lane is not None and self.lane.last_error is not None:
+            return self.lane.last_error
+        if self._connection is None or self._connection.transport is None:
+            return None
+        return closing_reason(self._connection.transport.connection.closing)
 
     def _report(self, error: BaseException) -> None:
         """Log a failed attempt to connect. Make `start` fail if another attempt cannot succeed."""

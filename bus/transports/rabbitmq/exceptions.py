@@ -4,8 +4,11 @@ The callers of a transport receive only errors of the bus.
 """
 
 import asyncio
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiormq.exceptions import (
     AMQPError,
@@ -29,7 +32,7 @@ from bus.errors import (
 )
 from bus.messaging.supervision import is_own_cancel
 
-__all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
+__all__ = ["EXPECTED_ERRORS", "closing_reason", "map_errors", "to_bus_error"]
 
 # aiormq raises RuntimeError if a closed channel or connection is used. When aiormq
 # closes a channel or connection, pending calls end with a CancelledError or a plain Exception.
@@ -42,6 +45,9 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     BusError,
 )
 
+
+CONNECT_FAILED = re.compile(r"\[Errno (\d{1,5})\] Connect call failed ")
+"""Text of asyncio for an address to which no connection is possible. The bus names the broker."""
 
 # Each row has three items: the exceptions for one kind of refusal, the bus error, and its text.
 # An exception that is in no row becomes `Unavailable`, because its cause can be temporary.
@@ -119,11 +125,25 @@ def map_errors(what: str) -> Iterator[None]:
         raise to_bus_error(error, what) from None
 
 
+def closing_reason(closing: "asyncio.Future[Any]") -> str | None:
+    """Return the reason why aiormq closed a connection, or None if it has no reason.
+
+    Args:
+        closing: The future of aiormq that is done when the connection has ended.
+    """
+    if not closing.done() or closing.cancelled():
+        return None
+    error = closing.exception()
+    return None if error is None else _safe_text(error)
+
+
 def _safe_text(error: BaseException) -> str:
     """Return the error text as one line. The line has no message contents."""
     match error:
         case TimeoutError() if not error.args:
             return "no answer in time"
+        case OSError() if numbers := CONNECT_FAILED.findall(str(error)):
+            return "; ".join(dict.fromkeys(os.strerror(int(number)) for number in numbers))
         case OSError() if error.strerror:
             return error.strerror
         case _ if not isinstance(error, EXPECTED_ERRORS):

@@ -20,7 +20,16 @@ from bus import errors
 from bus.cli import COMMANDS, build, completed_line, main, submit, take_debug, unwrap_docstring
 from bus.cli.demo import table_of
 from bus.cli.doctor import CORE, EXTRAS
-from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
+from bus.cli.errors import (
+    EXIT_CODES,
+    INTERRUPTED,
+    MEANINGS,
+    TERMINATED,
+    Reporter,
+    add_class,
+    exit_code,
+)
+from bus.messaging.envelope import Progress
 from tests.unit.ledger import CloseBooks
 
 ALL_ERRORS = [
@@ -48,6 +57,37 @@ def test_an_error_of_the_bus_is_one_line_with_its_own_words() -> None:
         "and then submit it again"
     )
     assert reported(errors.NotServed(sentence)) == (69, f"error: {sentence}\n")
+
+
+FORGED = "line1\nerror: forged\r\x1b[31m\u2028\u202etxt\ud800"
+
+
+def test_the_text_of_a_service_is_one_line_without_control_characters() -> None:
+    async def call() -> None:
+        with add_class():
+            raise errors.NotFound(FORGED)
+
+    with pytest.raises(errors.NotFound) as raised:
+        asyncio.run(call())
+    for debug in (False, True):
+        written = reported(raised.value, debug=debug)[1]
+        assert written.startswith(
+            "error: NotFound: line1 error: forged \ufffd[31m \ufffdtxt\ufffd\n"
+        )
+        assert not re.search(r"^error: forged|[\r\x1b\u2028\u202e\ud800]", written, re.MULTILINE)
+
+
+def test_only_the_first_line_of_an_error_begins_with_error() -> None:
+    written = reported(errors.NotFound(FORGED))[1]
+    assert written == "error: line1\n    error: forged\ufffd\ufffd[31m\ufffd\ufffdtxt\ufffd\n"
+
+
+def test_the_note_of_a_job_is_one_line() -> None:
+    progress = Progress(progress=0.5, note=FORGED.removesuffix("\ud800"))
+    failed = progress.model_copy(update={"error": FORGED})
+    for line in map(submit.format_update, (progress, failed)):
+        assert "\n" not in line
+        assert "\x1b" not in line
 
 
 def test_the_text_of_any_other_error_is_not_shown() -> None:

@@ -96,6 +96,13 @@ def test_what_does_not_fit_is_told_by_field_and_rule_and_without_values(
     assert SECRET not in repr(caught.value.__context__)
 
 
+def test_the_fields_are_listed_once_if_the_name_of_an_unknown_field_is_not_shown() -> None:
+    with pytest.raises(ContractViolation) as caught:
+        message_from(ADMIT, [f'{{"patient": "x", "{SECRET}": 1}}'], None)
+    assert str(caught.value).count("patient") == 1
+    assert str(caught.value).endswith("). See `bus contracts show clinic.admit.v1`.")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

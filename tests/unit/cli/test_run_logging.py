@@ -92,3 +92,51 @@ def test_the_audit_log_is_written_although_the_format_is_none() -> None:
         check=True,
     )
     assert json.loads(ended.stderr)["queue"] == "till.jobs.settle.v1"
+
+
+FAILING_LIFESPAN = """
+from contextlib import asynccontextmanager
+from bus import Message, Request, Router, contract
+
+@asynccontextmanager
+async def lifespan():
+    raise ValueError("Eleonora Quist")
+    yield
+
+router = Router("till", lifespan=lifespan)
+"""
+MEMORY_RUN = """
+import sys
+from bus.cli import run
+from bus.cli import main
+
+async def enter(services, stop, health, started):
+    for router, _ in services:
+        async with router.opened(None):
+            pass
+
+run.serve_until = enter
+sys.argv[1:] = ["run", "till:router"]
+main()
+"""
+FAILING_IMPORT = 'raise ValueError("Eleonora Quist")\n'
+
+
+@pytest.mark.parametrize("debug", ["1", "0"])
+@pytest.mark.parametrize("module", [FAILING_LIFESPAN, FAILING_IMPORT], ids=["lifespan", "import"])
+def test_only_with_bus_debug_a_module_that_fails_has_its_traceback_on_standard_error(
+    tmp_path: Path, module: str, debug: str
+) -> None:
+    (tmp_path / "till.py").write_text(module)
+    ended = subprocess.run(
+        [sys.executable, "-c", MEMORY_RUN],
+        cwd=tmp_path,
+        env={**os.environ, "BUS_AUTH": "off", "BUS_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode in {os.EX_SOFTWARE, os.EX_CONFIG}
+    assert "ValueError" in ended.stderr
+    assert ("Traceback (most recent call last)" in ended.stderr) is (debug == "1")

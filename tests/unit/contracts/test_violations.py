@@ -270,11 +270,13 @@ def test_an_unknown_field_is_compared_with_the_fields_of_its_own_object() -> Non
         items: list[Item]
         total: int = Field(default=0, alias="sumTotal")
 
-    assert violation(Order, {"items": [{"pric": 1}, {"totl": 1}], "sumtotal": 1}) == (
-        "items[1]: unknown field, whose name is not shown (known fields: price); "
-        "items[0]: unknown field pric, did you mean price; "
-        "unknown field sumtotal, did you mean sumTotal?"
-    )
+    text = violation(Order, {"items": [{"pric": 1}, {"totl": 1}], "sumtotal": 1})
+    # The versions of pydantic do not report the errors in the same order.
+    assert set(text.removesuffix("?").split("; ")) == {
+        "items[1]: unknown field, whose name is not shown (known fields: price)",
+        "items[0]: unknown field pric, did you mean price",
+        "unknown field sumtotal, did you mean sumTotal",
+    }
 
 
 def test_a_payload_that_is_an_array_has_findings_by_index() -> None:

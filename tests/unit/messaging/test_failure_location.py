@@ -16,6 +16,7 @@ import pytest
 import bus
 from bus.errors import Internal
 from bus.messaging.failure_location import failure_facts, failure_frames, failure_location
+from bus.messaging.labels import failure_label
 from bus.messaging.supervision import run_forever
 from bus.runtime.router import Router
 
@@ -372,3 +373,72 @@ def test_a_syntax_error_in_a_file_that_cannot_exist_is_located(name: str) -> Non
         raise SyntaxError("invalid syntax", (name, 1, 1, SECRET))
 
     assert re.fullmatch(rf"{HERE}:\d+ parse", failure_location(caught(parse)) or "")
+
+
+def test_the_frames_of_a_context_follow_and_do_not_move_the_location() -> None:
+    def quote_or_fail() -> None:
+        try:
+            price(SECRET)
+        except KeyError:
+            raise RuntimeError  # noqa: B904 - without `from`, as services write it
+
+    error = caught(quote_or_fail)
+    assert failure_frames(error)[-1].endswith(" price (KeyError)")
+    assert (failure_location(error) or "").endswith(" quote_or_fail")
+
+
+def test_a_context_that_the_service_suppressed_is_not_read() -> None:
+    def quote_or_fail() -> None:
+        try:
+            price(SECRET)
+        except KeyError:
+            raise RuntimeError from None
+
+    assert " price" not in str(failure_frames(caught(quote_or_fail)))
+
+
+def test_an_error_of_a_library_in_an_except_block_is_located_at_its_call() -> None:
+    library = module_at(SITE / "httpx/client.py", FAIL)
+
+    def quote_by_library() -> None:
+        try:
+            price(SECRET)
+        except KeyError:
+            library.quote()
+
+    error = caught(quote_by_library)
+    assert (failure_location(error) or "").endswith(" quote_by_library")
+
+
+def test_a_cycle_of_contexts_ends() -> None:
+    first, second = caught(tax), caught(quote, SECRET)
+    first.__context__, second.__context__ = second, first
+    assert len(failure_frames(first)) == 5
+
+
+def test_a_stop_iteration_in_a_coroutine_is_located_where_it_was_raised() -> None:
+    async def first(names: list[str]) -> str:
+        return next(iter(names))
+
+    async def outer() -> str:
+        return await first([])
+
+    assert (failure_location(caught(asyncio.run, outer())) or "").endswith(" first")
+
+
+def test_the_frames_say_how_many_members_of_a_group_are_missing() -> None:
+    members = [caught(tax) for _ in range(20)]
+    assert failure_frames(BaseExceptionGroup("many", members))[-1] == "… 13 more errors"
+    assert failure_frames(BaseExceptionGroup("many", members[:8]))[-1] == "… 1 more error"
+    assert "more" not in str(failure_frames(BaseExceptionGroup("few", members[:7])))
+
+
+def test_the_label_of_a_group_names_the_classes_of_its_members() -> None:
+    inner = BaseExceptionGroup("inner", [caught(tax), caught(quote, SECRET), caught(tax)])
+    facts = failure_facts(BaseExceptionGroup("outer", [inner]))
+    assert facts["members"] == ["ValueError", "KeyError"]
+    assert failure_label(facts).startswith("ExceptionGroup (ValueError, KeyError) at ")
+    kinds = [type(f"Error{index}", (Exception,), {})() for index in range(6)]
+    assert failure_label(failure_facts(ExceptionGroup("many", kinds))) == (
+        "ExceptionGroup (Error0, Error1, Error2, Error3, … 2 more)"
+    )

@@ -1,6 +1,13 @@
 import pytest
 
-from bus.messaging.labels import failure_label, message_facts, message_label, one_line, short_id
+from bus.messaging.labels import (
+    drop_type,
+    failure_label,
+    message_facts,
+    message_label,
+    one_line,
+    short_id,
+)
 from tests.unit.fakes import envelope
 
 UUID = "a067102e-7f0b-4c39-9a3c-2f6d4c0f9a11"
@@ -48,3 +55,12 @@ def test_a_failure_has_its_class_and_its_text_and_its_place() -> None:
     assert failure_label(facts) == "NotFound at a.py:3 f"
     assert failure_label(facts, "NotFound") == "NotFound at a.py:3 f"
     assert failure_label(facts, "NotFound: no\nbook") == "NotFound: no book (a.py:3 f)"
+
+
+def test_a_reason_in_a_line_about_a_message_does_not_repeat_its_type() -> None:
+    message = envelope()
+    about = "DeadlineExceeded: ledger.add.v1: the handler took too long"
+    assert drop_type(about, message) == "DeadlineExceeded: the handler took too long"
+    other = "Internal: ledger.add.v10: ledger.add.v1: failed"
+    assert drop_type(other, message) == other
+    assert drop_type("NotFound", message) == "NotFound"

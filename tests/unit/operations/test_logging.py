@@ -32,6 +32,7 @@ def stream() -> Iterator[io.StringIO]:
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -127,6 +128,48 @@ def test_an_extra_of_a_user_never_replaces_the_records_own_field(stream: io.Stri
     assert line["timestamp"].endswith("Z")
     assert "ValueError: invalid literal" in line["exception"]
     assert {f"extra_{name}": value for name, value in OWN.items()}.items() <= line.items()
+
+
+@pytest.mark.parametrize("value", [5, "abc", {"a": 1}, ["a"]], ids=repr)
+@pytest.mark.parametrize("name", ["frames", "stack", "logger_name"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_field_of_a_user_with_a_name_that_structlog_uses_is_shown(
+    stream: io.StringIO, log_format: str, name: str, value: object
+) -> None:
+    configure_logging(load_settings(log_format=log_format), stream=stream)
+    logging.getLogger("theirs").info("about %s", "that", extra={name: value, "count": 3})
+    structlog.stdlib.get_logger("ours").info("done", **{name: value, "count": 3})
+    theirs, ours = stream.getvalue().splitlines()
+    for line in (theirs, ours):
+        assert "format_error" not in line
+        assert name in line
+        assert (json.dumps(value) if log_format == "json" else str(value)) in line
+        assert "count" in line
+    assert "about that" in theirs
+
+
+def test_a_record_whose_arguments_do_not_fit_keeps_its_fields(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("theirs").info("%d of %d", 1, extra={"queue": "q", "stack": "st"})
+    (line,) = lines(stream)
+    assert (line["format_error"], line["queue"], line["extra_stack"]) == ("TypeError", "q", "st")
+
+
+def test_keys_that_are_equal_as_text_keep_both_values(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    data = {1: "a", "1": "b", "1 (int)": "c", None: "d", "None": "e"}
+    logging.getLogger("theirs").info("counted", extra={"data": [data]})
+    (line,) = lines(stream)
+    assert sorted(line["data"][0].values()) == ["a", "b", "c", "d", "e"]
+    assert line["data"][0]["1"] == "b"
+
+
+def test_a_record_without_a_name_is_filtered_and_written(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    record = logging.makeLogRecord({"msg": "x", "levelno": 20, "levelname": "INFO"})
+    assert MessageContextFilter().filter(record)
+    logging.getLogger().handle(record)
+    assert lines(stream)[0]["event"] == "x"
 
 
 def test_a_field_of_structlog_never_replaces_the_records_own_field(stream: io.StringIO) -> None:

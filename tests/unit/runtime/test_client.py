@@ -32,7 +32,16 @@ from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, runtime_of, settl
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 SETTINGS = load_settings(request_timeout=10, publish_timeout=10, message_ttl=100)
+REMEDY = "Pass an object of a class with @contract(name, version=…)."
 RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Nacked(reason="basic.nack")
+
+
+def a_class(verb: str, name: str) -> str:
+    """Return the text of the error if a caller passes the class `name`."""
+    return (
+        f"{verb} takes a message, such as {name}(…), not the class {name}. "
+        f"Write bus.{verb}({name}(…))."
+    )
 
 
 async def started(transport: FakeTransport, service: str = "office") -> Client:
@@ -353,6 +362,28 @@ async def test_an_undecorated_message_is_not_sent() -> None:
 
     with pytest.raises(ContractError, match="Decorate it"):
         await (await started(FakeTransport())).publish(Undecorated())
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("verb", "given", "told"),
+    [
+        ("request", GetTotal, a_class("request", "GetTotal")),
+        ("publish", BooksClosed, a_class("publish", "BooksClosed")),
+        ("publish", "text", f"publish takes an Event, not str. {REMEDY}"),
+        ("submit", {"a": 1}, f"submit takes a Job, not dict. {REMEDY}"),
+        ("request", None, f"request takes a Request, not None. {REMEDY}"),
+        ("request", int, f"request takes a Request, not the class int. {REMEDY}"),
+    ],
+)
+async def test_an_object_that_is_not_a_message_is_refused_by_the_name_of_the_method(
+    verb: str, given: object, told: str
+) -> None:
+    client = await started(transport := FakeTransport(), "ledger")
+    with pytest.raises(ContractError) as raised:
+        await getattr(client, verb)(given)
+    assert str(raised.value) == told
+    assert not transport.sent
 
 
 @virtual

@@ -117,7 +117,7 @@ async def test_a_request_without_a_reply_names_its_type_and_its_time() -> None:
         await client.request(Add(), timeout=2)
     assert str(caught.value) == (
         "ledger.add.v1: no reply within 2 s. "
-        "Check that the service is not overloaded, or raise the timeout."
+        "Check that the service runs and is not overloaded, or raise the timeout."
     )
 
 
@@ -383,3 +383,24 @@ async def test_the_detail_of_an_error_of_a_job_handle_has_no_id() -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         await job.result(timeout=3)
     assert caught.value.detail.startswith("no result within 3 s. ")
+
+
+@contract("relay.ask", version=1, catalog=catalog)
+class Ask(Request[None]):
+    depth: int
+
+
+async def test_the_type_is_named_once_if_a_handler_sends_its_own_request() -> None:
+    relay = Router("relay")
+
+    @relay.request(Ask)
+    async def ask(request: Ask, context: Context) -> None:
+        if request.depth == 0:
+            raise NotFound("no such customer")
+        await context.bus.request(Ask(depth=request.depth - 1))
+
+    async with MemoryBuses() as buses:
+        await buses.serve(await buses.bus("relay"), relay)
+        with pytest.raises(NotFound) as raised:
+            await (await buses.bus("reader")).request(Ask(depth=1))
+    assert str(raised.value) == "relay.ask.v1: no such customer"

@@ -24,6 +24,7 @@ from bus.errors import (
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_location
 from bus.messaging.failure_note import add_failure_note
+from bus.messaging.labels import message_label
 from bus.runtime.bus import Bus
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports
@@ -361,3 +362,11 @@ def test_debug_is_a_setting_of_the_environment(auth: str, monkeypatch: pytest.Mo
     assert load_settings(auth=auth).debug
     monkeypatch.delenv("BUS_DEBUG")
     assert not load_settings(auth=auth).debug
+
+
+def test_a_note_names_a_message_like_a_log_line_does() -> None:
+    error = NotFound("no such account")
+    message = envelope(id="order-2026-000123")
+    add_failure_note(error, message)
+    assert notes_of(error) == [f"{message_label(message)}: failed"]
+    assert "order-2026-000123" in notes_of(error)[0]

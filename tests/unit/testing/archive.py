@@ -46,6 +46,17 @@ def archive() -> Router:
     return router
 
 
+def catalogue() -> Router:
+    """Return a router with a named subscription of `Stored`."""
+    router = Router("catalogue")
+
+    @router.event(Stored, subscription="shelves")
+    async def on_stored(event: Stored) -> None:
+        shelf_of(event.title)
+
+    return router
+
+
 def shelf_of(title: str) -> str:
     if title == "torn":
         raise LookupError(title)

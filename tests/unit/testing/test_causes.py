@@ -1,10 +1,11 @@
 """Tests of the causes of errors: the exception of a handler in the same process."""
 
+import asyncio
 from traceback import extract_tb
 
 import pytest
 
-from bus import Context, Internal, Router
+from bus import Cancelled, Context, Internal, RetryPolicy, Router
 from bus.testing import MemoryBuses
 from tests.unit.testing.archive import Find, Lend, Place, Store, archive
 
@@ -60,3 +61,29 @@ async def test_a_request_that_succeeds_after_a_failure_of_another_has_no_cause(
     with pytest.raises(Internal):
         await reader.request(Find(title="torn"))
     assert await reader.request(Find(title="Emma")) == Place(shelf="B1")
+
+
+async def test_an_error_after_a_cancellation_inside_the_handler_has_it_as_its_cause(
+    buses: MemoryBuses,
+) -> None:
+    router = Router("archive")
+
+    @router.request(Find)
+    async def find(request: Find) -> Place:
+        raise asyncio.CancelledError
+
+    @router.job(Store, retry=RetryPolicy(attempts=1))
+    async def store(job: Store) -> Place:
+        raise asyncio.CancelledError
+
+    await buses.serve(await buses.bus("archive"), router)
+    reader = await buses.bus("reader")
+    with pytest.raises(Cancelled) as of_request:
+        await reader.request(Find(title="Emma"))
+    job = await reader.submit(Store(title="Emma"))
+    with pytest.raises(Cancelled) as of_job:
+        await job.result()
+    for raised, name in ((of_request, "find"), (of_job, "store")):
+        cause = raised.value.__cause__
+        assert isinstance(cause, asyncio.CancelledError)
+        assert extract_tb(cause.__traceback__)[-1].name == name

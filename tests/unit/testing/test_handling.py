@@ -1,10 +1,23 @@
 """Tests of `handle`, which calls one handler with a real context."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from bus import Context, ContractViolation, Depends, Internal, Progress, Router
+from bus import (
+    Context,
+    ContractError,
+    ContractViolation,
+    Depends,
+    Event,
+    Internal,
+    Message,
+    Progress,
+    Router,
+    contract,
+)
+from bus.messaging.envelope import NO_HEADERS
 from bus.testing import HandlerCall, MemoryBuses
 from tests.unit.testing.archive import Find, Place, Store, Stored, shelf_of
 
@@ -31,6 +44,19 @@ catalogue = Router("catalogue")
 @catalogue.event(Stored)
 async def index(event: Stored, context: Context, pool: Pool = Depends(pool)) -> None:
     await context.bus.request(Find(title=event.title))
+
+
+ran: list[Message] = []
+
+
+@contract("archive.lost", version=1)
+class Lost(Event):
+    title: str
+
+
+@catalogue.event(Lost)
+async def loose(event: Event) -> None:
+    ran.append(event)
 
 
 @router.job(Store)
@@ -118,3 +144,55 @@ async def test_handle_calls_an_object_that_is_a_handler(handle: HandlerCall) -> 
 async def test_handle_refuses_an_unknown_attribute_of_the_envelope(handle: HandlerCall) -> None:
     with pytest.raises(TypeError, match=r"no attribute 'atempt' to set; did you mean 'attempt'"):
         await handle(find, Find(title="Emma"), atempt=2)
+
+
+@pytest.mark.parametrize("service", [None, "catalogue"])
+async def test_handle_refuses_a_message_of_another_handler(
+    handle: HandlerCall, service: str | None
+) -> None:
+    with pytest.raises(
+        TypeError,
+        match=r"test_handling.loose is the handler of archive.lost.v1, not of archive.stored.v1. "
+        r"Pass Lost\(…\).",
+    ):
+        await handle(loose, Stored(title="Emma"), service=service)
+    assert ran == []
+
+
+async def test_handle_refuses_a_message_that_the_annotation_excludes(handle: HandlerCall) -> None:
+    async def unregistered(request: Find) -> Place:
+        ran.append(request)
+        return Place(shelf="B1")
+
+    with pytest.raises(ContractError, match=r"'request' has the type Find, but the message is of"):
+        await handle(unregistered, Store(title="Emma"))
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        ({"source": 5}, "source must be str, not int"),
+        ({"attempt": "x"}, "attempt must be int, not str"),
+        ({"attempt": True}, "attempt must be int, not bool"),
+        ({"deadline": "soon"}, "deadline must be int | None, not str"),
+        ({"headers": {"x": []}}, "headers must be .*, not dict"),
+        ({"bus": "archive"}, "bus must be an object with methods such as request and publish"),
+        ({"service": 5}, "service must be str, not int"),
+    ],
+)
+async def test_handle_refuses_an_argument_of_a_wrong_type_by_its_name(
+    handle: HandlerCall, context: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^handle: {told.replace('|', '[|]')}"):
+        await handle(find, Find(title="Emma"), **context)
+
+
+async def test_handle_refuses_the_class_in_place_of_a_message(handle: HandlerCall) -> None:
+    with pytest.raises(TypeError, match=r"such as Find\(…\), not the class Find"):
+        await handle(find, Find)  # type: ignore[arg-type]  # the mistake under test
+
+
+async def test_handle_accepts_the_headers_of_an_envelope(handle: HandlerCall) -> None:
+    for headers in ({"tenant": "a", "part": 1}, NO_HEADERS):
+        assert await handle(find, Find(title="Emma"), headers=headers) == Place(shelf="C7")

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from bus import Bus, Job, RetryPolicy, Router, Unavailable, contract
-from bus.errors import BusError, NotFound
+from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.security.jwe import new_encryption_key
-from bus.testing import MemoryBuses
+from bus.testing import FoundMessages, MemoryBuses
 from bus.transports.wire_format import encode
 from tests.polling import until
-from tests.unit.testing.archive import Find, Place, Store, Stored, archive
+from tests.unit.testing.archive import Find, Place, Store, Stored, archive, catalogue
 
 
 @contract("vault.keep", version=1, encrypted=True)
@@ -111,13 +113,26 @@ async def test_one_of_two_equal_messages_is_ambiguous(buses: MemoryBuses) -> Non
         buses.published(Stored).one(title="Emma")
 
 
-async def test_a_message_of_another_class_does_not_match(buses: MemoryBuses) -> None:
-    archive = await buses.bus("archive")
-    await archive.publish(Stored(title="Emma"))
-    found, other = buses.published(Stored), Find(title="Emma")
-    found.none(other)  # type: ignore[arg-type]  # the mistake under test
-    with pytest.raises(AssertionError, match="its class is Stored, expected Find"):
-        found.one(other)  # type: ignore[arg-type]  # as above
+async def test_a_message_of_another_class_does_not_match_in_a_queue_of_several_classes(
+    buses: MemoryBuses,
+) -> None:
+    await buses.serve(await buses.bus("archive"), archive())
+    unroutable = "archive.unroutable.dead"
+    wire = encode(
+        Envelope(
+            id="1",
+            type="archive.store.v1",
+            role="job",
+            source="reader",
+            body=b'{"title": "Emma"}',
+        )
+    )
+    buses.broker.publish(wire, Address(exchange="", routing_key=unroutable))
+    found = buses.dead(unroutable)
+    found.one(Store(title="Emma"))
+    found.none(Find(title="Emma"))
+    with pytest.raises(AssertionError, match="its class is Store, expected Find"):
+        found.one(Find(title="Emma"))
 
 
 async def test_a_misspelt_field_is_an_error_with_a_suggestion(buses: MemoryBuses) -> None:
@@ -127,9 +142,68 @@ async def test_a_misspelt_field_is_an_error_with_a_suggestion(buses: MemoryBuses
         buses.published(Stored).none(titel="Emma")
 
 
+@pytest.mark.parametrize("found", ["published", "dead", "queue", "subscription"])
+@pytest.mark.parametrize("method", ["one", "none"])
+async def test_a_misspelt_field_is_an_error_although_no_message_exists(
+    buses: MemoryBuses, found: str, method: str
+) -> None:
+    await buses.serve(await buses.bus("archive"), archive())
+    await buses.serve(await buses.bus("catalogue"), catalogue())
+    messages: dict[str, FoundMessages[Any, Any]] = {
+        "published": buses.published(Stored),
+        "dead": buses.dead(Stored),
+        "queue": buses.dead("archive.jobs.store.v1"),
+        "subscription": buses.dead("catalogue.events.archive.stored.v1.shelves"),
+    }
+    with pytest.raises(TypeError, match=r"has no field 'titel'; did you mean 'title'\?"):
+        getattr(messages[found], method)(titel="Emma")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"title": 7},
+        {"title": None},
+        {"place": {"shelf": "B1"}},
+        {"place": Find(title="B1")},
+        {"place": "B1"},
+    ],
+)
+async def test_a_value_that_the_field_can_never_have_is_an_error(
+    buses: MemoryBuses, fields: dict[str, object]
+) -> None:
+    with pytest.raises(TypeError, match=r"has the type .*, so it is never equal to this"):
+        buses.published(Stored).none(**fields)
+
+
+async def test_an_object_with_its_own_equality_is_accepted_as_a_value(buses: MemoryBuses) -> None:
+    await (await buses.bus("archive")).publish(Stored(title="Emma"))
+    buses.published(Stored).one(title=ANY, place=ANY)
+    buses.published(Stored).none(title="", place=Place(shelf="Z9"))
+
+
+@pytest.mark.parametrize("wrong", [Find(title="Emma"), Stored, {"title": "Emma"}])
+async def test_an_expected_message_of_another_class_is_an_error(
+    buses: MemoryBuses, wrong: object
+) -> None:
+    with pytest.raises(TypeError, match=r"must be an object of the class Stored, not .*Pass Stor"):
+        buses.published(Stored).none(wrong)  # type: ignore[arg-type]  # the mistake under test
+
+
 async def test_a_contract_of_another_kind_is_an_error(buses: MemoryBuses) -> None:
     with pytest.raises(TypeError, match=r"archive.store.v1 is a contract of kind job"):
         buses.published(Store)  # type: ignore[type-var]  # the mistake under test
+
+
+async def test_a_message_in_place_of_its_class_is_an_error(buses: MemoryBuses) -> None:
+    finders: list[Any] = [buses.published, buses.dead]
+    for find in finders:
+        with pytest.raises(ContractError, match=r"Stored is not a class. Pass the class Stored"):
+            find(Stored(title="Emma"))
+    with pytest.raises(ContractError, match="type str is not a class of messages"):
+        buses.published("archive.stored.v1")  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(ContractError, match=r"Router is not a class of messages\. Derive it"):
+        buses.published(Router)  # type: ignore[type-var]  # the mistake under test
 
 
 async def test_a_sensitive_value_is_not_shown_by_a_failed_assertion(

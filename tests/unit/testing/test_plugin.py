@@ -9,10 +9,13 @@ from subprocess import run
 import pytest
 
 from bus.operations.brokers import select
+from bus.testing import MemoryBuses
 from bus.testing.rabbitmq import isolated
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = "bus.testing.plugin"
+REGISTERED = any(each.name == "trunkline" for each in entry_points(group="pytest11"))
+LOADED = () if REGISTERED else ("-p", PLUGIN)
 SERVICE = "from tests.unit.testing.archive import *\n"
 
 
@@ -34,10 +37,8 @@ def folder(pytester: pytest.Pytester) -> pytest.Pytester:
 def pytest_of(folder: pytest.Pytester, code: str, *options: str) -> str:
     """Run a test file, and return the output."""
     folder.makepyfile(code)
-    registered = any(each.name == "trunkline" for each in entry_points(group="pytest11"))
-    loaded = () if registered else ("-p", PLUGIN)
     quick = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
-    return folder.runpytest_inprocess("-q", *quick, *loaded, *options).stdout.str()
+    return folder.runpytest_inprocess("-q", *quick, *LOADED, *options).stdout.str()
 
 
 def test_the_plugin_is_registered_as_an_entry_point() -> None:
@@ -52,7 +53,12 @@ def test_the_plugin_is_registered_as_an_entry_point() -> None:
 def test_a_run_that_does_not_use_the_bus_does_not_import_it() -> None:
     code = f"import {PLUGIN}, sys; print(*(n for n in sys.modules if n.startswith('bus.')))"
     loaded = run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert sorted(loaded.stdout.split()) == ["bus.errors", "bus.testing", PLUGIN]
+    assert sorted(loaded.stdout.split()) == [
+        "bus.errors",
+        "bus.testing",
+        PLUGIN,
+        "bus.testing.shell",
+    ]
 
 
 def test_the_fixtures_work_together_and_messages_show_their_values(folder: pytest.Pytester) -> None:
@@ -124,9 +130,71 @@ def test_without_a_rabbitmq_the_fixture_broker_fails_and_says_what_to_install(
     assert "or set BUS_TEST_URL=amqp://user:password@host/vhost" in output
 
 
+def test_the_settings_of_the_shell_do_not_reach_a_test_also_under_xdist(
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUS_MANAGEMENT_URL", "http://live:15672")
+    monkeypatch.setenv("BUS_ENCRYPT", "everything")
+    monkeypatch.setenv("BUS_LOG_FORMAT", "wrong")
+    monkeypatch.setenv("BUS_HEARTBEAT", "9")
+    monkeypatch.setenv("BUS_AUTH", "on")
+    monkeypatch.setenv("BUS_TEST_BROKER", "node")
+    folder.makeconftest(
+        "import os, pytest\n"
+        "from contextlib import nullcontext\n"
+        "import bus.testing\n"
+        "os.environ['BUS_HEARTBEAT'] = '7'\n"
+        "bus.testing.virtual_host = nullcontext\n"
+        "@pytest.fixture\n"
+        "def shared_broker(): ...\n"
+    )
+    code = SERVICE + (
+        "import os\n"
+        "from bus import Bus, Settings\n"
+        "from bus.testing import MemoryTransport\n"
+        "def check(settings):\n"
+        "    assert settings.management_url is None\n"
+        "    assert (settings.encrypt, settings.log_format) == ('contracts', 'auto')\n"
+        "    assert (settings.auth, settings.heartbeat) == ('off', 7)\n"
+        "async def test_buses(buses):\n"
+        "    await buses.serve(await buses.bus('archive'), archive())\n"
+        "    async with Bus('reader', transport=MemoryTransport(buses.broker)) as reader:\n"
+        "        check(reader.settings)\n"
+        "        assert await reader.request(Find(title='Emma')) == Place(shelf='B1')\n"
+        "async def test_broker(broker):\n"
+        "    check(Settings())\n"
+        "    assert os.environ['BUS_TEST_BROKER'] == 'node'\n"
+        "def test_own(monkeypatch):\n"
+        "    assert os.environ['BUS_LOG_FORMAT'] == 'wrong'\n"
+        "@pytest.fixture\n"
+        "def own(monkeypatch):\n"
+        "    monkeypatch.setenv('BUS_AUTH', 'dev')\n"
+        "async def test_variable_of_a_test(own, buses, monkeypatch):\n"
+        "    monkeypatch.setenv('BUS_HEARTBEAT', '8')\n"
+        "    assert (Settings().auth, Settings().heartbeat) == ('dev', 8)\n"
+    )
+    folder.makepyfile(f"import pytest\n{code}")
+    quick = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    result = folder.runpytest_subprocess("-q", *quick, *LOADED, "-n", "1")
+    result.assert_outcomes(passed=4)
+
+
+async def test_memory_buses_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUS_ENCRYPT", "everything")
+    monkeypatch.setenv("BUS_LOG_FORMAT", "wrong")
+    async with MemoryBuses() as buses:
+        bus = await buses.bus("archive", heartbeat=7)
+    assert (bus.settings.encrypt, bus.settings.log_format) == ("contracts", "auto")
+    assert bus.settings.heartbeat == 7
+
+
 def test_the_broker_of_tests_is_never_the_broker_of_the_shell() -> None:
     shell = {"BUS_URL": "amqp://live", "BUS_MANAGEMENT_URL": "http://live", "HOME": "/root"}
     assert isolated(shell) == {"HOME": "/root"}
+    assert isolated({**shell, "BUS_LOG_FORMAT": "x", "BUS_TEST_BROKER": "node"}) == {
+        "HOME": "/root",
+        "BUS_TEST_BROKER": "node",
+    }
     named = {**shell, "BUS_TEST_URL": "amqp://ci", "BUS_TEST_MANAGEMENT_URL": "http://ci"}
     assert isolated(named)["BUS_URL"] == "amqp://ci"
     assert isolated(named)["BUS_MANAGEMENT_URL"] == "http://ci"

@@ -1,10 +1,12 @@
 """Tests of a connection below the fast lane."""
 
 import asyncio
+import errno
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiormq.exceptions import ConnectionClosed
 
 from bus.errors import Unavailable
 from bus.transports.rabbitmq.connection import SupervisedConnection
@@ -57,3 +59,40 @@ async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_on
     lane.data_received(b"\x03\x00\x01" + size.to_bytes(4, "big") + bytes(size) + b"\xce")
     assert lane.last_error is None
     assert not socket.aborted
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (
+            ConnectionClosed(320, "CONNECTION_FORCED - Closed via management plugin"),
+            "CONNECTION_FORCED - Closed via management plugin",
+        ),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "Connection reset by"),
+        (KeyError("Eleonora Quist"), "KeyError"),
+        (None, "no reason known"),
+        (asyncio.CancelledError(), "no reason known"),
+    ],
+)
+async def test_a_lost_connection_is_logged_with_the_reason_that_aiormq_has(
+    error: BaseException | None, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = SupervisedConnection(
+        "amqp://guest:guest@127.0.0.1/",
+        name="test",
+        heartbeat=10,
+        attempt_timeout=1,
+        fastlane=False,
+    )
+    closing = asyncio.get_running_loop().create_future()
+    if isinstance(error, asyncio.CancelledError):
+        closing.cancel()
+    elif error is not None:
+        closing.set_exception(error)
+    closed = SimpleNamespace(connection=SimpleNamespace(closing=closing))
+    link._connection = cast("Any", SimpleNamespace(transport=closed))
+    link.up.set()
+    link._mark_down()
+    (record,) = caplog.records
+    assert f"lost ({why}" in record.getMessage()
+    assert "Eleonora" not in record.getMessage()

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import logging
 import struct
 from typing import Any, Self, cast
@@ -809,6 +810,30 @@ def test_what_goes_wrong_below_is_an_error_of_the_bus(
     assert type(known) is meaning
     assert str(known).startswith("trying: ")
     assert SECRET not in str(known)
+
+
+REFUSED = "Connect call failed ('127.0.0.1', 1)"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, REFUSED), "Connection refused"),
+        (OSError(errno.EHOSTUNREACH, REFUSED), "No route to host"),
+        (
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), "
+                f"[Errno 113] {REFUSED}, [Errno 111] {REFUSED}"
+            ),
+            "Connection refused; No route to host",
+        ),
+        (OSError("Multiple exceptions: none"), "Multiple exceptions: none"),
+    ],
+)
+def test_a_refused_connection_has_the_text_of_the_operating_system(
+    error: Exception, text: str
+) -> None:
+    assert str(to_bus_error(error, "trying")) == f"trying: {text}"
 
 
 @virtual
