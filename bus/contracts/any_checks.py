@@ -4,6 +4,7 @@ Text survives as it is. Some classes arrive as text on purpose, such as dates an
 The check refuses the values from which a receiver cannot even get that text.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
@@ -28,7 +29,7 @@ __all__ = ["check_any", "check_any_keys"]
 QUICK = frozenset({str, int, bool, bytes, type(None)})
 """Classes whose values have no problem."""
 TEXT = frozenset({str})
-ELEMENTS = (list, tuple, set, frozenset)
+ELEMENTS = (list, tuple, set, frozenset, deque)
 SECRETS = (SecretStr, SecretBytes, Secret)
 HIDDEN = (
     "is a secret of pydantic, which is sent as asterisks. Declare the type Sensitive[…], or send "

@@ -7,7 +7,7 @@ the elements are held in a list, from which they can be encoded and checked.
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from bus.contracts.core_schema import CoreSchema, Definitions, fields_in, resolve
@@ -54,7 +54,8 @@ def _is_iterator(schema: CoreSchema, definitions: Definitions) -> bool:
 def hold_elements(message: M, names: Iterable[str]) -> tuple[M, Problem | None]:
     """Return a copy of a message whose iterators can be read again, and the first problem.
 
-    An element that does not match its type is a problem.
+    An element that does not match its type is a problem. An exception of the sender's own generator
+    passes.
 
     Args:
         message: Message to encode.
@@ -69,7 +70,7 @@ def hold_elements(message: M, names: Iterable[str]) -> tuple[M, Problem | None]:
         try:
             for item in value:
                 items.append(item)  # noqa: PERF402 - the number of items tells which one failed
-        except Exception:  # noqa: BLE001 - pydantic's error, or any exception of a user's generator
+        except ValidationError:
             return message, (f"{name}[{len(items)}]", INVALID)
         held[name] = HeldElements(items)
     return message.model_copy(update=held) if held else message, None

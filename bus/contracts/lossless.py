@@ -268,8 +268,8 @@ class _Walk:
                 shown = value.name if isinstance(value, Enum) else repr(value)
                 self._refuse(
                     place,
-                    f"has `{shown}` in {kind}, which JSON cannot carry. Write a text, a number or "
-                    f"None.",
+                    f"has `{shown}` in {kind}, which JSON cannot carry. Write a text, a finite "
+                    f"number or None.",
                 )
 
     def _try_fields(self, schema: CoreSchema, inner: CoreSchema, place: _Place) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -152,6 +152,7 @@ def measured(**values: Any) -> Measured:
 NOT_FINITE: dict[str, Any] = {
     "anything": NAN,
     "anything[1][*]": [1, {"Eleonora Quist": math.inf}],
+    "anything[0]": deque([NAN]),
     "anything.x": Plain(x=NAN),
     "thing": -math.inf,
     "number": NAN,
@@ -403,3 +404,15 @@ def test_an_iterable_without_losses_is_sent() -> None:
 
     assert encode(Names()) == b'{"names":[],"more":null}'
     assert encode(Names(names=iter(["a"]), more=["b"])) == b'{"names":["a"],"more":["b"]}'
+
+
+def test_an_exception_of_the_senders_own_generator_reaches_the_sender() -> None:
+    class Names(Event):
+        names: Iterable[str]
+
+    def read() -> Iterable[str]:
+        yield "a"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        encode(Names(names=read()))
