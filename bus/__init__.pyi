@@ -1,5 +1,6 @@
 # The public names, and the modules that define them.
-# `__init__.py` reads this list. There is no other list of the public names.
+# `__init__.py` reads this list. There is no other list of the public names. A declaration of
+# `__all__` without its names would hide every name from `from bus import *`.
 
 from bus.contracts.contract import Catalog as Catalog
 from bus.contracts.contract import Event as Event
@@ -52,5 +53,3 @@ from bus.runtime.bus import Bus as Bus
 from bus.runtime.dependencies import Depends as Depends
 from bus.runtime.router import Router as Router
 from bus.settings import Settings as Settings
-
-__all__: list[str]  # noqa: PYI035 - computed at run time from the imports above

@@ -15,10 +15,10 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from bus.contracts.contract_options import check_options
+from bus.contracts.contract_options import check_catalog, check_class, check_options
 from bus.contracts.names import check_name, check_part, check_permission
 from bus.contracts.payload import decode, encode
-from bus.contracts.reply_type import resolve_reply
+from bus.contracts.reply_type import find_reply_type, resolve_reply
 from bus.contracts.retry_policy import RetryPolicy
 from bus.contracts.sensitive import shown_fields
 from bus.errors import ContractError
@@ -269,6 +269,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     }
 
     def declare(model: M) -> M:
+        check_class(model)
+        check_catalog(catalog, Catalog, _path_of(model))
         check_options(_path_of(model), options)
         check_name(name, version, _path_of(model))
         check_permission(permission, _path_of(model))
@@ -379,9 +381,12 @@ def _describe_missing(model: object) -> str:
 
 def _kind_of(model: type[Message]) -> Kind:
     kinds: dict[type[Message], Kind] = {Request: "request", Event: "event", Job: "job"}
-    for base, kind in kinds.items():
-        if issubclass(model, base):
-            return kind
+    found = [base for base in kinds if issubclass(model, base)]
+    if len(found) == 1:
+        return kinds[found[0]]
+    if found:
+        names = " and a ".join(base.__name__ for base in found)
+        raise ContractError(f"{_path_of(model)} is a {names}. Derive it from one of these classes.")
     raise ContractError(
         f"{_path_of(model)} is neither a Request, nor an Event, nor a Job. Derive it from one of "
         f"these classes."
@@ -390,14 +395,13 @@ def _kind_of(model: type[Message]) -> Kind:
 
 def _find_reply(model: type[Message]) -> tuple[type[Message] | None, bool]:
     """Return the reply type of a request or job, and True if the reply can also be None."""
-    for base in model.__mro__:
-        generic = getattr(base, "__pydantic_generic_metadata__", {})
-        if generic.get("origin") in (Request, Job):
-            return resolve_reply(generic["args"][0], Message, _path_of(model))
-    raise ContractError(
-        f"{_path_of(model)} does not specify its reply type. Derive it from Request[Reply] or "
-        f"Job[Result]."
-    )
+    reply = find_reply_type(model, (Request, Job))
+    if reply is None:
+        raise ContractError(
+            f"{_path_of(model)} does not specify its reply type. Derive it from Request[Reply] or "
+            f"Job[Result]."
+        )
+    return resolve_reply(reply, Message, (Request, Event, Job), _path_of(model))
 
 
 def _path_of(model: type) -> str:

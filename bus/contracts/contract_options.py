@@ -1,4 +1,4 @@
-"""Check of the types of the options that `@contract` takes, before their values are used."""
+"""Check of the types of the values that `@contract` takes, before the values are used."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError
 
-__all__ = ["check_options"]
+__all__ = ["check_catalog", "check_class", "check_options"]
 
 OPTIONS: Mapping[str, tuple[tuple[type, ...], str, str]] = {
     "name": ((str,), "a text", "name='<service>.<operation>'"),
@@ -36,3 +36,33 @@ def check_options(path: str, options: Mapping[str, Any]) -> None:
                 f"{path}: {name} must be {expected}, not a value of type {type(value).__name__}. "
                 f"Write {example}."
             )
+
+
+def check_class(decorated: object) -> None:
+    """Raise `ContractError` if the decorated object is not a class.
+
+    Args:
+        decorated: Object after the line with `@contract`.
+    """
+    if not isinstance(decorated, type):
+        name = getattr(decorated, "__qualname__", None)
+        shown = f"{decorated.__module__}.{name}" if name else "the decorated object"
+        raise ContractError(
+            f"{shown} has the type {type(decorated).__name__}, but @contract declares a class. "
+            f"Write it before a class that is derived from Request, Event or Job."
+        )
+
+
+def check_catalog(catalog: object, expected: type, path: str) -> None:
+    """Raise `ContractError` if the registry of a contract has a wrong type.
+
+    Args:
+        catalog: Registry to which the contract is added.
+        expected: The class `Catalog`.
+        path: Module and name of the decorated class, for the error message.
+    """
+    if not isinstance(catalog, expected):
+        raise ContractError(
+            f"{path}: catalog must be a Catalog, not a value of type {type(catalog).__name__}. "
+            f"Leave out catalog=, or write catalog=Catalog()."
+        )

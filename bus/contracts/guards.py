@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
+from bus.contracts.any_checks import check_any, check_any_keys
 from bus.contracts.core_schema import (
     DICTIONARIES,
     OBJECTS,
@@ -21,16 +22,18 @@ from bus.contracts.core_schema import (
     is_from_pydantic,
     resolve,
 )
+from bus.contracts.iterators import iterator_fields
+from bus.contracts.problems import Problem
 from bus.contracts.value_checks import (
     Check,
-    Problem,
-    check_any,
+    check_all,
     check_branches,
     check_elements,
     check_fields,
     check_instance,
     check_keys,
     check_number,
+    check_number_keys,
     check_positions,
     check_values,
 )
@@ -41,16 +44,24 @@ __all__ = ["Guard", "guard_for"]
 class Guard:
     """Checks of one message class. It reads the values only if the encoded message looks lossy."""
 
-    __slots__ = ("_check", "_classes", "_tokens")
+    __slots__ = ("_check", "_classes", "_tokens", "iterators")
 
-    def __init__(self, check: Check, tokens: tuple[bytes, ...], classes: tuple[type, ...]) -> None:
+    def __init__(
+        self,
+        check: Check,
+        tokens: tuple[bytes, ...],
+        classes: tuple[type, ...],
+        iterators: tuple[str, ...] = (),
+    ) -> None:
         """Create the guard.
 
         Args:
             check: Check of a message.
-            tokens: Texts of which an encoded message contains one if a number is not finite.
+            tokens: Texts of which an encoded message contains one if a value can be lost.
             classes: Classes in fields, which can have subclasses.
+            iterators: Fields of the message whose elements can be read only once.
         """
+        self.iterators = iterators
         self._check = check
         self._tokens = tokens
         self._classes = classes
@@ -69,10 +80,15 @@ class Guard:
 def guard_for(model: type[BaseModel]) -> Guard | None:
     """Return the guard of a complete model, or None if pydantic loses none of its values."""
     compiler = _Compiler(model)
-    check = compiler.compile_message()
-    if check is None:
+    check, iterators = compiler.compile_message()
+    if check is None and not iterators:
         return None
-    return Guard(check, tuple(sorted(compiler.tokens)), tuple(compiler.classes))
+    tokens = {EACH_BODY} if EACH_BODY in compiler.tokens else compiler.tokens
+    return Guard(check or _accept, tuple(sorted(tokens)), tuple(compiler.classes), iterators)
+
+
+def _accept(_message: object) -> None:
+    """Return no problem, for a message whose types lose no values."""
 
 
 class _Compiler:
@@ -85,13 +101,19 @@ class _Compiler:
         self.tokens: set[bytes] = set()
         self.classes: dict[type, None] = {}
 
-    def compile_message(self) -> Check | None:
-        """Return the check of the fields of the message."""
+    def compile_message(self) -> tuple[Check | None, tuple[str, ...]]:
+        """Return the check of the fields of the message, and the fields that are iterators."""
         schema = resolve(self._schema, self._definitions)
         while schema["type"] != "model":
             schema = resolve(forms_of(schema)[0], self._definitions)
         # The object itself can be of a subclass, whose fields are left out on purpose.
-        return None if _is_opaque(schema) else self.compile(schema["schema"], schema)
+        if _is_opaque(schema):
+            return None, ()
+        fields = resolve(schema["schema"], self._definitions)
+        while fields["type"] not in OBJECTS and forms_of(fields):
+            fields = resolve(forms_of(fields)[0], self._definitions)
+        iterators = iterator_fields(fields, self._definitions) if fields["type"] in OBJECTS else ()
+        return self.compile(schema["schema"], schema), iterators
 
     def compile(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
         """Return the check of a type, or None.
@@ -136,18 +158,16 @@ class _Compiler:
         return check_number
 
     def compile_decimal(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a decimal in a class that does not validate its values."""
-        if owner["type"] != "dataclass" or schema.get("allow_inf_nan", False):
+        """Return the check of a decimal, unless the class accepts NaN and infinity."""
+        config = owner.get("config", {})
+        if schema.get("allow_inf_nan", config.get("allow_inf_nan", False)):
             return None
         self.tokens.update({b"NaN", b"Infinity"})
         return check_number
 
     def compile_any(self, _schema: CoreSchema, _owner: CoreSchema) -> Check:
         """Return the check of a value of any type, which pydantic encodes by the value's class."""
-        config = self._schema.get("config", {})
-        self.tokens.add(b"null")
-        if config.get("ser_json_inf_nan", "null") != "null":
-            self.tokens.update({b"NaN", b"Infinity"})
+        self.tokens.add(EACH_BODY)
         return check_any
 
     def compile_elements(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
@@ -163,9 +183,19 @@ class _Compiler:
         return check_positions(checks) if any(checks) else None
 
     def compile_values(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of the values of a dictionary."""
+        """Return the check of the keys and the values of a dictionary."""
+        checks: list[Check] = []
+        key = resolve(schema.get("keys_schema", ANY), self._definitions)
+        if key["type"] == "any":
+            self.tokens.add(EACH_BODY)
+            checks.append(check_any_keys)
+        elif key["type"] in {"float", "decimal"} and self.compile(key, owner) is not None:
+            self.tokens.update(NOT_FINITE_KEYS)
+            checks.append(check_number_keys)
         check = self.compile(schema.get("values_schema", ANY), owner)
-        return None if check is None else check_values(check)
+        if check is not None:
+            checks.append(check_values(check))
+        return check_all(checks) if checks else None
 
     def compile_object(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
         """Return the check of the fields of an object."""
@@ -206,6 +236,9 @@ class _Compiler:
 
 
 ANY: CoreSchema = {"type": "any"}
+EACH_BODY = b"{"
+"""Token of a type whose values are always checked, because a loss leaves no trace in the JSON."""
+NOT_FINITE_KEYS = (b'nan":', b'inf":', b'NaN":', b'Infinity":')
 RULES: dict[str, Callable[[_Compiler, CoreSchema, CoreSchema], Check | None]] = {
     "any": _Compiler.compile_any,
     "function-plain": _Compiler.compile_any,

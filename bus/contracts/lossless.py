@@ -26,14 +26,12 @@ from bus.contracts.core_schema import (
     resolve,
 )
 from bus.contracts.lossless_fields import losses_in, serialized_fields
-from bus.contracts.lossless_parts import lost_branch, lost_key
+from bus.contracts.lossless_parts import is_scalar, lost_branch, lost_by_settings, lost_key
 from bus.contracts.round_trip import RoundTrip, differs
 from bus.errors import ContractError
 
 __all__ = ["check_lossless"]
 
-JSON_SCALARS = (str, int, float, type(None))
-TEMPORAL_OPTIONS = ("ser_json_temporal", "ser_json_timedelta", "val_temporal_unit")
 NOT_IN_JSON = {
     "is-instance": "holds objects of a class that pydantic cannot decode from JSON",
     "is-subclass": "holds classes, which JSON cannot express",
@@ -154,7 +152,7 @@ class _Walk:
     def visit_object(self, schema: CoreSchema, place: _Place) -> None:
         config = schema.get("config")  # a typed dictionary can have its own
         place = place if config is None else place._replace(config=config)
-        for name, text in losses_in(schema, place.config):
+        for name, text in losses_in(schema, place.config, self._definitions):
             self._refuse(place.at(name), text)
         for name, each in fields_in(schema):
             if each["schema"]["type"] not in PLAIN or "serialization" in each["schema"]:
@@ -186,12 +184,12 @@ class _Walk:
 
     def visit_enum(self, schema: CoreSchema, place: _Place) -> None:
         members = schema["members"]
-        if not all(isinstance(each.value, JSON_SCALARS) for each in members):
+        if not all(is_scalar(each.value) for each in members):
             self._try_values(schema, place, members, "an Enum")
 
     def visit_literal(self, schema: CoreSchema, place: _Place) -> None:
         expected = schema["expected"]
-        if any(isinstance(each, Enum) or not isinstance(each, JSON_SCALARS) for each in expected):
+        if any(isinstance(each, Enum) or not is_scalar(each) for each in expected):
             self._try_values(schema, place, expected, "a Literal")
 
     def visit_bytes(self, _schema: CoreSchema, place: _Place) -> None:
@@ -206,8 +204,9 @@ class _Walk:
             )
 
     def visit_temporal(self, schema: CoreSchema, place: _Place) -> None:
-        if any(option in place.config for option in TEMPORAL_OPTIONS) and not place.is_converted:
-            self._try(schema, place)
+        text = None if place.is_converted else lost_by_settings(schema, place.config)
+        if text is not None:
+            self._refuse(place, text)
 
     def visit_json(self, schema: CoreSchema, place: _Place) -> None:
         if not place.is_converted:
@@ -233,11 +232,17 @@ class _Walk:
     def visit_function(self, schema: CoreSchema, place: _Place) -> None:
         is_after = schema["type"] == "function-after"
         if schema["type"] != "function-plain":
-            inside = place if is_after else place._replace(is_converted=True)
+            is_same = is_after or self._keeps_keys(schema)
+            inside = place if is_same else place._replace(is_converted=True)
             self.visit_inside(schema, inside)
         # A validator that runs after a whole model checks the model, and seldom alters it.
         if not is_from_pydantic(schema["function"]) and not (is_after and self._is_class(schema)):
             self._try(schema, place)
+
+    def _keeps_keys(self, schema: CoreSchema) -> bool:
+        """Return True for a function with which pydantic only chooses the class of a dictionary."""
+        inner = resolve(schema["schema"], self._definitions)
+        return inner["type"] in DICTIONARIES and is_from_pydantic(schema["function"])
 
     def _is_class(self, schema: CoreSchema) -> bool:
         while schema["type"] in FUNCTIONS and "schema" in schema:
@@ -246,11 +251,15 @@ class _Walk:
         return kind in {"model", "dataclass"}
 
     def _try(self, schema: CoreSchema, place: _Place) -> None:
-        """Encode and decode a sample, if the type has one."""
-        if not place.is_converted:
-            trip = RoundTrip(schema, self._definitions, place.config)
-            if trip.loses_all(trip.sample_values()):
-                self._refuse(place, NOT_INVERSE)
+        """Encode and decode a sample, if the type has one.
+
+        A second sample of an object has all its fields, with other values than the defaults.
+        """
+        if place.is_converted:
+            return
+        trip = RoundTrip(schema, self._definitions, place.config)
+        if trip.loses_all(trip.sample_values()) or trip.loses_all(trip.whole_objects()):
+            self._refuse(place, NOT_INVERSE)
 
     def _try_values(self, schema: CoreSchema, place: _Place, values: list[Any], kind: str) -> None:
         if not place.is_converted:
@@ -259,8 +268,8 @@ class _Walk:
                 shown = value.name if isinstance(value, Enum) else repr(value)
                 self._refuse(
                     place,
-                    f"has `{shown}` in {kind}, which JSON cannot carry. Write a text, a number or "
-                    f"None.",
+                    f"has `{shown}` in {kind}, which JSON cannot carry. Write a text, a finite "
+                    f"number or None.",
                 )
 
     def _try_fields(self, schema: CoreSchema, inner: CoreSchema, place: _Place) -> None:

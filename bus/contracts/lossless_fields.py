@@ -3,28 +3,38 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bus.contracts.core_schema import CoreSchema, accepted_names, encoded_name, fields_in
+from bus.contracts.core_schema import (
+    CoreSchema,
+    Definitions,
+    accepted_names,
+    encoded_name,
+    fields_in,
+)
+from bus.contracts.round_trip import RoundTrip
 
 __all__ = ["Loss", "losses_in", "serialized_fields"]
 
 SIMPLE = frozenset({"type", "schema", "metadata", "required", "frozen"})
 """Attributes of a field that is sent and received under its own name."""
+EMPTY: tuple[Any, ...] = (None, "", 0, False, [], {})
+"""Empty values in JSON."""
 Loss = tuple[str, str]
 """Name of a field, and a text with the loss and the remedy."""
 
 
-def losses_in(schema: CoreSchema, config: CoreSchema) -> Iterator[Loss]:
+def losses_in(schema: CoreSchema, config: CoreSchema, definitions: Definitions) -> Iterator[Loss]:
     """Yield the fields of an object that a receiver does not get as they were sent.
 
     Args:
         schema: Core schema with fields: of a model, a dataclass or a typed dictionary.
         config: Configuration of the class.
+        definitions: Schemas to which `schema` refers, by name.
     """
     fields = list(fields_in(schema))
     if not _computed(schema) and all(SIMPLE.issuperset(field) for _, field in fields):
         return
     for name, field in fields:
-        excluded = _exclusion(field)
+        excluded = _exclusion(field, definitions, config)
         if excluded is not None:
             yield name, excluded
     yield from _shared_names(schema)
@@ -46,31 +56,49 @@ def serialized_fields(schema: CoreSchema) -> list[str]:
     return [name for name, field in fields_in(schema) if _has_field_serializer(field["schema"])]
 
 
-def _exclusion(field: CoreSchema) -> str | None:
+def _exclusion(field: CoreSchema, definitions: Definitions, config: CoreSchema) -> str | None:
     if field.get("serialization_exclude", False):
         return (
             "is not sent, because of exclude=True, so receivers get its default or nothing. "
             "Remove exclude=True, or write a PrivateAttr."
         )
     schema, is_excluded = field["schema"], field.get("serialization_exclude_if")
-    if is_excluded is not None and not _excludes_default(schema, is_excluded):
-        return (
-            "is not sent if exclude_if is true, and receivers then do not get the same value. "
-            "Remove exclude_if, or let it be true only for the default."
-        )
+    if is_excluded is not None:
+        trip = RoundTrip(schema, definitions, config)
+        if not _excludes_only_default(schema, is_excluded, trip):
+            return (
+                "is not sent if exclude_if is true, and receivers then do not get the same value. "
+                "Remove exclude_if, or let it be true only for the default."
+            )
     if field.get("init_only", False) and schema["type"] != "default":
         return "is an InitVar, which is never sent, but receivers require it. Write a field."
     return None
 
 
-def _excludes_default(schema: CoreSchema, is_excluded: Callable[[Any], bool]) -> bool:
-    """Return True if an excluded value can be the default, which receivers then use."""
-    if schema["type"] != "default" or "default" not in schema:
-        return "default_factory" in schema
+def _excludes_only_default(
+    schema: CoreSchema, is_excluded: Callable[[Any], bool], trip: RoundTrip
+) -> bool:
+    """Return True if each excluded value can be the default, which receivers then use.
+
+    A condition such as `not value` is often true for several values, so empty values are tried.
+    """
+    if schema["type"] != "default":
+        return False
     try:
-        return bool(is_excluded(schema["default"]))
-    except Exception:  # noqa: BLE001 - a user's function can raise any exception
+        default = schema["default"] if "default" in schema else schema["default_factory"]()
+        is_default_excluded = bool(is_excluded(default))
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's function can raise any error
         return True
+    values = [*trip.sample_values(), *(each for empty in EMPTY for each in trip.decode(empty))]
+    others = [value for value in values if value != default]
+    return is_default_excluded and not any(_is_true(is_excluded, value) for value in others)
+
+
+def _is_true(function: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return bool(function(value))
+    except (Exception, SystemExit):  # noqa: BLE001 - a user's function can raise any error
+        return False
 
 
 def _computed(schema: CoreSchema) -> list[CoreSchema]:

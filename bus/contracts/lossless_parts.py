@@ -1,13 +1,16 @@
 """Rules for parts whose form in JSON can be ambiguous: branches of unions, and keys."""
 
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 from bus.contracts.core_schema import CoreSchema, Definitions, choices_of, resolve
-from bus.contracts.round_trip import RoundTrip
+from bus.contracts.round_trip import RoundTrip, is_hashable
 from bus.contracts.samples import json_kinds
 
-__all__ = ["lost_branch", "lost_key"]
+__all__ = ["is_scalar", "lost_branch", "lost_by_settings", "lost_key"]
+
+TEMPORAL_OPTIONS = ("ser_json_temporal", "ser_json_timedelta", "val_temporal_unit")
 
 SAFE_KEYS = frozenset(
     {"str", "int", "float", "bool", "decimal", "date", "time", "datetime", "uuid", "url", "any"}
@@ -28,14 +31,25 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
     if all(one and other and not one & other for one, other in combinations(kinds, 2)):
         return None
     trip = RoundTrip(union, definitions, config)
-    for branch in branches:
-        samples = RoundTrip(branch, definitions, config).sample_values()
-        if trip.loses_all(samples):
+    trips = [RoundTrip(branch, definitions, config) for branch in branches]
+    is_ordered = union.get("mode") == "left_to_right"
+    texts = [] if is_ordered else [text for own in trips for text in own.encoded_texts()]
+    for branch, own in zip(branches, trips, strict=True):
+        samples = own.sample_values()
+        # A text in the form of another branch can arrive as that branch, such as a date.
+        alike = [value for text in texts for value in own.decode(text) if _is_text(value)]
+        if trip.loses_all(samples) or any(map(trip.loses, alike)):
             # The schema's own name of a type, such as `lax-or-strict`, does not help its author.
-            cls = resolve(branch, definitions).get("cls", type(samples[0]))
+            cls = resolve(branch, definitions).get("cls", type((samples or alike)[0]))
             name: str = cls.__name__
             return name
     return None
+
+
+def _is_text(value: object) -> bool:
+    """Return True for a text, and for a list of texts."""
+    elements = value if isinstance(value, list) else [value]
+    return all(type(each) is str for each in elements)
 
 
 def lost_key(dictionary: CoreSchema, definitions: Definitions, config: CoreSchema) -> str | None:
@@ -76,12 +90,32 @@ def _sample_keys(key: CoreSchema, definitions: Definitions, config: CoreSchema) 
     if key["type"] in {"enum", "literal"}:
         return list(key.get("members") or key["expected"])
     samples = RoundTrip(key, definitions, config).sample_values()
-    return [each for each in samples if _is_hashable(each)]
+    return [each for each in samples if is_hashable(each)]
 
 
-def _is_hashable(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+def lost_by_settings(schema: CoreSchema, config: CoreSchema) -> str | None:
+    """Return a text if a date, time or duration is lost because of settings of its class.
+
+    Args:
+        schema: Schema of the type.
+        config: Configuration of the class that contains the type.
+    """
+    options = [option for option in TEMPORAL_OPTIONS if option in config]
+    if not options:
+        return None
+    trip = RoundTrip(schema, {}, config)
+    # All samples must arrive: a number of seconds is right only with a time zone.
+    if not any(map(trip.loses, trip.sample_values())):
+        return None
+    shown = ", ".join(f'{option}="{config[option]}"' for option in options)
+    return (
+        f"does not arrive as it was sent, because of {shown} in the configuration. Remove the "
+        f"setting, or write AwareDatetime if the field is a datetime and the setting is "
+        f'ser_json_temporal="seconds".'
+    )
+
+
+def is_scalar(value: object) -> bool:
+    """Return True if a member of an Enum or Literal is a text, a number or None in JSON."""
+    is_finite = not isinstance(value, float) or isfinite(value)
+    return isinstance(value, str | int | float | None) and is_finite

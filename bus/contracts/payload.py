@@ -3,7 +3,6 @@
 `bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
-from asyncio import CancelledError
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Literal
@@ -20,9 +19,6 @@ __all__ = ["NO_CONTENT", "decode", "encode"]
 NO_CONTENT = b"null"
 """Body of a message without content."""
 EMPTY_OBJECT = b"{}"
-NOT_ENCODABLE = (
-    "has a value that does not match its type, or is not valid Unicode. Correct the value"
-)
 NOT_LOADED: Any = object()
 _guards: dict[type[BaseModel], Any] = {}
 """Guard of each class that was encoded, or None if the class needs no guard."""
@@ -45,25 +41,35 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     if message is None:
         return NO_CONTENT
     model = model or type(message)
-    try:
-        body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
-    except PydanticSerializationError:
-        find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
-        path, text = find_unencodable(message, model), NOT_ENCODABLE
-    else:
-        guard = _guards.get(model, NOT_LOADED)
-        if guard is NOT_LOADED:
-            # A process that only receives messages does not load the checks.
-            guard_for = import_module("bus.contracts.guards").guard_for
-            guard = _guards[model] = guard_for(model)
-        problem = None if guard is None else guard.find_problem(message, body)
-        if problem is None:
-            return body
-        path, text = problem
+    guard = _guards.get(model, NOT_LOADED)
+    if guard is NOT_LOADED:
+        # A process that only receives messages does not load the checks.
+        guard_for = import_module("bus.contracts.guards").guard_for
+        guard = _guards[model] = guard_for(model)
+    problem = None
+    if guard is not None and guard.iterators:
+        iterators = import_module("bus.contracts.iterators")
+        message, problem = iterators.hold_elements(message, guard.iterators)
+    if problem is None:
+        try:
+            body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
+        except PydanticSerializationError:
+            find_unencodable = import_module("bus.contracts.encode_faults").find_unencodable
+            problem = find_unencodable(message, model, () if guard is None else guard.iterators)
+        else:
+            problem = None if guard is None else guard.find_problem(message, body)
+            if problem is None:
+                return body
+    path, text = problem
     # This error is raised outside the `except` block, so that pydantic's error does not become its
     # context. Pydantic's error contains the value.
-    name = f"the field `{path}`" if path else "the message"
-    raise ContractViolation(f"{model.__name__}: {name} {text}.")
+    raise ContractViolation(f"{model.__name__}: {_name_place(path)} {text}.")
+
+
+def _name_place(path: str) -> str:
+    if path.startswith("[*]"):  # the name of such a field is not from a class, so it is not shown
+        return "an additional field"
+    return f"the field `{path}`" if path else "the message"
 
 
 def decode(
@@ -72,6 +78,7 @@ def decode(
     *,
     extra: Literal["forbid"] | None = None,
     subject: str | None = None,
+    noun: str = "message",
 ) -> Any:
     """Return the message that a JSON body contains.
 
@@ -84,6 +91,7 @@ def decode(
             rule. A `Message` ignores fields that its class does not have.
         subject: Begin of the error's text, such as the type of the message. The default is the name
             of the class.
+        noun: Word for the payload in the error's text, such as "reply".
 
     Raises:
         ContractViolation: The body does not match the class. The error names fields and rules. Or a
@@ -108,19 +116,18 @@ def decode(
         violations = texts.describe_violations(model.__pydantic_core_schema__, error)
     except PASSED_ON:
         raise
-    except FAILURES as error:
+    except BaseException as error:  # a validator that calls `sys.exit` must not end the receiver
         # The cause keeps its traceback, so the log can show where the validator failed. Its text
         # can contain the value, so only the name of its class is in the error.
         raise ContractViolation(
             f"{subject or model.__name__}: a validator raised {type(error).__name__}, so the "
-            f"message is invalid. Correct the message, or raise ValueError in the validator."
+            f"{noun} is invalid. Correct the {noun}, or raise ValueError in the validator."
         ) from error
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{subject or model.__name__}: {violations}")
 
 
-PASSED_ON = (BusError, MemoryError, PydanticUserError)
+PASSED_ON = (BusError, MemoryError, KeyboardInterrupt, PydanticUserError)
 """Exceptions of a decoding that are not the sender's fault, and errors that a validator raised for
-the caller. `PydanticUserError` means that pydantic could not build the class's validator."""
-FAILURES = (Exception, SystemExit, GeneratorExit, CancelledError)
-"""Errors of a validator. A validator that calls `sys.exit` must not end the receiver."""
+the caller. `PydanticUserError` means that pydantic could not build the class's validator.
+`KeyboardInterrupt` is Ctrl-C."""

@@ -2,16 +2,26 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 
-from bus.contracts.core_schema import CoreSchema, Definitions
+from bus.contracts.core_schema import (
+    DICTIONARIES,
+    FUNCTIONS,
+    OBJECTS,
+    CoreSchema,
+    Definitions,
+    fields_in,
+    resolve,
+)
 from bus.contracts.samples import AWARE_TIME, NoSampleError, sample_json, sample_object
 
-__all__ = ["RoundTrip", "differs"]
+__all__ = ["RoundTrip", "differs", "is_hashable"]
 
 GUESSES = ("aaaa", 1, "1")
 """JSON values to try if a validator rejects the sample of its type."""
@@ -56,7 +66,24 @@ class RoundTrip:
             values = self.decode(candidate)
             if values:
                 return values
-        return []
+        return self._sample_dictionaries()
+
+    def _sample_dictionaries(self) -> list[Any]:
+        """Return dictionaries for a type whose keys have no sample as text, or an empty list.
+
+        The user's functions convert such a dictionary to another form, such as a list of pairs.
+        """
+        inner = resolve(self._schema, self._definitions)
+        while inner["type"] in FUNCTIONS and "schema" in inner:
+            inner = resolve(inner["schema"], self._definitions)
+        if inner["type"] not in DICTIONARIES:
+            return []
+        keys, values = (
+            RoundTrip(inner.get(part, {"type": "any"}), self._definitions, self._config)
+            for part in ("keys_schema", "values_schema")
+        )
+        pairs = [(key, value) for key in keys.sample_values() for value in values.sample_values()]
+        return [{key: value} for key, value in pairs if is_hashable(key)]
 
     def sample_objects(self, inner: CoreSchema, names: Iterable[str]) -> list[Any]:
         """Return objects that have values for the fields `names`, or an empty list.
@@ -70,6 +97,27 @@ class RoundTrip:
         except NoSampleError:
             return []
         return self.decode(sample)
+
+    def encoded_texts(self) -> list[Any]:
+        """Return the samples that are a text in JSON, or a list of texts."""
+        texts = []
+        for value in self.sample_values():
+            with suppress(Exception):
+                texts.append(json.loads(self._serializer.to_json(value, by_alias=True)))
+        return [each for each in texts if isinstance(each, str | list)]
+
+    def whole_objects(self) -> list[Any]:
+        """Return objects with all fields, if possible with other values than the defaults.
+
+        The list is empty if the type is not a class with fields.
+        """
+        inner = resolve(self._schema, self._definitions)
+        while inner["type"] in FUNCTIONS | {"model", "dataclass"} and "schema" in inner:
+            inner = resolve(inner["schema"], self._definitions)
+        if inner["type"] not in OBJECTS:
+            return []
+        names = [name for name, field in fields_in(inner) if field.get("init", True)]
+        return self.sample_objects(inner, names)
 
     def decode(self, sample: Any) -> list[Any]:
         """Return the values of a JSON sample, or an empty list if it is rejected.
@@ -109,6 +157,15 @@ class RoundTrip:
             return []
 
 
+def is_hashable(value: object) -> bool:
+    """Return True if a value can be a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def differs(sent: Any, *arrived: Any) -> bool:
     """Return True if the value that arrived is known to be another value.
 
@@ -127,7 +184,7 @@ def differs(sent: Any, *arrived: Any) -> bool:
 def _is_same(sent: Any, arrived: Any) -> bool:
     if sent == arrived:
         return True
-    if type(sent) is not type(arrived):
+    if type(sent) is not type(arrived) or isinstance(sent, Enum):
         return False
     parts, others = _parts_of(sent), _parts_of(arrived)
     if parts is not None and others is not None:

@@ -124,14 +124,11 @@ def _sample_text(schema: CoreSchema, _definitions: Definitions, _depth: int) -> 
 
 
 def _sample_literal(schema: CoreSchema, _definitions: Definitions, _depth: int) -> Any:
-    value = schema["expected"][0]
-    return value.value if isinstance(value, Enum) else value
+    return _plain(schema["expected"][0])
 
 
 def _sample_enum(schema: CoreSchema, _definitions: Definitions, _depth: int) -> Any:
-    member: Enum = schema["members"][0]
-    value: Any = member.value
-    return value
+    return _plain(schema["members"][0])
 
 
 def _sample_tuple(schema: CoreSchema, definitions: Definitions, depth: int) -> list[Any]:
@@ -178,8 +175,28 @@ def sample_object(
             names = accepted_names(name, field, config)
             if not names:
                 raise NoSampleError
-            sample[names[0]] = sample_json(inner, definitions, depth - 1)
+            value = sample_json(inner, definitions, depth - 1)
+            sample[names[0]] = _other_than_default(value, inner, definitions)
     return sample
+
+
+def _other_than_default(value: Any, field: CoreSchema, definitions: Definitions) -> Any:
+    """Return another JSON value than the default of a field, if the type makes it easy."""
+    default, inner = _plain(field.get("default")), resolve(field.get("schema", field), definitions)
+    if type(default) is not type(value) or default != value:
+        return value
+    if inner["type"] == "bool":
+        return not value
+    if inner["type"] in {"int", "float"} and _bounds_of(inner).keys() <= {"minimum"}:
+        return value + 1
+    if inner["type"] == "str":
+        return value[:-1] + "b"
+    choices = map(_plain, inner.get("members") or inner.get("expected") or ())
+    return next((choice for choice in choices if choice != default), value)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _sample_container(schema: CoreSchema, definitions: Definitions, depth: int) -> Any:
@@ -234,7 +251,7 @@ def json_kinds(
 
 
 def _kind_of(value: object) -> frozenset[str]:
-    value = value.value if isinstance(value, Enum) else value
+    value = _plain(value)
     kinds = {bool: "bool", int: "int", float: "float", str: "string", type(None): "null"}
     return frozenset({kinds.get(type(value), "other")})
 

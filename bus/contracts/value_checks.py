@@ -11,30 +11,26 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
+from bus.contracts.iterators import HeldElements
+from bus.contracts.problems import NOT_FINITE, NOT_FINITE_KEY, Problem, inside
+
 __all__ = [
     "Check",
-    "Problem",
-    "check_any",
+    "check_all",
     "check_branches",
     "check_elements",
     "check_fields",
     "check_instance",
     "check_keys",
     "check_number",
+    "check_number_keys",
     "check_positions",
     "check_values",
 ]
 
-Problem: TypeAlias = tuple[str, str]
-"""Path of a field, and a text about its value, without the value."""
 Check: TypeAlias = Callable[[Any], Problem | None]
 """Function that returns the first problem of a value, or None."""
 
-ELEMENTS = (list, tuple, set, frozenset)
-NOT_FINITE = (
-    "is not a finite number, and JSON has only finite numbers. Send None or a text instead of NaN "
-    "or infinity"
-)
 _lost_fields: dict[tuple[type, type], str | None] = {}
 """Field that a subclass adds to a class, by subclass and class."""
 
@@ -47,42 +43,17 @@ def check_number(value: Any) -> Problem | None:
     return ("", NOT_FINITE) if is_lost else None
 
 
-def check_any(value: Any) -> Problem | None:
-    """Return the first NaN or infinity in a value of any type."""
-    if isinstance(value, float | Decimal):
-        return check_number(value)
-    if isinstance(value, str | bytes | int) or value is None:
-        return None
-    for name, part in _parts_of(value):
-        problem = check_any(part)
-        if problem is not None:
-            return _inside(name, problem)
-    return None
-
-
-def _parts_of(value: Any) -> Iterable[tuple[str, Any]]:
-    """Return the name and the value of each part of a container. Keys are shown as `[*]`."""
-    if isinstance(value, Mapping):
-        return [("[*]", part) for part in value.values()]
-    if isinstance(value, ELEMENTS):
-        return [(f"[{index}]", part) for index, part in enumerate(value)]
-    if isinstance(value, BaseModel):
-        extra = value.__pydantic_extra__ or {}
-        return [*value.__dict__.items(), *(("[*]", part) for part in extra.values())]
-    if is_dataclass(value):
-        return [(each.name, getattr(value, each.name, None)) for each in fields(value)]
-    return []
-
-
 def check_elements(check: Check) -> Check:
     """Return a function that checks each element of a list or set."""
 
     def find_in_elements(values: Any) -> Problem | None:
+        if isinstance(values, HeldElements):
+            values = values.items
         if isinstance(values, Iterable) and not isinstance(values, str | bytes | Iterator):
             for index, value in enumerate(values):
                 problem = check(value)
                 if problem is not None:
-                    return _inside(f"[{index}]", problem)
+                    return inside(f"[{index}]", problem)
         return None
 
     return find_in_elements
@@ -96,7 +67,7 @@ def check_positions(checks: list[Check | None]) -> Check:
             for index, (check, value) in enumerate(zip(checks, values, strict=False)):
                 problem = None if check is None else check(value)
                 if problem is not None:
-                    return _inside(f"[{index}]", problem)
+                    return inside(f"[{index}]", problem)
         return None
 
     return find_in_positions
@@ -110,10 +81,25 @@ def check_values(check: Check) -> Check:
             for value in values.values():
                 problem = check(value)
                 if problem is not None:
-                    return _inside("[*]", problem)
+                    return inside("[*]", problem)
         return None
 
     return find_in_values
+
+
+def check_number_keys(values: Any) -> Problem | None:
+    """Return a problem if a key of a dictionary is NaN or infinity."""
+    is_lost = isinstance(values, Mapping) and any(map(check_number, values))
+    return ("", NOT_FINITE_KEY) if is_lost else None
+
+
+def check_all(checks: Sequence[Check]) -> Check:
+    """Return a function that calls several checks, and returns the first problem."""
+
+    def find_first(value: Any) -> Problem | None:
+        return next(filter(None, (check(value) for check in checks)), None)
+
+    return checks[0] if len(checks) == 1 else find_first
 
 
 def check_fields(checks: dict[str, Check]) -> Check:
@@ -124,7 +110,7 @@ def check_fields(checks: dict[str, Check]) -> Check:
         for name, check in items:
             problem = check(getattr(value, name, None))
             if problem is not None:
-                return _inside(name, problem)
+                return inside(name, problem)
         return None
 
     return find_in_fields
@@ -138,7 +124,7 @@ def check_keys(checks: dict[str, Check]) -> Check:
             for name, check in checks.items():
                 problem = check(value.get(name))
                 if problem is not None:
-                    return _inside(name, problem)
+                    return inside(name, problem)
         return None
 
     return find_in_keys
@@ -184,15 +170,6 @@ def check_branches(by_class: dict[type, Check | None], checks: list[Check]) -> C
     return find_in_branches
 
 
-def _inside(name: str, problem: Problem) -> Problem:
-    """Return a problem of a part as a problem of the whole."""
-    path, text = problem
-    if name == "__pydantic_extra__":  # its keys are names on the wire, not names of a class
-        return path, text
-    is_separate = path and not path.startswith("[")
-    return f"{name}.{path}" if is_separate else f"{name}{path}", text
-
-
 def _lost_field(actual: type, declared: type) -> str | None:
     """Return a field that only the subclass has, or None."""
     pair = actual, declared
@@ -212,7 +189,8 @@ def _field_names(cls: type) -> Sequence[str]:
 
 def _subclass_text(actual: type, declared: type, lost: str) -> str:
     return (
-        f"holds a {actual.__name__}, whose field `{lost}` would be lost, because the field has the "
-        f"type {declared.__name__}. Declare SerializeAsAny[{declared.__name__}] to send the field, "
+        f"holds an object of {actual.__name__}, whose field `{lost}` would be lost, because the "
+        f"field has the type {declared.__name__}. "
+        f"Declare SerializeAsAny[{declared.__name__}] to send the field, "
         f"or {declared.__name__} | {actual.__name__} to receive it, too"
     )

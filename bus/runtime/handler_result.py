@@ -8,7 +8,7 @@ from typing import Any, cast
 from typing_extensions import is_protocol
 
 from bus.contracts.contract import Contract, Message
-from bus.contracts.reply_type import as_reply
+from bus.contracts.reply_type import as_reply, generic_class
 from bus.errors import ContractError, ContractViolation, InvalidResult
 from bus.messaging.envelope import Envelope, reply
 
@@ -108,7 +108,9 @@ def _can_be_result(kind: Any, contract: Contract) -> bool:
     try:
         if contract.reply is None:
             return issubclass(NoneType, kind)
-        return issubclass(contract.reply, kind) or issubclass(kind, contract.reply)
+        # `Page[Any]` and `Page[Item]` are two classes, but a `Page` can be the reply of both.
+        reply, kind = generic_class(contract.reply), generic_class(kind)
+        return issubclass(reply, kind) or issubclass(kind, reply)
     except TypeError:
         return True  # such as a TypedDict
 

@@ -37,7 +37,7 @@ def decode_reply(
         )
     if contract.is_reply_optional and reply.body.strip() == NO_CONTENT:
         return None
-    message = decode(contract.reply, reply.body, subject=f"{subject}: invalid {noun}")
+    message = decode(contract.reply, reply.body, subject=f"{subject}: invalid {noun}", noun=noun)
     return cast("Message | None", message)
 
 

@@ -2,12 +2,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).with_name("cases.py")
 MARK = "# type: ignore["
 
 
-def mypy(file: Path) -> str:
+EVERYTHING = """\
+from bus import *
+
+@contract("typing.star", version=1)
+class Star(Request[None]):
+    number: int
+
+assert_number: int = Star(number=1).number
+"""
+
+
+def mypy(*files: Path) -> str:
     """Return the report of `mypy --strict` with the project's settings."""
     command = [
         sys.executable,
@@ -17,7 +30,7 @@ def mypy(file: Path) -> str:
         "--no-error-summary",
         "--show-error-codes",
         "--no-pretty",
-        str(file),
+        *map(str, files),
     ]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
@@ -44,9 +57,15 @@ def found(report: str, name: str) -> set[tuple[int, str]]:
     return {(int(line.split(":")[1]), line.rpartition("[")[2].rstrip("]")) for line in errors}
 
 
-def test_mypy_finds_the_marked_faults_and_only_those(tmp_path: Path) -> None:
-    text = CASES.read_text(encoding="utf-8")
-    bare = tmp_path / "bare.py"
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return mypy's report about the cases without their marks, and about an import of all names.
+
+    Both files have one run, because each run takes seconds.
+    """
+    text, folder = CASES.read_text(encoding="utf-8"), tmp_path_factory.mktemp("typing")
+    bare, everything = folder / "bare.py", folder / "everything.py"
+    everything.write_text(EVERYTHING, encoding="utf-8")
     bare.write_text(
         "\n".join(
             line.partition(f"  {MARK}")[0] if "`" not in line else line
@@ -54,5 +73,14 @@ def test_mypy_finds_the_marked_faults_and_only_those(tmp_path: Path) -> None:
         ),
         encoding="utf-8",
     )
+    return mypy(bare, everything)
+
+
+def test_mypy_finds_the_marked_faults_and_only_those(report: str) -> None:
+    text = CASES.read_text(encoding="utf-8")
     assert len(marks(text)) > 30
-    assert found(mypy(bare), "bare.py") == marks(text)
+    assert found(report, "bare.py") == marks(text)
+
+
+def test_mypy_knows_the_names_that_a_star_imports(report: str) -> None:
+    assert found(report, "everything.py") == set()

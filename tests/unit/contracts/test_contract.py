@@ -349,3 +349,27 @@ def _event() -> type[Event]:
     class Anything(Event): ...
 
     return Anything
+
+
+@pytest.mark.parametrize(
+    ("decorated", "text"),
+    [
+        (3, "the decorated object has the type int, but @contract declares a class"),
+        (len, "builtins.len has the type builtin_function_or_method, but @contract declares"),
+        (int, "builtins.int is neither a Request, nor an Event, nor a Job"),
+    ],
+)
+def test_a_contract_of_something_else_than_a_class_of_messages_is_refused(
+    decorated: Any, text: str
+) -> None:
+    with pytest.raises(ContractError, match=f"^{text}"):
+        contract("shop.x", version=1)(decorated)
+
+
+def test_a_catalog_of_another_type_is_refused() -> None:
+    class Sold(Event):
+        pass
+
+    catalog: Any = None
+    with pytest.raises(ContractError, match="catalog must be a Catalog, not a value of type None"):
+        contract("shop.sold", version=1, catalog=catalog)(Sold)

@@ -2,13 +2,25 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, RootModel, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    RootModel,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    SerializeAsAny,
+    field_serializer,
+)
 from typing_extensions import TypedDict
 
 from bus.contracts.contract import Event, Message, decode, encode
@@ -69,6 +81,16 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class Login(BaseModel):
+    password: SecretStr
+
+
+class Revealed(Login):
+    @field_serializer("password")
+    def reveal(self, value: SecretStr) -> str:
+        return value.get_secret_value()
+
+
 class Options(TypedDict):
     x: float
 
@@ -115,6 +137,10 @@ class Measured(Event):
     polymorphic: Polymorphic | None = None
     whole: SerializeAsAny[Plain] | None = None
     open: Open | None = None
+    elements: Iterable[Plain] = ()
+    values: dict[Any, Any] = Field(default_factory=dict)
+    prices: dict[float, int] = Field(default_factory=dict)
+    cost: Decimal = Decimal(1)
     text: Annotated[float, PlainSerializer(str)] = 1.0
 
 
@@ -126,6 +152,7 @@ def measured(**values: Any) -> Measured:
 NOT_FINITE: dict[str, Any] = {
     "anything": NAN,
     "anything[1][*]": [1, {"Eleonora Quist": math.inf}],
+    "anything[0]": deque([NAN]),
     "anything.x": Plain(x=NAN),
     "thing": -math.inf,
     "number": NAN,
@@ -146,6 +173,8 @@ NOT_FINITE: dict[str, Any] = {
     "either.x": Point(NAN),
     "whole.x": Plain(x=NAN),
     "open[*]": Open.model_validate({"x": NAN}),
+    "elements[1].x": [Plain(x=1), Plain(x=NAN)],
+    "cost": Decimal("Infinity"),
 }
 
 
@@ -172,6 +201,7 @@ SUBCLASSES: dict[str, Any] = {
     "tree": Branch(),
     "tree.children[0]": Tree(children=(Branch(),)),
     "root.root[0]": Plains([Wider(x=1)]),
+    "elements[1]": iter([Plain(x=1), Wider(x=1)]),
     "either": Wider(x=1),
 }
 
@@ -184,7 +214,7 @@ def test_a_subclass_whose_fields_would_be_lost_is_refused_by_the_sender(
     with pytest.raises(ContractViolation) as caught:
         encode(message)
     text = str(caught.value)
-    assert text.startswith(f"Measured: the field `{path}` holds a ")
+    assert text.startswith(f"Measured: the field `{path}` holds an object of ")
     assert "would be lost" in text
     assert "Quist" not in text
 
@@ -236,7 +266,6 @@ def test_none_in_a_value_of_any_type_is_sent() -> None:
 def test_a_contract_without_floats_and_classes_has_no_checks() -> None:
     class Simple(Event):
         number: int
-        price: Decimal
         names: list[str | None]
         by_name: dict[str, bytes]
 
@@ -255,7 +284,9 @@ def test_a_subclass_that_is_defined_after_the_first_message_is_refused_too() -> 
     class Manager(Owner):
         level: int
 
-    with pytest.raises(ContractViolation, match="`owner` holds a Manager, whose field `level`"):
+    with pytest.raises(
+        ContractViolation, match="`owner` holds an object of Manager, whose field `level`"
+    ):
         encode(Account(owner=Manager(name="a", level=1)))
 
 
@@ -278,3 +309,110 @@ def test_a_value_that_cannot_be_encoded_is_named_by_its_path(path: str, value: A
         f"Measured: the field `{path}` has a value that does not match its type, or is not valid "
         f"Unicode. Correct the value."
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("anything", SecretStr("Eleonora Quist")),
+        ("thing", SecretBytes(b"Eleonora Quist")),
+        ("anything[0]", [Secret[str]("Eleonora Quist")]),
+        ("anything.password", Login(password=SecretStr("Eleonora Quist"))),
+        ("anything[*]", OrderedDict(a=SecretStr("Eleonora Quist"))),
+        ("open[*]", Open.model_validate({"x": SecretStr("Eleonora Quist")})),
+    ],
+)
+def test_a_secret_that_would_arrive_as_asterisks_is_refused_by_the_sender(
+    path: str, value: Any
+) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        encode(measured(**{re.split(r"[.[]", path)[0]: value}))
+    assert str(caught.value) == (
+        f"Measured: the field `{path}` is a secret of pydantic, which is sent as asterisks. "
+        f"Declare the type Sensitive[…], or send the value of get_secret_value()."
+    )
+
+
+def test_a_secret_that_its_class_encodes_itself_is_sent() -> None:
+    revealed = Revealed(password=SecretStr("open sesame"))
+    assert b'{"password":"open sesame"}' in encode(measured(anything=revealed))
+
+
+@pytest.mark.parametrize("field", ["anything", "values"])
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ((1, 2), "has a tuple as a key, which arrives as one text. Write a list of pairs."),
+        (NAN, "has a key that is not a finite number. Write a finite number or a text as the key."),
+        (SecretStr("a"), "has a secret as a key, which is sent as asterisks. Write a text as "),
+    ],
+    ids=["tuple", "nan", "secret"],
+)
+def test_a_key_of_any_type_that_a_receiver_cannot_read_is_refused_by_the_sender(
+    field: str, key: Any, text: str
+) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        encode(measured(**{field: {key: 1}}))
+    assert str(caught.value).startswith(f"Measured: the field `{field}` {text}")
+
+
+@pytest.mark.parametrize("keys", [(1, "1"), (None, "None"), (True, "true")])
+def test_keys_that_are_the_same_text_in_json_are_refused_by_the_sender(keys: Any) -> None:
+    with pytest.raises(ContractViolation, match=r"`anything\[0\]` has keys that are the same text"):
+        encode(measured(anything=[dict.fromkeys(keys, 0)]))
+
+
+def test_a_number_as_a_key_of_any_type_arrives_as_text() -> None:
+    assert decode(Measured, encode(measured(anything={1: "a", 2: "b"}))).anything == {
+        "1": "a",
+        "2": "b",
+    }
+
+
+def test_a_key_that_is_not_a_finite_number_is_refused_by_the_sender() -> None:
+    with pytest.raises(ContractViolation, match="`prices` has a key that is not a finite number"):
+        encode(measured(prices={NAN: 1}))
+
+
+def test_a_value_of_an_additional_field_is_refused_without_the_name_of_the_field() -> None:
+    class Wide(Event):
+        model_config = ConfigDict(extra="allow")
+
+    with pytest.raises(ContractViolation) as caught:
+        encode(Wide.model_validate({"Eleonora Quist": NAN}))
+    assert str(caught.value).startswith("Wide: an additional field is not a finite number, and ")
+
+
+def test_an_element_of_an_iterable_that_does_not_match_is_refused_with_its_position() -> None:
+    class Series(Event):
+        numbers: Iterable[float]
+        things: Iterable[object] = ()
+
+    assert encode(Series(numbers=[1, 2])) == b'{"numbers":[1.0,2.0],"things":[]}'
+    with pytest.raises(ContractViolation, match=r"`numbers\[1\]` has a value that does not match"):
+        encode(Series(numbers=[1, NAN]))
+    with pytest.raises(ContractViolation, match=r"`numbers\[2\]` has a value that does not match"):
+        encode(Series.model_construct(numbers=iter([1.0, 2.0, "Eleonora Quist"])))
+    with pytest.raises(ContractViolation, match=r"`things\[1\]` has a value that does not match"):
+        encode(Series.model_construct(numbers=[1.0], things=iter([1.0, object()])))
+
+
+def test_an_iterable_without_losses_is_sent() -> None:
+    class Names(Event):
+        names: Iterable[str] = ()
+        more: Iterable[str] | None = None
+
+    assert encode(Names()) == b'{"names":[],"more":null}'
+    assert encode(Names(names=iter(["a"]), more=["b"])) == b'{"names":["a"],"more":["b"]}'
+
+
+def test_an_exception_of_the_senders_own_generator_reaches_the_sender() -> None:
+    class Names(Event):
+        names: Iterable[str]
+
+    def read() -> Iterable[str]:
+        yield "a"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        encode(Names(names=read()))

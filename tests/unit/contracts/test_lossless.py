@@ -1,7 +1,9 @@
 """Tests of the check at declaration: the values of a contract survive JSON."""
 
 import ipaddress
+import math
 import re
+import sys
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -104,6 +106,16 @@ class Corner(Enum):
     TOP = (0, 1)
 
 
+class Limit(Enum):
+    LOW = 1.5
+    NONE = math.inf
+
+
+class Size(Enum):
+    SMALL = 1
+    LARGE = 2
+
+
 class Pair(NamedTuple):
     left: int
     right: str
@@ -144,6 +156,10 @@ class Opaque:
 
 def opaque(value: Any) -> Opaque:
     return value if isinstance(value, Opaque) else Opaque(value)
+
+
+def listed(values: dict[Any, Any]) -> list[Any]:
+    return [[[*key], value] for key, value in values.items()]
 
 
 def split(value: Any) -> Any:
@@ -220,7 +236,6 @@ SURVIVES: dict[str, Any] = {
     "integer or float": int | float,
     "decimal or float": float | Decimal,
     "enum or text": Colour | str,
-    "UUID or text": UUID | str,
     "messages of different fields": Line | Priced,
     "messages of different literals": Cat | Dog,
     "tagged union": Annotated[Cat | Dog, Field(discriminator="kind")],
@@ -306,7 +321,6 @@ VALUES: dict[str, Any] = {
     "flag": Access.READ | Access.WRITE,
     "integer or float": 1.0,
     "decimal or float": Decimal("1.5"),
-    "UUID or text": UUID(int=7),
     "messages of different fields": Priced(),
     "tagged union": Dog(kind="dog"),
     "left to right": datetime(2027, 1, 1),  # noqa: DTZ001 - a time without a zone survives, too
@@ -350,6 +364,13 @@ LOST: dict[str, tuple[Any, str]] = {
     "keys: frozen set": (dict[frozenset[int], int], "keys of the type frozenset"),
     "keys: named tuple": (dict[Pair, int], "keys of the type Pair"),
     "keys: message": (dict[Line, int], "keys of the type Line"),
+    "keys: tuple, in a default dictionary": (defaultdict[tuple[int, int], int], "type tuple"),
+    "keys: secret, in a default dictionary": (defaultdict[SecretStr, int], "type SecretStr"),
+    "keys as pairs, read as keys": (
+        Annotated[dict[tuple[int, int], int], PlainSerializer(listed), BeforeValidator(dict)],
+        "does not arrive as it was sent",
+    ),
+    "enum with infinity": (Limit, "`NONE` in an Enum"),
     "enum of tuples": (Corner, "`TOP` in an Enum"),
     "literal of an enum": (Literal[Level.LOW], "`LOW` in a Literal"),
     "literal bytes": (Literal[b"a"], "`b'a'` in a Literal"),
@@ -357,6 +378,14 @@ LOST: dict[str, tuple[Any, str]] = {
     "larger message first": (Priced | Line, "`Line` arrives as another type"),
     "text or time": (str | datetime, "`datetime` arrives as another type"),
     "text or address": (str | ipaddress.IPv4Address, "`IPv4Address` arrives as another type"),
+    "time or text": (datetime | str, "union, in which `str` arrives as another type"),
+    "date or text": (date | str, "`str` arrives as another type"),
+    "duration or text": (timedelta | str, "`str` arrives as another type"),
+    "UUID or text": (UUID | str, "`str` arrives as another type"),
+    "decimal or text": (Decimal | str, "`str` arrives as another type"),
+    "address or text": (ipaddress.IPv4Address | str, "`str` arrives as another type"),
+    "URL or text": (HttpUrl | str, "`HttpUrl` arrives as another type"),
+    "dates or texts": (list[date] | list[str], "`list` arrives as another type"),
     "text or time in a list": (list[str | datetime], "`datetime` arrives"),
     "text or decimal": (str | Decimal, "`Decimal` arrives"),
     "integer or enum": (int | Level, "`Level` arrives"),
@@ -503,6 +532,35 @@ def test_a_field_that_is_left_out_if_it_has_its_default_is_accepted() -> None:
     declare(Order)
 
 
+@pytest.mark.parametrize(
+    ("type_", "default"), [(str | None, None), (int | None, 0), (list[int] | None, None)]
+)
+def test_a_field_that_is_left_out_with_several_empty_values_is_refused(
+    type_: Any, default: Any
+) -> None:
+    field = Field(default=default, exclude_if=lambda value: not value)
+    model = create_model("Order", __base__=Event, note=(type_, field))
+    with pytest.raises(ContractError, match="`note` is not sent if exclude_if is true"):
+        declare(model)
+
+
+@pytest.mark.parametrize(
+    ("type_", "options"),
+    [
+        (str, {"default": ""}),
+        (int, {"default": 0}),
+        (list[int], {"default_factory": list}),
+        (tuple[int, ...], {"default": ()}),
+        (Line | None, {"default": None}),
+    ],
+)
+def test_a_field_that_is_left_out_with_its_one_empty_value_is_accepted(
+    type_: Any, options: Any
+) -> None:
+    field = Field(exclude_if=lambda value: not value, **options)
+    declare(create_model("Order", __base__=Event, note=(type_, field)))
+
+
 @pytest.mark.parametrize("default", [{}, {"default": 1}], ids=["required", "another default"])
 def test_a_field_that_is_left_out_with_another_value_is_refused(default: dict[str, Any]) -> None:
     options = {"exclude_if": lambda count: count == 0, **default}
@@ -644,6 +702,47 @@ def test_a_model_serializer_is_tried_with_a_sample() -> None:
         declare(Renamed)
 
 
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [
+        (int, 1),
+        (bool, True),
+        (str, "aaaa"),
+        (Colour | None, None),
+        (Size, Size.SMALL),
+        (Literal["a", "b"], "a"),
+    ],
+)
+def test_a_model_serializer_that_leaves_out_a_field_with_a_default_is_refused(
+    type_: Any, default: Any
+) -> None:
+    class Short(Event):
+        name: str
+
+        @model_serializer
+        def _write(self) -> dict[str, Any]:
+            return {"name": self.name}
+
+    with pytest.raises(ContractError, match="the message does not arrive as it was sent"):
+        declare(create_model("Shorter", __base__=Short, note=(type_, default)))
+
+
+def test_a_model_serializer_that_leaves_out_only_defaults_is_accepted() -> None:
+    class Sparse(Event):
+        name: str
+        count: int = 1
+        note: str | None = None
+        lines: list[Line] = Field(default_factory=list)
+
+        @model_serializer(mode="wrap")
+        def _write(self, handler: Any) -> Any:
+            defaults: dict[str, Any] = {"count": 1, "note": None, "lines": []}
+            values = handler(self)
+            return {name: each for name, each in values.items() if defaults.get(name, 0) != each}
+
+    declare(Sparse)
+
+
 def test_a_model_validator_that_alters_its_input_is_refused() -> None:
     class Counted(Event):
         count: int
@@ -704,8 +803,32 @@ def test_a_duration_in_milliseconds_is_refused_because_it_is_read_as_seconds() -
         model_config = ConfigDict(ser_json_temporal="milliseconds")
         took: timedelta
 
-    with pytest.raises(ContractError, match="the field `took` does not arrive as it was sent"):
+    with pytest.raises(
+        ContractError,
+        match=r"the field `took` does not arrive as it was sent, because of "
+        r'ser_json_temporal="milliseconds" in the configuration\. Remove the setting',
+    ):
         declare(Scan)
+
+
+@pytest.mark.parametrize("unit", ["seconds", "milliseconds"])
+@pytest.mark.parametrize("type_", [datetime, time, datetime | None])
+def test_a_time_without_a_zone_that_arrives_with_a_zone_is_refused(type_: Any, unit: Any) -> None:
+    class Base(Event):
+        model_config = ConfigDict(ser_json_temporal=unit)
+
+    with pytest.raises(ContractError, match=f'`at` .* because of ser_json_temporal="{unit}"'):
+        declare(create_model("Visit", __base__=Base, at=(type_, ...)))
+
+
+def test_a_time_with_a_zone_may_be_sent_in_seconds() -> None:
+    class Visit(Event):
+        model_config = ConfigDict(ser_json_temporal="seconds")
+        at: AwareDatetime
+        day: date
+        took: timedelta
+
+    declare(Visit)
 
 
 def test_a_strict_class_is_accepted() -> None:
@@ -733,6 +856,13 @@ def test_a_validator_that_cannot_work_at_import_is_called_once_for_each_sample()
 
     declare(Named)
     assert len(calls) == len(set(calls))
+
+
+def test_a_validator_that_ends_the_process_does_not_end_the_import() -> None:
+    class Named(Event):
+        name: Annotated[str, AfterValidator(sys.exit)]
+
+    declare(Named)
 
 
 def test_the_error_of_a_sample_never_shows_the_text_of_a_validator() -> None:

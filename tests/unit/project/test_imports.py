@@ -23,6 +23,7 @@ BY_NAME = {
     "bus.contracts.payload": {
         "bus.contracts.encode_faults",
         "bus.contracts.guards",
+        "bus.contracts.iterators",
         "bus.contracts.violations",
     },
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},

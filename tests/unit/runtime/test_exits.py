@@ -29,7 +29,7 @@ from tests.polling import until
 from tests.unit.fakes import envelope
 from tests.unit.ledger import BooksClosed, CloseBooks, GetTotal, Total
 
-SECRET = "4711"
+SECRET = "Jane-Doe"
 CLOSE = "ledger.jobs.close.v1"
 
 

@@ -13,7 +13,7 @@ from bus import (
     ContractViolation,
     Depends,
     Event,
-    Internal,
+    InvalidResult,
     Message,
     Progress,
     Router,
@@ -101,11 +101,12 @@ async def test_handle_records_the_progress_of_the_last_job(handle: HandlerCall) 
 
 
 async def test_handle_checks_the_type_of_the_reply_as_the_router_does(handle: HandlerCall) -> None:
-    async def wrong(request: Find) -> str:
+    async def wrong(_: Any) -> Any:
         return "B1"
 
-    with pytest.raises(Internal, match="str"):
-        await handle(wrong, Find(title="Emma"))
+    for message, expected in ((Find(title="Emma"), "Place"), (Stored(title="Emma"), "None")):
+        with pytest.raises(InvalidResult, match=f"returned str, not {expected}"):
+            await handle(wrong, message)
 
 
 async def test_handle_encodes_the_message_as_on_the_wire(handle: HandlerCall) -> None:
