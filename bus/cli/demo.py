@@ -33,7 +33,7 @@ __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
 NOTE_SECONDS = 5.0
-"""Seconds without an answer of the workers, after which the command says that it waits."""
+"""Seconds without an answer of the workers, after which the command reports that it waits."""
 TIME_HEADERS = {"dead-at", "first-failed-at"}
 """Dead-letter headers that contain a time in milliseconds since the epoch."""
 
