@@ -20,6 +20,7 @@ from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import load_settings
 from bus.testing import MemoryBroker, MemoryTransport
+from tests.unit.ledger import BooksClosed
 
 
 async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_began() -> None:
@@ -341,6 +342,43 @@ async def test_several_services_start_together_and_stop_together() -> None:
         await serve_until(services, stop, None, on_started)
     assert (sorted(notes[:2]), notes[2]) == (["desk opened", "shop opened"], "started")
     assert sorted(notes[3:]) == ["desk closed", "shop closed"]
+
+
+async def test_a_handler_finishes_although_the_lifespan_of_another_service_fails_in_the_stop() -> (
+    None
+):
+    broker, stop, finish = MemoryBroker(), asyncio.Event(), asyncio.Event()
+    finished: list[str] = []
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[None]:
+        yield
+        asyncio.get_running_loop().call_later(0.05, finish.set)
+        raise ValueError
+
+    desk, shop = Router("ledger"), Router("shop", lifespan=failing)
+
+    @desk.event(BooksClosed)
+    async def on_closed(event: BooksClosed) -> None:
+        stop.set()
+        await finish.wait()
+        finished.append("event")
+
+    settings = load_settings(auth="off")
+    buses = {
+        name: Bus(name, settings=settings, transport=MemoryTransport(broker))
+        for name in ("ledger", "shop")
+    }
+
+    def publish() -> None:
+        publishing.append(asyncio.ensure_future(buses["ledger"].publish(BooksClosed())))
+
+    publishing: list[asyncio.Future[None]] = []
+    with pytest.raises(ValueError):  # noqa: PT011 - it has no text
+        async with asyncio.timeout(20):
+            await serve_until([(desk, buses["ledger"]), (shop, buses["shop"])], stop, None, publish)
+    await publishing[0]
+    assert finished == ["event"]
 
 
 async def test_a_service_that_other_code_cancels_ends_with_an_error(
