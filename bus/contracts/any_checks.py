@@ -8,23 +8,16 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
+from importlib import import_module
 from math import isfinite
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    PlainSerializer,
-    Secret,
-    SecretBytes,
-    SecretStr,
-    WrapSerializer,
-)
-from pydantic.fields import FieldInfo
+from pydantic import Secret, SecretBytes, SecretStr
 from pydantic_core import from_json, to_json
 
 from bus.contracts.problems import NOT_FINITE, NOT_FINITE_KEY, Problem, inside
 
-__all__ = ["check_any", "check_any_keys"]
+__all__ = ["check_any", "check_any_keys", "check_secret"]
 
 QUICK = frozenset({str, int, bool, bytes, type(None)})
 """Classes whose values have no problem."""
@@ -72,14 +65,16 @@ def check_any(value: Any) -> Problem | None:
 
 
 def _check_other(value: Any) -> Problem | None:
-    if isinstance(value, float):
+    if isinstance(value, float | Decimal):
         return None if isfinite(value) else ("", NOT_FINITE)
-    if isinstance(value, Decimal):
-        return None if value.is_finite() else ("", NOT_FINITE)
     if isinstance(value, SECRETS):
         return "", HIDDEN
     if isinstance(value, Mapping):
         return check_any(dict(value))
+    if "__pydantic_core_schema__" in vars(type(value)):
+        # pydantic encodes the object by the types of its fields, as in a field of its class.
+        problem: Problem | None = import_module("bus.contracts.guards").check_object(value)
+        return problem
     for name, part in _parts_of(value):
         problem = check_any(part)
         if problem is not None:
@@ -88,34 +83,17 @@ def _check_other(value: Any) -> Problem | None:
 
 
 def _parts_of(value: Any) -> Iterable[tuple[str, Any]]:
-    """Return the name and the value of each part. Names that are not of a class are `[*]`."""
+    """Return the name and the value of each part."""
     if isinstance(value, ELEMENTS):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
-    if isinstance(value, BaseModel):
-        return _fields_of(value)
     if is_dataclass(value):
         return [(each.name, getattr(value, each.name, None)) for each in fields(value)]
     return []
 
 
-def _fields_of(model: BaseModel) -> Iterable[tuple[str, Any]]:
-    """Yield the fields that pydantic encodes without a serializer of the user."""
-    decorators = type(model).__pydantic_decorators__
-    if decorators.model_serializers:
-        return
-    own = {name for each in decorators.field_serializers.values() for name in each.info.fields}
-    infos = type(model).model_fields
-    for name, part in model.__dict__.items():
-        info = infos.get(name)
-        is_own = name in own or "*" in own
-        if info is not None and not is_own and not info.exclude and not _has_serializer(info):
-            yield name, part
-    for part in (model.__pydantic_extra__ or {}).values():
-        yield "[*]", part
-
-
-def _has_serializer(info: FieldInfo) -> bool:
-    return any(isinstance(each, PlainSerializer | WrapSerializer) for each in info.metadata)
+def check_secret(value: Any) -> Problem | None:
+    """Return a problem if a value is a secret of pydantic."""
+    return ("", HIDDEN) if isinstance(value, SECRETS) else None
 
 
 def check_any_keys(values: Any) -> Problem | None:

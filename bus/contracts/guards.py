@@ -5,264 +5,87 @@ message when the message is created. But it does not validate a value of the typ
 dataclass, and the changes of `model_copy`. So these values are checked when the message is sent.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 from pydantic import BaseModel
 
-from bus.contracts.any_checks import check_any, check_any_keys
-from bus.contracts.core_schema import (
-    DICTIONARIES,
-    OBJECTS,
-    SEQUENCES,
-    CoreSchema,
-    choices_of,
-    definitions_of,
-    fields_in,
-    forms_of,
-    is_from_pydantic,
-    resolve,
-)
-from bus.contracts.iterators import iterator_fields
+from bus.contracts.check_compiler import EACH_BODY, CheckCompiler
+from bus.contracts.depth import find_too_deep, is_too_deep
 from bus.contracts.problems import Problem
 from bus.contracts.value_checks import (
     Check,
-    check_all,
-    check_branches,
-    check_elements,
-    check_fields,
-    check_instance,
-    check_keys,
-    check_number,
-    check_number_keys,
-    check_positions,
-    check_values,
 )
 
-__all__ = ["Guard", "guard_for"]
+__all__ = ["Guard", "check_object", "guard_for"]
 
 
 class Guard:
     """Checks of one message class. It reads the values only if the encoded message looks lossy."""
 
-    __slots__ = ("_check", "_classes", "_tokens", "iterators")
+    __slots__ = ("_check", "_classes", "_model", "_tokens", "has_inner_iterators", "iterators")
 
     def __init__(
         self,
+        model: type[BaseModel],
         check: Check,
-        tokens: tuple[bytes, ...],
-        classes: tuple[type, ...],
-        iterators: tuple[str, ...] = (),
+        compiler: CheckCompiler,
+        iterators: tuple[str, ...],
     ) -> None:
         """Create the guard.
 
         Args:
+            model: Class of the message.
             check: Check of a message.
-            tokens: Texts of which an encoded message contains one if a value can be lost.
-            classes: Classes in fields, which can have subclasses.
+            compiler: Compiler that has compiled the check.
             iterators: Fields of the message whose elements can be read only once.
         """
         self.iterators = iterators
+        self.has_inner_iterators = compiler.generators > len(iterators)
+        """True if a value inside a field is an iterator, such as in `list[Iterable[int]]`."""
         self._check = check
-        self._tokens = tokens
-        self._classes = classes
+        tokens = {EACH_BODY} if EACH_BODY in compiler.tokens else compiler.tokens
+        self._tokens = tuple(sorted(tokens))
+        """Texts of which an encoded message contains one if a value can be lost."""
+        self._classes = tuple(compiler.classes)
+        """Classes in fields, which can have subclasses."""
+        self._model = model if compiler.is_unbounded else None
+        """Class of the message if its values can have any depth."""
 
     def find_problem(self, message: BaseModel, body: bytes) -> Problem | None:
-        """Return the first field whose value was lost, or None."""
+        """Return the first field whose value was lost or cannot be decoded, or None."""
+        problem = self._check(message) if self._looks_lossy(body) else None
+        if problem is None and self._model is not None and is_too_deep(body):
+            return find_too_deep(message, self._model)
+        return problem
+
+    def _looks_lossy(self, body: bytes) -> bool:
         for token in self._tokens:
             if token in body:
-                return self._check(message)
-        for cls in self._classes:
-            if cls.__subclasses__():
-                return self._check(message)
-        return None
+                return True
+        return any(cls.__subclasses__() for cls in self._classes)
 
 
 def guard_for(model: type[BaseModel]) -> Guard | None:
     """Return the guard of a complete model, or None if pydantic loses none of its values."""
-    compiler = _Compiler(model)
+    compiler = CheckCompiler(model)
     check, iterators = compiler.compile_message()
-    if check is None and not iterators:
+    if check is None and not compiler.generators and not compiler.is_unbounded:
         return None
-    tokens = {EACH_BODY} if EACH_BODY in compiler.tokens else compiler.tokens
-    return Guard(check or _accept, tuple(sorted(tokens)), tuple(compiler.classes), iterators)
+    return Guard(model, check or _accept, compiler, iterators)
 
 
 def _accept(_message: object) -> None:
     """Return no problem, for a message whose types lose no values."""
 
 
-class _Compiler:
-    """Compiler of the checks of one message class. Types that lose no values have no check."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._schema, self._definitions = definitions_of(model)
-        self._checks: dict[str, list[Check | None]] = {}
-        """Checks by reference. The list is empty while the check of the reference is compiled."""
-        self.tokens: set[bytes] = set()
-        self.classes: dict[type, None] = {}
-
-    def compile_message(self) -> tuple[Check | None, tuple[str, ...]]:
-        """Return the check of the fields of the message, and the fields that are iterators."""
-        schema = resolve(self._schema, self._definitions)
-        while schema["type"] != "model":
-            schema = resolve(forms_of(schema)[0], self._definitions)
-        # The object itself can be of a subclass, whose fields are left out on purpose.
-        if _is_opaque(schema):
-            return None, ()
-        fields = resolve(schema["schema"], self._definitions)
-        while fields["type"] not in OBJECTS and forms_of(fields):
-            fields = resolve(forms_of(fields)[0], self._definitions)
-        iterators = iterator_fields(fields, self._definitions) if fields["type"] in OBJECTS else ()
-        return self.compile(schema["schema"], schema), iterators
-
-    def compile(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a type, or None.
-
-        Args:
-            schema: Core schema of the type.
-            owner: Core schema of the class that contains the type.
-        """
-        if schema["type"] == "definition-ref":
-            return self._compile_reference(schema, owner)
-        if _is_opaque(schema):
-            return None
-        if schema.get("serialization", {}).get("type") == "any":
-            return self.compile_any(schema, owner)
-        return RULES.get(schema["type"], _Compiler.compile_inside)(self, schema, owner)
-
-    def compile_inside(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a type that only wraps another type."""
-        inner = forms_of(schema)
-        return self.compile(inner[0], owner) if inner else None
-
-    def _compile_reference(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        if schema.get("serialization", {}).get("type") == "any":
-            return self.compile_any(schema, owner)
-        reference = schema["schema_ref"]
-        known = self._checks.get(reference)
-        if known is None:
-            known = self._checks[reference] = []
-            known.append(self.compile(self._definitions[reference], owner))
-        if known:
-            return known[0]
-        return lambda value: known[0](value) if known[0] is not None else None
-
-    def compile_float(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a float, unless the class sends NaN as a text and accepts it."""
-        config = owner.get("config", {})
-        mode = config.get("ser_json_inf_nan", "null")
-        accepts_nan = schema.get("allow_inf_nan", config.get("allow_inf_nan", True))
-        if mode == "strings" and accepts_nan:
-            return None
-        self.tokens.update({b"null"} if mode == "null" else {b"NaN", b"Infinity"})
-        return check_number
-
-    def compile_decimal(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a decimal, unless the class accepts NaN and infinity."""
-        config = owner.get("config", {})
-        if schema.get("allow_inf_nan", config.get("allow_inf_nan", False)):
-            return None
-        self.tokens.update({b"NaN", b"Infinity"})
-        return check_number
-
-    def compile_any(self, _schema: CoreSchema, _owner: CoreSchema) -> Check:
-        """Return the check of a value of any type, which pydantic encodes by the value's class."""
-        self.tokens.add(EACH_BODY)
-        return check_any
-
-    def compile_elements(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a list or set."""
-        check = self.compile(schema.get("items_schema", ANY), owner)
-        return None if check is None else check_elements(check)
-
-    def compile_positions(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a tuple, whose elements have different types."""
-        checks = [self.compile(each, owner) for each in forms_of(schema)]
-        if schema.get("variadic_item_index") == 0 and len(checks) == 1:
-            return None if checks[0] is None else check_elements(checks[0])
-        return check_positions(checks) if any(checks) else None
-
-    def compile_values(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of the keys and the values of a dictionary."""
-        checks: list[Check] = []
-        key = resolve(schema.get("keys_schema", ANY), self._definitions)
-        if key["type"] == "any":
-            self.tokens.add(EACH_BODY)
-            checks.append(check_any_keys)
-        elif key["type"] in {"float", "decimal"} and self.compile(key, owner) is not None:
-            self.tokens.update(NOT_FINITE_KEYS)
-            checks.append(check_number_keys)
-        check = self.compile(schema.get("values_schema", ANY), owner)
-        if check is not None:
-            checks.append(check_values(check))
-        return check_all(checks) if checks else None
-
-    def compile_object(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of the fields of an object."""
-        checks = {name: self.compile(each["schema"], owner) for name, each in fields_in(schema)}
-        own = {name: check for name, check in checks.items() if check is not None}
-        if (
-            schema.get("extra_behavior") or owner.get("config", {}).get("extra_fields_behavior")
-        ) == "allow":
-            own["__pydantic_extra__"] = self.compile_any(schema, owner)
-        if not own:
-            return None
-        return check_keys(own) if schema["type"] == "typed-dict" else check_fields(own)
-
-    def compile_class(self, schema: CoreSchema, owner: CoreSchema) -> Check:
-        """Return the check of an object of a class, which must not be of a larger subclass."""
-        if schema.get("config", {}).get("polymorphic_serialization", False):
-            return self.compile_any(schema, owner)  # pydantic encodes all fields of a subclass
-        self.classes[schema["cls"]] = None
-        inner = self.compile(schema["schema"], schema)
-        if inner is not None and schema.get("root_model", False):
-            inner = check_fields({"root": inner})
-        return check_instance(schema["cls"], inner)
-
-    def compile_union(self, schema: CoreSchema, owner: CoreSchema) -> Check | None:
-        """Return the check of a union. pydantic prefers the branch with the exact class."""
-        branches = choices_of(schema)
-        checks = [self.compile(each, owner) for each in branches]
-        by_class = {
-            branch["cls"]: check
-            for branch, check in (
-                (resolve(branch, self._definitions), check)
-                for branch, check in zip(branches, checks, strict=True)
-            )
-            if "cls" in branch
-        }
-        own = [check for check in checks if check is not None]
-        return check_branches(by_class, own) if own else None
+def check_object(value: Any) -> Problem | None:
+    """Return the first problem of a model or pydantic dataclass that a field of any type holds."""
+    cls = type(value)
+    if cls not in _checks:
+        _checks[cls] = CheckCompiler(cls, is_in_any=True).compile_whole()
+    check = _checks[cls]
+    return None if check is None else check(value)
 
 
-ANY: CoreSchema = {"type": "any"}
-EACH_BODY = b"{"
-"""Token of a type whose values are always checked, because a loss leaves no trace in the JSON."""
-NOT_FINITE_KEYS = (b'nan":', b'inf":', b'NaN":', b'Infinity":')
-RULES: dict[str, Callable[[_Compiler, CoreSchema, CoreSchema], Check | None]] = {
-    "any": _Compiler.compile_any,
-    "function-plain": _Compiler.compile_any,
-    "chain": _Compiler.compile_any,
-    "float": _Compiler.compile_float,
-    "decimal": _Compiler.compile_decimal,
-    "tuple": _Compiler.compile_positions,
-    "named-tuple": _Compiler.compile_positions,
-    "arguments": _Compiler.compile_positions,
-    "model": _Compiler.compile_class,
-    "dataclass": _Compiler.compile_class,
-    "union": _Compiler.compile_union,
-    "tagged-union": _Compiler.compile_union,
-    **dict.fromkeys(SEQUENCES, _Compiler.compile_elements),
-    **dict.fromkeys(DICTIONARIES, _Compiler.compile_values),
-    **dict.fromkeys(OBJECTS, _Compiler.compile_object),
-}
-"""Compiler of each kind of type; a kind without a compiler wraps another type, or has no check."""
-
-
-def _is_opaque(schema: CoreSchema) -> bool:
-    """Return True if a serializer of the user encodes the type."""
-    serialization = schema.get("serialization", {})
-    kind = serialization.get("type")
-    if kind in {"function-plain", "format", "to-string"}:
-        return True
-    return kind == "function-wrap" and not is_from_pydantic(serialization["function"])
+_checks: dict[type, Check | None] = {}
+"""Check of each class whose objects were found in a field of any type."""

@@ -35,6 +35,8 @@ A less similar name is hidden, because it could be confidential. It may come fro
 """
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 POSITION = re.compile(r"line \d+ column \d+$")
+DEPTH_ERROR = "recursion limit exceeded"
+"""Text of pydantic for JSON with too many arrays and objects inside each other."""
 UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 TAG_RULES = frozenset({"union_tag_invalid", "union_tag_not_found"})
 PAYLOAD = "the payload"
@@ -118,9 +120,11 @@ def _describe_unknown_field(name: str, known: set[str]) -> str:
 
 def _describe_problem(kind: str, nodes: Sequence[Node], context: dict[str, Any]) -> str:
     if kind == "json_invalid":
-        # The position is the only part of pydantic's text that has no value of the payload.
-        position = POSITION.search(str(context.get("error", "")))
-        return f"is not valid JSON{f' ({position[0]})' if position else ''}"
+        # The position is the only part of pydantic's text that can be shown without a value.
+        error = str(context.get("error", ""))
+        position = POSITION.search(error)
+        problem = "is nested too deeply" if error.startswith(DEPTH_ERROR) else "is not valid JSON"
+        return f"{problem}{f' ({position[0]})' if position else ''}"
     if kind in {"enum", "literal_error"}:
         return _describe_choices(nodes)
     if not is_pydantic_rule(kind) or kind in {"value_error", "assertion_error"}:

@@ -416,3 +416,47 @@ def test_an_exception_of_the_senders_own_generator_reaches_the_sender() -> None:
 
     with pytest.raises(ConnectionError):
         encode(Names(names=read()))
+
+
+class Person(Message):
+    name: str
+
+
+class Manager(Person):
+    staff: int
+
+
+class Hold(Message):
+    person: Person | None = None
+    more: list[Person] = Field(default_factory=list)
+    inner: Any = None
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (Hold(person=Manager(name="a", staff=1)), "anything.person"),
+        ([Hold(more=[Manager(name="a", staff=1)])], r"anything\[0\].more\[0\]"),
+        (
+            {"a": Hold(inner=Hold(person=Manager(name="a", staff=1)))},
+            r"anything\[\*\].inner.person",
+        ),
+    ],
+)
+def test_a_model_in_a_value_of_any_type_must_not_hold_a_larger_subclass(
+    value: object, path: str
+) -> None:
+    with pytest.raises(ContractViolation, match=f"`{path}` holds an object of Manager, whose"):
+        encode(measured(anything=value))
+
+
+def test_a_value_of_any_type_can_be_an_object_of_a_subclass() -> None:
+    value = Hold(person=Person(name="b"), inner=Manager(name="a", staff=1))
+    assert b'"staff":1' in encode(measured(anything=value))
+
+
+def test_models_that_hold_each_other_in_any_are_checked_once_each() -> None:
+    value: object = None
+    for _ in range(60):
+        value = Hold(inner=value)
+    assert encode(measured(anything=value))

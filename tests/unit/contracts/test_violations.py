@@ -177,6 +177,7 @@ def violation(model: type[Any], payload: object) -> str:
         ({"few": [1]}, "few: must have at least 2 items."),
         ([SECRET], "the payload must be an object."),
         (b'{"coupon": ', "the payload is not valid JSON (line 1 column 11)."),
+        (b"[" * 202, "the payload is nested too deeply (line 1 column 202)."),
     ],
 )
 def test_a_violation_is_a_sentence_without_a_value(payload: object, sentence: str) -> None:
