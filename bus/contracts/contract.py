@@ -379,14 +379,17 @@ def _describe_missing(model: object) -> str:
     return f"{_path_of(model)} has no contract. Decorate it with @contract(name, version=…)."
 
 
+ARTICLES: dict[type[Message], str] = {Request: "a", Event: "an", Job: "a"}
+
+
 def _kind_of(model: type[Message]) -> Kind:
     kinds: dict[type[Message], Kind] = {Request: "request", Event: "event", Job: "job"}
     found = [base for base in kinds if issubclass(model, base)]
     if len(found) == 1:
         return kinds[found[0]]
     if found:
-        names = " and a ".join(base.__name__ for base in found)
-        raise ContractError(f"{_path_of(model)} is a {names}. Derive it from one of these classes.")
+        names = " and ".join(f"{ARTICLES[base]} {base.__name__}" for base in found)
+        raise ContractError(f"{_path_of(model)} is {names}. Derive it from one of these classes.")
     raise ContractError(
         f"{_path_of(model)} is neither a Request, nor an Event, nor a Job. Derive it from one of "
         f"these classes."

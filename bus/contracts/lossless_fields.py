@@ -87,7 +87,9 @@ def _excludes_only_default(
     try:
         default = schema["default"] if "default" in schema else schema["default_factory"]()
         is_default_excluded = bool(is_excluded(default))
-    except (Exception, SystemExit):  # noqa: BLE001 - a user's function can raise any error
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's function can raise any error
         return True
     values = [*trip.sample_values(), *(each for empty in EMPTY for each in trip.decode(empty))]
     others = [value for value in values if value != default]
@@ -97,7 +99,9 @@ def _excludes_only_default(
 def _is_true(function: Callable[[Any], bool], value: Any) -> bool:
     try:
         return bool(function(value))
-    except (Exception, SystemExit):  # noqa: BLE001 - a user's function can raise any error
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's function can raise any error
         return False
 
 

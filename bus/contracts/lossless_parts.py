@@ -2,6 +2,7 @@
 
 from itertools import combinations
 from math import isfinite
+from pathlib import Path, PurePath
 from typing import Any
 
 from bus.contracts.core_schema import CoreSchema, Definitions, choices_of, resolve
@@ -40,16 +41,16 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
         alike = [value for text in texts for value in own.decode(text) if _is_text(value)]
         if trip.loses_all(samples) or any(map(trip.loses, alike)):
             # The schema's own name of a type, such as `lax-or-strict`, does not help its author.
-            cls = resolve(branch, definitions).get("cls", type((samples or alike)[0]))
-            name: str = cls.__name__
-            return name
+            cls: type = resolve(branch, definitions).get("cls", type((samples or alike)[0]))
+            public = (base for base in (Path, PurePath) if issubclass(cls, base))
+            return next(public, cls).__name__  # a `Path` is a `PosixPath` or `WindowsPath`
     return None
 
 
 def _is_text(value: object) -> bool:
-    """Return True for a text, and for a list of texts."""
+    """Return True for a text or bytes, which are sent as text, and for a list of these."""
     elements = value if isinstance(value, list) else [value]
-    return all(type(each) is str for each in elements)
+    return all(type(each) in {str, bytes} for each in elements)
 
 
 def lost_key(dictionary: CoreSchema, definitions: Definitions, config: CoreSchema) -> str | None:

@@ -131,7 +131,9 @@ class RoundTrip:
     def _decode(self, text: str) -> list[Any]:
         try:
             return [self._validator.validate_json(text)]
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's validator can raise any error
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's validator can raise any error
             return []
 
     def loses_all(self, values: list[Any]) -> bool:
@@ -153,7 +155,9 @@ class RoundTrip:
                 value, by_alias=True, exclude_computed_fields=True, warnings="error"
             )
             return [self._validator.validate_json(body)]
-        except (Exception, SystemExit):  # noqa: BLE001 - a user's serializer can raise any error
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's serializer can raise any error
             return []
 
 

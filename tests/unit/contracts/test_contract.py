@@ -148,6 +148,13 @@ def test_a_contract_says_how_its_handlers_are_retried_and_a_request_does_not() -
         contract("ledger.ask", version=1, retry=policy, catalog=Catalog())(Ask)
 
 
+def test_a_class_of_two_kinds_is_refused_with_the_names_of_the_kinds() -> None:
+    class Both(Event, Job[None]): ...
+
+    with pytest.raises(ContractError, match=r"Both is an Event and a Job\. Derive it from one"):
+        contract("ledger.both", version=1, catalog=Catalog())(Both)
+
+
 def test_a_class_that_is_none_of_the_three_kinds_is_refused() -> None:
     with pytest.raises(ContractError, match="neither a Request"):
         contract("ledger.total", version=1, catalog=Catalog())(Total)

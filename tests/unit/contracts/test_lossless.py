@@ -1,9 +1,9 @@
 """Tests of the check at declaration: the values of a contract survive JSON."""
 
+import asyncio
 import ipaddress
 import math
 import re
-import sys
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntFlag, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 from uuid import UUID
 
 import pytest
@@ -382,6 +382,9 @@ LOST: dict[str, tuple[Any, str]] = {
     "date or text": (date | str, "`str` arrives as another type"),
     "duration or text": (timedelta | str, "`str` arrives as another type"),
     "UUID or text": (UUID | str, "`str` arrives as another type"),
+    "UUID or bytes": (UUID | bytes, "`bytes` arrives as another type"),
+    "date or bytes": (date | bytes, "`bytes` arrives as another type"),
+    "text or path": (str | Path, "`Path` arrives as another type"),
     "decimal or text": (Decimal | str, "`str` arrives as another type"),
     "address or text": (ipaddress.IPv4Address | str, "`str` arrives as another type"),
     "URL or text": (HttpUrl | str, "`HttpUrl` arrives as another type"),
@@ -858,11 +861,29 @@ def test_a_validator_that_cannot_work_at_import_is_called_once_for_each_sample()
     assert len(calls) == len(set(calls))
 
 
-def test_a_validator_that_ends_the_process_does_not_end_the_import() -> None:
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_a_validator_that_ends_the_process_does_not_end_the_import(
+    kind: type[BaseException],
+) -> None:
+    def fail(_: object) -> NoReturn:
+        raise kind
+
     class Named(Event):
-        name: Annotated[str, AfterValidator(sys.exit)]
+        name: Annotated[str, AfterValidator(fail)]
+        size: str = Field(default="", exclude_if=fail)
 
     declare(Named)
+
+
+def test_a_validator_that_is_interrupted_ends_the_import() -> None:
+    def interrupt(_: object) -> str:
+        raise KeyboardInterrupt
+
+    class Named(Event):
+        name: Annotated[str, AfterValidator(interrupt)]
+
+    with pytest.raises(KeyboardInterrupt):
+        declare(Named)
 
 
 def test_the_error_of_a_sample_never_shows_the_text_of_a_validator() -> None:
