@@ -70,7 +70,7 @@ class ServiceActivator:
             add_failure_note(error, envelope)
             # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
-                "%s: the handler raised a BaseException (%s)",
+                "%s: a handler or middleware raised a BaseException (%s)",
                 message_label(envelope),
                 failure_label(facts),
                 extra=facts,

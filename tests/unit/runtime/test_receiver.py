@@ -773,6 +773,7 @@ def test_a_handler_that_fails_with_what_is_no_exception_has_failed(
 
     run()
     assert SECRET not in caplog.text
+    assert ": a handler or middleware raised a BaseException (" in caplog.text
 
 
 class NoSuchYear(NotFound):
