@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from bus.contracts.contract import Event, Message
-from bus.errors import BusError
+from bus.errors import BusError, ConfigurationError
 from bus.messaging.envelope import Envelope
+from bus.messaging.suggestions import did_you_mean
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.testing.explicit_settings import ExplicitSettings
@@ -23,6 +24,7 @@ __all__ = ["MemoryBuses"]
 
 M = TypeVar("M", bound=Message)
 E = TypeVar("E", bound=Event)
+WRITE_FIELD = ". Write a field of bus.Settings, such as heartbeat=5."
 
 
 class MemoryBuses:
@@ -73,8 +75,12 @@ class MemoryBuses:
         Raises:
             ContractError: `service` is not a valid name.
             pydantic.ValidationError: The value of a setting is wrong.
-            ConfigurationError: Keys or grants cannot be used.
+            ConfigurationError: Keys or grants cannot be used. Or a keyword is not a field of
+                `bus.Settings`, such as a misspelt one.
         """
+        for name in settings.keys() - ExplicitSettings.model_fields.keys():
+            hint = did_you_mean(name, ExplicitSettings.model_fields) or WRITE_FIELD
+            raise ConfigurationError(f"bus('{service}', …): `{name}` is not a setting{hint}")
         transport = MemoryTransport(self.broker, clock=self.clock)
         bus = MemoryBus(
             service,

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from bus import Bus, Job, RetryPolicy, Router, Unavailable, contract
-from bus.errors import BusError, ContractError, NotFound
+from bus.errors import BusError, ConfigurationError, ContractError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.security.jwe import new_encryption_key
@@ -293,3 +293,12 @@ async def test_found_messages_show_their_values(buses: MemoryBuses) -> None:
     assert repr(found) == (
         "<event archive.stored.v1, published: [Stored(title='Emma', place=Place(shelf='B1'))]>"
     )
+
+
+async def test_a_keyword_that_is_not_a_setting_is_refused_with_the_name_that_is_meant(
+    buses: MemoryBuses,
+) -> None:
+    with pytest.raises(ConfigurationError, match="`heartbaet` is not a setting; did you mean 'hea"):
+        await buses.bus("ledger", heartbaet=5)
+    with pytest.raises(ConfigurationError, match=r"`zzz` is not a setting\. Write a field of"):
+        await buses.bus("ledger", zzz=1)
