@@ -50,6 +50,8 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     if guard is not None and guard.iterators:
         iterators = import_module("bus.contracts.iterators")
         message, problem = iterators.hold_elements(message, guard.iterators)
+    if problem is None and guard is not None and guard.has_inner_iterators:
+        message, problem = import_module("bus.contracts.iterators").hold_inside(message)
     if problem is None:
         try:
             body = model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")

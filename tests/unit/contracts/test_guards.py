@@ -460,3 +460,53 @@ def test_models_that_hold_each_other_in_any_are_checked_once_each() -> None:
     for _ in range(60):
         value = Hold(inner=value)
     assert encode(measured(anything=value))
+
+
+class Shelf(Message):
+    people: Iterable[Person]
+
+
+@dataclass(frozen=True)
+class Rack:
+    numbers: Iterable[float]
+
+
+class Stock(Event):
+    rows: Iterable[Iterable[Person]] = ()
+    people: list[Iterable[Person]] = Field(default_factory=list)
+    shelves: dict[str, Shelf] = Field(default_factory=dict)
+    rack: Rack | None = None
+    pair: tuple[int, Iterable[int]] | None = None
+
+
+def test_an_iterable_inside_a_field_is_sent() -> None:
+    ann = Person(name="Ann")
+    stock = Stock(
+        rows=[[ann], []],
+        people=[iter([ann])],
+        shelves={"a": Shelf(people=[ann])},
+        rack=Rack(numbers=iter([1.0])),
+        pair=(1, [2]),
+    )
+    assert encode(stock) == (
+        b'{"rows":[[{"name":"Ann"}],[]],"people":[[{"name":"Ann"}]],'
+        b'"shelves":{"a":{"people":[{"name":"Ann"}]}},"rack":{"numbers":[1.0]},"pair":[1,[2]]}'
+    )
+
+
+BOSS = Manager(name="Ann", staff=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"rows": [[BOSS]]}, r"`rows\[0\]\[0\]` holds an object of Manager"),
+        ({"people": [[], [BOSS]]}, r"`people\[1\]\[0\]` holds an object of Manager"),
+        ({"shelves": {"a": Shelf(people=[BOSS])}}, r"`shelves\[\*\].people\[0\]` holds an object"),
+        ({"pair": (1, [2, "x"])}, r"`pair\[1\]\[1\]` has a value that does not match"),
+        ({"rows": [[], [1]]}, r"`rows\[1\]\[0\]` has a value that does not match"),
+    ],
+)
+def test_an_iterable_inside_a_field_loses_nothing(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ContractViolation, match=text):
+        encode(Stock(**values))
