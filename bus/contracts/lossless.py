@@ -122,6 +122,7 @@ class _Walk:
             # `_try_fields` checks the serializers that are methods of a class.
             if not serialization.get("is_field_serializer", False):
                 self._try(schema, place)
+                self._try_rich(schema, place)
             return True
         if getattr(function, "__name__", "").startswith("_serialize_secret"):
             self._refuse(
@@ -253,13 +254,22 @@ class _Walk:
     def _try(self, schema: CoreSchema, place: _Place) -> None:
         """Encode and decode a sample, if the type has one.
 
-        A second sample of an object has all its fields, with other values than the defaults.
+        A second sample of an object has all its fields, with other values than the defaults. In a
+        third one, each field that can be None is None.
         """
         if place.is_converted:
             return
         trip = RoundTrip(schema, self._definitions, place.config)
-        if trip.loses_all(trip.sample_values()) or trip.loses_all(trip.whole_objects()):
+        samples = (trip.sample_values, trip.whole_objects, trip.objects_with_none)
+        if any(trip.loses_all(sample()) for sample in samples):
             self._refuse(place, NOT_INVERSE)
+
+    def _try_rich(self, schema: CoreSchema, place: _Place) -> None:
+        """Encode and decode long texts, large numbers and unsorted lists, if they are accepted."""
+        if not place.is_converted:
+            trip = RoundTrip(schema, self._definitions, place.config)
+            if trip.loses_rich():
+                self._refuse(place, NOT_INVERSE)
 
     def _try_values(self, schema: CoreSchema, place: _Place, values: list[Any], kind: str) -> None:
         if not place.is_converted:
@@ -285,6 +295,10 @@ class _Walk:
                 for sent, arrived in objects
             ):
                 self._refuse(place.at(name), NOT_INVERSE)
+            for sent in trip.rich_objects(inner, name):
+                # The object can fail because of its other fields, which this sample does not judge.
+                if any(differs(getattr(sent, name), getattr(e, name)) for e in trip.resent(sent)):
+                    self._refuse(place.at(name), NOT_INVERSE)
 
     def _refuse(self, place: _Place, text: str) -> NoReturn:
         name = f"the field `{place.path}`{self._suffix}" if place.path else "the message"

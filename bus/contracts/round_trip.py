@@ -16,9 +16,11 @@ from bus.contracts.core_schema import (
     OBJECTS,
     CoreSchema,
     Definitions,
+    accepted_names,
     fields_in,
     resolve,
 )
+from bus.contracts.rich_samples import rich_samples
 from bus.contracts.samples import AWARE_TIME, NoSampleError, sample_json, sample_object
 
 __all__ = ["RoundTrip", "differs", "is_hashable"]
@@ -98,6 +100,30 @@ class RoundTrip:
             return []
         return self.decode(sample)
 
+    def loses_rich(self) -> bool:
+        """Return True if a rich sample of the type is accepted, but does not arrive as it was."""
+        try:
+            sample = sample_json(self._schema, self._definitions)
+        except NoSampleError:
+            return False
+        return any(self.loses_all(self.decode(each)) for each in rich_samples(sample))
+
+    def rich_objects(self, inner: CoreSchema, name: str) -> list[Any]:
+        """Return objects in which one field has a rich sample, or an empty list.
+
+        Args:
+            inner: The part of the schema that has the fields.
+            name: Field, which can have a default.
+        """
+        try:
+            sample = sample_object(inner, self._config, self._definitions, with_fields=[name])
+        except NoSampleError:
+            return []
+        accepted = accepted_names(name, dict(fields_in(inner))[name], self._config)
+        key = next(each for each in accepted if each in sample)
+        variants = ({**sample, key: each} for each in rich_samples(sample[key]))
+        return [value for each in variants for value in self.decode(each)]
+
     def encoded_texts(self) -> list[Any]:
         """Return the samples that are a text in JSON, or a list of texts."""
         texts = []
@@ -111,13 +137,39 @@ class RoundTrip:
 
         The list is empty if the type is not a class with fields.
         """
-        inner = resolve(self._schema, self._definitions)
-        while inner["type"] in FUNCTIONS | {"model", "dataclass"} and "schema" in inner:
-            inner = resolve(inner["schema"], self._definitions)
-        if inner["type"] not in OBJECTS:
+        inner = self._fields_schema()
+        if inner is None:
             return []
         names = [name for name, field in fields_in(inner) if field.get("init", True)]
         return self.sample_objects(inner, names)
+
+    def objects_with_none(self) -> list[Any]:
+        """Return objects whose fields are None if their types permit it, or an empty list.
+
+        The list is also empty if the type is not a class with fields.
+        """
+        inner = self._fields_schema()
+        if inner is None:
+            return []
+        try:
+            sample = sample_object(inner, self._config, self._definitions)
+        except NoSampleError:
+            return []
+        for name, field in fields_in(inner):
+            schema = resolve(field["schema"], self._definitions)
+            if schema["type"] == "default":
+                schema = resolve(schema["schema"], self._definitions)
+            accepted = accepted_names(name, field, self._config)
+            if schema["type"] == "nullable" and accepted and field.get("init", True):
+                sample[accepted[0]] = None
+        return self.decode(sample)
+
+    def _fields_schema(self) -> CoreSchema | None:
+        """Return the part of the schema that has fields, or None."""
+        inner = resolve(self._schema, self._definitions)
+        while inner["type"] in FUNCTIONS | {"model", "dataclass"} and "schema" in inner:
+            inner = resolve(inner["schema"], self._definitions)
+        return inner if inner["type"] in OBJECTS else None
 
     def decode(self, sample: Any) -> list[Any]:
         """Return the values of a JSON sample, or an empty list if it is rejected.
