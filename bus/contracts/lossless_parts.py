@@ -38,7 +38,7 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
     for branch, own in zip(branches, trips, strict=True):
         samples = own.sample_values()
         # A text in the form of another branch can arrive as that branch, such as a date.
-        alike = [value for text in texts for value in own.decode(text) if _is_text(value)]
+        alike = [value for text in texts for value in own.decode(text) if _is_text(value, text)]
         if trip.loses_all(samples) or any(map(trip.loses, alike)):
             # The schema's own name of a type, such as `lax-or-strict`, does not help its author.
             cls: type = resolve(branch, definitions).get("cls", type((samples or alike)[0]))
@@ -47,10 +47,19 @@ def lost_branch(union: CoreSchema, definitions: Definitions, config: CoreSchema)
     return None
 
 
-def _is_text(value: object) -> bool:
-    """Return True for a text or bytes, which are sent as text, and for a list of these."""
+def _is_text(value: object, written: str | list[Any]) -> bool:
+    """Return True for a text, for bytes that are sent as the same text, and for a list of these.
+
+    Args:
+        value: Decoded value.
+        written: JSON value from which `value` was decoded.
+    """
     elements = value if isinstance(value, list) else [value]
-    return all(type(each) in {str, bytes} for each in elements)
+    texts = written if isinstance(written, list) else [written]
+    return all(
+        type(each) is str or (type(each) is bytes and each.decode(errors="replace") in texts)
+        for each in elements
+    )
 
 
 def lost_key(dictionary: CoreSchema, definitions: Definitions, config: CoreSchema) -> str | None:

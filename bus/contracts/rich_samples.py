@@ -1,7 +1,7 @@
 """Rich samples: variants of a sample in which the loss of a serializer is visible.
 
-A serializer such as a mask can leave a short text as it is. The variants keep digits after a point
-and parts of a second as they are, because a serializer that rounds is the intent of its author.
+A serializer such as a mask can leave a short text as it is. The variants have no digits after a
+point and no parts of a second, because a serializer may round on purpose.
 """
 
 from typing import Any

@@ -188,6 +188,8 @@ SURVIVES: dict[str, Any] = {
     "time": time,
     "duration": timedelta,
     "UUID": UUID,
+    "UUID or bytes in base64": UUID | Base64Bytes,
+    "integer or bytes": int | bytes,
     "bytes": bytes,
     "complex": complex,
     "path": Path,
