@@ -27,7 +27,7 @@ async def run_together(
 
     Args:
         services: Coroutine of each service, by the name of the service.
-        stop: Event that stops the services cleanly.
+        stop: Event that stops the services cleanly. The first error of a service sets it, too.
 
     Raises:
         Exception: The first error of a service, after all services have ended.
@@ -53,6 +53,9 @@ async def run_together(
             if errors:
                 _log_further_error(tasks[task], error)
             elif not is_cancelled and not stop.is_set():
+                # aiormq can lose a cancellation, and the service then goes on with its start. The
+                # event ends that service as soon as it serves.
+                stop.set()
                 _cancel(pending)
             errors.append(error)
     if errors:

@@ -18,6 +18,7 @@ __all__ = ["check_expectation"]
 
 PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 """Types whose values are compared by value. An object of another class can define its equality."""
+CONTAINERS = (list, tuple, set, frozenset)
 
 
 def check_expectation(
@@ -42,13 +43,18 @@ def check_expectation(
             )
         for name, value in fields.items():
             _check_field(model, name, value)
+            if expected is not None and getattr(expected, name) != value:
+                raise TypeError(
+                    f"the field {name!r} has one value in the expected message, and another value "
+                    f"by its name. Leave one of them out."
+                )
 
 
 def _check_field(model: type[Message], name: str, value: object) -> None:
     known = model.model_fields
     if name not in known:
         raise TypeError(
-            f"{model.__name__} has no field {name!r}{did_you_mean(name, known)}. "
+            f"{model.__name__} has no field {name!r}{did_you_mean(name, known) or '.'} "
             f"Its fields are: {', '.join(known) or 'none'}."
         )
     if not _can_equal(model, name, value):
@@ -61,11 +67,9 @@ def _check_field(model: type[Message], name: str, value: object) -> None:
 
 def _can_equal(model: type[Message], name: str, value: object) -> bool:
     """Return True if the field can have a value that is equal to `value`."""
-    if isinstance(value, dict):
+    if not _is_compared_by_value(value):
         types = types_in(model.model_fields[name].annotation)
-        return not all(map(_is_model, types))
-    if type(value) not in PLAIN and not isinstance(value, BaseModel):
-        return True  # such as `unittest.mock.ANY`
+        return not (isinstance(value, dict) and all(map(_is_model, types)))
     adapter = _adapter_of(model, name)
     if adapter is None:
         return True
@@ -73,6 +77,15 @@ def _can_equal(model: type[Message], name: str, value: object) -> bool:
         return bool(adapter.validate_python(value) == value)
     except ValidationError:
         return False
+
+
+def _is_compared_by_value(value: object) -> bool:
+    """Return False if an object in the value can define its equality, as `mock.ANY` does."""
+    if type(value) in CONTAINERS:
+        return all(map(_is_compared_by_value, value))  # type: ignore[call-overload]  # a container
+    if type(value) is dict:
+        return all(_is_compared_by_value(part) for item in value.items() for part in item)
+    return type(value) in PLAIN or isinstance(value, BaseModel)
 
 
 @lru_cache(maxsize=1024)

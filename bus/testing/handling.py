@@ -172,7 +172,7 @@ def _envelope(
     for name, value in attributes.items():
         if name not in known:
             raise TypeError(
-                f"the envelope has no attribute {name!r} to set{did_you_mean(name, known)}. "
+                f"the envelope has no attribute {name!r} to set{did_you_mean(name, known) or '.'} "
                 f"Pass one of {', '.join(known)}, or bus, state or service."
             )
         type_ = _attribute_types()[name]
@@ -184,6 +184,8 @@ def _envelope(
                 f"handle: {name} must be {_name_type(type_)}, not {_name_value(value)}. "
                 f"Pass {name}= with such a value."
             ) from None
+    if attributes.get("attempt", 1) < 1:
+        raise ValueError("handle: attempt must be at least 1. The first attempt is 1.")
     id_ = new_id()
     return Envelope(
         id=id_,

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -212,6 +213,23 @@ def test_an_error_in_the_stop_of_one_service_does_not_cancel_the_stop_of_the_oth
     assert steps == ["drained"]
 
 
+async def test_a_service_that_loses_its_cancellation_stops_although_another_one_failed() -> None:
+    stop = asyncio.Event()
+
+    async def lose_cancellation() -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # as a declaration of aiormq can
+            await asyncio.Event().wait()
+        await stop.wait()
+
+    async def fail() -> None:
+        raise Unavailable("no broker")
+
+    with pytest.raises(Unavailable, match="no broker"):
+        async with asyncio.timeout(5) as limit:
+            await run_together({"desk": lose_cancellation(), "shop": fail()}, stop)
+    assert not limit.expired()
+
+
 async def test_a_service_that_other_code_cancelled_has_failed() -> None:
     steps: list[str] = []
 
@@ -225,8 +243,9 @@ async def test_a_service_that_other_code_cancelled_has_failed() -> None:
             steps.append("stopped")
 
     with pytest.raises(Internal, match=r"^shop: code of the service or a library cancelled"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(5) as limit:
             await run_together({"desk": serve(), "shop": fail()}, asyncio.Event())
+    assert not limit.expired()
     assert steps == ["stopped"]
 
 

@@ -19,6 +19,7 @@ BY_NAME = {
     "bus.cli.keys": {"bus.security.jwe"},
     "bus.cli.loading": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
+    "bus.contracts.any_checks": {"bus.contracts.guards"},
     "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
     "bus.contracts.payload": {
         "bus.contracts.encode_faults",

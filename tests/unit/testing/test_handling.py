@@ -192,6 +192,11 @@ async def test_handle_refuses_an_argument_of_a_wrong_type_by_its_name(
         await handle(find, Find(title="Emma"), **context)
 
 
+async def test_handle_refuses_an_attempt_before_the_first(handle: HandlerCall) -> None:
+    with pytest.raises(ValueError, match="attempt must be at least 1"):
+        await handle(find, Find(title="Emma"), attempt=0)
+
+
 async def test_handle_refuses_the_class_in_place_of_a_message(handle: HandlerCall) -> None:
     with pytest.raises(TypeError, match=r"such as Find\(…\), not the class Find"):
         await handle(find, Find)  # type: ignore[arg-type]  # the mistake under test

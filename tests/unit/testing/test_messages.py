@@ -7,7 +7,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from bus import Bus, Job, RetryPolicy, Router, Unavailable, contract
+from bus import Bus, Event, Job, RetryPolicy, Router, Unavailable, contract
 from bus.errors import BusError, ConfigurationError, ContractError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
@@ -21,6 +21,12 @@ from tests.unit.testing.archive import Find, Place, Store, Stored, archive, cata
 @contract("vault.keep", version=1, encrypted=True)
 class Keep(Job[Place]):
     title: str
+
+
+@contract("archive.moved", version=1)
+class Moved(Event):
+    places: list[Place]
+    first: Place | None = None
 
 
 @pytest.fixture
@@ -167,6 +173,8 @@ async def test_a_misspelt_field_is_an_error_although_no_message_exists(
         {"place": {"shelf": "B1"}},
         {"place": Find(title="B1")},
         {"place": "B1"},
+        {"title": ["Emma"]},
+        {"title": {"a": 1}},
     ],
 )
 async def test_a_value_that_the_field_can_never_have_is_an_error(
@@ -174,6 +182,32 @@ async def test_a_value_that_the_field_can_never_have_is_an_error(
 ) -> None:
     with pytest.raises(TypeError, match=r"has the type .*, so it is never equal to this"):
         buses.published(Stored).none(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"places": [{"shelff": "B1"}]},
+        {"places": [{"shelf": "B1"}]},
+        {"places": [5]},
+        {"places": (Place(shelf="B1"),)},
+        {"first": {"shelff": "B1"}},
+    ],
+)
+async def test_a_part_of_a_value_that_the_field_can_never_have_is_an_error(
+    buses: MemoryBuses, fields: dict[str, object]
+) -> None:
+    await (await buses.bus("archive")).publish(Moved(places=[Place(shelf="B1")]))
+    with pytest.raises(TypeError, match=r"has the type .*, so it is never equal to this"):
+        buses.published(Moved).none(**fields)
+    buses.published(Moved).one(places=[Place(shelf="B1")], first=None)
+    buses.published(Moved).one(places=[ANY])
+
+
+async def test_two_values_for_one_field_are_an_error(buses: MemoryBuses) -> None:
+    expected = Stored(title="Emma")
+    with pytest.raises(TypeError, match="'title' has one value in the expected message"):
+        buses.published(Stored).none(expected, title="Persuasion")
 
 
 async def test_an_object_with_its_own_equality_is_accepted_as_a_value(buses: MemoryBuses) -> None:
