@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from bus.contracts.iterators import HeldElements, find_held_element
+from bus.contracts.iterators import HeldElements, find_held_element, hold_inside
 from bus.contracts.problems import Problem
 
 __all__ = ["find_unencodable"]
@@ -105,6 +105,8 @@ def _parts_of(value: Any) -> Sequence[_Part]:
 def _is_encodable(
     message: BaseModel, model: type[BaseModel], keys: list[Key], parts: Iterable[_Part]
 ) -> bool:
+    # An iterator at which an earlier encoding stopped must begin again.
+    message, _ = hold_inside(message)
     include: Any = dict.fromkeys((part.key for part in parts), True)
     for key in reversed(keys):
         include = {key: include}

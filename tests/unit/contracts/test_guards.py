@@ -510,3 +510,9 @@ BOSS = Manager(name="Ann", staff=1)
 def test_an_iterable_inside_a_field_loses_nothing(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ContractViolation, match=text):
         encode(Stock(**values))
+
+
+def test_an_element_of_an_inner_iterable_that_is_no_unicode_is_named() -> None:
+    stock = Stock(people=[[], [Person(name="a"), Person(name="\ud800"), Person(name="b")]])
+    with pytest.raises(ContractViolation, match=r"`people\[1\]\[1\].name` has a value that does"):
+        encode(stock)
