@@ -2,7 +2,7 @@
 
 The check walks over the fields, and refuses the types that are known to lose values. A type that
 the walk cannot judge is encoded and decoded with a sample, such as a type with a serializer of the
-user. ADR 0040 has the reasons.
+user. ADR 0022 has the reasons.
 """
 
 from collections.abc import Callable
