@@ -1,4 +1,4 @@
-"""Texts for the rules of pydantic: what a value must be, without the value."""
+"""Texts for the rules of pydantic. A text names the rule, and never the value."""
 
 from dataclasses import dataclass
 from typing import get_args

@@ -154,7 +154,7 @@ def _candidates(error: BaseException, frames: TracebackFrames) -> Iterable[Trace
 
 
 def _is_raised_here(error: BaseException, frames: TracebackFrames) -> bool:
-    """Return True if the innermost frame is the location, whatever the causes of the error are.
+    """Return True if the innermost frame is the location. The causes are then not searched.
 
     Python itself replaces a StopIteration that leaves a coroutine with a RuntimeError, whose
     innermost frame is that of the caller. A serializer can be the reason that a result is wrong.

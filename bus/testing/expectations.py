@@ -1,6 +1,6 @@
 """Checks of the expectations in a test.
 
-Without these checks an assertion such as `none(titel="Emma")` passes, whatever the code has sent.
+Without these checks an assertion such as `none(titel="Emma")` always passes.
 """
 
 import inspect

@@ -10,7 +10,7 @@ __all__ = ["ExplicitSettings"]
 
 
 class ExplicitSettings(Settings):
-    """Settings of a bus in a test: the arguments and the defaults, whatever the environment has."""
+    """Settings of a bus in a test: the arguments and the defaults, without the environment."""
 
     @classmethod
     @override
