@@ -51,7 +51,6 @@ def command(
     request = message_from(contract, payload or [], file)
     with suppress_library_logs():
         # `contract_named` has checked that this is the contract of a request.
-        # mypy does not know the class, because it is found by its name.
         reply = asyncio.run(send_request(as_service, request, timeout))  # type: ignore[arg-type]
     print_json(json.loads(encode(reply, contract.reply)), compact=as_json)
 

@@ -63,7 +63,6 @@ def command(
     event = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
         # `contract_named` has checked that this is the contract of an event.
-        # mypy does not know the class, because it is found by its name.
         asyncio.run(publish_event(contract.service, event, timeout))  # type: ignore[arg-type]
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
