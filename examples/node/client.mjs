@@ -1,141 +1,119 @@
-// A client that uses wire format 1 with amqplib, without the Python library.
-// docs/reference/wire-client.md describes the steps.
-// Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
+// Requests, events and jobs. See docs/reference/wire-client.md, from "Send a request" to "Submit a job".
 
-import { once } from "node:events";
-import { randomBytes, randomUUID } from "node:crypto";
-import os from "node:os";
-import amqp from "amqplib";
+import { setTimeout as sleep } from "node:timers/promises";
+import { BusError, WEEK, decode, digest, owner, properties } from "./message.mjs";
 
-const SERVICE = "reader";
-const WEEK = 7 * 24 * 3600 * 1000; // ms
-
-export class BusError extends Error {
-  constructor(code, message, retryable = false) {
-    super(message);
-    Object.assign(this, { code, retryable });
-  }
-}
-
-// Return the properties and headers that every message has.
-function attributes(type, extra, headers) {
-  const messageId = randomUUID();
-  return {
-    messageId,
-    type,
-    appId: SERVICE,
-    contentType: "application/json",
-    timestamp: Math.floor(Date.now() / 1000),
-    ...extra,
-    headers: {
-      "correlation-id": messageId, // its own id; a handler copies this header of its message
-      traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`,
-      ...headers,
-    },
-  };
-}
-
-const encoded = (body) => Buffer.from(JSON.stringify(body));
+/** @typedef {{type: string, permission: string, kind: "request"|"job"|"event", encrypted?: boolean, idempotent?: boolean}} Contract */
 
 export class Client {
-  waiting = new Map(); // calls without a reply: message id to { resolve, reject, progress }
+  waiting = new Map(); // message id to a call or job that has not ended
 
-  static async connect(url) {
-    const client = new Client();
-    client.connection = await amqp.connect(url, { heartbeat: 10, clientProperties: { connection_name: SERVICE } });
-    client.channel = await client.connection.createConfirmChannel();
-    await client.declare();
-    return client;
+  /** @param {import("./participant.mjs").Participant} participant */
+  constructor(participant) {
+    this.participant = participant;
+    participant.answers = (delivery) => this.take(delivery);
+    participant.returnedRequest = (id) => this.waiting.get(id)?.reject(new BusError("unavailable", `${this.waiting.get(id).type}: no service serves this type`));
+    participant.lost.push(() => {
+      for (const { reject, type } of this.waiting.values())
+        reject(new BusError("unavailable", `${type}: the connection was lost`, { maybeExecuted: true }));
+    });
   }
 
-  // Declare the exchanges, as every service does, and a queue for replies and updates.
-  async declare() {
-    for (const name of ["bus.requests", "bus.jobs", "bus.events"]) await this.channel.assertExchange(name, "topic");
-    for (const name of ["bus.replies", "bus.updates"]) await this.channel.assertExchange(name, "topic");
-    this.replyTo = `${SERVICE}.replies.${os.hostname().slice(0, 30)}-${process.pid}-${randomBytes(6).toString("hex")}`;
-    await this.channel.assertQueue(this.replyTo, { exclusive: true, durable: false });
-    await this.channel.bindQueue(this.replyTo, "bus.replies", this.replyTo);
-    await this.channel.bindQueue(this.replyTo, "bus.updates", this.replyTo);
-    await this.channel.consume(this.replyTo, (message) => message && this.take(message), { noAck: true });
-    this.channel.on("return", (message) =>
-      this.settle(message.properties.messageId, "reject", new BusError("unavailable", "no service serves this type", true)));
+  /** Take an answer: check it first, and drop it if it proves nothing. */
+  async take({ properties: answer, content }) {
+    const call = this.waiting.get(answer.correlationId);
+    if (!call) return;
+    const { contract, type, job } = call;
+    try {
+      await this.participant.security.checkAnswer(answer, content, call);
+    } catch (error) {
+      call.dropped = error.message; // any client of the broker can send one, so it must not end the call
+      return;
+    }
+    try {
+      if (answer.type === "bus.error.v1") {
+        const { code, message, retryable, maybe_executed: maybeExecuted = false } = decode(content, type);
+        if (typeof code !== "string" || typeof message !== "string") throw new BusError("invalid_argument", `${type}: the error is malformed`);
+        call.reject(new BusError(code, message, { retryable, maybeExecuted }));
+      } else if (answer.type === `${type}.reply`) {
+        call.resolve(decode(await this.participant.plain(answer, content, contract), answer.type));
+      } else if (job && answer.type === `${type}.progress`) {
+        call.progress?.(decode(await this.participant.plain(answer, content, contract), answer.type));
+      } else if (!job) {
+        call.reject(new BusError("unknown", `${type}: the answer has another type`, { maybeExecuted: true }));
+      }
+    } catch (error) {
+      call.reject(error);
+    }
   }
 
-  // Receive replies, errors and progress updates.
-  take({ properties: { type, correlationId }, content }) {
-    const body = JSON.parse(content.toString());
-    if (type.endsWith(".progress")) this.waiting.get(correlationId)?.progress?.(body);
-    else if (type === "bus.error.v1")
-      this.settle(correlationId, "reject", new BusError(body.code, body.message, body.retryable));
-    else this.settle(correlationId, "resolve", body);
-  }
-
-  settle(id, how, value) {
-    this.waiting.get(id)?.[how](value); // a reply for which no call waits is dropped
-    this.waiting.delete(id);
-  }
-
-  expecting(id, timeout, progress) {
-    return new Promise((resolve, reject) => {
-      const late = () => this.settle(id, "reject", new BusError("deadline_exceeded", `no reply within ${timeout} ms`, true));
+  /** Wait for the end of a call or job; the caller may end the wait with `reject`. */
+  expecting(contract, id, sent, timeout, progress) {
+    const call = { contract, type: contract.type, job: contract.kind === "job", sent: new Set([digest(sent)]), progress };
+    const end = new Promise((resolve, reject) => {
+      const late = () => call.reject(new BusError("deadline_exceeded",
+        `${contract.type}: no reply within ${timeout} ms${call.dropped ? `; an answer was dropped: ${call.dropped}` : ""}`, { maybeExecuted: true }));
       const timer = setTimeout(late, timeout);
-      const ending = (end) => (value) => (clearTimeout(timer), end(value));
-      this.waiting.set(id, { resolve: ending(resolve), reject: ending(reject), progress });
+      const ending = (finish) => (value) => { clearTimeout(timer); this.waiting.delete(id); finish(value); };
+      Object.assign(call, { resolve: ending(resolve), reject: ending(reject) });
     });
+    end.catch(() => {}); // the caller may still wait for the confirm
+    this.waiting.set(id, call);
+    return end;
   }
 
-  // Send a request. It is mandatory and not persistent, and has a deadline.
-  request(type, body, timeout) {
-    const own = { replyTo: this.replyTo, expiration: String(timeout), deliveryMode: 1, mandatory: true };
-    const options = attributes(type, own, { deadline: Date.now() + timeout });
-    const answer = this.expecting(options.messageId, timeout);
-    this.channel.publish("bus.requests", type, encoded(body), options);
-    return answer;
+  /** Send a request and return its reply. `cause` has the properties of the message that is being handled. */
+  async request(contract, value, timeout, { cause, until = Infinity } = {}) {
+    const { participant, participant: { service, security } } = this;
+    const left = Math.floor(Math.min(timeout, until - Date.now()));
+    if (left <= 0) throw new BusError("deadline_exceeded", `${contract.type}: no time is left`);
+    const own = properties(service, contract.type, { replyTo: participant.replyTo, expiration: String(left), deliveryMode: 1, mandatory: true },
+      { deadline: Date.now() + left }, cause);
+    const body = await participant.encoded(value, own, contract);
+    Object.assign(own.headers, await security.token(owner(contract.type)));
+    const reply = this.expecting(contract, own.messageId, own.headers.authorization, left);
+    try {
+      participant.send(participant.fast, "bus.requests", contract.type, body, own);
+    } catch {
+      this.waiting.get(own.messageId)?.reject(new BusError("unavailable", `${contract.type}: not sent, there is no connection`));
+    }
+    return reply;
   }
 
-  // Submit a job. It is mandatory and persistent, and is submitted only when the broker has confirmed it.
-  async submit(type, body, { timeout, progress }) {
-    const own = { replyTo: this.replyTo, deliveryMode: 2, mandatory: true };
-    const options = attributes(type, own, { expires: Date.now() + WEEK, attempt: 1 });
-    const result = this.expecting(options.messageId, timeout, progress);
-    this.channel.publish("bus.jobs", type, encoded(body), options);
-    await Promise.race([this.channel.waitForConfirms(), result]); // the broker returns an unroutable job before it confirms, which rejects `result`
-    return result;
+  /** Publish until the broker confirms, with the same id and a new proof each time. */
+  async deliver(exchange, contract, own, body, limit = 30_000) {
+    const end = Date.now() + limit;
+    for (;;) {
+      Object.assign(own.headers, await this.participant.security.proof(own, body));
+      this.waiting.get(own.messageId)?.sent.add(digest(own.headers.proof));
+      try {
+        return await this.participant.confirmed(exchange, contract.type, body, own);
+      } catch (error) {
+        if (error.returned || Date.now() >= end) throw error;
+        await sleep(500);
+      }
+    }
   }
 
-  // Subscribe to an event with a separate queue. The broker deletes this queue when the connection ends.
-  async subscribe(type, handle) {
-    const { queue } = await this.channel.assertQueue("", { exclusive: true, durable: false });
-    await this.channel.bindQueue(queue, "bus.events", type);
-    await this.channel.consume(queue, (message) => {
-      handle(JSON.parse(message.content.toString()), message.properties);
-      this.channel.ack(message);
-    });
+  /** Publish an event of this service, and return when the broker has confirmed it. */
+  async publish(contract, value, cause) {
+    const own = properties(this.participant.service, contract.type, { deliveryMode: 2 }, { expires: Date.now() + WEEK, attempt: 1 }, cause);
+    await this.deliver("bus.events", contract, own, await this.participant.encoded(value, own, contract));
+    return own.messageId;
   }
 
-  async close() {
-    await this.connection.close();
+  /** Submit a job. Return its id and a promise of its result when the broker has confirmed it. */
+  async submit(contract, value, { timeout, progress, cause }) {
+    const own = properties(this.participant.service, contract.type, { replyTo: this.participant.replyTo, deliveryMode: 2, mandatory: true },
+      { expires: Date.now() + WEEK, attempt: 1 }, cause);
+    const body = await this.participant.encoded(value, own, contract);
+    const result = this.expecting(contract, own.messageId, "", timeout, progress);
+    try {
+      await this.deliver("bus.jobs", contract, own, body);
+    } catch (error) {
+      this.waiting.get(own.messageId)?.reject(error);
+      throw error;
+    }
+    return { id: own.messageId, result };
   }
 }
-
-async function main() {
-  const client = await Client.connect(process.env.BUS_URL ?? "amqp://guest:guest@localhost:5672/");
-  const told = new Promise((resolve) => client.subscribe("library.scanned.v1", (body) => resolve(body)));
-
-  console.log("answer:", await client.request("library.find.v1", { title: "Emma" }, 5000));
-  await client.request("library.find.v1", { title: "Emmma" }, 5000)
-    .catch((error) => console.log(`error reply: ${error.code}: ${error.message}`));
-  await client.request("library.find.v1", { titel: "Emma" }, 5000)
-    .catch((error) => console.log(`error reply: ${error.code}: ${error.message}`));
-  await client.request("library.burn.v1", {}, 5000)
-    .catch((error) => console.log(`returned: ${error.code}: ${error.message}`));
-
-  const progress = ({ progress, note }) => console.log(`progress ${progress}: ${note}`);
-  console.log("result:", await client.submit("library.scan.v1", { title: "Emma" }, { timeout: 60000, progress }));
-  console.log("event:", await told);
-  await client.submit("library.burn.v1", {}, { timeout: 60000 })
-    .catch((error) => console.log(`returned: ${error.code}: ${error.message}`));
-  await client.close();
-}
-
-await main();

@@ -1,4 +1,4 @@
-"""Service that client.mjs calls. Run it: BUS_AUTH=off bus run examples.node.library:router."""
+"""The service that demo.mjs calls, and the contracts of both services. README.md has the commands."""
 
 import asyncio
 
@@ -21,13 +21,32 @@ class FindBook(Request[Place]):
     title: str
 
 
-@contract("library.scan", version=1)
+@contract("library.scan", version=1, encrypted=True)
 class ScanBook(Job[Scan]):
     title: str
 
 
 @contract("library.scanned", version=1)
 class BookScanned(Event):
+    title: str
+
+
+class Engraving(Message):
+    text: str
+
+
+@contract("atelier.engrave", version=1, encrypted=True)
+class EngraveTitle(Request[Engraving]):
+    title: str
+
+
+@contract("atelier.bind", version=1, encrypted=True)
+class BindBook(Job[Scan]):
+    title: str
+
+
+@contract("atelier.bound", version=1)
+class BookBound(Event):
     title: str
 
 
@@ -48,3 +67,8 @@ async def scan(job: ScanBook, context: Context) -> Scan:
         await context.progress(page / PAGES, f"page {page}")
     await context.bus.publish(BookScanned(title=job.title))
     return Scan(pages=PAGES)
+
+
+@router.event(BookBound)
+async def shelve(event: BookBound, context: Context) -> None:
+    print(f"event: {event.title} is bound", flush=True)
