@@ -10,39 +10,19 @@ from typing import Any
 import pytest
 
 from bus.security.private_keys import generate, read_private
+from tests.npm import install
 from tests.security.world import World
 from tests.unit.ledger import CloseBooks
 
 SCRIPT = Path(__file__).parent / "node" / "check.mjs"
 JOSE = "jose@6"
-INSTALLING = 45.0
-"""Seconds to wait for npm."""
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with `jose`; skip the test without Node.js, npm or a registry."""
     directory = tmp_path_factory.mktemp("node")
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node.js and npm are not installed")
-    command = [
-        "npm",
-        "install",
-        "--no-save",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--no-package-lock",
-        JOSE,
-    ]
-    try:
-        done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=INSTALLING, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm did not answer in time")
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install {JOSE}: is there a registry?")
+    install(directory, JOSE)
     shutil.copy(SCRIPT, directory / SCRIPT.name)
     return directory
 
