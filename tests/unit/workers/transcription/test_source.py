@@ -6,7 +6,7 @@ Each error has a class, and a text with a remedy and without a patient's name.
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -31,12 +31,10 @@ PATIENT = "Jane-Doe"
 
 
 @pytest.fixture
-async def downloads() -> AsyncIterator[Downloads]:
-    """Yield downloads with a client that reaches no server: these tests read from the disk."""
-    async with httpx.AsyncClient(
-        transport=httpx.MockTransport(lambda _: httpx.Response(500))
-    ) as client:
-        yield Downloads(client, max_bytes=1000, timeout=1)
+def downloads() -> Downloads:
+    """Return downloads with a client that reaches no server: these tests read from the disk."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(500))
+    return Downloads(transport, max_bytes=1000, timeout=httpx.Timeout(1))
 
 
 @pytest.fixture
