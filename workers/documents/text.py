@@ -2,8 +2,8 @@
 
 All kinds of line break are treated alike (CR LF, vertical tab, NEL, U+2028). All kinds of paragraph
 end are treated alike (an empty line, form feed, U+2029). A character that a reader cannot see is
-replaced by its code point, such as [U+0007], because with it a page could show 10 mg as 01. The
-module `invisible` has the list.
+replaced by its code point, such as [U+0007]. With such a character, a page could show 10 mg as 01.
+The module `invisible` has the list.
 """
 
 import re

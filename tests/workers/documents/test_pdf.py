@@ -137,7 +137,7 @@ def test_a_word_that_is_wider_than_a_page_begins_behind_the_word_before_it(
 
 
 def test_no_line_of_a_paragraph_stands_alone_on_a_page(template: Template) -> None:
-    for count in range(30, 50):
+    for count in range(34, 42):
         texts = page_texts(pdf(template, note(content=NoteContent(subjective="line\n" * count))))
         shown = [text.count("line\n") for text in texts]
         assert sum(shown) == count
