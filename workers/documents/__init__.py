@@ -9,7 +9,7 @@
     word, pdf     write the pages in one format
     rendering     runs `word` or `pdf`
     renderer      runs `rendering` in a process, within limits
-    process       controls such a process from the service
+    process       controls this process from the service
     folder        stores documents
     service       has the handlers
 

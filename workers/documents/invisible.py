@@ -1,6 +1,6 @@
 """Characters that a reader cannot see, and that can change what a page shows.
 
-Such a character is replaced by its code point, except in the few places in which a script or an
+The character is replaced by its code point, except in the few places in which a script or an
 emoji needs it. The decisions follow properties of Unicode:
 
 - Bidi_Control, and other characters of the category Cf: they change the order of text or hide it;

@@ -2,7 +2,7 @@
 
 All kinds of line break are treated alike (CR LF, vertical tab, NEL, U+2028). All kinds of paragraph
 end are treated alike (an empty line, form feed, U+2029). A character that a reader cannot see is
-replaced by its code point, such as [U+0007]. With such a character, a page could show 10 mg as 01.
+replaced by its code point, such as [U+0007]. With one, a page could show 10 mg as 01.
 The module `invisible` has the list.
 """
 
@@ -20,7 +20,7 @@ TAB = " " * 4
 SOFT_HYPHENS = re.compile(r"(?<=[^\W\d_])\u00ad+(?=[^\W\d_])")
 """Marks of possible breaks between two letters.
 
-On a page such a mark is invisible, or a hyphen that the author did not write. Beside a digit or a
+On a page this mark is invisible, or a hyphen that the author did not write. Beside a digit or a
 sign the mark stays, and is shown as its code point.
 """
 BYTE_ORDER_MARK = "\ufeff"
@@ -34,7 +34,7 @@ def paragraphs(text: str) -> list[list[str]]:
     """
     text = text.removeprefix(BYTE_ORDER_MARK)
     text = PARAGRAPH_BREAKS.sub("\n\n", LINE_BREAKS.sub("\n", text)).replace("\t", TAB)
-    # Limit the marks before the normalisation, which needs quadratic time for a long run of them.
+    # Limit the marks before the normalisation, which needs quadratic time for a long run.
     text = unicodedata.normalize("NFC", with_code_points(SOFT_HYPHENS.sub("", text)))
     blocks = (
         [line.rstrip() for line in block.split("\n") if line.strip()]

@@ -85,5 +85,5 @@ def test_marks_in_excess_are_shown_as_code_points() -> None:
 def test_combining_marks_take_time_that_is_linear_in_their_number(marks: str) -> None:
     begun = process_time()
     assert paragraphs(f"a{marks}")
-    # The normalisation of such a text took 2 to 4 s, and held the GIL for all this time.
+    # The normalisation of this text took 2 to 4 s, and held the GIL for all this time.
     assert process_time() - begun < 1
