@@ -22,9 +22,11 @@ from contracts.documentation.v1 import (
     NoteStatus,
 )
 from workers.documents.folder import DocumentFolder
-from workers.documents.rendering import Renderer, Template
+from workers.documents.process import Renderer
+from workers.documents.renderer import Limits
+from workers.documents.rendering import Template
 from workers.documents.repository import MemoryRepository, NoteRepository
-from workers.documents.settings import load_settings
+from workers.documents.settings import MAX_PROCESSES, DocumentsSettings, load_settings
 from workers.documents.transcripts import transcript_text
 
 __all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
@@ -47,13 +49,24 @@ class Documentation:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Documentation]:
-    """Open the folder for documents, and start the rendering thread. Stop it at the end."""
+    """Open the folder for documents, and start the rendering processes. End them at the end."""
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
-    async with Renderer.opened(Template.from_settings(settings)) as renderer:
+    template = Template.from_settings(settings)
+    async with Renderer.opened(
+        template, _limits(settings), processes=settings.process_count
+    ) as renderer:
         yield Documentation(
             repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder
         )
+
+
+def _limits(settings: DocumentsSettings) -> Limits:
+    return Limits(
+        max_seconds=settings.max_seconds,
+        max_memory=settings.max_memory,
+        max_bytes=settings.max_bytes,
+    )
 
 
 router = Router("documentation", lifespan=lifespan)
@@ -86,7 +99,9 @@ async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
     return await _status(context.state, await _found(context.state, request.note_id))
 
 
-@router.job(GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=2)
+@router.job(
+    GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=MAX_PROCESSES
+)
 async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocuments:
     """Render the documents, write them, record them, and publish the events.
 
@@ -152,12 +167,13 @@ async def _document(
     rendered = await state.renderer.render(note, format_)
     document_id = uuid5(DOCUMENTS, f"{job_id}/{format_}")
     path = await asyncio.to_thread(state.folder.write, f"{document_id}.{format_}", rendered.data)
+    digest = await asyncio.to_thread(hashlib.sha256, rendered.data)
     return Document(
         document_id=document_id,
         note_id=note.note_id,
         format=format_,
         uri=path.as_uri(),
         size=len(rendered.data),
-        sha256=hashlib.sha256(rendered.data).hexdigest(),
+        sha256=digest.hexdigest(),
         pages=rendered.pages,
     )

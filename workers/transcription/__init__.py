@@ -10,8 +10,9 @@
     engine             recognises the words of an utterance (pocketsphinx or faster-whisper)
     recogniser         runs audio, segmentation and engine in a separate process
     process            controls such a process from the service
-    pool               keeps the processes, and assigns each to one job at a time
     service            has the handlers
+
+The package `workers.processes` starts and ends the processes.
 
 Only the module `settings` reads the environment.
 

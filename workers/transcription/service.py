@@ -14,9 +14,9 @@ from contracts.transcription.v1 import (
     Transcript,
     TranscriptCompleted,
 )
+from workers.processes.pool import Pool
 from workers.transcription.download import Downloads
 from workers.transcription.engine import EngineSpec, Words
-from workers.transcription.pool import Pool
 from workers.transcription.process import RecogniserProcess
 from workers.transcription.recogniser import Begun
 from workers.transcription.repository import MemoryRepository, TranscriptRepository
@@ -36,7 +36,7 @@ class Transcription:
     """State that all handlers share. They access it as `context.state`."""
 
     sources: Sources
-    recognisers: Pool
+    recognisers: Pool[RecogniserProcess]
     repository: TranscriptRepository
 
 
