@@ -11,12 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
+from bus.messaging.body_limit import (
+    DEFAULT_MAX_BODY_BYTES,
+    HIGHEST_MAX_BODY_BYTES,
+    LOWEST_MAX_BODY_BYTES,
+)
 from bus.security.secret_files import read_password
 
 __all__ = ["Settings", "load_settings"]
@@ -124,6 +136,15 @@ class Settings(BaseSettings):
     """
     publish_window: int = Field(default=1000, ge=1)
     """Maximum number of publishes that wait for a confirm. Further publishes are delayed."""
+    max_message: ByteSize = Field(
+        default=ByteSize(DEFAULT_MAX_BODY_BYTES),
+        ge=LOWEST_MAX_BODY_BYTES,
+        le=HIGHEST_MAX_BODY_BYTES,
+    )
+    """Maximum bytes of a message's body as sent, 4096 to 536870912. `32MiB` is also accepted.
+
+    The bus refuses to send a larger message, and does not read a larger message that arrives.
+    """
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)

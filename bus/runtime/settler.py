@@ -81,6 +81,8 @@ class Settler:
                 reply = self._protected_reply(envelope, result)
                 await self._send_reply(envelope, reply, message.deliveries[-1])
             return True  # if no reply can be sent, the caller's deadline ends the call
+        if envelope.unread_bytes is not None:
+            return await self._reject_unread(message, result)
         return await self._settle(envelope, result) or await self._retry_settle(envelope, result)
 
     async def abandon(
@@ -258,6 +260,25 @@ class Settler:
             envelope.attempt,
             failure_label(facts, drop_type(decision.reason, envelope)),
             extra=facts,
+        )
+        if envelope.role == "job":
+            await self._report_failure(envelope, result)
+        return True
+
+    async def _reject_unread(self, message: InboundMessage, result: HandlingResult) -> bool:
+        """Let the broker dead-letter a message, because this process has not kept its body.
+
+        A dead letter from this process would have no body, and the payload would be lost.
+        """
+        envelope, queue, why = message.envelope, self._endpoint.queue, str(result.error)
+        if not await message.reject():
+            return True  # the channel is closed, so the broker delivers the message again
+        log.error(
+            "%s in %s was rejected, and the broker dead-letters it: %s",
+            message_label(envelope),
+            queue,
+            one_line(why),
+            extra=message_facts(envelope, queue=queue, code=InvalidArgument.code, why=why),
         )
         if envelope.role == "job":
             await self._report_failure(envelope, result)

@@ -28,7 +28,9 @@ def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - ev
             if not envelope.fault:
                 return inner(message)
             log.warning(
-                "%s in %s could not be decoded: %s",
+                "%s in %s was refused: %s"
+                if envelope.unread_bytes is not None
+                else "%s in %s could not be decoded: %s",
                 message_label(envelope),
                 envelope.queue,
                 envelope.fault,
