@@ -1,16 +1,18 @@
 """Tests of the setting `max_message` on every transport."""
 
 import asyncio
+import logging
 
 import pytest
 
 from bus.contracts.contract import contract_of
-from bus.errors import BusError, FailedPrecondition, InvalidArgument
+from bus.errors import BusError, DeadlineExceeded, FailedPrecondition, InvalidArgument
 from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from bus.operations.dead_letters import EVERYTHING, browse
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, Look, Told, Word, Write
+from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.world import World
 
 SMALL, LARGE = "4KiB", 64 * 1024
@@ -90,12 +92,11 @@ async def test_a_request_beyond_the_receivers_limit_is_answered_with_an_error(
     assert desk.handled == ["ask"]
 
 
-@MODES
 async def test_a_job_beyond_the_receivers_limit_is_dead_lettered_with_its_body(
-    world: World, auth: str
+    world: World,
 ) -> None:
-    bus, desk = await serving(world, auth, max_message=SMALL)
-    shop = await started(world, "shop", auth)
+    bus, desk = await serving(world, "dev", max_message=SMALL)
+    shop = await started(world, "shop", "dev")
     handle = await shop.submit(Write(text=LONG))
     (letter,) = await world.holds(dead_letter_queue(WORK), 1)
     assert letter.body == b'{"text":"' + LONG.encode() + b'"}'
@@ -121,8 +122,9 @@ async def test_an_event_beyond_the_receivers_limit_is_dead_lettered_with_its_bod
 
 
 async def test_a_replayed_dead_letter_beyond_the_limit_waits_for_a_higher_limit(
-    world: World,
+    virtual_world: MemoryWorld,
 ) -> None:
+    world = virtual_world
     dead = dead_letter_queue(WORK)
     small = await world.bus("desk", auth="off", max_message=SMALL)
     desk = Desk()
@@ -138,12 +140,11 @@ async def test_a_replayed_dead_letter_beyond_the_limit_waits_for_a_higher_limit(
     await world.holds(dead, 0)
 
 
-@MODES
 async def test_a_reply_or_result_beyond_the_services_limit_fails_once_for_good(
-    world: World, auth: str
+    world: World,
 ) -> None:
-    _, desk = await serving(world, auth, max_message=SMALL)
-    shop = await started(world, "shop", auth)
+    _, desk = await serving(world, "dev", max_message=SMALL)
+    shop = await started(world, "shop", "dev")
     handle = await shop.submit(Write(text="long"))
     for waiting in (shop.request(Ask(text="long")), handle.result(timeout=20)):
         with pytest.raises(
@@ -156,12 +157,11 @@ async def test_a_reply_or_result_beyond_the_services_limit_fails_once_for_good(
     assert await world.depth(dead_letter_queue(WORK)) == 0
 
 
-@MODES
 async def test_a_reply_beyond_the_callers_limit_fails_its_call_at_once(
-    world: World, auth: str
+    world: World,
 ) -> None:
-    _, desk = await serving(world, auth)
-    shop = await started(world, "shop", auth, max_message=SMALL)
+    _, desk = await serving(world, "dev")
+    shop = await started(world, "shop", "dev", max_message=SMALL)
     async with asyncio.timeout(20):
         with pytest.raises(FailedPrecondition, match="receiver reads at most 4096") as caught:
             await shop.request(Look(text="long"), timeout=60)
@@ -181,3 +181,16 @@ async def test_a_result_beyond_the_submitters_limit_fails_its_handle(world: Worl
         error = caught
     assert error is not None
     assert "receiver reads at most 4096" in str(error)
+
+
+async def test_a_signed_result_beyond_the_submitters_limit_is_recorded_as_rejected(
+    virtual_world: MemoryWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proof signs the body, so a result without its body could be of any sender."""
+    caplog.set_level(logging.WARNING)
+    await serving(virtual_world, "dev")
+    shop = await started(virtual_world, "shop", "dev", max_message=SMALL)
+    handle = await shop.submit(Write(text="long"))
+    with pytest.raises(DeadlineExceeded):
+        await handle.result(timeout=20)
+    assert "the receiver reads at most 4096 bytes (BUS_MAX_MESSAGE)" in caplog.text

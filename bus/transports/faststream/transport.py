@@ -126,14 +126,16 @@ class FastStreamTransport:
         self._consumers: list[FastStreamConsumer] = []
 
     def _open_publisher_channel(self, channel: Channel) -> AiormqPublisherChannel:
-        self._send_limit.watch(channel)
+        self._send_limit.watch(channel.closing)
         return AiormqPublisherChannel(self._link, channel, window=self._settings.publish_window)
 
     def _consumer_channel_factory(
         self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> Callable[[Channel], AiormqConsumerChannel]:
         def open_channel(channel: Channel) -> AiormqConsumerChannel:
-            self._send_limit.watch(channel)  # replies are published on the consumer's channel
+            self._send_limit.watch(
+                channel.closing
+            )  # replies are published on the consumer's channel
             return AiormqConsumerChannel(
                 channel, spec=spec, on_delivery=on_delivery, clock=self._clock
             )

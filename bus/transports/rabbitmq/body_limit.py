@@ -37,13 +37,20 @@ class SendLimit:
         """Raise `InvalidArgument` if a message is too large to send."""
         check_body(envelope, self.max_bytes)
 
-    def watch(self, channel: Channel) -> Channel:
-        """Learn the broker's limit if the broker closes this channel. Return the channel."""
-        channel.closing.add_done_callback(self._on_closed)
-        return channel
+    def watch(self, ended: "asyncio.Future[Any]") -> None:
+        """Learn the broker's limit if the broker closes a channel because of it.
 
-    def _on_closed(self, closing: "asyncio.Future[Any]") -> None:
-        sizes = parse_too_large(closing_reason(closing) or "")
+        Args:
+            ended: Future that is done when a channel of the transport has ended. Its result or its
+                exception has the broker's text.
+        """
+        ended.add_done_callback(self._on_ended)
+
+    def _on_ended(self, ended: "asyncio.Future[Any]") -> None:
+        if ended.cancelled():
+            return
+        why = str(ended.result()) if ended.exception() is None else closing_reason(ended)
+        sizes = parse_too_large(why or "")
         if sizes is not None and sizes[1] < self.max_bytes:
             self.max_bytes = sizes[1]
             log.error(

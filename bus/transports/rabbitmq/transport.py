@@ -102,20 +102,24 @@ class RabbitMQTransport:
         Without the fast lane, these messages are confirmed as well. The reason is that aiormq
         reports a returned message only if the channel is in confirm mode.
         """
-        self._send_limit.watch(channel)
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
+            self._send_limit.watch(channel.closing)
             return AiormqPublisherChannel(self._rpc, channel, window=window)
-        return UnconfirmedChannel(
+        unconfirmed = UnconfirmedChannel(
             lane, channel.number, on_returned=self._returned, on_failed=self._failed
         )
+        self._send_limit.watch(unconfirmed.ended)
+        return unconfirmed
 
     def _confirm_channel(self, channel: Channel) -> PublisherChannelPort:
-        self._send_limit.watch(channel)
         lane, window = self._publishing.lane, self._settings.publish_window
         if lane is None:
+            self._send_limit.watch(channel.closing)
             return AiormqPublisherChannel(self._publishing, channel, window=window)
-        return ConfirmChannel(lane, channel.number, window=window)
+        confirming = ConfirmChannel(lane, channel.number, window=window)
+        self._send_limit.watch(confirming.ended)
+        return confirming
 
     def _consumer_channel_factory(
         self,
@@ -124,12 +128,13 @@ class RabbitMQTransport:
         on_delivery: Callable[[Delivery], None],
     ) -> Callable[[Channel], ConsumerChannelPort]:
         def create(channel: Channel) -> ConsumerChannelPort:
-            self._send_limit.watch(channel)  # replies are published on the consumer's channel
+            # Replies are published on the consumer's channel, so its end can tell the limit too.
             if link.lane is None:
+                self._send_limit.watch(channel.closing)
                 return AiormqConsumerChannel(
                     channel, spec=spec, on_delivery=on_delivery, clock=self._clock
                 )
-            return ConsumerChannel(
+            consuming = ConsumerChannel(
                 link.lane,
                 channel.number,
                 spec=spec,
@@ -137,6 +142,8 @@ class RabbitMQTransport:
                 on_returned=self._returned,
                 clock=self._clock,
             )
+            self._send_limit.watch(consuming.ended)
+            return consuming
 
         return create
 
