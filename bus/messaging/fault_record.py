@@ -86,8 +86,8 @@ class FaultRecord:
     """Origin of the dead letter.
 
     It is `worker` if a worker dead-lettered the message. It is `broker` if the broker dead-lettered
-    the message. The broker does so after too many deliveries, if the work queue did not exist, or
-    if a worker rejected the message because it is too large.
+    the message. The broker does so after too many deliveries, or if the work queue did not exist.
+    It also does so if a worker rejected the message because it is too large.
     It is `unknown` if the message has no record, because it was put into the dead-letter queue
     manually.
     """

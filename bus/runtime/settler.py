@@ -14,6 +14,7 @@ from bus.errors import (
     error_name,
 )
 from bus.messaging.backoff import backoff
+from bus.messaging.body_limit import LOWEST_MAX_BODY_BYTES
 from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
@@ -159,7 +160,8 @@ class Settler:
                 one_line(str(error)),
                 extra=message_facts(request, why=str(error)),
             )
-            if isinstance(error, InvalidArgument) and reply.error is None:
+            is_replaceable = reply.error is None or len(reply.body) > LOWEST_MAX_BODY_BYTES
+            if isinstance(error, InvalidArgument) and is_replaceable:
                 fault = unsendable_reply(request, error, source=self._service)
                 fault = fault.replace(authorization=reply.authorization)
                 await self._send_reply(request, fault, via)

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from bus.contracts.contract import contract_of
-from bus.errors import BusError, DeadlineExceeded, FailedPrecondition, InvalidArgument
+from bus.errors import BusError, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from bus.operations.dead_letters import EVERYTHING, browse
 from bus.runtime.bus import Bus
@@ -40,6 +40,8 @@ class Desk:
 
     async def ask(self, request: Ask) -> Word:
         self.handled.append("ask")
+        if request.text == "fail":
+            raise NotFound(LONG)
         return Word(text=LONG if request.text == "long" else request.text[:10])
 
     async def look(self, request: Look) -> Word:
@@ -48,6 +50,8 @@ class Desk:
 
     async def write(self, job: Write) -> Word:
         self.handled.append("write")
+        if job.text == "fail":
+            raise NotFound(LONG)
         return Word(text=LONG if job.text == "long" else job.text[:10])
 
     async def told(self, event: Told) -> None:
@@ -194,3 +198,15 @@ async def test_a_signed_result_beyond_the_submitters_limit_is_recorded_as_reject
     with pytest.raises(DeadlineExceeded):
         await handle.result(timeout=20)
     assert "the receiver reads at most 4096 bytes (BUS_MAX_MESSAGE)" in caplog.text
+
+
+async def test_an_error_beyond_the_services_limit_is_replaced_by_one_that_fits(
+    virtual_world: MemoryWorld,
+) -> None:
+    await serving(virtual_world, max_message=SMALL)
+    shop = await virtual_world.bus("shop", auth="off")
+    handle = await shop.submit(Write(text="fail"))
+    for waiting in (shop.request(Ask(text="fail")), handle.result(timeout=20)):
+        with pytest.raises(FailedPrecondition, match="could not be sent: the message has"):
+            await waiting
+    assert await virtual_world.depth(dead_letter_queue(WORK)) == 1
