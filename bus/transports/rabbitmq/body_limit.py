@@ -54,8 +54,8 @@ class SendLimit:
         if sizes is not None and sizes[1] < self.max_bytes:
             self.max_bytes = sizes[1]
             log.error(
-                "the broker accepts messages of at most %d bytes (max_message_size), fewer than "
-                "BUS_MAX_MESSAGE. Set both to the same number",
+                "BUS_MAX_MESSAGE is above the broker's limit (max_message_size, %d bytes); larger "
+                "messages are refused from now on. Set both to the same number",
                 self.max_bytes,
                 extra={"max_bytes": self.max_bytes},
             )
