@@ -11,12 +11,25 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
+from bus.messaging.body_limit import (
+    DEFAULT_MAX_BODY_BYTES,
+    HIGHEST_MAX_BODY_BYTES,
+    LOWEST_MAX_BODY_BYTES,
+)
 from bus.security.secret_files import read_password
 
 __all__ = ["Settings", "load_settings"]
@@ -124,6 +137,11 @@ class Settings(BaseSettings):
     """
     publish_window: int = Field(default=1000, ge=1)
     """Maximum number of publishes that wait for a confirm. Further publishes are delayed."""
+    max_message: int = DEFAULT_MAX_BODY_BYTES
+    """Maximum bytes of a message's body as sent, 4096 to 536870912. `32MiB` is also accepted.
+
+    The bus refuses to send a larger message, and does not read a larger message that arrives.
+    """
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
@@ -182,6 +200,14 @@ class Settings(BaseSettings):
     allowed with `auth="on"`. The texts are only in the log of this process, never in a reply, a
     dead letter or a metric.
     """
+
+    @field_validator("max_message", mode="before")
+    @classmethod
+    def _read_size(cls, value: object) -> int:
+        size = None if isinstance(value, bool) else _parse_bytes(value)
+        if size is None or not LOWEST_MAX_BODY_BYTES <= size <= HIGHEST_MAX_BODY_BYTES:
+            raise ValueError("the number of bytes is not valid. Write a number, or 32MiB.")
+        return size
 
     @field_validator("debug")
     @classmethod
@@ -301,6 +327,14 @@ def _report_unreadable() -> Iterator[None]:
         raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
+def _parse_bytes(value: object) -> int | None:
+    """Return the bytes of a number or of a text such as `32MiB`. Return None for other values."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        return None
+
+
 REFUSALS = frozenset({"debug_with_auth", "url_query", "url_scheme"})
 """Rules of this module, whose text is written here."""
 REMEDIES = {
@@ -314,6 +348,10 @@ REMEDIES = {
         "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
         "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
         "another file"
+    ),
+    "max_message": (
+        f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
+        f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
     ),
     "management_url": (
         "the address is not valid. Write http://host:port, or https://…. Write user:password@ "

@@ -74,6 +74,17 @@ class InboundMessage:
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             await delivery.requeue(counts=counts)
 
+    async def reject(self) -> bool:
+        """Reject every delivery, so that the broker dead-letters it.
+
+        Returns:
+            False if the channel of each delivery was closed. The broker delivers the message again.
+        """
+        rejected = False
+        for delivery in self.deliveries:  # a redelivery can be added during the loop
+            rejected |= await delivery.reject()
+        return rejected
+
 
 # Not frozen, because creating a frozen dataclass takes longer than the rest of the settlement.
 @dataclass(slots=True, kw_only=True)

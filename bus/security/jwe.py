@@ -14,6 +14,7 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
 from bus.errors import ConfigurationError
+from bus.messaging.body_limit import HIGHEST_MAX_BODY_BYTES
 from bus.security.encryption import DecryptionFailed, UnknownEncryptionKey
 
 __all__ = ["JweKeys", "new_encryption_key", "read_encryption_keys"]
@@ -30,8 +31,8 @@ Other members of RFC 7516 are rejected, because they change how the payload is d
 class Registry(jwe.JWERegistry):
     """The rules for joserfc: two algorithms, no compression, one recipient."""
 
-    max_ciphertext_length = 32 * 1024 * 1024
-    """Maximum length of the ciphertext. It is higher than the bus's own limit of 16 MiB."""
+    max_ciphertext_length = HIGHEST_MAX_BODY_BYTES
+    """Maximum length of the ciphertext. The setting `max_message` limits the body before this."""
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))

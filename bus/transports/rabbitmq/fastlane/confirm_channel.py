@@ -21,21 +21,11 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = [
     "ACCEPTED",
     "BLOCKED",
-    "MAX_BODY_BYTES",
     "UNCONFIRMED",
     "WINDOW_FULL",
     "ConfirmChannel",
     "encode_publish",
 ]
-
-MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
-
-If a larger body were sent, the broker would close the channel, and all publishes in
-flight would fail.
-The limit does not apply to copies of delivered messages, because it must be possible to dead-letter
-a large message. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
-"""
 
 BLOCKED = (
     "message not sent: the broker accepts no publishes now. Check it for a memory or disk alarm."
@@ -74,13 +64,8 @@ def encode_publish(
     """Encode the frames of one publish.
 
     Raises:
-        InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
+        InvalidArgument: AMQP cannot encode the message.
     """
-    if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
-        raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes. "
-            "Store the data elsewhere and send a reference."
-        )
     try:
         properties, method = write_properties(envelope, user=lane.user), encode_method(address)
     except UNFIT as error:
@@ -103,6 +88,8 @@ class PendingConfirm:
     future: "asyncio.Future[PublishOutcome]"
     id: str
     address: Address
+    size: int
+    """Bytes of the body."""
     returned: str | None = None
 
 
@@ -116,6 +103,8 @@ class ConfirmChannel:
     flight. The order of frames does not identify the publish either: the broker returns a message
     immediately, but can confirm several publishes with one frame.
     """
+
+    max_body_bytes = 0
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
         self.lane = lane
@@ -181,7 +170,7 @@ class ConfirmChannel:
         # The broker counts only publishes that were written. If the number were increased before a
         # `send` that fails, the numbers of all later confirms would be wrong.
         self._sent += 1
-        self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
+        self._pending[self._sent] = PendingConfirm(future, envelope.id, address, len(envelope.body))
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
         try:
             return await future
@@ -244,7 +233,9 @@ class ConfirmChannel:
 
     # --- Channel handler ---
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
         """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
@@ -280,16 +271,17 @@ class ConfirmChannel:
     def on_close(self, why: str) -> None:
         """Fail all publishes in flight, and wake the publishes that wait for a slot.
 
-        If the broker closed the channel with ACCESS_REFUSED, `ChannelClosure` determines the
-        outcomes. Otherwise, the outcome of each publish in flight is unknown.
+        If the broker closed the channel because of one of these publishes, `ChannelClosure`
+        determines the outcomes. Otherwise, the outcome of each publish in flight is unknown.
         """
         if not self.alive:
             return
         self.ended.set_result(why)
         pending = [*self._pending.values()]
-        for entry, error in zip(
-            pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True
-        ):
+        closure = ChannelClosure(
+            why, [entry.address for entry in pending], [entry.size for entry in pending]
+        )
+        for entry, error in zip(pending, closure.fates(), strict=True):
             if not entry.future.done():
                 entry.future.set_exception(error)
         self._pending.clear()
