@@ -7,12 +7,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
+from contextlib import suppress
 
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
-from bus.security.jwks_source import FETCH_TIMEOUT_SECONDS, PrivateSource, PublicSource
+from bus.security.jwks_source import PrivateSource, PublicSource
 from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role, public_keys
 from bus.security.private_keys import dev_key
 
@@ -136,9 +136,8 @@ class Keyring:
         self._private = self._read_private()
         self._last_read = self._timer()
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
-                text = await self._source()
-        except (OSError, HTTPException, TimeoutError) as error:
+            text = await self._source()
+        except OSError as error:
             raise ConfigurationError(
                 f"BUS_JWKS: the key set cannot be read: {_describe_error(error)}"
             ) from None
@@ -204,13 +203,20 @@ class Keyring:
             self._refreshing = asyncio.get_running_loop().create_task(self._fetch())
         await asyncio.shield(self._refreshing)
 
+    async def close(self) -> None:
+        """End a read that has not ended yet."""
+        reading = self._refreshing
+        if reading is not None:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
-                text = await self._source()
+            text = await self._source()
             self._replace_keys(text)
             self._private = self._read_private()
-        except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
+        except (OSError, ConfigurationError) as error:
             if not self._down:
                 why = _describe_error(error)
                 log.warning(
@@ -220,6 +226,8 @@ class Keyring:
                 )
             self._down = True
         else:
+            if self._down:
+                log.info("the keys of BUS_JWKS can be read again")
             self._down = False
         finally:
             self._signing_key = None
