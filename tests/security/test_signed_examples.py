@@ -18,8 +18,9 @@ from bus.contracts.contract import (
     contract_of,
 )
 from bus.messaging.envelope import Envelope, MessageRole
+from bus.security.current_grants import CurrentGrants
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import Grants, ServiceGrants
+from bus.security.grants import Grants, GrantsSource, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
@@ -62,7 +63,9 @@ CONTRACTS: dict[str, Contract] = {
 GRANTS = Grants(
     {
         "reader": ServiceGrants(call=frozenset({"library.find", "library.scan"})),
-        "library": ServiceGrants(publish=frozenset({"library.returned"})),
+        "library": ServiceGrants(
+            publish=frozenset({"library.returned"}), consume=frozenset({"library.returned"})
+        ),
     }
 )
 
@@ -97,8 +100,10 @@ async def verifier(service: str) -> tuple[Verifier, Signer]:
 
     ring = Keyring(service, source, list, clock=lambda: SENT)
     await ring.refresh()
-    return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(
-        service, ring, lambda: GRANTS, clock=lambda: SENT
+    grants = CurrentGrants(GrantsSource(lambda: "", lambda _: GRANTS))
+    grants.read()
+    return Verifier(service, ring, grants, clock=lambda: SENT), Signer(
+        service, ring, grants, clock=lambda: SENT
     )
 
 
