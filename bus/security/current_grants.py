@@ -47,8 +47,8 @@ class CurrentGrants:
         """Read the grants, and use them from now on.
 
         The content of the file decides, and not its time of change. Kubernetes replaces a file by
-        changing a link. A permission to publish an event takes effect only if the event's contract
-        is imported, so the grants are checked again after new contracts were declared.
+        changing a link. A permission to publish takes effect only if the event's contract is
+        imported. So the grants are checked again after new contracts were declared.
 
         Raises:
             ConfigurationError: The grants cannot be read, or have a fault. The last valid grants
@@ -64,7 +64,7 @@ class CurrentGrants:
             return
         self.policy = policy
         if is_new:
-            log.info("the grants have changed; the new grants are in use")
+            log.info("BUS_GRANTS has changed; the new grants are in use")
         for notify in self.on_change:
             notify()
 
@@ -95,7 +95,7 @@ class CurrentGrants:
             self._is_faulty = True
         else:
             if self._is_faulty:
-                log.info("the grants can be read again")
+                log.info("BUS_GRANTS can be read again")
             self._is_faulty = False
         return self.policy is not before
 

@@ -74,7 +74,8 @@ def public_key_source(setting: str, *, limit: float = FETCH_TIMEOUT_SECONDS) -> 
             "With http, an attacker on the network could insert a key."
         )
     download = import_module("bus.security.key_set_download")
-    source: PublicSource = download.KeySetUrl(setting, limit=limit).read
+    key_set = download.KeySetUrl(setting, limit=limit, max_bytes=MAX_KEY_SET_BYTES)
+    source: PublicSource = key_set.read
     return source
 
 

@@ -16,7 +16,6 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from bus.errors import ConfigurationError
 from bus.messaging.blocking_calls import call_in_daemon_thread
-from bus.security.jwks_source import MAX_KEY_SET_BYTES
 
 __all__ = ["KeySetUrl"]
 
@@ -30,15 +29,17 @@ TLS_PORT = 443
 class KeySetUrl:
     """The URL of a key set. At most one thread downloads from it at a time."""
 
-    def __init__(self, url: str, *, limit: float) -> None:
+    def __init__(self, url: str, *, limit: float, max_bytes: int) -> None:
         """Remember the URL.
 
         Args:
             url: An https URL without user name.
             limit: Maximum seconds of a download: name resolution, connection, TLS, and answer.
+            max_bytes: Maximum size of the key set.
         """
         self._url = urlsplit(url)
         self._limit = limit
+        self._max_bytes = max_bytes
         self._is_busy = threading.Lock()
 
     async def read(self) -> bytes:
@@ -53,7 +54,7 @@ class KeySetUrl:
         # thread can interrupt. A second thread would wait for the same name server.
         if not self._is_busy.acquire(blocking=False):
             raise OSError("the name server has not answered the previous attempt yet")
-        download = _Download(self._url, self._limit)
+        download = _Download(self._url, self._limit, self._max_bytes)
 
         def run() -> bytes:
             try:
@@ -75,9 +76,10 @@ class KeySetUrl:
 class _Download:
     """One download, which another thread can interrupt."""
 
-    def __init__(self, url: SplitResult, limit: float) -> None:
+    def __init__(self, url: SplitResult, limit: float, max_bytes: int) -> None:
         self._url = url
         self._limit = limit
+        self._max_bytes = max_bytes
         self._connection: http.client.HTTPSConnection | None = None
         self._socket: socket.socket | None = None
         self._is_interrupted = False
@@ -129,7 +131,7 @@ class _Download:
         )
         with connection.getresponse() as answer:
             _check_head(answer)
-            return _read_body(answer)
+            return _read_body(answer, self._max_bytes)
 
 
 def _check_head(answer: http.client.HTTPResponse) -> None:
@@ -145,15 +147,14 @@ def _check_head(answer: http.client.HTTPResponse) -> None:
         raise OSError("the answer has a Content-Encoding. Configure the server to send none")
 
 
-def _read_body(answer: http.client.HTTPResponse) -> bytes:
+def _read_body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
     expected = answer.length
     body = bytearray()
     while chunk := answer.read(CHUNK_BYTES):
         body += chunk
-        if len(body) > MAX_KEY_SET_BYTES:
+        if len(body) > max_bytes:
             raise ConfigurationError(
-                f"BUS_JWKS: the key set is larger than {MAX_KEY_SET_BYTES} bytes. "
-                "Remove unused keys."
+                f"BUS_JWKS: the key set is larger than {max_bytes} bytes. Remove unused keys."
             )
     if expected is not None and len(body) != expected:
         raise OSError("the answer ended before its last byte")

@@ -230,7 +230,7 @@ class Keyring:
             self._down = True
         else:
             if self._down:
-                log.info("the keys of BUS_JWKS can be read again")
+                log.info("BUS_JWKS can be read again")
             self._down = False
         finally:
             self._signing_key = None

@@ -385,8 +385,8 @@ def test_while_the_grants_cannot_be_read_the_last_good_ones_stay_and_that_is_sai
             with pytest.raises(PermissionDenied):
                 await office.request(Add())
             told = [each.getMessage() for each in caplog.records if each.name == "bus.auth"]
-            assert told.count("the grants can be read again") == 2
-            assert told.count("the grants have changed; the new grants are in use") == 2
+            assert told.count("BUS_GRANTS can be read again") == 2
+            assert told.count("BUS_GRANTS has changed; the new grants are in use") == 2
 
     on_virtual_time(scene())
 
