@@ -11,9 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["call_in_daemon_thread"]
+__all__ = ["NoThreadError", "call_in_daemon_thread"]
 
 T = TypeVar("T")
+
+
+class NoThreadError(OSError):
+    """A thread that cannot be started, for example because the process has too many threads."""
 
 
 async def call_in_daemon_thread(
@@ -26,6 +30,9 @@ async def call_in_daemon_thread(
         interrupt: Makes the blocking call fail. It runs if the caller stops waiting, for example
             because a time limit has passed.
         name: The name of the thread.
+
+    Raises:
+        NoThreadError: No thread can be started. The call has not begun.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -44,7 +51,10 @@ async def call_in_daemon_thread(
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(lambda: None if done.done() else settle(value))
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise NoThreadError(f"no thread can be started ({error})") from None
     try:
         return await done
     except asyncio.CancelledError:

@@ -39,7 +39,9 @@ class CurrentGrants:
         self._timer = timer or _loop_time
         self._text: str | None = None
         self._contracts = 0
-        """The number of contracts in the catalog when the grants were read."""
+        """The number of contracts in the catalog when the grants were parsed."""
+        self._seen_contracts = 0
+        """The number of contracts in the catalog when the grants were last read."""
         self._last_read = float("-inf")
         self._is_faulty = False
 
@@ -54,8 +56,8 @@ class CurrentGrants:
             ConfigurationError: The grants cannot be read, or have a fault. The last valid grants
                 stay in use.
         """
-        self._last_read = self._timer()
-        text, contracts = self._source.read(), len(CATALOG)
+        self._last_read, self._seen_contracts = self._timer(), len(CATALOG)
+        text, contracts = self._source.read(), self._seen_contracts
         if (text, contracts) == (self._text, self._contracts):
             return
         policy = self._source.parse(text)
@@ -79,7 +81,7 @@ class CurrentGrants:
         """
         if (
             self._timer() - self._last_read < MIN_GRANTS_INTERVAL_SECONDS
-            and len(CATALOG) == self._contracts
+            and len(CATALOG) == self._seen_contracts
         ):
             return False
         before = self.policy

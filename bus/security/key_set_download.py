@@ -15,7 +15,7 @@ from contextlib import suppress
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from bus.errors import ConfigurationError
-from bus.messaging.blocking_calls import call_in_daemon_thread
+from bus.messaging.blocking_calls import NoThreadError, call_in_daemon_thread
 
 __all__ = ["KeySetUrl"]
 
@@ -67,6 +67,9 @@ class KeySetUrl:
                 return await call_in_daemon_thread(
                     run, interrupt=download.interrupt, name="bus-key-set"
                 )
+        except NoThreadError:
+            self._is_busy.release()
+            raise
         except TimeoutError:
             raise TimeoutError(
                 f"the server did not send a complete key set within {self._limit:g} s"

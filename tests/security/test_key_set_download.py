@@ -120,6 +120,23 @@ def test_a_name_server_that_hangs_holds_one_thread_and_not_one_for_each_attempt(
         read(source)  # It is tried again.
 
 
+def test_a_download_for_which_no_thread_can_be_started_does_not_prevent_the_next_one(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Yard().text()
+    server.behave = server.answering(answer(text))
+    source = public_key_source(server.url)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="no thread can be started"):
+            read(source)
+    assert read(source) == text
+
+
 @pytest.mark.parametrize(
     ("sent", "why"),
     [
