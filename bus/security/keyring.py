@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 
 from typing_extensions import override
@@ -208,11 +207,9 @@ class Keyring:
 
     async def close(self) -> None:
         """End a read that has not ended yet."""
-        reading = self._refreshing
-        if reading is not None:
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
 
     async def _fetch(self) -> None:
         try:
