@@ -30,7 +30,7 @@ from bus.messaging.body_limit import (
     HIGHEST_MAX_BODY_BYTES,
     LOWEST_MAX_BODY_BYTES,
 )
-from bus.security.secret_files import read_password
+from bus.security.secret_files import check_trusted_file, read_password
 
 __all__ = ["Settings", "load_settings"]
 
@@ -248,6 +248,7 @@ class Settings(BaseSettings):
     def _check_ca_file(cls, path: Path | None) -> Path | None:
         if path is not None:
             with _report_unreadable():
+                check_trusted_file(path, "the file")
                 ssl.create_default_context(cafile=path)
         return path
 
@@ -267,6 +268,9 @@ class Settings(BaseSettings):
         certificate = info.data.get("client_certificate")
         if certificate is not None:
             with _report_unreadable():
+                # OpenSSL would wait for the writer of a named pipe.
+                for path in filter(None, (certificate, key)):
+                    check_trusted_file(path, "the file")
                 # Without `password`, OpenSSL would ask for the key's passphrase on the terminal.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
@@ -320,10 +324,10 @@ class Settings(BaseSettings):
 
 @contextmanager
 def _report_unreadable() -> Iterator[None]:
-    """Convert an `OSError` to `ValueError`, which pydantic reports."""
+    """Convert the error of an unusable file to `ValueError`, which pydantic reports."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ConfigurationError) as error:
         raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
@@ -343,11 +347,14 @@ REMEDIES = {
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
     ),
-    "ca_file": "the file cannot be used. Name a readable file with certificates as PEM",
+    "ca_file": (
+        "the file cannot be used. Name a readable file with certificates as PEM that is not "
+        "world-writable"
+    ),
     "client_key": (
         "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
         "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
-        "another file"
+        "another file. No file may be world-writable"
     ),
     "max_message": (
         f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "

@@ -95,6 +95,8 @@ class HandlingResult:
     error: BaseException | None = None
     unauthorized: bool = False
     """True if the message was rejected because its sender is unknown or has no right to send it."""
+    waits: bool = False
+    """True if a rejected event or job waits once in a retry tier for a new key or grant."""
 
 
 SETTLED = HandlingResult()

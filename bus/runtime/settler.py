@@ -201,8 +201,8 @@ class Settler:
             case Ack():
                 reply = result.reply
                 return reply is None or await self._reports.report_result(envelope, reply)
-            case _ if isinstance(result.error, UnknownKey) and PARKED not in envelope.headers:
-                return await self._defer_until_keys_refresh(envelope, now)
+            case _ if result.waits:
+                return await self._defer_until_refresh(envelope, result, now)
             case Retry(delay=delay):
                 return await self._retry(envelope, result, delay)
             case MoveToDeadLetters() as decision:
@@ -218,16 +218,24 @@ class Settler:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
         return True
 
-    async def _defer_until_keys_refresh(self, envelope: Envelope, now: int) -> bool:
+    async def _defer_until_refresh(
+        self, envelope: Envelope, result: HandlingResult, now: int
+    ) -> bool:
         """Send the message to a retry tier, with the same attempt number.
 
-        The keys are fetched before the message returns from the tier.
+        The keys or grants are read again before the message is checked again.
         """
         facts = message_facts(envelope, queue=self._endpoint.queue)
+        problem = (
+            "an unknown signing key"
+            if isinstance(result.error, UnknownKey)
+            else f"no grant ({one_line(str(result.error))})"
+        )
         log.warning(
-            "%s in %s has an unknown signing key; the message waits in a retry tier",
+            "%s in %s has %s; the message waits in a retry tier",
             message_label(envelope),
             self._endpoint.queue,
+            problem,
             extra=facts,
         )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})

@@ -15,7 +15,7 @@ from bus.contracts.contract import Contract
 from bus.errors import BusError, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.messaging.labels import message_facts, message_label, one_line
-from bus.security.grants import AccessPolicy
+from bus.security.current_grants import CurrentGrants
 from bus.security.keyring import Keyring
 from bus.security.proofs import verify_proof
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of
@@ -49,7 +49,7 @@ class Verifier:
         self,
         service: str,
         ring: Keyring,
-        rights: Callable[[], AccessPolicy],
+        grants: CurrentGrants,
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,
@@ -60,7 +60,7 @@ class Verifier:
         Args:
             service: The service that receives the messages.
             ring: The keys of all services.
-            rights: Returns the grants.
+            grants: The grants of all services.
             clock: Returns seconds since the epoch.
             leeway: Seconds by which the clocks of two machines may differ.
             direct: True if this service may send replies to RabbitMQ's direct reply-to.
@@ -70,12 +70,13 @@ class Verifier:
         self.clock = clock
         self._service = service
         self._ring = ring
-        self._rights = rights
+        self._grants = grants
         self._leeway = leeway
         self._direct = direct
         self._tokens: dict[str | None, VerifiedToken] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         ring.on_change.append(self._tokens.clear)
+        grants.on_change.append(self._tokens.clear)
 
     @property
     def tokens(self) -> Mapping[str | None, VerifiedToken]:
@@ -113,7 +114,7 @@ class Verifier:
         return verified
 
     def _apply_grants(self, token: ServiceToken) -> VerifiedToken:
-        rights = self._rights()
+        rights = self._grants.policy
         return VerifiedToken(
             issuer=token.issuer,
             until=token.until,
@@ -133,16 +134,19 @@ class Verifier:
                 the sender.
             UnknownKey: The key of the proof is unknown.
             Expired: The message has expired, and no expiry override extends its time.
-            PermissionDenied: The sender does not have the permission.
+            PermissionDenied: The sender does not have the permission. Or this service does not have
+                the permission to consume the event any more.
         """
         verify_proof(envelope, self._ring, now=self.clock(), leeway=self._leeway)
-        permission, rights, source = contract.permission, self._rights(), envelope.source
+        permission, rights, source = contract.permission, self._grants.policy, envelope.source
         if contract.kind == "event":
             allowed = source == contract.service and rights.may_publish(source, permission)
         else:
             allowed = rights.may_call(source, permission)
         if not allowed:
             raise PermissionDenied(f"{source} has no right to {permission}")
+        if contract.kind == "event" and not rights.may_consume(self._service, permission):
+            raise PermissionDenied(f"{self._service} has no right to consume {permission}")
         if envelope.reply_to is not None and not is_reply_queue_of(source, envelope.reply_to):
             raise Unauthenticated(FOREIGN_REPLY_TO)
 
@@ -152,7 +156,7 @@ class Verifier:
         Another service must have grants, because only services with grants have a broker user. This
         service must have `permission`.
         """
-        rights = self._rights()
+        rights = self._grants.policy
         return (
             rights.may_call(service, permission)
             if service == self._service
@@ -218,6 +222,14 @@ class Verifier:
             )
         elif not self.verify_token(answer).is_for_replies:
             raise Unauthenticated("the token is not for replies")
+
+    def refresh_grants(self) -> bool:
+        """Read the grants again, but at most once in `MIN_GRANTS_INTERVAL_SECONDS`.
+
+        Returns:
+            True if the permissions have changed.
+        """
+        return self._grants.refresh()
 
     async def refresh_keys(self) -> None:
         """Read the keys again, but at most once in `MIN_REFRESH_SECONDS`."""

@@ -222,7 +222,7 @@ async def test_a_request_that_is_refused_says_so_at_once() -> None:
 
 
 @virtual
-async def test_a_job_that_is_refused_says_so_at_once() -> None:
+async def test_a_job_that_is_refused_says_so_after_it_has_waited_once() -> None:
     world = await World.started()
     office = Office(world)
     await office.client.start()
@@ -233,6 +233,10 @@ async def test_a_job_that_is_refused_says_so_at_once() -> None:
     ledger.receiver.on_delivery(
         FakeDelivery(job.replace(queue=ledger.receiver.state.spec.queue.name))
     )
+    await settle_down()
+    (waiting,) = ledger.sent
+    assert waiting.envelope.in_reply_to is None
+    ledger.receiver.on_delivery(FakeDelivery(waiting.envelope))
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:

@@ -191,6 +191,9 @@ class Guard:
     def authorize(self, _envelope: Envelope) -> Exception | None:
         return self.errors[0]
 
+    def may_wait(self, envelope: Envelope, error: Exception) -> bool:
+        return isinstance(error, UnknownKey) and PARKED not in envelope.headers
+
     async def recheck_with_new_keys(self, _envelope: Envelope) -> Exception | None:
         return self.errors[1]
 
