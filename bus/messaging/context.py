@@ -50,8 +50,8 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended.
-            DeadlineExceeded: No update arrived for the number of seconds in the setting
-                `message_ttl`.
+            DeadlineExceeded: No valid update arrived for the number of seconds in the setting
+                `message_ttl`. If an update was rejected, the text has the reason.
         """
         ...
 
@@ -67,7 +67,8 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             BusError: The error of the last attempt. Its error code determines its class.
-            DeadlineExceeded: The job did not end in time. The job continues.
+            DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
+                has the reason. Otherwise the job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
         """
         ...
