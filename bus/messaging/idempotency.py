@@ -16,8 +16,8 @@ ANY_VERSION = ".v*"
 def idempotency_key(envelope: Envelope) -> str:
     """Return the SHA-256 digest of a message's handler, sender and id, in hexadecimal.
 
-    The digest has 64 characters. Redeliveries, retries and replays of one message have the same
-    digest, and a digest in the same form is safe for every collation of a database.
+    The digest has 64 characters, and is safe for every collation of a database. Redeliveries,
+    retries and replays of one message have the same digest.
 
     The handler is the work queue without its version. So two subscriptions of one event have two
     keys, and copies of one event in several versions have one key. The sender is part of the key,

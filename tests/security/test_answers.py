@@ -172,7 +172,7 @@ async def test_a_refused_update_before_a_valid_one_is_not_told() -> None:
     update = progress_update(job, Progress(progress=0.5), source="ledger")
     office.hear(update)
     office.hear(world.signer("ledger").sign_reply(update, "office"))
-    with pytest.raises(DeadlineExceeded, match="no result within 5 s. The job continues"):
+    with pytest.raises(DeadlineExceeded, match=r"no result within 5 s\. The job continues"):
         await handle.result(timeout=5)
 
 
@@ -277,7 +277,7 @@ async def test_a_sender_with_the_grant_is_told_that_the_scope_of_its_token_is_to
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = await World.started()
-    office, call, request = await asked(world)
+    _office, call, request = await asked(world)
     ledger = Ledger(world, "request")
     narrow = world.forged(
         request.replace(queue=ledger.receiver.state.spec.queue.name),

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from typing_extensions import override
 
 from bus import AlreadyExists, Bus, Context, Envelope, Router
 from bus.security.key_directory import KeyDirectory
@@ -30,15 +31,15 @@ from workers.transcription.repository import MemoryRepository
 from workers.transcription.service import Transcription, transcribe
 
 GRANTS = """
-clients = ["desk", "thief", "archive"]
+clients = ["reception", "thief", "registry"]
 
-[services.desk]
+[services.reception]
 call = ["write:transcriptions", "write:notes", "read:notes", "write:documents"]
 
 [services.thief]
 call = ["write:transcriptions", "write:notes", "read:notes", "write:documents"]
 
-[services.archive]
+[services.registry]
 consume = ["transcription.completed", "documentation.document-generated"]
 
 [services.transcription]
@@ -63,6 +64,7 @@ class Recording(BytesIO):
         super().__init__(text.encode())
         self.text = text
 
+    @override
     def fileno(self) -> Any:
         return self.text
 
@@ -83,7 +85,7 @@ class Recognisers:
 class Clinic:
     """Two workers, two clients with the same rights, and the events that a third service hears."""
 
-    desk: Bus
+    reception: Bus
     thief: Bus
     transcripts: MemoryRepository
     heard: list[Envelope] = field(default_factory=list)
@@ -109,20 +111,24 @@ async def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setenv("DOCUMENTS_FOLDER", str(tmp_path / "documents"))
     keys, grants = KeyDirectory(tmp_path / "keys"), tmp_path / "grants.toml"
     grants.write_text(GRANTS)
-    names = ("desk", "thief", "archive", "transcription", "documentation")
+    names = ("reception", "thief", "registry", "transcription", "documentation")
     for name in names:
         keys.new(name, f"{name}-1")
     async with MemoryBuses(clock=wall_clock) as buses:
         bus = {
             name: await buses.bus(
-                name, auth="on", key=str(keys.key_file(name)), jwks=str(keys.set_file), grants=grants
+                name,
+                auth="on",
+                key=str(keys.key_file(name)),
+                jwks=str(keys.set_file),
+                grants=grants,
             )
             for name in names
         }
-        clinic = Clinic(bus["desk"], bus["thief"], MemoryRepository(10))
+        clinic = Clinic(bus["reception"], bus["thief"], MemoryRepository(10))
         await buses.serve(bus["documentation"], documents)
         await buses.serve(bus["transcription"], transcription(clinic.transcripts))
-        await buses.serve(bus["archive"], archive(clinic.heard))
+        await buses.serve(bus["registry"], archive(clinic.heard))
         yield clinic
 
 
@@ -141,7 +147,7 @@ def transcription(repository: MemoryRepository) -> Router:
 
 
 def archive(heard: list[Envelope]) -> Router:
-    router = Router("archive")
+    router = Router("registry")
 
     @router.event(TranscriptCompleted)
     async def on_transcript(event: TranscriptCompleted, context: Context) -> None:
@@ -160,9 +166,9 @@ async def created(bus: Bus, text: str) -> NoteStatus:
 
 
 async def documented(clinic: Clinic) -> tuple[UUID, Document]:
-    """Return the id of a note of the desk, and its document."""
-    note_id = (await created(clinic.desk, OURS)).note_id
-    job = await DocumentationClient(clinic.desk).generate(note_id, "docx")
+    """Return the id of a note of the reception, and its document."""
+    note_id = (await created(clinic.reception, OURS)).note_id
+    job = await DocumentationClient(clinic.reception).generate(note_id, "docx")
     (document,) = (await job.result(timeout=20)).documents
     return note_id, document
 
@@ -170,7 +176,7 @@ async def documented(clinic: Clinic) -> tuple[UUID, Document]:
 async def test_a_job_with_anothers_message_id_does_not_replace_the_others_transcript(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = await (await TranscriptionClient(clinic.desk).create(OURS)).result(timeout=20)
+    ours = await (await TranscriptionClient(clinic.reception).create(OURS)).result(timeout=20)
     stolen = await clinic.cause("transcription.completed.v1")
     with next_id(monkeypatch, stolen):
         job = await TranscriptionClient(clinic.thief).create(THEIRS)
@@ -181,13 +187,13 @@ async def test_a_job_with_anothers_message_id_does_not_replace_the_others_transc
     assert await clinic.transcripts.find(theirs.transcript_id) == theirs
 
 
-@pytest.mark.parametrize("of_the_desk", [False, True], ids=["own note", "the other's note"])
+@pytest.mark.parametrize("of_the_other", [False, True], ids=["own note", "the other's note"])
 async def test_a_job_with_anothers_message_id_does_not_replace_the_others_document(
-    of_the_desk: bool, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+    of_the_other: bool, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     our_note, ours = await documented(clinic)
     before = file_of(ours).read_bytes()
-    their_note = our_note if of_the_desk else (await created(clinic.thief, THEIRS)).note_id
+    their_note = our_note if of_the_other else (await created(clinic.thief, THEIRS)).note_id
     with next_id(monkeypatch, await clinic.cause("documentation.document-generated.v1")):
         job = await DocumentationClient(clinic.thief).generate(their_note, "docx")
     (theirs,) = (await job.result(timeout=20)).documents
@@ -195,20 +201,20 @@ async def test_a_job_with_anothers_message_id_does_not_replace_the_others_docume
     assert theirs.uri != ours.uri
     assert file_of(theirs).is_file()
     assert file_of(ours).read_bytes() == before
-    status = await DocumentationClient(clinic.desk).status(our_note)
-    assert status.documents == ((ours, theirs) if of_the_desk else (ours,))
+    status = await DocumentationClient(clinic.reception).status(our_note)
+    assert status.documents == ((ours, theirs) if of_the_other else (ours,))
 
 
 async def test_a_request_with_anothers_message_id_creates_its_own_note(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with next_id(monkeypatch, "an id that both use"):
-        ours = await created(clinic.desk, OURS)
+        ours = await created(clinic.reception, OURS)
     with next_id(monkeypatch, "an id that both use"):
         theirs = await created(clinic.thief, THEIRS)
     assert ours.note_id != theirs.note_id
     for bus, note_id, text in (
-        (clinic.desk, ours.note_id, OURS),
+        (clinic.reception, ours.note_id, OURS),
         (clinic.thief, theirs.note_id, THEIRS),
     ):
         assert (await DocumentationClient(bus).get(note_id)).content.plan == text
@@ -224,7 +230,7 @@ def equal_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_transcript_of_another_owner_is_refused_even_if_the_ids_are_equal(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = await (await TranscriptionClient(clinic.desk).create(OURS)).result(timeout=20)
+    ours = await (await TranscriptionClient(clinic.reception).create(OURS)).result(timeout=20)
     with next_id(monkeypatch, await clinic.cause("transcription.completed.v1")):
         job = await TranscriptionClient(clinic.thief).create(THEIRS)
     with pytest.raises(AlreadyExists, match="another service owns the transcript"):
@@ -252,10 +258,10 @@ async def test_a_note_of_another_owner_is_refused_even_if_the_ids_are_equal(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with next_id(monkeypatch, "an id that both use"):
-        ours = await created(clinic.desk, OURS)
+        ours = await created(clinic.reception, OURS)
     with (
         next_id(monkeypatch, "an id that both use"),
         pytest.raises(AlreadyExists, match="another service owns the note"),
     ):
         await created(clinic.thief, THEIRS)
-    assert (await DocumentationClient(clinic.desk).get(ours.note_id)).content.plan == OURS
+    assert (await DocumentationClient(clinic.reception).get(ours.note_id)).content.plan == OURS

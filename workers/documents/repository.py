@@ -123,4 +123,6 @@ class MemoryRepository:
 
 def _check_owner(owner: str, sender: str, noun: str) -> None:
     if owner != sender:
-        raise AlreadyExists(f"another service owns the {noun} with this id. Send the message again.")
+        raise AlreadyExists(
+            f"another service owns the {noun} with this id. Send the message again."
+        )

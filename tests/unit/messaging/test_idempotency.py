@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
@@ -15,7 +16,7 @@ from tests.unit.ledger import BooksClosed
 QUEUE = "ledger.jobs.close.v1"
 
 
-def key(**attributes: object) -> str:
+def key(**attributes: Any) -> str:
     message = envelope(**{"id": "m-1", "source": "office", "queue": QUEUE, **attributes})
     return Context(envelope=message, bus=NoSender()).idempotency_key
 
@@ -38,7 +39,7 @@ def test_an_idempotency_key_is_the_digest_of_three_netstrings() -> None:
     ids=["retry", "replay", "redelivery", "signed again"],
 )
 def test_an_idempotency_key_is_the_same_for_each_run_of_a_message(
-    changes: dict[str, object],
+    changes: dict[str, Any],
 ) -> None:
     assert key(**changes) == key()
 

@@ -183,9 +183,7 @@ class ConfirmChannel:
         # The broker counts only publishes that were written. If the number were increased before a
         # `send` that fails, the numbers of all later confirms would be wrong.
         self._sent += 1
-        self._pending[self._sent] = PendingConfirm(
-            future, envelope.source, envelope.id, address
-        )
+        self._pending[self._sent] = PendingConfirm(future, envelope.source, envelope.id, address)
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
         try:
             return await future
