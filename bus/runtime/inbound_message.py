@@ -36,7 +36,7 @@ class InboundMessage:
     If the broker redelivers the message in that time, this object also holds the redeliveries.
     """
 
-    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "slots")
+    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "result", "slots")
 
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -54,6 +54,8 @@ class InboundMessage:
         )
         self.candidate: PoisonCandidate | None = None
         """None if the message is not processed alone."""
+        self.result: HandlingResult | None = None
+        """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
 

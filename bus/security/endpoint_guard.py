@@ -1,7 +1,7 @@
 """The authentication and authorization of one endpoint's messages."""
 
 from bus.contracts.contract import Contract
-from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
+from bus.errors import BusError, Expired, Unauthenticated, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import PARKED
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of
@@ -89,7 +89,7 @@ class EndpointGuard:
         ):
             raise Unauthenticated(FOREIGN_REPLY_TO)
         if self._permission not in token.permissions:
-            raise PermissionDenied(f"{token.issuer} has no right to {self._permission}")
+            raise self._verifier.missing_permission(token, self._permission)
 
     def may_reply(self, envelope: Envelope) -> bool:
         """Return True if a rejection can be sent to the `reply_to` of the message.

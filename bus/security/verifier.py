@@ -36,6 +36,8 @@ class VerifiedToken:
     issuer: str
     until: float
     """End of the token's validity, in seconds since the epoch. It includes the leeway."""
+    scope: frozenset[str]
+    """The permissions in the token."""
     permissions: frozenset[str]
     """The permissions in the token's scope that the issuer also has in the grants."""
     is_for_replies: bool
@@ -118,12 +120,27 @@ class Verifier:
         return VerifiedToken(
             issuer=token.issuer,
             until=token.until,
+            scope=token.scope,
             permissions=frozenset(
                 permission
                 for permission in token.scope
                 if rights.may_call(token.issuer, permission)
             ),
             is_for_replies=token.scope == {REPLY_SCOPE},
+        )
+
+    def missing_permission(self, token: VerifiedToken, permission: str) -> PermissionDenied:
+        """Return the error for a token without a permission.
+
+        The text tells the author of a client which of two causes it has. Either the sender has no
+        grant, or its grant is not in the scope of the token.
+        """
+        sender = token.issuer
+        if permission in token.scope or not self._rights().may_call(sender, permission):
+            return PermissionDenied(f"{sender} has no right to {permission}")
+        return PermissionDenied(
+            f"{sender} has the grant {permission}, but the scope of its token does not list it. "
+            f"Add {permission} to the claim scope, in which spaces separate the permissions."
         )
 
     def verify_proof(self, envelope: Envelope, contract: Contract) -> None:

@@ -32,9 +32,9 @@ from workers.documents.transcripts import transcript_text
 __all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
 
 NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
-"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from request ids for notes."""
+"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from requests for notes."""
 DOCUMENTS = UUID("1d0f4a53-9b86-5e0a-8f57-0c9d5f3b6e22")
-"""Namespace of the UUIDs that are derived from a job's id and a format for documents."""
+"""Namespace of the UUIDs that are derived from a job and a format for documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +80,10 @@ async def create(request: CreateNote, context: Context) -> NoteStatus:
     note.
     """
     state: Documentation = context.state
-    note_id = uuid5(NOTES, context.envelope.id)
-    note = await state.repository.find(note_id)
+    note_id, owner = uuid5(NOTES, context.idempotency_key), context.envelope.source
+    note = await state.repository.find_own(note_id, owner=owner)
     if note is None:
-        note = await state.repository.add(await _note(request, note_id, context))
+        note = await state.repository.add(await _note(request, note_id, context), owner=owner)
     return await _status(state, note)
 
 
@@ -107,13 +107,16 @@ async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocumen
 
     If the job is redelivered or retried, the handler writes the same files with the same names
     again. The new files replace the existing files, and the events are published a second time.
+
+    A service may generate documents of a note that another service created. The documents then
+    belong to the service that submitted the job, and no other service can replace them.
     """
     state: Documentation = context.state
     note = await _found(state, job.note_id)
     formats = tuple(dict.fromkeys(job.formats))
     documents = []
     for done, format_ in enumerate(formats, start=1):
-        document = await _document(state, note, format_, job_id=context.envelope.id)
+        document = await _document(note, format_, context)
         await state.repository.attach(document)
         await context.bus.publish(DocumentGenerated(document=document))
         documents.append(document)
@@ -161,11 +164,12 @@ async def _status(state: Documentation, note: Note) -> NoteStatus:
     )
 
 
-async def _document(
-    state: Documentation, note: Note, format_: DocumentFormat, *, job_id: str
-) -> Document:
+async def _document(note: Note, format_: DocumentFormat, context: Context) -> Document:
+    state: Documentation = context.state
+    document_id = uuid5(DOCUMENTS, f"{context.idempotency_key}/{format_}")
+    # Check the owner before the file is written, because the file replaces one of the same name.
+    await state.repository.claim(note.note_id, document_id, owner=context.envelope.source)
     rendered = await state.renderer.render(note, format_)
-    document_id = uuid5(DOCUMENTS, f"{job_id}/{format_}")
     path = await asyncio.to_thread(state.folder.write, f"{document_id}.{format_}", rendered.data)
     digest = await asyncio.to_thread(hashlib.sha256, rendered.data)
     return Document(

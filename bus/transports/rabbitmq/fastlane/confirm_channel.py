@@ -14,7 +14,7 @@ from bus.messaging.timers import SharedTimer
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure
 from bus.transports.rabbitmq.amqp.frames import publish_frames, publish_method
-from bus.transports.rabbitmq.amqp.properties import message_id_of, write_properties
+from bus.transports.rabbitmq.amqp.properties import sender_and_id_of, write_properties
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
@@ -86,6 +86,7 @@ class PendingConfirm:
     """A publish that waits for its confirm."""
 
     future: "asyncio.Future[PublishOutcome]"
+    source: str
     id: str
     address: Address
     size: int
@@ -96,7 +97,8 @@ class PendingConfirm:
 class ConfirmChannel:
     """A `ChannelHandler` that publishes with confirms.
 
-    The channel finds the publish of a returned message by message id, exchange and routing key.
+    The channel finds the publish of a returned message by sender, message id, exchange and routing
+    key. The sender matters for copies: two senders can use the same message id.
     If several publishes match, the channel chooses the oldest publish. All matching publishes have
     the same outcome, because they are copies of one message with the same address.
     The message id alone does not identify the publish, because two copies of a message can be in
@@ -170,7 +172,9 @@ class ConfirmChannel:
         # The broker counts only publishes that were written. If the number were increased before a
         # `send` that fails, the numbers of all later confirms would be wrong.
         self._sent += 1
-        self._pending[self._sent] = PendingConfirm(future, envelope.id, address, len(envelope.body))
+        self._pending[self._sent] = PendingConfirm(
+            future, envelope.source, envelope.id, address, len(envelope.body)
+        )
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
         try:
             return await future
@@ -256,10 +260,12 @@ class ConfirmChannel:
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
         """Record that a message was returned. Its publish is settled when the confirm arrives."""
-        message_id = message_id_of(properties)
+        returned = sender_and_id_of(properties)
         for entry in self._pending.values():
             address = entry.address
-            if entry.returned is not None or entry.id != message_id or not address.mandatory:
+            if entry.returned is not None or not address.mandatory:
+                continue
+            if (entry.source, entry.id) != returned:
                 continue
             if (address.exchange, address.routing_key) == (exchange, routing_key):
                 entry.returned = reason

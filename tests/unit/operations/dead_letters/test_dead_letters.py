@@ -219,7 +219,8 @@ def test_the_queue_of_dead_letters_tells_their_work_queue() -> None:
         (Selection(since=MS, until=MS + 1), True),
         (Selection(since=MS + 1), False),
         (Selection(until=MS), False),
-        (Selection(keys=frozenset({(f"{QUEUE}.dead", "m-1", MS)})), True),
+        (Selection(keys=frozenset({(f"{QUEUE}.dead", "office", "m-1", MS)})), True),
+        (Selection(keys=frozenset({(f"{QUEUE}.dead", "another", "m-1", MS)})), False),
         (Selection(keys=frozenset()), False),
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus.errors import Expired, ProcessLost, Unauthenticated, Unavailable, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
@@ -153,6 +154,24 @@ async def test_isolate_poison_dead_letters_at_the_limit_without_running() -> Non
     message = job(delivery_count=LIMIT)
     stage = isolate_poison(endpoint)(recall_result(endpoint)(Inner()))
     assert isinstance((await stage(message)).error, ProcessLost)
+
+
+@virtual
+async def test_a_forged_message_that_was_lost_too_often_does_not_fail_the_genuine_message() -> None:
+    """Give the forgery the sender, id and attempt of the genuine message."""
+
+    class ByProof(Guard):
+        @override
+        def authorize(self, envelope: Envelope) -> Exception | None:
+            return None if envelope.proof == "genuine" else Unauthenticated("forged")
+
+    inner, endpoint = Inner(), state(gate=ByProof())
+    stage = isolate_poison(endpoint)(authenticate(endpoint)(recall_result(endpoint)(inner)))
+    forged, genuine = job(delivery_count=LIMIT, proof="forged"), job(proof="genuine")
+    assert forged.key == genuine.key
+    assert isinstance((await stage(forged)).error, Unauthenticated)
+    assert await stage(genuine) is DONE
+    assert inner.seen == [genuine]
 
 
 @virtual

@@ -192,6 +192,20 @@ async def test_two_copies_with_one_address_are_returned_one_by_one() -> None:
     assert [await first, await second] == [Returned(reason="first"), Returned(reason="second")]
 
 
+async def test_a_return_belongs_to_the_message_of_its_sender() -> None:
+    """Send copies of messages of two senders that have the same id, as a worker does."""
+    broker = Broker()
+    others = message("m").replace(source="mail")
+    first = await broker.publish("m")
+    second = asyncio.create_task(
+        broker.channel.publish(others, HERE, asyncio.get_running_loop().time() + LATER)
+    )
+    await turns()
+    broker.send_back(others, HERE)
+    broker.say(Basic.Ack(2, multiple=True))
+    assert [await first, await second] == [Accepted(), Returned(reason="NO_ROUTE")]
+
+
 async def test_several_returns_before_one_ack_for_all_are_told_apart() -> None:
     broker = Broker()
     tasks = [await broker.publish(name, address) for name in "ab" for address in (HERE, THERE)]
