@@ -5,7 +5,6 @@ import secrets
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from bus.cli.options import AsJson, duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
+from bus.security.jwe import new_encryption_key
 from bus.security.key_directory import KeyDirectory
 from bus.security.key_set import read_key_set
 from bus.security.keyring import REFRESH_INTERVAL_SECONDS
@@ -277,7 +277,7 @@ def ring(
     if use is not None:
         keys.select_encryption_key(use)
     if add or not keys.encryption_keys():
-        keys.add_encryption_key(_new_encryption_key(key_id("ring")))
+        keys.add_encryption_key(new_encryption_key(key_id("ring")))
         file = keys.encryption_keys_file
         say(f"BUS_ENCRYPTION_KEYS={file}    (secret: it decrypts all payloads)")
     rows = [
@@ -290,17 +290,6 @@ def ring(
     for row in rows:
         purpose = "encrypts and decrypts" if row["encrypts"] else "decrypts"
         table_console().print(f"{row['kid']}: {purpose}", markup=False, highlight=False)
-
-
-def _new_encryption_key(kid: str) -> dict[str, str]:
-    try:
-        key: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "encryption requires joserfc, which is not installed. "
-            "Install it: pip install 'trunkline[encryption]'."
-        ) from None
-    return key
 
 
 @command.command()

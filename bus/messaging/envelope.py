@@ -29,6 +29,7 @@ __all__ = [
     "MessageRole",
     "Progress",
     "error_reply",
+    "is_final",
     "new_id",
     "progress_update",
     "reply",
@@ -43,6 +44,8 @@ from the contract.
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
+ERROR_PREFIX = "bus.error."
+"""Prefix of the type of error replies in every version."""
 MAX_TEXT_LENGTH = 1024
 """Maximum number of characters in a text header of the bus.
 
@@ -216,6 +219,14 @@ def error_reply(request: Envelope, error: BaseException, *, source: str) -> Enve
     """
     body = _describe_error(error, request.id)
     return _build_answer(request, ERROR_TYPE, encode(body), source=source, error=body.code)
+
+
+def is_final(type_: str) -> bool:
+    """Return True if a reply of this type ends the request or job to which it refers.
+
+    Other types are progress, or updates of a later version, which a client ignores.
+    """
+    return type_.endswith(REPLY_SUFFIX) or type_.startswith(ERROR_PREFIX)
 
 
 def _describe_error(error: BaseException, message_id: str) -> ErrorReply:

@@ -1,6 +1,7 @@
 """The handle with which a submitter reads the progress and the result of a job."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, cast
@@ -8,13 +9,16 @@ from typing import Generic, cast
 from bus.contracts.contract import Contract, decode
 from bus.contracts.limits import check_seconds
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
-from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress, is_final
+from bus.messaging.labels import message_facts, message_label
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
-__all__ = ["PendingJob"]
+__all__ = ["PendingJob", "log_unknown_type"]
+
+log = logging.getLogger("bus.client")
 
 MAX_UPDATES = 1000
 """The maximum number of progress updates that a handle keeps for slow readers.
@@ -55,15 +59,19 @@ class PendingJob(Generic[R]):
     def on_update(self, envelope: Envelope) -> None:
         """Store a progress update, or the result, and wake the waiting readers.
 
-        An update that arrives after the result is dropped.
+        An update that arrives after the result is dropped. An update of an unknown type is logged
+        and dropped, because a later version of the bus may send other updates.
         """
         if self._result is not None:
             return
         self.request.rejection = None
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
             self._add_progress(envelope)
-        else:
+        elif is_final(envelope.type):
             self._result = envelope
+        else:
+            log_unknown_type(envelope)
+            return
         self._notify()
 
     def _notify(self) -> None:
@@ -168,3 +176,12 @@ class PendingJob(Generic[R]):
             # The rejected update can have been the result, so the job does not surely continue.
             advice = f"The job may have ended. An update of the job was rejected: {rejection}"
         return add_subject(DeadlineExceeded(f"{problem}. {advice}"), self.type, self.id)
+
+
+def log_unknown_type(answer: Envelope) -> None:
+    """Log a reply or update that is ignored, because this version does not know its type."""
+    log.debug(
+        "%s ignored: this version of the bus does not know its type",
+        message_label(answer),
+        extra=message_facts(answer, app_id=answer.source),
+    )

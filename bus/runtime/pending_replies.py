@@ -6,9 +6,9 @@ from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
-from bus.messaging.envelope import Envelope
+from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.timers import SharedTimer, format_seconds
-from bus.runtime.job_handle import PendingJob
+from bus.runtime.job_handle import PendingJob, log_unknown_type
 from bus.runtime.pending_request import PendingRequest, R
 
 __all__ = ["PendingReplies"]
@@ -80,12 +80,16 @@ class PendingReplies:
     def dispatch(self, envelope: Envelope) -> None:
         """Pass a reply to its pending call, or an update to its job handle.
 
-        If the call or handle does not exist, count the reply or update as late.
+        If the call or handle does not exist, count the reply or update as late. A reply that does
+        not end its call is logged and dropped.
         """
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None and not call.answer.done():
-            call.answer.set_result(envelope)
+            if is_final(envelope.type):
+                call.answer.set_result(envelope)
+            else:
+                log_unknown_type(envelope)
         elif (handle := self._jobs.get(target)) is not None:
             handle.on_update(envelope)
         else:

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from bus.contracts.contract import CATALOG
@@ -15,6 +14,7 @@ from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
 from bus.security.grants import REVEAL, AllowAll, GrantsSource
 from bus.security.grants_file import load_grants, parse_grants, read_grants_text
 from bus.security.identity import ServiceIdentity
+from bus.security.jwe import read_encryption_keys
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring, shared_secret_keyring
 from bus.security.message_security import MessageSecurity
@@ -187,8 +187,7 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
 
     Raises:
         ConfigurationError: The encryption keys are invalid, or other users can read the key file.
-            Or `BUS_ENCRYPT=everything` is set without keys. Or keys are set without joserfc
-            installed.
+            Or `BUS_ENCRYPT=everything` is set without keys.
     """
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
@@ -202,16 +201,7 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
     text = (
         setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
     )
-    try:
-        # Imported only if keys are set, because the import of joserfc takes half as long as the
-        # import of the whole bus.
-        jwe = import_module("bus.security.jwe")
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            f"{VARIABLE} requires joserfc, which is not installed. "
-            "Install it: pip install 'trunkline[encryption]'."
-        ) from None
-    return PayloadCipher(jwe.read_encryption_keys(text), everything=everything)
+    return PayloadCipher(read_encryption_keys(text), everything=everything)
 
 
 async def operator_signer(

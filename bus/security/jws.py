@@ -17,7 +17,10 @@ from bus.errors import Unauthenticated, UnknownKey
 from bus.security.keys import KEY_ID, Key, KeyPair, Role
 
 __all__ = [
+    "CANONICAL_LAST_CHARS",
+    "COMPACT_JSON",
     "MAX_TOKEN_LENGTH",
+    "STRICT_JSON",
     "Claims",
     "KeyLookup",
     "base64",
