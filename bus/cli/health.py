@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bus.errors import BusError, ConfigurationError
+from bus.messaging.escaped_text import one_line
 from bus.operations.health import LIVE, READY, probe
 from bus.settings import load_settings
 
@@ -46,5 +47,5 @@ def command(
         problem = asyncio.run(probe((host, settings.health_port), path, timeout=timeout))
     except BusError as error:
         problem = f"not {state}: {error}"
-    typer.echo(problem or state)
+    typer.echo(one_line(problem or state))
     raise typer.Exit(UNHEALTHY if problem else 0)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bus.cli.options import AsJson, duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
+from bus.messaging.escaped_text import one_line
 from bus.security.key_directory import KeyDirectory
 from bus.security.keyring import REFRESH_INTERVAL_SECONDS
 from bus.security.keys import Key, Role, public_keys, read_jwk
@@ -137,9 +139,9 @@ def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) 
     table.add_column("state", overflow="fold")
     for jwk in jwks:
         owner = f"{jwk.get('iss')}{' (operator)' if jwk.get('role') == 'operator' else ''}"
-        table.add_row(
-            str(jwk.get("kid")), owner, str(jwk.get("alg")), f"{state(jwk, now)}{format_times(jwk)}"
-        )
+        about = f"{state(jwk, now)}{format_times(jwk)}"
+        cells = (str(jwk.get("kid")), owner, str(jwk.get("alg")), about)
+        table.add_row(*(escape(one_line(cell)) for cell in cells))
     table_console().print(table)
 
 
