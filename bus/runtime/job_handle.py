@@ -5,10 +5,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, cast
 
-from bus.contracts.contract import Contract, decode
+from bus.contracts.contract import Contract
 from bus.contracts.limits import check_seconds
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.messaging.progress_bounds import decode_progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
@@ -71,13 +72,16 @@ class PendingJob(Generic[R]):
 
     def _add_progress(self, envelope: Envelope) -> None:
         try:
-            self._updates.append(decode(Progress, envelope.body))
+            self._updates.append(decode_progress(envelope.body))
         except ContractViolation:
             return  # an error here would end the consumer of the reply queue
         self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, beginning with the first, until the job ends.
+
+        The `progress` of an update is from 0 to 1: another number becomes the nearest of these.
+        Its texts are cut after 1024 characters. An update without a finite number is dropped.
 
         Each iterator yields all updates. If an iterator is more than 1000 updates behind, it skips
         the oldest updates.
