@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.options import finite
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.escaped_text import one_line
 from bus.operations.health import LIVE, READY, probe
@@ -26,7 +27,10 @@ def command(
         bool, typer.Option("--live", help="Check only that the worker's event loop runs.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Time to wait for the answer.")
+        float,
+        typer.Option(
+            min=0.1, max=60, callback=finite, metavar="SECONDS", help="Time to wait for the answer."
+        ),
     ] = 3,
 ) -> None:
     """Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.

@@ -229,7 +229,7 @@ def revoke(
     signing time into a message. Therefore use --since only if you are sure that the key was not
     stolen before that time.
     """
-    KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
+    KeyDirectory(directory).update(kid, compromised_since=max(0, (since or 0) // 1000))
     say(
         f"{kid} is revoked. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s. "
         "Create the next key of its service with `bus keys rotate SERVICE --now`."

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bus.cli.broker import signals
 from bus.cli.loading import has_default, known_contracts, load_router
-from bus.cli.options import Contracts
+from bus.cli.options import Contracts, finite
 from bus.cli.output import print_json, table_console
 from bus.cli.queue_table import notes, table
 from bus.contracts.contract import check_part
@@ -46,7 +46,11 @@ def command(
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch", min=0.5, metavar="SECONDS", help="Refresh at this interval, until Ctrl-C."
+            "--watch",
+            min=0.5,
+            callback=finite,
+            metavar="SECONDS",
+            help="Refresh at this interval, until Ctrl-C.",
         ),
     ] = None,
     contracts: Contracts = None,

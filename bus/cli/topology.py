@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from bus.cli.loading import known_contracts, load_router
-from bus.cli.options import Contracts
+from bus.cli.options import Contracts, finite
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as apply_topology
@@ -237,6 +237,7 @@ def migrate(
         typer.Option(
             "--wait",
             min=0,
+            callback=finite,
             metavar="SECONDS",
             show_default=False,
             help="Start even if the queue has consumers, and wait this time for them to stop.",

@@ -31,7 +31,7 @@ from bus.cli.dead.options import (
     build_selection,
 )
 from bus.cli.dead.queues import browse_all, run
-from bus.cli.options import duration
+from bus.cli.options import duration, finite
 from bus.cli.output import print_json, say
 from bus.errors import BusError, NotFound, ResourceExhausted
 from bus.messaging.ports.transport import Accepted, Transport
@@ -92,7 +92,11 @@ def replay_(
     rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, metavar="N", show_default=False, help="Replay at most N messages per second."
+            min=0.001,
+            callback=finite,
+            metavar="N",
+            show_default=False,
+            help="Replay at most N messages per second.",
         ),
     ] = None,
     window: Annotated[
