@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bus.cli.options import AsJson, duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
+from bus.messaging.escaped_text import one_line
 from bus.security.jwe import new_encryption_key
 from bus.security.key_directory import KeyDirectory
 from bus.security.key_set import read_key_set
@@ -144,12 +146,9 @@ def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) 
     for jwk in jwks:
         owner = f"{jwk.get('iss')}{' (operator)' if jwk.get('role') == 'operator' else ''}"
         warning = "; another key has this id" if jwk.get("kid") in shared else ""
-        table.add_row(
-            str(jwk.get("kid")),
-            owner,
-            str(jwk.get("alg")),
-            f"{state(jwk, now)}{format_times(jwk)}{warning}",
-        )
+        about = f"{state(jwk, now)}{format_times(jwk)}{warning}"
+        cells = (str(jwk.get("kid")), owner, str(jwk.get("alg")), about)
+        table.add_row(*(escape(one_line(cell)) for cell in cells))
     table_console().print(table)
 
 
@@ -243,7 +242,7 @@ def revoke(
     signing time into a message. Therefore use --since only if you are sure that the key was not
     stolen before that time.
     """
-    KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
+    KeyDirectory(directory).update(kid, compromised_since=max(0, (since or 0) // 1000))
     say(
         f"{kid} is revoked. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s. "
         "Create the next key of its service with `bus keys rotate SERVICE --now`."

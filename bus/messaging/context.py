@@ -16,6 +16,7 @@ from bus.contracts.contract import Event, Job, Message, Request
 from bus.errors import InvalidArgument
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
+from bus.messaging.progress_bounds import bound_progress
 
 __all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
 
@@ -183,12 +184,13 @@ class Context:
         A failure of this method never fails the job. Progress that cannot be sent is dropped.
 
         Args:
-            progress: Completed part of the work, from 0 to 1.
-            note: Text for the submitter.
+            progress: Completed part of the work, from 0 to 1. Another number becomes the nearest
+                of these.
+            note: Text for the submitter. It is cut after 1024 characters.
         """
         if self.report is not None:
             try:
-                update = Progress(progress=progress, note=note)
+                update = bound_progress(Progress(progress=progress, note=note))
             except ValidationError:
                 return  # The value is invalid, for example NaN, which JSON cannot express.
             await self.report(update)

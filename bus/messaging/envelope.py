@@ -175,7 +175,7 @@ class Progress(Message):
     progress: float
     """Completed part of the work, from 0 to 1."""
     note: str = ""
-    """Text for the submitter."""
+    """Text for the submitter, at most 1024 characters."""
     error: str | None = None
     """Error code of a failed attempt, after which the job will be retried. Otherwise None."""
 

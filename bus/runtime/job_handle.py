@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, cast
 
-from bus.contracts.contract import Contract, decode
+from bus.contracts.contract import Contract
 from bus.contracts.limits import check_seconds
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress, is_final
 from bus.messaging.labels import message_facts, message_label
+from bus.messaging.progress_bounds import decode_progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
@@ -80,7 +81,7 @@ class PendingJob(Generic[R]):
 
     def _add_progress(self, envelope: Envelope) -> None:
         try:
-            self._updates.append(decode(Progress, envelope.body, subject="invalid progress update"))
+            self._updates.append(decode_progress(envelope.body))
         except ContractViolation as error:
             self.request.rejection = str(error)
             return  # an error here would end the consumer of the reply queue
@@ -88,6 +89,9 @@ class PendingJob(Generic[R]):
 
     async def updates(self) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, beginning with the first, until the job ends.
+
+        The `progress` of an update is from 0 to 1: another number becomes the nearest of these.
+        Its texts are cut after 1024 characters. An update without a finite number is dropped.
 
         Each iterator yields all updates. If an iterator is more than 1000 updates behind, it skips
         the oldest updates.

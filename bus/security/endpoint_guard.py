@@ -1,7 +1,7 @@
 """The authentication and authorization of one endpoint's messages."""
 
 from bus.contracts.contract import Contract
-from bus.errors import BusError, Expired, Unauthenticated, Undecodable, UnknownKey
+from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import PARKED
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of

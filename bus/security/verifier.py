@@ -136,7 +136,7 @@ class Verifier:
         grant, or its grant is not in the scope of the token.
         """
         sender = token.issuer
-        if permission in token.scope or not self._rights().may_call(sender, permission):
+        if permission in token.scope or not self._grants.policy.may_call(sender, permission):
             return PermissionDenied(f"{sender} has no right to {permission}")
         return PermissionDenied(
             f"{sender} has the grant {permission}, but the scope of its token does not list it. "

@@ -9,9 +9,10 @@ from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from bus import ConfigurationError
+from bus.settings import EnvironmentSettings
 
 __all__ = ["MAX_PROCESSES", "DocumentsSettings", "load_settings"]
 
@@ -21,16 +22,14 @@ MIN_PROCESSES = 2
 """Minimum of the default number of processes: one slow document must not stop the others."""
 
 
-class DocumentsSettings(BaseSettings):
+class DocumentsSettings(EnvironmentSettings):
     """Settings of the worker.
 
     The environment variable of a field is the field's name in capitals with the prefix
     `DOCUMENTS_`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="DOCUMENTS_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="DOCUMENTS_")
 
     folder: Path = Path("documents")
     """Folder for documents. If it is missing, it is created, and only this user can access it."""
@@ -41,7 +40,7 @@ class DocumentsSettings(BaseSettings):
     page_size: Literal["a4", "letter"] = "a4"
     timezone: str = "UTC"
     """Time zone of the dates on the pages, by its IANA name, such as `Europe/Athens`."""
-    kept_notes: int = Field(default=10_000, gt=0)
+    kept_notes: int = Field(default=10_000, gt=0, le=10_000_000)
     """Maximum number of notes in the memory repository. The oldest are removed first."""
 
     processes: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)

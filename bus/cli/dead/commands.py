@@ -12,6 +12,7 @@ import typer
 
 from bus.cli.audit import audited, revealing
 from bus.cli.dead.export_file import write
+from bus.cli.dead.imports import import_
 from bus.cli.dead.messages import count_letters, describe_not_scanned, describe_unmatched, summary
 from bus.cli.dead.options import (
     SCAN,
@@ -27,7 +28,7 @@ from bus.cli.dead.options import (
     build_selection,
 )
 from bus.cli.dead.queues import browse_all, run
-from bus.cli.dead.replay import import_, purge_, replay_
+from bus.cli.dead.replay import purge_, replay_
 from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound

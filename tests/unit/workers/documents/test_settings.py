@@ -28,6 +28,7 @@ WRONG = [
     ("MAX_SECONDS", "nan"),
     ("MAX_MEMORY", "1000"),
     ("MAX_BYTES", "0"),
+    ("KEPT_NOTES", "10000001"),
 ]
 
 
@@ -60,3 +61,11 @@ def test_every_setting_is_in_the_how_to_with_its_default() -> None:
         name.upper(): f"`{field.default}`" if field.default else ""
         for name, field in DocumentsSettings.model_fields.items()
     }
+
+
+def test_a_variable_in_other_letters_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("documents_folder", "elsewhere")
+    with pytest.raises(ConfigurationError, match=r"^settings: documents_folder: .*_FOLDER, and"):
+        load_settings()
