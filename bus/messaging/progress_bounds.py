@@ -22,7 +22,7 @@ def decode_progress(body: bytes) -> Progress:
     Raises:
         ContractViolation: The body is not a progress update, or its number is NaN or infinite.
     """
-    return bound_progress(decode(ReceivedProgress, body))
+    return bound_progress(decode(ReceivedProgress, body, subject="invalid progress update"))
 
 
 def bound_progress(update: Progress) -> Progress:
