@@ -65,8 +65,8 @@ class PendingJob(Generic[R]):
         """
         if self._result is not None:
             return
-        self.request.rejection = None
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
+            self.request.rejection = None
             self._add_progress(envelope)
         elif is_final(envelope.type):
             self._result = envelope
