@@ -13,14 +13,27 @@ from types import UnionType
 from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import override
 
 from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
-from bus.security.secret_files import read_password
+from bus.messaging.body_limit import (
+    DEFAULT_MAX_BODY_BYTES,
+    HIGHEST_MAX_BODY_BYTES,
+    LOWEST_MAX_BODY_BYTES,
+)
+from bus.security.secret_files import check_trusted_file, read_password
 
 __all__ = ["EnvironmentSettings", "Settings", "load_settings"]
 
@@ -183,6 +196,11 @@ class Settings(EnvironmentSettings):
     """
     publish_window: int = Field(default=1000, ge=1, le=1_000_000)
     """Maximum number of publishes that wait for a confirm. Further publishes are delayed."""
+    max_message: int = DEFAULT_MAX_BODY_BYTES
+    """Maximum bytes of a message's body as sent, 4096 to 536870912. `32MiB` is also accepted.
+
+    The bus refuses to send a larger message, and does not read a larger message that arrives.
+    """
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
@@ -242,6 +260,14 @@ class Settings(EnvironmentSettings):
     dead letter or a metric.
     """
 
+    @field_validator("max_message", mode="before")
+    @classmethod
+    def _read_size(cls, value: object) -> int:
+        size = None if isinstance(value, bool) else _parse_bytes(value)
+        if size is None or not LOWEST_MAX_BODY_BYTES <= size <= HIGHEST_MAX_BODY_BYTES:
+            raise ValueError("the number of bytes is not valid. Write a number, or 32MiB.")
+        return size
+
     @field_validator("debug")
     @classmethod
     def _check_debug(cls, debug: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
@@ -281,6 +307,7 @@ class Settings(EnvironmentSettings):
     def _check_ca_file(cls, path: Path | None) -> Path | None:
         if path is not None:
             with _report_unreadable():
+                check_trusted_file(path, "the file")
                 ssl.create_default_context(cafile=path)
         return path
 
@@ -300,6 +327,9 @@ class Settings(EnvironmentSettings):
         certificate = info.data.get("client_certificate")
         if certificate is not None:
             with _report_unreadable():
+                # OpenSSL would wait for the writer of a named pipe.
+                for path in filter(None, (certificate, key)):
+                    check_trusted_file(path, "the file")
                 # Without `password`, OpenSSL would ask for the key's passphrase on the terminal.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
@@ -353,11 +383,19 @@ class Settings(EnvironmentSettings):
 
 @contextmanager
 def _report_unreadable() -> Iterator[None]:
-    """Convert an `OSError` to `ValueError`, which pydantic reports."""
+    """Convert the error of an unusable file to `ValueError`, which pydantic reports."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ConfigurationError) as error:
         raise ValueError("the file cannot be read as PEM. Check the file.") from error
+
+
+def _parse_bytes(value: object) -> int | None:
+    """Return the bytes of a number or of a text such as `32MiB`. Return None for other values."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        return None
 
 
 REFUSALS = frozenset({"boolean", "debug_with_auth", "url_query", "url_scheme"})
@@ -368,11 +406,18 @@ REMEDIES = {
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
     ),
-    "ca_file": "the file cannot be used. Name a readable file with certificates as PEM",
+    "ca_file": (
+        "the file cannot be used. Name a readable file with certificates as PEM that is not "
+        "world-writable"
+    ),
     "client_key": (
         "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
         "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
-        "another file"
+        "another file. No file may be world-writable"
+    ),
+    "max_message": (
+        f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
+        f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
     ),
     "management_url": (
         "the address is not valid. Write http://host:port, or https://…. Write user:password@ "

@@ -44,7 +44,6 @@ EXTRAS = {
     "containers": ("testcontainers",),
     "depends": ("fast-depends",),
     "documents": ("python-docx", "reportlab"),
-    "encryption": ("joserfc",),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
     "testing": ("pytest", "pytest-asyncio"),

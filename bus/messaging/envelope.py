@@ -30,6 +30,7 @@ __all__ = [
     "MessageRole",
     "Progress",
     "error_reply",
+    "is_final",
     "new_id",
     "progress_update",
     "reply",
@@ -44,6 +45,8 @@ from the contract.
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
+ERROR_PREFIX = "bus.error."
+"""Prefix of the type of error replies in every version."""
 MAX_TEXT_LENGTH = 1024
 """Maximum number of characters in a text header of the bus.
 
@@ -124,6 +127,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Operator's signed permission to handle the message although `proof` has expired.
 
     The repr hides this attribute.
+    """
+    unread_bytes: int | None = None
+    """Size of the body in bytes if the receiver has dropped the body, because it is too large.
+
+    `body` is then empty, and `fault` has the reason. This attribute is never on the wire.
     """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.
@@ -212,6 +220,14 @@ def error_reply(request: Envelope, error: BaseException, *, source: str) -> Enve
     """
     body = _describe_error(error, request.id)
     return _build_answer(request, ERROR_TYPE, encode(body), source=source, error=body.code)
+
+
+def is_final(type_: str) -> bool:
+    """Return True if a reply of this type ends the request or job to which it refers.
+
+    Other types are progress, or updates of a later version, which a client ignores.
+    """
+    return type_.endswith(REPLY_SUFFIX) or type_.startswith(ERROR_PREFIX)
 
 
 def _describe_error(error: BaseException, message_id: str) -> ErrorReply:

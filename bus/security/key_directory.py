@@ -140,7 +140,9 @@ class KeyDirectory:
             return public
 
     def update(self, kid: str, **members: int) -> Jwk:
-        """Set members (for example `retired_at`) of one public key, and return the key.
+        """Set members (for example `retired_at`) of a public key, and return the key.
+
+        If several keys have the id, all of them are changed, so that a revocation misses none.
 
         Raises:
             NotFound: No key has this id.
@@ -148,11 +150,12 @@ class KeyDirectory:
         """
         with self._locked():
             keys = self.public()
-            for key in keys:
-                if key.get("kid") == kid:
-                    key.update(members)
-                    self._write_set(keys)
-                    return key
+            selected = [key for key in keys if key.get("kid") == kid]
+            for key in selected:
+                key.update(members)
+            if selected:
+                self._write_set(keys)
+                return selected[0]
         raise NotFound(
             f"{self.set_file} has no key {kid} (list the keys with `bus keys list`)"
             f"{_suggest_keys(kid, keys)}"

@@ -59,6 +59,7 @@ def test_the_environment_is_read() -> None:
         ("message_ttl", "1e11"),
         ("request_timeout", "-1"),
         ("request_queue", SECRET),
+        ("max_message", SECRET),
         ("log_level", SECRET),
     ],
 )
@@ -117,6 +118,30 @@ def test_a_wrong_setting_has_a_sentence_with_the_rule(
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     assert str(caught.value) == f"settings: BUS_{name.upper()}: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [("4096", 4096), ("32MiB", 33_554_432), ("512 MiB", 536_870_912)]
+)
+def test_the_limit_of_a_message_is_a_number_of_bytes_or_has_a_unit(
+    value: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().max_message == 16_777_216
+    monkeypatch.setenv("BUS_MAX_MESSAGE", value)
+    assert load_settings().max_message == size
+
+
+@pytest.mark.parametrize("value", ["4095", "536870913", "1GiB", "0", "-1", "", "5e3", "inf", "ten"])
+def test_a_limit_of_a_message_that_is_out_of_range_is_refused_with_the_range(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUS_MAX_MESSAGE", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        "settings: BUS_MAX_MESSAGE: the number of bytes is not valid. Write a number from 4096 to "
+        "536870912, or a text such as 32MiB"
+    )
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:

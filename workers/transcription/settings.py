@@ -6,11 +6,12 @@ No other module of this package reads the environment.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from bus import ConfigurationError
 from bus.settings import EnvironmentSettings
+from workers.transcription.addresses import canonical_host
 
 __all__ = ["TranscriptionSettings", "load_settings"]
 
@@ -62,12 +63,22 @@ class TranscriptionSettings(EnvironmentSettings):
     roots: tuple[Path, ...] = ()
     """Directories, as a JSON list. If set, the worker reads only files in these directories."""
     hosts: frozenset[str] = frozenset()
-    """Host names, as a JSON list. If set, the worker downloads only from these hosts.
+    """Host names and addresses without ports, as a JSON list.
 
-    The restriction also applies to redirects.
+    If set, the worker downloads only from these hosts, and they may have any address. If empty, the
+    worker downloads from each host with a public address. Both also apply to redirects.
     """
     kept_transcripts: int = Field(default=10_000, gt=0, le=10_000_000)
     """Maximum number of transcripts in the memory repository. The oldest are removed first."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _canonical(cls, hosts: frozenset[str]) -> frozenset[str]:
+        try:
+            return frozenset(map(canonical_host, hosts))
+        except ValueError as error:
+            problem = "each entry must be a host name or address"
+            raise ValueError(f"{problem}, without scheme, port, path, zone or *") from error
 
 
 def load_settings(**overrides: object) -> TranscriptionSettings:

@@ -64,8 +64,9 @@ def list_(
     holds the dead letters, no other client can read them.
 
     If the broker dead-lettered a message, the column "code" shows the broker's reason.
-    delivery_limit: the message was delivered 100 times. unroutable: the message returned from a
-    retry tier, and its work queue did not exist any more.
+    delivery_limit: the message was delivered 100 times. rejected: the message is larger than
+    BUS_MAX_MESSAGE of its worker. unroutable: the message returned from a retry tier, and its work
+    queue did not exist any more.
     """
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id

@@ -305,6 +305,16 @@ async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
     assert await mine.result(timeout=5) == Total(total=1)
 
 
+@virtual
+async def test_a_submitter_is_told_at_the_deadline_that_an_update_was_dropped() -> None:
+    mine = handle()
+    mine.on_update(progress(0.5).replace(body=b'{"progress": "Eleonora Quist"}'))
+    with pytest.raises(DeadlineExceeded) as caught:
+        await mine.result(timeout=5)
+    assert "An update of the job was rejected: invalid progress update" in str(caught.value)
+    assert "Quist" not in str(caught.value)
+
+
 @pytest.mark.parametrize("timeout", [inf, nan, -1, True, "5"], ids=repr)
 def test_a_jobs_result_is_awaited_for_a_finite_number_of_seconds(timeout: Any) -> None:
     @virtual

@@ -29,6 +29,22 @@ def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.hosts == {"store.example"}
 
 
+def test_hosts_have_one_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSCRIPTION_HOSTS", '["Store.EXAMPLE.", "[0:0::1]", "Bücher.example"]')
+    assert load_settings().hosts == {"store.example", "::1", "xn--bcher-kva.example"}
+
+
+@pytest.mark.parametrize("host", ["store.example:443", "https://store.example", "*.example", ""])
+def test_an_entry_that_is_no_host_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("TRANSCRIPTION_HOSTS", f'["good.example", "{host}"]')
+    with pytest.raises(ConfigurationError, match="TRANSCRIPTION_HOSTS") as raised:
+        load_settings()
+    assert "without scheme, port, path" in str(raised.value)
+    assert "example" not in str(raised.value)
+
+
 def test_a_variable_in_other_letters_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
