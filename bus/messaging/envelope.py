@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
+from pydantic import Field
 from typing_extensions import override
 
 from bus.contracts.contract import Message, encode
@@ -172,7 +173,7 @@ class ErrorReply(Message):
 class Progress(Message):
     """Body of a job's progress update, type `<type of the job>.progress`."""
 
-    progress: float
+    progress: float = Field(json_schema_extra={"minimum": 0, "maximum": 1})
     """Completed part of the work, from 0 to 1."""
     note: str = ""
     """Text for the submitter, at most 1024 characters."""
