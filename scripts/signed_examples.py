@@ -12,16 +12,27 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from bus.contracts.contract import encode
-from bus.errors import BusError
-from bus.messaging.envelope import Envelope, reply
-from bus.messaging.topology.addresses import Address, address_of, reply_address, update_address
+from bus.errors import BusError, Expired, NotFound, PermissionDenied
+from bus.messaging.envelope import Envelope, error_reply, reply
+from bus.messaging.fault_record import PARKED
+from bus.messaging.topology.addresses import (
+    Address,
+    address_of,
+    replay_address,
+    reply_address,
+    retry_address,
+    update_address,
+)
 from bus.messaging.topology.names import reply_queue, service_of
+from bus.security.encryption import ENCRYPTION, JWE
 from bus.security.jws import base64
 from bus.security.keys import KeyPair, read_jwk
 from bus.security.private_keys import read_private
-from bus.security.proofs import message_proof
+from bus.security.proofs import expiry_override, message_proof
 from bus.security.signer import BEARER, REPLY_SCOPE
 from bus.security.tokens import service_token
 from bus.settings import load_settings
@@ -34,15 +45,24 @@ PREFACE = """## Signed messages
 
 With `BUS_AUTH=on` the messages above also carry a token or a proof.
 [The wire format](wire-format.md#what-proves-the-sender) defines the content of both.
+The page [wire-security.md](wire-security.md) has the steps to make and check them.
 The ids of these messages are readable when they are sent, since the signature covers them.
 Sign the same header and claims with the same key, in this order and without spaces.
 The result is the same text: Ed25519 is deterministic.
 `dig` is the digest of the body as it is sent, which has no spaces: `{"title":"Emma"}`.
 
 **The keys are examples, and they are public.**
-`d` is the SHA-256 of the text `example key of reader`, or `example key of library`, in base64url.
-`bus keys new` creates real keys."""
-SERVICES = ("reader", "library")
+`d` is the SHA-256 of the text `example key of reader`, and so on for each owner, in base64url.
+`bus keys new` creates real keys.
+`k` of the encryption key is the SHA-256 of `example encryption key`.
+The encrypted event has the body `{"title":"Emma"}`.
+Its content key is the SHA-256 of `example content key`.
+Its `iv` has the first 12 bytes of the SHA-256 of `example nonce`.
+Real messages have a random content key and `iv`.
+[The steps](wire-security.md#encrypt) give the same text with these values."""
+OPERATOR = "ida"
+OWNERS = ("reader", "library", OPERATOR)
+SCAN_QUEUE = "library.jobs.scan.v1"
 LIFE = 7 * 24 * 3600
 """Seconds until events and jobs expire."""
 
@@ -62,7 +82,40 @@ def public_key(service: str) -> Jwk:
         **{name: value for name, value in secret.items() if name != "d"},
         "use": "sig",
         "iss": service,
+        **({"role": "operator"} if service == OPERATOR else {}),
     }
+
+
+def encryption_key() -> Jwk:
+    """Return the key of the encrypted example, in the form of the file of `bus keys ring`."""
+    key = base64(_seed("encryption key")).decode()
+    return {"kty": "oct", "kid": "EXAMPLE-ring", "use": "enc", "alg": "A256KW", "k": key}
+
+
+def _seed(name: str) -> bytes:
+    return sha256(f"example {name}".encode()).digest()
+
+
+def encrypted(envelope: Envelope) -> Envelope:
+    """Encrypt the body as a JWE, with a content key and a nonce that are the same in each run."""
+    identity = [envelope.id, envelope.type, envelope.source, envelope.correlation_id, None]
+    context = sha256(json.dumps(identity, separators=(",", ":")).encode()).digest()
+    header = {"alg": "A256KW", "enc": "A256GCM", "kid": encryption_key()["kid"]}
+    protected = base64(json.dumps(header, separators=(",", ":")).encode())
+    content_key, nonce, aad = _seed("content key"), _seed("nonce")[:12], base64(context)
+    sealed = AESGCM(content_key).encrypt(nonce, envelope.body, protected + b"." + aad)
+    parts = {
+        "protected": protected,
+        "encrypted_key": base64(aes_key_wrap(_seed("encryption key"), content_key)),
+        "iv": base64(nonce),
+        "ciphertext": base64(sealed[:-16]),
+        "tag": base64(sealed[-16:]),
+        "aad": aad,
+    }
+    body = json.dumps(
+        {name: part.decode() for name, part in parts.items()}, separators=(",", ":")
+    ).encode()
+    return envelope.replace(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
 
 
 def pair(service: str) -> KeyPair:
@@ -73,8 +126,9 @@ def pair(service: str) -> KeyPair:
 
 def key_blocks() -> Iterator[tuple[str, Any]]:
     """Yield the title and the JSON value of each block of keys."""
-    yield "The public keys", {"keys": [public_key(each) for each in SERVICES]}
+    yield "The public keys", {"keys": [public_key(each) for each in OWNERS]}
     yield "The private key of `reader`, an example", private_key("reader")
+    yield "The encryption key, an example", {"keys": [encryption_key()]}
 
 
 def id_of(number: int) -> str:
@@ -151,6 +205,65 @@ def messages(
         proven(answer(job, 5, pages, type(pages)), "reader"),
         update_address(back, mandatory=True),
     )
+
+    def failed(to: Envelope, number: int, error: BusError) -> Envelope:
+        return error_reply(to, error, source=service_of(to.type)).replace(
+            id=id_of(number), timestamp=int(now)
+        )
+
+    def refusal(to: Envelope, answered: Envelope) -> Envelope:
+        return answered.replace(
+            proof=message_proof(
+                pair(answered.source), answered, now=now, audience=to.source, refused=to
+            )
+        )
+
+    request, sent = (
+        asked.replace(authorization=token("reader", "library", "library.find library.scan", 1)),
+        proven(job),
+    )
+    yield (
+        "Signed error",
+        failed(request, 6, NotFound("no such book")).replace(
+            authorization=token("library", "reader", REPLY_SCOPE, 2)
+        ),
+        reply_address(back),
+    )
+    denied = PermissionDenied("reader has no right to library.find")
+    yield "Refusal", refusal(request, failed(request, 7, denied)), reply_address(back)
+    late = Expired("library.scan.v1: the message expired before it was handled. Send it again.")
+    yield (
+        "Signed failure of a job",
+        refusal(sent, failed(sent, 8, late)),
+        update_address(back, mandatory=True),
+    )
+    yield (
+        "Parked copy of a job",
+        sent.replace(headers={PARKED: int(now * 1000)}),
+        retry_address("library", "30s", SCAN_QUEUE),
+    )
+    extended = sent.replace(
+        expires=expires + 7200_000,
+        headers={"replays": 1, "replayed-at": expires, "replayed-by": OPERATOR},
+    )
+    yield (
+        "Replay with an expiry override",
+        extended.replace(
+            expiry_override=expiry_override(
+                pair(OPERATOR),
+                extended,
+                queue=SCAN_QUEUE,
+                actor=OPERATOR,
+                reason="the disk was full",
+                expires=expires + 7200_000,
+                count=1,
+                now=now + LIFE,
+            )
+        ),
+        replay_address(SCAN_QUEUE),
+    )
+    secret = message(9, "event", "library.returned.v1", "library", returned, expires=expires)
+    yield "Encrypted event", proven(encrypted(secret)), address_of("event", secret.type)
 
 
 class IgnoredReturns:

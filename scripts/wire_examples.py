@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
@@ -34,7 +34,14 @@ from bus import (
     contract,
 )
 from bus.messaging.topology.declarations import BASE_EXCHANGES
-from bus.messaging.topology.names import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
+from bus.messaging.topology.names import (
+    DEAD,
+    REPLIES,
+    UPDATES,
+    reply_queue,
+    retry_return_exchange,
+    retry_tier,
+)
 from bus.settings import load_settings
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
@@ -51,8 +58,11 @@ The clock was fixed at 2027-01-01T09:00:00Z, and numbers replace the random part
 
 The service `reader` sends two requests to `library`, for the locations of two books.
 Then it submits two jobs: one fails once and succeeds, the other fails permanently.
+A third job is returned to its queue until the broker dead-letters it.
 The reply queue's name is shown as `reader.replies.host-4711-0a1b2c3d4e5f`."""
 
+DEATH = """`time` is an AMQP timestamp, here in seconds since the epoch.
+RabbitMQ adds further headers, such as `x-first-death-reason`, which depend on its version."""
 TITLES = {
     "request": "Request",
     "reply": "Reply",
@@ -185,6 +195,39 @@ def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
     }
 
 
+async def lose_job() -> dict[str, Any]:
+    """Submit a job, return it to its queue until the broker dead-letters it, and read the copy."""
+    async with await aio_pika.connect(URL) as connection:
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=1)
+        dead = await channel.declare_queue(exclusive=True)
+        await dead.bind(DEAD, SCAN_QUEUE)
+        work = await channel.get_queue(SCAN_QUEUE)
+
+        async def give_back(message: AbstractIncomingMessage) -> None:
+            await message.reject(requeue=True)
+
+        await work.consume(give_back)
+        job = aio_pika.Message(
+            b'{"title":"Emma"}',
+            headers={"attempt": 1, "expires": int((NOW + 7 * 24 * 3600) * 1000)},
+            message_id="00000012-1111-4111-8111-111111111111",
+            type="library.scan.v1",
+            app_id="reader",
+            content_type="application/json",
+            timestamp=int(NOW),
+            delivery_mode=2,
+        )
+        await channel.default_exchange.publish(job, SCAN_QUEUE)
+        async with asyncio.timeout(PATIENCE), dead.iterator(no_ack=True) as incoming:
+            async for message in incoming:
+                letter = shown(message)
+                (death,) = cast("list[dict[str, Any]]", message.headers["x-death"])
+                letter["headers"]["x-death"] = [{**death, "time": int(NOW)}]
+                return letter
+    raise TimeoutError
+
+
 def readable(text: str, instance: str) -> str:
     """Replace each random part by a number, in the order of their first appearance."""
     text = text.replace(instance, "host-4711-0a1b2c3d4e5f")
@@ -207,6 +250,9 @@ async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
         await queue.bind(exchange_name, reply_queue("reader", instance))
     await queue.bind(DEAD, SCAN_QUEUE)
     await queue.bind(retry_tier("library", "1s"))
+    parked = await channel.declare_exchange(retry_tier("library", "30s"), "fanout", durable=True)
+    await queue.bind(parked)
+    await queue.bind(retry_return_exchange("library"), SCAN_QUEUE)
     return queue
 
 
@@ -252,6 +298,7 @@ async def main() -> None:
         await talk(reader)
         messages = await heard(queue)
     blocks = [block(title, messages[name]) for name, title in TITLES.items()]
+    blocks.append(f"{block('Dead letter of the broker', await lose_job())}\n\n{DEATH}")
     print(readable("\n\n".join([PREFACE, *blocks]), reader.instance), end="\n\n")
     async with listening("host-4711-0a1b2c3d4e5f") as queue:
         signed = await signed_messages(
@@ -281,11 +328,12 @@ def block(title: str, value: Any, level: str = "##") -> str:
 
 def signed_block(title: str, message: AbstractIncomingMessage) -> str:
     """Return a block with the message, and a block with the content of its token or proof."""
-    headers = message.headers
-    name = "proof" if "proof" in headers else "authorization"
-    said = decoded(str(headers[name]).removeprefix("Bearer "))
-    whole, content = block(title, shown(message), "###"), json.dumps(said, indent=2)
-    return f"{whole}\n\nIts `{name}` contains:\n\n```json\n{content}\n```"
+    parts = [block(title, shown(message), "###")]
+    for name in ("authorization", "proof", "counter-proof"):
+        if name in message.headers:
+            said = decoded(str(message.headers[name]).removeprefix("Bearer "))
+            parts.append(f"Its `{name}` contains:\n\n```json\n{json.dumps(said, indent=2)}\n```")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

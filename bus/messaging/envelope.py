@@ -127,6 +127,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
     The repr hides this attribute.
     """
+    unread_bytes: int | None = None
+    """Size of the body in bytes if the receiver has dropped the body, because it is too large.
+
+    `body` is then empty, and `fault` has the reason. This attribute is never on the wire.
+    """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.
 
@@ -170,7 +175,7 @@ class Progress(Message):
     progress: float
     """Completed part of the work, from 0 to 1."""
     note: str = ""
-    """Text for the submitter."""
+    """Text for the submitter, at most 1024 characters."""
     error: str | None = None
     """Error code of a failed attempt, after which the job will be retried. Otherwise None."""
 

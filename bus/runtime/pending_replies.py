@@ -105,18 +105,18 @@ class PendingReplies:
         return None if handle is None else handle.request
 
     def record_rejected_reply(self, envelope: Envelope, why: str) -> None:
-        """Record in the pending call why a reply was rejected.
+        """Record in the pending call or job why a reply or update was rejected.
 
-        The call continues to wait, because the genuine reply may still arrive. If no valid reply
-        arrives, the caller's `DeadlineExceeded` includes the reason.
+        The call or job continues to wait, because the genuine reply may still arrive. If no valid
+        reply arrives, the `DeadlineExceeded` of the caller or submitter includes the reason.
 
         Args:
-            envelope: The rejected reply.
+            envelope: The rejected reply or update.
             why: The reason for the rejection.
         """
-        call = self._calls.get(envelope.in_reply_to or "")
-        if call is not None:
-            call.rejection = why
+        request = self.find_request(envelope)
+        if request is not None:
+            request.rejection = why
 
     def on_return(self, message_id: str, reason: str) -> None:
         """Fail the pending call of a returned request.
@@ -168,7 +168,7 @@ class PendingReplies:
 class PendingCall(PendingRequest):
     """A sent request, with a future for its reply."""
 
-    __slots__ = ("answer", "rejection", "seconds")
+    __slots__ = ("answer", "seconds")
 
     def __init__(
         self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None, seconds: float
@@ -179,8 +179,7 @@ class PendingCall(PendingRequest):
         self.type = type_
         self.is_job = False
         self.proofs = () if token is None else (token,)
-        self.rejection: str | None = None
-        """The reason why the last reply was rejected, or None."""
+        self.rejection = None
 
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""

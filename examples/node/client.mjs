@@ -1,5 +1,5 @@
 // A client that uses wire format 1 with amqplib, without the Python library.
-// The numbers of the steps refer to docs/reference/wire-format.md.
+// docs/reference/wire-client.md describes the steps.
 // Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
 
 import { once } from "node:events";
@@ -17,7 +17,7 @@ export class BusError extends Error {
   }
 }
 
-// Return the properties and headers that every message has (step 3).
+// Return the properties and headers that every message has.
 function attributes(type, extra, headers) {
   const messageId = randomUUID();
   return {
@@ -48,7 +48,7 @@ export class Client {
     return client;
   }
 
-  // Steps 1 and 2: declare the exchanges, as every service does, and a queue for replies and updates.
+  // Declare the exchanges, as every service does, and a queue for replies and updates.
   async declare() {
     for (const name of ["bus.requests", "bus.jobs", "bus.events"]) await this.channel.assertExchange(name, "topic");
     for (const name of ["bus.replies", "bus.updates"]) await this.channel.assertExchange(name, "topic");
@@ -61,7 +61,7 @@ export class Client {
       this.settle(message.properties.messageId, "reject", new BusError("unavailable", "no service serves this type", true)));
   }
 
-  // Step 5: receive replies, errors and progress updates.
+  // Receive replies, errors and progress updates.
   take({ properties: { type, correlationId }, content }) {
     const body = JSON.parse(content.toString());
     if (type.endsWith(".progress")) this.waiting.get(correlationId)?.progress?.(body);
@@ -84,7 +84,7 @@ export class Client {
     });
   }
 
-  // Step 4: send a request. It is mandatory and not persistent, and has a deadline.
+  // Send a request. It is mandatory and not persistent, and has a deadline.
   request(type, body, timeout) {
     const own = { replyTo: this.replyTo, expiration: String(timeout), deliveryMode: 1, mandatory: true };
     const options = attributes(type, own, { deadline: Date.now() + timeout });
@@ -93,7 +93,7 @@ export class Client {
     return answer;
   }
 
-  // Step 4: submit a job. It is mandatory and persistent, and is submitted only when the broker has confirmed it.
+  // Submit a job. It is mandatory and persistent, and is submitted only when the broker has confirmed it.
   async submit(type, body, { timeout, progress }) {
     const own = { replyTo: this.replyTo, deliveryMode: 2, mandatory: true };
     const options = attributes(type, own, { expires: Date.now() + WEEK, attempt: 1 });
@@ -103,7 +103,7 @@ export class Client {
     return result;
   }
 
-  // Step 6: subscribe to an event with a separate queue. The broker deletes this queue when the connection ends.
+  // Subscribe to an event with a separate queue. The broker deletes this queue when the connection ends.
   async subscribe(type, handle) {
     const { queue } = await this.channel.assertQueue("", { exclusive: true, durable: false });
     await this.channel.bindQueue(queue, "bus.events", type);

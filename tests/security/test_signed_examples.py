@@ -17,9 +17,13 @@ from bus.contracts.contract import (
     contract,
     contract_of,
 )
+from bus.errors import Undecodable
 from bus.messaging.envelope import Envelope, MessageRole
+from bus.security.current_grants import CurrentGrants
+from bus.security.encryption import PayloadCipher
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import Grants, ServiceGrants
+from bus.security.grants import Grants, GrantsSource, ServiceGrants
+from bus.security.jwe import read_encryption_keys
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
@@ -34,6 +38,12 @@ ROLES: dict[str, MessageRole] = {
     "Signed event": "event",
     "Signed job": "job",
     "Signed result of a job": "update",
+    "Signed error": "reply",
+    "Refusal": "reply",
+    "Signed failure of a job": "update",
+    "Parked copy of a job": "job",
+    "Replay with an expiry override": "job",
+    "Encrypted event": "event",
 }
 
 
@@ -62,7 +72,9 @@ CONTRACTS: dict[str, Contract] = {
 GRANTS = Grants(
     {
         "reader": ServiceGrants(call=frozenset({"library.find", "library.scan"})),
-        "library": ServiceGrants(publish=frozenset({"library.returned"})),
+        "library": ServiceGrants(
+            publish=frozenset({"library.returned"}), consume=frozenset({"library.returned"})
+        ),
     }
 )
 
@@ -86,23 +98,27 @@ def message(title: str, body: bytes | None = None) -> Envelope:
     return decode(
         AmqpMessage(body=sent, headers=value["headers"], **value["properties"]),
         role=ROLES[title],
-        queue="q",
+        queue="library.jobs.scan.v1",
         received=int(SENT * 1000),
     )
 
 
-async def verifier(service: str) -> tuple[Verifier, Signer]:
+async def verifier(service: str, now: float = SENT) -> tuple[Verifier, Signer]:
     async def source() -> bytes:
         return json.dumps(shown("The public keys")).encode()
 
-    ring = Keyring(service, source, list, clock=lambda: SENT)
+    ring = Keyring(service, source, list, clock=lambda: now)
     await ring.refresh()
-    return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(
-        service, ring, lambda: GRANTS, clock=lambda: SENT
+    grants = CurrentGrants(GrantsSource(lambda: "", lambda _: GRANTS))
+    grants.read()
+    return Verifier(service, ring, grants, clock=lambda: now), Signer(
+        service, ring, grants, clock=lambda: now
     )
 
 
-@pytest.mark.parametrize("title", ["Signed request", "Signed event", "Signed job"])
+@pytest.mark.parametrize(
+    "title", ["Signed request", "Signed event", "Signed job", "Parked copy of a job"]
+)
 async def test_what_the_page_shows_is_let_in_and_nothing_else_in_its_place(title: str) -> None:
     checks, _ = await verifier("library")
     gate = EndpointGuard(CONTRACTS[message(title).type], checks)
@@ -119,8 +135,52 @@ async def test_what_the_page_shows_is_let_in_and_nothing_else_in_its_place(title
         )
 
 
-@pytest.mark.parametrize("title", ["Signed reply", "Signed result of a job"])
+@pytest.mark.parametrize("title", ["Signed reply", "Signed result of a job", "Signed error"])
 async def test_the_answers_that_the_page_shows_are_the_asked_services(title: str) -> None:
     checks, _ = await verifier("reader")
     assert checks.check_reply(message(title), "library") is None
     assert checks.check_reply(message(title), "shop") is not None
+
+
+@pytest.mark.parametrize(
+    ("title", "header", "refused", "is_job"),
+    [
+        ("Refusal", "authorization", "Signed request", False),
+        ("Signed failure of a job", "proof", "Signed job", True),
+    ],
+)
+async def test_the_refusals_that_the_page_shows_name_the_refused_message_by_ref(
+    title: str, header: str, refused: str, is_job: bool
+) -> None:
+    checks, _ = await verifier("reader")
+    credential = shown(refused)["headers"][header]
+    answer = message(title)
+    assert checks.check_reply(answer, "library", is_job=is_job, proofs=[credential]) is None
+    others = [credential.removeprefix("Bearer ") + "x", "another"]
+    assert checks.check_reply(answer, "library", is_job=is_job, proofs=others) is not None
+
+
+async def test_the_override_that_the_page_shows_admits_the_expired_job_until_its_new_end() -> None:
+    title = "Replay with an expiry override"
+    late = SENT + 7 * 24 * 3600 + 60
+
+    async def admits(now: float, **changes: str) -> bool:
+        checks, _ = await verifier("library", now)
+        gate = EndpointGuard(CONTRACTS["library.scan.v1"], checks)
+        return gate.authorize(message(title).replace(**changes)) is None
+
+    assert await admits(late)
+    assert not await admits(late + 2 * 3600), "the new time has passed"
+    assert not await admits(late, queue="library.jobs.scan.v2"), "it is for one queue"
+
+
+async def test_the_encrypted_message_that_the_page_shows_is_decrypted_with_its_keys() -> None:
+    title = "Encrypted event"
+    checks, _ = await verifier("library")
+    event = message(title)
+    assert EndpointGuard(CONTRACTS[event.type], checks).authorize(event) is None
+    keys = read_encryption_keys(json.dumps(shown("The encryption key, an example")))
+    cipher = PayloadCipher(keys, everything=True)
+    assert cipher.decrypt(event).body == b'{"title":"Emma"}'
+    with pytest.raises(Undecodable):
+        cipher.decrypt(event.replace(id="00000010-2222-4222-8222-222222222222"))
