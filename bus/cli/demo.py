@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -25,11 +26,12 @@ from rich.table import Table
 
 from bus.cli.broker import POLL_INTERVAL_SECONDS, signals, started, until
 from bus.cli.output import table_console
-from bus.errors import ConfigurationError, NotFound, Unavailable
+from bus.errors import BusError, ConfigurationError, NotFound, Unavailable
 from bus.messaging.escaped_text import one_line
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import BrokerChoice, select_broker
 from bus.security.key_directory import KeyDirectory
+from bus.transports.rabbitmq.queue_depth import depths
 
 __all__ = ["command"]
 
@@ -199,7 +201,16 @@ async def _stage_on_broker(
         console.print(
             f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True
         )
-        yield stages.RabbitMQStage(broker.url, keys), broker
+        yield stages.RabbitMQStage(broker.url, keys, partial(_count_consumers, broker.url)), broker
+
+
+async def _count_consumers(url: str, queue: str) -> int | None:
+    """Return the number of consumers of a queue, or None if the broker does not tell it."""
+    try:
+        depth = (await depths(url, [queue]))[queue]
+    except BusError:
+        return None
+    return depth.consumers if depth.last_error is None else None
 
 
 async def play_story(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
