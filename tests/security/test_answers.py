@@ -297,10 +297,10 @@ async def test_a_sender_with_the_grant_is_told_that_the_scope_of_its_token_is_to
 @virtual
 async def test_a_sender_without_the_grant_is_not_told_about_its_scope() -> None:
     world = await World.started()
+    world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "request")
     queue = ledger.receiver.state.spec.queue.name
     for claims in ({"scope": "ledger.close"}, {"scope": "ledger.add"}):
-        world.yard.grants = Grants({"office": ServiceGrants()})
         error = ledger.receiver.state.guard.authorize(
             world.forged(world.request(queue=queue), claims=claims)
         )

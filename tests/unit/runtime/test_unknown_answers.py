@@ -10,7 +10,7 @@ import pytest
 
 from bus import Context, Router
 from bus.contracts.contract import contract_of
-from bus.errors import ContractViolation, Unknown
+from bus.errors import ContractViolation, DeadlineExceeded, Unknown
 from bus.messaging.envelope import Envelope, reply
 from bus.messaging.topology.addresses import Address
 from bus.runtime.job_handle import PendingJob
@@ -55,6 +55,15 @@ def test_a_job_update_of_an_unknown_type_is_ignored_and_the_job_goes_on(
     run()
     assert "ignored: this version of the bus does not know its type" in caplog.text
     assert SECRET not in caplog.text
+
+
+@virtual
+async def test_an_update_of_an_unknown_type_does_not_hide_that_an_update_was_rejected() -> None:
+    mine = handle()
+    mine.on_update(update("ledger.close.v1.progress", {"progress": SECRET}))
+    mine.on_update(update("ledger.close.v1.partial", {}))
+    with pytest.raises(DeadlineExceeded, match="was rejected: invalid progress update"):
+        await mine.result(timeout=5)
 
 
 @virtual
