@@ -5,6 +5,8 @@ import { readFileSync } from "node:fs";
 import { FlattenedEncrypt, flattenedDecrypt } from "jose";
 import { BusError, decode } from "./message.mjs";
 
+const KNOWN = new Set(["alg", "enc", "kid", "typ", "cty"]);
+
 /** Return the SHA-256 of the context that binds a body to its message. */
 function context({ messageId, type, appId, correlationId, headers }) {
   const text = JSON.stringify([messageId, type, appId, headers["correlation-id"] ?? "", correlationId ?? null]);
@@ -30,12 +32,14 @@ export class KeyRing {
     const jwe = decode(body, message.type);
     let header;
     try { header = JSON.parse(Buffer.from(jwe.protected, "base64url")); } catch { refuse(); }
-    if (message.headers.encryption !== "jwe" || Object.keys(header ?? {}).sort().join() !== "alg,enc,kid") refuse();
-    if (["header", "unprotected", "recipients"].some((name) => name in jwe)) refuse();
+    if (message.headers.encryption !== "jwe" || !header || !Object.keys(header).every((name) => KNOWN.has(name))) refuse();
+    if (["unprotected", "recipients"].some((name) => name in jwe)) refuse();
+    if (Object.entries(jwe.header ?? {}).some(([name, value]) => name !== "kid" || value !== header.kid)) refuse(); // older versions repeat the kid there
     const found = this.keys.find(({ kid }) => kid === header.kid);
     if (!found) throw new BusError("unavailable", `${message.type}: the key of the payload is missing`);
     const options = { keyManagementAlgorithms: ["A256KW"], contentEncryptionAlgorithms: ["A256GCM"] };
-    const bound = { ...jwe, aad: context(message).toString("base64url") };
+    const { header: _, ...rest } = jwe; // jose refuses a name that is in both headers
+    const bound = { ...rest, aad: context(message).toString("base64url") };
     return Buffer.from((await flattenedDecrypt(bound, found.key, options).catch(refuse)).plaintext);
   }
 }

@@ -1,4 +1,4 @@
-"""The service that demo.mjs calls, and the contracts of both services. README.md has the commands."""
+"""The service that demo.mjs calls, and the contracts of both services (see README.md)."""
 
 import asyncio
 
@@ -70,5 +70,5 @@ async def scan(job: ScanBook, context: Context) -> Scan:
 
 
 @router.event(BookBound)
-async def shelve(event: BookBound, context: Context) -> None:
+async def shelve(event: BookBound) -> None:
     print(f"event: {event.title} is bound", flush=True)

@@ -45,14 +45,21 @@ export function work(participant, contract, { check, act, tiers = ["1s", "5s", "
     else participant.send(participant.durable, "bus.updates", job.replyTo, body, own);
   }
 
+  /** Send a result and ack. A submitter that is away gets 30 s, in which a stop does not wait for it. */
   async function result(job, value, ack) {
-    for (const end = Date.now() + 30_000; ;) {
-      try { await update(job, `${contract.type}.reply`, value); return ack(); } catch (error) {
-        if (error.returned) ack(); // the submitter is away; the result is sent again for 30 s
-        else if (!error.maybeExecuted) throw error;
-        if (Date.now() >= end) { if (error.returned) return undefined; throw error; }
-        await sleep(1000);
-      }
+    try {
+      await update(job, `${contract.type}.reply`, value);
+    } catch (error) {
+      if (!error.returned) throw error; // not confirmed: the job is delivered again, and the inbox has its result
+      again(job, value).catch(() => {});
+    }
+    ack();
+  }
+
+  async function again(job, value) {
+    for (const end = Date.now() + 30_000; Date.now() < end && !participant.stopped; ) {
+      await sleep(1000, null, { ref: false });
+      try { return await update(job, `${contract.type}.reply`, value); } catch (error) { if (!error.returned) throw error; }
     }
   }
 

@@ -17,6 +17,7 @@ from tests.polling import until
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "examples" / "node"
 BUS = str(Path(sys.executable).with_name("bus"))
+QUEUE = "atelier.jobs.bind.v1"
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 VISITOR = """
@@ -31,8 +32,21 @@ progress 1: page 4
 result: { pages: 4 }
 """
 READER = """
+answer: EMMA
+out_of_range: atelier.engrave.v1: the title is too long for a cover
+Ulysses: progress 0% attempt 1 of 2 failed, the next is in 1s: the press is busy
+Ulysses: progress 50% half
+Ulysses: 4 pages
+Sand: invalid_argument: atelier.bind.v1 (job <id>): a book of sand cannot be bound
 """
 ATELIER = """
+ready
+event: Emma is scanned
+Ulysses: attempt 1
+Ulysses: attempt 2
+Sand: attempt 1
+Sand: attempt 1
+stopped
 """
 
 
@@ -105,8 +119,8 @@ async def test_a_javascript_participant_and_the_library_serve_each_other(
         await until(lambda: "serving" in library.read_text(), "library.py")
         visitor = finished(["node", "demo.mjs"], environment, node)
         reader = finished([sys.executable, str(SOURCES / "reader.py")], environment, ROOT)
-        dead = finished([BUS, "dead", "list", "--service", "atelier"], environment, ROOT)
-        finished([BUS, "dead", "replay", "--queue", "atelier.jobs.bind.v1"], environment, ROOT)
+        dead = finished([BUS, "dead", "list", "--queue", QUEUE], environment, ROOT)
+        finished([BUS, "dead", "replay", "--queue", QUEUE], environment, ROOT)
         await until(lambda: "event: Sand is bound" in library.read_text(), "the replay")
     assert lines(visitor) == lines(VISITOR)
     assert lines(reader) == lines(READER)
