@@ -119,7 +119,8 @@ async def test_a_javascript_participant_and_the_library_serve_each_other(
         await until(lambda: "serving" in library.read_text(), "library.py")
         visitor = finished(["node", "demo.mjs"], environment, node)
         reader = finished([sys.executable, str(SOURCES / "reader.py")], environment, ROOT)
-        dead = finished([BUS, "dead", "list", "--queue", QUEUE], environment, ROOT)
+        listed = [BUS, "dead", "list", "--queue", QUEUE, "--json"]
+        dead = finished(listed, environment, ROOT)
         finished([BUS, "dead", "replay", "--queue", QUEUE], environment, ROOT)
         await until(lambda: "event: Sand is bound" in library.read_text(), "the replay")
     assert lines(visitor) == lines(VISITOR)
