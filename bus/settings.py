@@ -3,26 +3,101 @@
 No other module reads the environment.
 """
 
+import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import override
 
 from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
-from bus.security.secret_files import read_password
+from bus.messaging.body_limit import (
+    DEFAULT_MAX_BODY_BYTES,
+    HIGHEST_MAX_BODY_BYTES,
+    LOWEST_MAX_BODY_BYTES,
+)
+from bus.security.secret_files import check_trusted_file, read_password
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["EnvironmentSettings", "Settings", "load_settings"]
+
+DAY_SECONDS = 24 * 3600
 
 
-class Settings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Base class of settings that are read from the environment.
+
+    Set `env_prefix` in the subclass. The environment variable of a field is the field's name in
+    capitals after this prefix. If a variable has this name in other letters, such as `bus_auth`,
+    `ConfigurationError` is raised: pydantic would let one of the two win.
+
+    A boolean is not a number, and a number is never infinite or NaN.
+    """
+
+    # allow_inf_nan=False: every wait must end, so no setting may be infinite.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[Any],
+        init_settings: Any,
+        env_settings: Any,
+        dotenv_settings: Any,
+        file_secret_settings: Any,
+    ) -> tuple[Any, ...]:
+        """Check the names of the environment's variables, and return pydantic's own sources.
+
+        Raises:
+            ConfigurationError: A variable has the name of a setting, in other letters.
+        """
+        prefix = cls.model_config.get("env_prefix", "")
+        names = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        wrong = sorted(name for name in os.environ if name.upper() in names - {name})
+        if wrong:
+            raise ConfigurationError(
+                "settings: "
+                + "; ".join(
+                    f"{name}: the name must be in capitals. Write {name.upper()}, and remove {name}"
+                    for name in wrong
+                )
+            )
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_boolean(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and _is_numeric(field.annotation):
+            raise PydanticCustomError("boolean", "must be a number, not a boolean")
+        return value
+
+
+def _is_numeric(annotation: object) -> bool:
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return not {int, float}.isdisjoint(kinds)
+
+
+class Settings(EnvironmentSettings):
     """Settings of a service, read from the environment.
 
     The environment variable of a field is the field's name in capitals with the prefix `BUS_`:
@@ -33,14 +108,7 @@ class Settings(BaseSettings):
     reads the environment itself, and raises `ConfigurationError` for a wrong value.
     """
 
-    # allow_inf_nan=False: every wait must end, so no setting may be infinite.
-    model_config = SettingsConfigDict(
-        env_prefix="BUS_",
-        frozen=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-    )
+    model_config = SettingsConfigDict(env_prefix="BUS_")
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
@@ -79,36 +147,40 @@ class Settings(BaseSettings):
 
     A half-open connection is detected within twice this time.
     """
-    connect_timeout: float = Field(default=4, gt=0, le=MAX_SECONDS)
+    connect_timeout: float = Field(default=4, gt=0, le=3600)
     """Maximum seconds of one attempt to connect.
 
     When the bus starts, this limit also applies to all attempts together.
     """
-    start_timeout: float = Field(default=30, gt=0, le=MAX_SECONDS)
+    start_timeout: float = Field(default=30, gt=0, le=DAY_SECONDS)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
-    request_timeout: float = Field(default=10, gt=0, le=MAX_SECONDS)
+    request_timeout: float = Field(default=10, gt=0, le=DAY_SECONDS)
     """Maximum seconds to wait for a reply if the caller gives no `timeout`."""
-    publish_timeout: float = Field(default=10, gt=0, le=MAX_SECONDS)
+    publish_timeout: float = Field(default=10, gt=0, le=DAY_SECONDS)
     """Maximum seconds to wait for a confirm if the caller gives no `timeout`."""
-    message_ttl: float = Field(default=7 * 24 * 3600, gt=0, le=MAX_SECONDS)
+    message_ttl: float = Field(default=7 * DAY_SECONDS, gt=0, le=366 * DAY_SECONDS)
     """Seconds after which an event or job expires (`expires`).
 
     The default is 7 days, which covers a weekend between two public holidays.
     """
-    stop_grace: float = Field(default=30, ge=0, le=MAX_SECONDS)
+    stop_grace: float = Field(default=30, ge=0, le=DAY_SECONDS)
     """Maximum seconds that a stopping service waits until its running handlers end."""
     consumer_timeout: float = Field(default=1800, gt=0, le=MAX_SECONDS)
     """Seconds after which the broker takes an unacked message back from its consumer.
 
-    Set it to the broker's `consumer_timeout`, which RabbitMQ states in milliseconds.
+    Set it to the broker's `consumer_timeout`, which RabbitMQ states in milliseconds. If the broker
+    has none, set a large number, up to 100 years.
     """
     delivery_limit: int = Field(default=10, ge=3, le=100)
     """Number of lost deliveries after which a message is dead-lettered, 3 to 100.
 
     A delivery is lost if the process ends, or loses its connection, before it settles the message.
     """
-    clock_leeway: float = Field(default=30, ge=0, le=MAX_SECONDS)
-    """Seconds by which the clocks of two machines may differ."""
+    clock_leeway: float = Field(default=30, ge=0, le=300)
+    """Seconds by which the clocks of two machines may differ, 0 to 300.
+
+    A larger leeway would accept a token long after its end.
+    """
     service_version: str | None = None
     """Version of your service, which its workers record in dead letters."""
     request_queue: Literal["classic", "quorum"] = "classic"
@@ -122,8 +194,13 @@ class Settings(BaseSettings):
     With False, all frames pass through aio-pika, which is many times slower. Set False only as a
     fallback.
     """
-    publish_window: int = Field(default=1000, ge=1)
+    publish_window: int = Field(default=1000, ge=1, le=1_000_000)
     """Maximum number of publishes that wait for a confirm. Further publishes are delayed."""
+    max_message: int = DEFAULT_MAX_BODY_BYTES
+    """Maximum bytes of a message's body as sent, 4096 to 536870912. `32MiB` is also accepted.
+
+    The bus refuses to send a larger message, and does not read a larger message that arrives.
+    """
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
@@ -183,6 +260,14 @@ class Settings(BaseSettings):
     dead letter or a metric.
     """
 
+    @field_validator("max_message", mode="before")
+    @classmethod
+    def _read_size(cls, value: object) -> int:
+        size = None if isinstance(value, bool) else _parse_bytes(value)
+        if size is None or not LOWEST_MAX_BODY_BYTES <= size <= HIGHEST_MAX_BODY_BYTES:
+            raise ValueError("the number of bytes is not valid. Write a number, or 32MiB.")
+        return size
+
     @field_validator("debug")
     @classmethod
     def _check_debug(cls, debug: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's
@@ -222,6 +307,7 @@ class Settings(BaseSettings):
     def _check_ca_file(cls, path: Path | None) -> Path | None:
         if path is not None:
             with _report_unreadable():
+                check_trusted_file(path, "the file")
                 ssl.create_default_context(cafile=path)
         return path
 
@@ -241,6 +327,9 @@ class Settings(BaseSettings):
         certificate = info.data.get("client_certificate")
         if certificate is not None:
             with _report_unreadable():
+                # OpenSSL would wait for the writer of a named pipe.
+                for path in filter(None, (certificate, key)):
+                    check_trusted_file(path, "the file")
                 # Without `password`, OpenSSL would ask for the key's passphrase on the terminal.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
@@ -294,14 +383,22 @@ class Settings(BaseSettings):
 
 @contextmanager
 def _report_unreadable() -> Iterator[None]:
-    """Convert an `OSError` to `ValueError`, which pydantic reports."""
+    """Convert the error of an unusable file to `ValueError`, which pydantic reports."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ConfigurationError) as error:
         raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
-REFUSALS = frozenset({"debug_with_auth", "url_query", "url_scheme"})
+def _parse_bytes(value: object) -> int | None:
+    """Return the bytes of a number or of a text such as `32MiB`. Return None for other values."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        return None
+
+
+REFUSALS = frozenset({"boolean", "debug_with_auth", "url_query", "url_scheme"})
 """Rules of this module, whose text is written here."""
 REMEDIES = {
     "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
@@ -309,11 +406,18 @@ REMEDIES = {
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
     ),
-    "ca_file": "the file cannot be used. Name a readable file with certificates as PEM",
+    "ca_file": (
+        "the file cannot be used. Name a readable file with certificates as PEM that is not "
+        "world-writable"
+    ),
     "client_key": (
         "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
         "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
-        "another file"
+        "another file. No file may be world-writable"
+    ),
+    "max_message": (
+        f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
+        f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
     ),
     "management_url": (
         "the address is not valid. Write http://host:port, or https://…. Write user:password@ "

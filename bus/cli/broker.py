@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.console import Console
 
-from bus.cli.output import print_json
+from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
@@ -35,7 +35,7 @@ def command(
     starts a container. At the end it removes the broker's data. If BUS_URL is set, the
     command starts no broker.
     """
-    console = Console(stderr=as_json)
+    console = EscapingConsole(stderr=as_json)
     choice = select_broker(os.environ)
     if choice.kind == "named":
         if as_json:

@@ -14,9 +14,10 @@ from rich.text import Text
 from bus.cli.loading import Known, contract_named, known_contracts
 from bus.cli.options import AsJson, Contracts, completed_types
 from bus.cli.output import fits, print_json, say, table_console
-from bus.contracts.contract import Contract, decode
+from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.schema import fields_of, sample_of, schema_of
 from bus.errors import ContractViolation, FailedPrecondition
+from bus.messaging.envelope import ErrorReply, Progress
 
 __all__ = ["command"]
 
@@ -64,9 +65,21 @@ def show(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print only the payload's JSON schema.")
     ] = False,
+    reply_schema: Annotated[
+        bool,
+        typer.Option(
+            "--reply-schema", help="Print only the JSON schema of the reply or the job's result."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one contract: its fields, a sample payload, and the command that sends it."""
+    """Show one contract: its fields, a sample payload, the command that sends it, and its reply.
+
+    A schema describes the JSON that the receiver accepts. With --json the key "schema" is the
+    payload's, and "reply_schema" is that of the reply or result. "progress_schema" is for the
+    progress of a job, and "error_schema" for the error that replaces a reply or result. A key is
+    null if the contract has no such message, or if JSON schema cannot describe the reply.
+    """
     contract = contract_named(type_, contracts or context.obj or [])
     payload_schema = schema_of(contract.model)
     if payload_schema is None:
@@ -74,13 +87,20 @@ def show(
             f"{contract.type} has a field that JSON schema cannot describe. "
             f"Read its class {path_of(contract)}."
         )
-    if schema:
+    if reply_schema:
+        print_json(require_reply_schema(contract), compact=as_json)
+    elif schema:
         print_json(payload_schema, compact=as_json)
     elif sample:
         print_json(checked_sample(contract, payload_schema), compact=as_json)
     elif as_json:
         print_json(
-            {**to_json(contract), "sample": sample_of(payload_schema), "schema": payload_schema},
+            {
+                **to_json(contract),
+                "sample": sample_of(payload_schema),
+                "schema": payload_schema,
+                **answer_schemas(contract),
+            },
             compact=True,
         )
     else:
@@ -99,6 +119,44 @@ def checked_sample(contract: Contract, schema: dict[str, Any]) -> Any:
     except ContractViolation as error:
         say(f"change the sample before you send it: {error}")
     return value
+
+
+def reply_schema_of(contract: Contract) -> dict[str, Any] | None:
+    """Return the JSON schema of the reply or result. None if it has no schema, or for an event."""
+    if contract.kind == "event":
+        return None
+    if contract.reply is None:
+        return {"type": "null"}
+    return schema_of(contract.reply, optional=contract.is_reply_optional)
+
+
+def require_reply_schema(contract: Contract) -> dict[str, Any]:
+    """Return the JSON schema of the reply or result.
+
+    Raises:
+        FailedPrecondition: The contract has no reply, or the reply has no schema.
+    """
+    schema = reply_schema_of(contract)
+    if schema is not None:
+        return schema
+    if contract.reply is None:
+        raise FailedPrecondition(
+            f"{contract.type} is an event, which has no reply. Leave out --reply-schema."
+        )
+    raise FailedPrecondition(
+        f"{contract.type}: the reply has a field that JSON schema cannot describe. "
+        f"Read the class {contract.reply.__module__}.{contract.reply.__qualname__}."
+    )
+
+
+def answer_schemas(contract: Contract) -> dict[str, Any]:
+    """Return the JSON schemas of all messages that answer a message of the contract."""
+    answered = contract.kind != "event"
+    return {
+        "reply_schema": reply_schema_of(contract),
+        "progress_schema": schema_of(Progress) if contract.kind == "job" else None,
+        "error_schema": schema_of(ErrorReply) if answered else None,
+    }
 
 
 def to_json(contract: Contract) -> dict[str, Any]:
@@ -192,17 +250,43 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
     if contract.model.__doc__:
         console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
-    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
-    table.add_column(no_wrap=True)
-    for field in fields_of(contract.model):
-        table.add_row(
-            f"{field.name}{'' if field.required else '?'}", field.type, field.description or ""
-        )
-    console.print(table)
+    show_fields(contract.model, console)
     for name, value in properties_of(contract):
         console.print(f"  {name}: {value}", markup=False, highlight=False)
     console.print(f"\n[bold]{send_command(contract)}[/]", highlight=False)
     print_json(checked_sample(contract, schema), compact=False)
+    if contract.reply is not None:
+        show_reply(contract, contract.reply, console)
+
+
+def show_fields(model: type[Message], console: Console) -> None:
+    """Print a row for each field of a message: name, type and description."""
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+    table.add_column(no_wrap=True)
+    for field in fields_of(model):
+        table.add_row(
+            f"{field.name}{'' if field.required else '?'}", field.type, field.description or ""
+        )
+    console.print(table)
+
+
+def show_reply(contract: Contract, reply: type[Message], console: Console) -> None:
+    """Print the fields and the JSON schema of the reply or result."""
+    console.print(
+        f"\n[bold]The {answer_noun(contract)} is {reply_name(contract)}:[/]", highlight=False
+    )
+    show_fields(reply, console)
+    schema = reply_schema_of(contract)
+    if schema is not None:
+        console.print(
+            f"\n[bold]The JSON schema of the {answer_noun(contract)}:[/]", highlight=False
+        )
+        print_json(schema, compact=False)
+
+
+def answer_noun(contract: Contract) -> str:
+    """Return `reply` for a request, or `result` for a job."""
+    return "reply" if contract.kind == "request" else "result"
 
 
 def properties_of(contract: Contract) -> list[tuple[str, str]]:
@@ -213,10 +297,13 @@ def properties_of(contract: Contract) -> list[tuple[str, str]]:
         fields = f" ({', '.join(field.name for field in fields_of(reply))})" if reply else ""
         properties.append(
             (
-                "reply" if contract.kind == "request" else "result",
+                answer_noun(contract),
                 f"{reply_name(contract) if reply else 'nothing'}{fields}",
             )
         )
+        properties.append(("error", f"ErrorReply ({', '.join(ErrorReply.model_fields)})"))
+    if contract.kind == "job":
+        properties.append(("progress", f"Progress ({', '.join(Progress.model_fields)})"))
     properties.append(("permission", contract.permission))
     if contract.idempotent:
         properties.append(("idempotent", "a second run has no further effect"))

@@ -13,21 +13,25 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bus.cli.broker import POLL_INTERVAL_SECONDS, signals, started, until
 from bus.cli.output import table_console
-from bus.errors import ConfigurationError, NotFound, Unavailable
+from bus.errors import BusError, ConfigurationError, NotFound, Unavailable
+from bus.messaging.escaped_text import one_line
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import BrokerChoice, select_broker
 from bus.security.key_directory import KeyDirectory
+from bus.transports.rabbitmq.queue_depth import depths
 
 __all__ = ["command"]
 
@@ -197,14 +201,23 @@ async def _stage_on_broker(
         console.print(
             f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True
         )
-        yield stages.RabbitMQStage(broker.url, keys), broker
+        yield stages.RabbitMQStage(broker.url, keys, partial(_count_consumers, broker.url)), broker
+
+
+async def _count_consumers(url: str, queue: str) -> int | None:
+    """Return the number of consumers of a queue, or None if the broker does not tell it."""
+    try:
+        depth = (await depths(url, [queue]))[queue]
+    except BusError:
+        return None
+    return depth.consumers if depth.last_error is None else None
 
 
 async def play_story(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
     """Run the demonstration's steps, and print each step when it is done."""
     steps: list[Any] = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -219,12 +232,16 @@ async def play_story(story: ModuleType, stage: Any, console: Console, recording:
             waiting.cancel()
             steps.append(step)
             bar.console.print(
-                f"[green]done[/]    {step.name}: {step.outcome}", highlight=False, soft_wrap=True
+                f"[green]done[/]    {step.name}: {escape(one_line(step.outcome))}",
+                highlight=False,
+                soft_wrap=True,
             )
             bar.update(task, completed=0, description="working")
 
         def on_progress(activity: str, update: Any) -> None:
-            bar.update(task, completed=update.progress, description=f"{activity}: {update.note}")
+            bar.update(
+                task, completed=update.progress, description=f"{activity}: {one_line(update.note)}"
+            )
 
         by_section = recording == _resolve_recording(None)
         playing = story.Story(stage, on_step, on_progress, by_section=by_section)
@@ -256,18 +273,19 @@ def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
             if name in TIME_HEADERS
             else str(value).replace("\n", f"\n{'':18}")
         )
-        console.print(f"  {name:15} {text}", highlight=False, soft_wrap=True)
+        console.print(f"  {name:15} {text}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     console.print(table_of(steps, ending.correlation_id))
 
 
 def _print_transcript(console: Console, transcript: Any) -> None:
     console.print(
-        f"[bold]Transcript[/] ({transcript.engine}, confidence {transcript.confidence:.2f})"
+        f"[bold]Transcript[/] ({escape(transcript.engine)}, confidence {transcript.confidence:.2f})"
     )
     for segment in transcript.segments:
         console.print(
-            f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}",
+            f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {one_line(segment.text)}",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )
@@ -290,7 +308,11 @@ def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
     for step in steps:
         short = (step.correlation_id or "").partition("-")[0]
         table.add_row(
-            step.name, step.outcome, f"{step.at:.2f} s", f"{step.took * 1000:.0f} ms", short
+            step.name,
+            escape(one_line(step.outcome)),
+            f"{step.at:.2f} s",
+            f"{step.took * 1000:.0f} ms",
+            short,
         )
     for column in (0, 1):
         table.columns[column].overflow = "fold"

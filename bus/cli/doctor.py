@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bus.cli.errors import exit_code
 from bus.cli.output import print_json, table_console
 from bus.errors import BusError
+from bus.messaging.escaped_text import one_line
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
@@ -42,7 +44,6 @@ EXTRAS = {
     "containers": ("testcontainers",),
     "depends": ("fast-depends",),
     "documents": ("python-docx", "reportlab"),
-    "encryption": ("joserfc",),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
     "testing": ("pytest", "pytest-asyncio"),
@@ -193,7 +194,7 @@ def print_report(report: Report, console: Console) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows(report):
-        table.add_row(name, value)
+        table.add_row(name, Text(one_line(value)))
     console.print(table)
     for problem in report.problems:
         console.print("problem:", style="bold red", end=" ")
@@ -225,9 +226,7 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
         missing = [part for part, installed in parts.items() if not installed]
         yield (
             f"extra {name}",
-            f"not installed: pip install 'trunkline\\[{name}]'"
-            if missing
-            else join_versions(parts),
+            f"not installed: pip install 'trunkline[{name}]'" if missing else join_versions(parts),
         )
     rabbitmq = report.rabbitmq
     yield (

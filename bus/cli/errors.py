@@ -18,7 +18,8 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from bus import errors
-from bus.cli.output import harmless
+from bus.cli.output import EscapingConsole
+from bus.messaging.escaped_text import escape_text, one_line
 from bus.messaging.failure_location import failure_location
 
 __all__ = [
@@ -92,7 +93,7 @@ class Reporter:
 
     def __init__(self, *, debug: bool, console: Console | None = None) -> None:
         self._debug = debug
-        self._console = console or Console(stderr=True)
+        self._console = console or EscapingConsole(stderr=True)
 
     def __call__(self, command: Callable[..., Any]) -> Callable[..., Any]:
         """Return the command with error reporting."""
@@ -117,14 +118,14 @@ class Reporter:
     def _print_error(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
         self._console.print(
-            harmless(describe_error(error)).replace("\n", CONTINUED),
+            escape_text(describe_error(error)).replace("\n", CONTINUED),
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
         if shows_traceback.get():
             self._console.print(
-                harmless("".join(traceback.format_exception(error))),
+                escape_text("".join(traceback.format_exception(error))),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -142,7 +143,7 @@ def add_class() -> Iterator[None]:
         yield
     except errors.BusError as error:
         # The service chose the text. A line end in it could forge a second line of the command.
-        error.args = (f"{type(error).__name__}: {' '.join(str(error).splitlines())}",)
+        error.args = (f"{type(error).__name__}: {one_line(str(error))}",)
         raise
 
 

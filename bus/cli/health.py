@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.options import finite
 from bus.errors import BusError, ConfigurationError
+from bus.messaging.escaped_text import one_line
 from bus.operations.health import LIVE, READY, probe
 from bus.settings import load_settings
 
@@ -25,7 +27,10 @@ def command(
         bool, typer.Option("--live", help="Check only that the worker's event loop runs.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Time to wait for the answer.")
+        float,
+        typer.Option(
+            min=0.1, max=60, callback=finite, metavar="SECONDS", help="Time to wait for the answer."
+        ),
     ] = 3,
 ) -> None:
     """Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.
@@ -46,5 +51,5 @@ def command(
         problem = asyncio.run(probe((host, settings.health_port), path, timeout=timeout))
     except BusError as error:
         problem = f"not {state}: {error}"
-    typer.echo(problem or state)
+    typer.echo(one_line(problem or state))
     raise typer.Exit(UNHEALTHY if problem else 0)

@@ -3,20 +3,24 @@
 import json
 import secrets
 import time
+from collections import Counter
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bus.cli.options import AsJson, duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
+from bus.messaging.escaped_text import one_line
+from bus.security.jwe import new_encryption_key
 from bus.security.key_directory import KeyDirectory
+from bus.security.key_set import read_key_set
 from bus.security.keyring import REFRESH_INTERVAL_SECONDS
-from bus.security.keys import Key, Role, public_keys, read_jwk
+from bus.security.keys import Key, Role, read_jwk
 
 __all__ = ["command"]
 
@@ -118,11 +122,15 @@ def new(
 def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) -> None:
     """List the public keys, with the state of each."""
     jwks = KeyDirectory(directory).public()
-    now = time.time()
+    now, shared = time.time(), _shared_ids(jwks)
     if as_json:
         print_json(
             [
-                {**{name: jwk.get(name) for name in JSON_MEMBERS}, "state": state(jwk, now)}
+                {
+                    **{name: jwk.get(name) for name in JSON_MEMBERS},
+                    "state": state(jwk, now),
+                    "shares_id": jwk.get("kid") in shared,
+                }
                 for jwk in jwks
             ],
             compact=True,
@@ -137,10 +145,17 @@ def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) 
     table.add_column("state", overflow="fold")
     for jwk in jwks:
         owner = f"{jwk.get('iss')}{' (operator)' if jwk.get('role') == 'operator' else ''}"
-        table.add_row(
-            str(jwk.get("kid")), owner, str(jwk.get("alg")), f"{state(jwk, now)}{format_times(jwk)}"
-        )
+        warning = "; another key has this id" if jwk.get("kid") in shared else ""
+        about = f"{state(jwk, now)}{format_times(jwk)}{warning}"
+        cells = (str(jwk.get("kid")), owner, str(jwk.get("alg")), about)
+        table.add_row(*(escape(one_line(cell)) for cell in cells))
     table_console().print(table)
+
+
+def _shared_ids(jwks: list[dict[str, Any]]) -> set[object]:
+    """Return the ids that several keys have."""
+    ids = Counter(str(jwk.get("kid")) for jwk in jwks)
+    return {kid for kid, number in ids.items() if number > 1}
 
 
 JSON_MEMBERS = ("kid", "iss", "role", "alg", "not_before", "retired_at", "compromised_since")
@@ -227,7 +242,7 @@ def revoke(
     signing time into a message. Therefore use --since only if you are sure that the key was not
     stolen before that time.
     """
-    KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
+    KeyDirectory(directory).update(kid, compromised_since=max(0, (since or 0) // 1000))
     say(
         f"{kid} is revoked. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s. "
         "Create the next key of its service with `bus keys rotate SERVICE --now`."
@@ -261,7 +276,7 @@ def ring(
     if use is not None:
         keys.select_encryption_key(use)
     if add or not keys.encryption_keys():
-        keys.add_encryption_key(_new_encryption_key(key_id("ring")))
+        keys.add_encryption_key(new_encryption_key(key_id("ring")))
         file = keys.encryption_keys_file
         say(f"BUS_ENCRYPTION_KEYS={file}    (secret: it decrypts all payloads)")
     rows = [
@@ -274,17 +289,6 @@ def ring(
     for row in rows:
         purpose = "encrypts and decrypts" if row["encrypts"] else "decrypts"
         table_console().print(f"{row['kid']}: {purpose}", markup=False, highlight=False)
-
-
-def _new_encryption_key(kid: str) -> dict[str, str]:
-    try:
-        key: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "encryption requires joserfc, which is not installed. "
-            "Install it: pip install 'trunkline[encryption]'."
-        ) from None
-    return key
 
 
 @command.command()
@@ -300,9 +304,9 @@ def jwks(*, directory: Directory = DEFAULT_DIRECTORY) -> None:
             f"{file} contains no keys. Create the first with `bus keys new SERVICE`."
         )
     key_set = {"keys": keys}
-    _, faults = public_keys(json.dumps(key_set))
-    if faults:
-        raise ConfigurationError(f"{file}: {'; '.join(faults)}")
+    read = read_key_set(json.dumps(key_set))
+    if problems := read.faults + read.shared_ids:
+        raise ConfigurationError(f"{file}: {'; '.join(problems)}")
     print_json(key_set, compact=False)
 
 

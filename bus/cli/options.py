@@ -13,6 +13,7 @@ import typer
 
 from bus.cli.loading import known_contracts
 from bus.contracts.contract import Contract, Kind
+from bus.contracts.limits import MAX_SECONDS
 
 __all__ = [
     "CLI",
@@ -23,6 +24,7 @@ __all__ = [
     "Payload",
     "completed_types",
     "duration",
+    "finite",
 ]
 
 CLI = "cli"
@@ -108,7 +110,17 @@ def duration(text: str) -> float:
     match = DURATION.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a duration. Write 90s, 15m, 2h or 7d.")
-    return float(match[1]) * UNITS[match[2]]
+    seconds = float(match[1]) * UNITS[match[2]]
+    if seconds > MAX_SECONDS:
+        raise typer.BadParameter(f"{text!r} is longer than 100 years. Write a shorter time.")
+    return seconds
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value of an option. Refuse NaN and infinity, which no range of typer refuses."""
+    if value is not None and not 0 <= value <= MAX_SECONDS:
+        raise typer.BadParameter(f"must be a number up to {MAX_SECONDS}, such as 2.5.")
+    return value
 
 
 def moment(text: str) -> int:

@@ -7,30 +7,54 @@ import contextlib
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.highlighter import JSONHighlighter
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
 
-__all__ = ["fits", "harmless", "print_json", "say", "suppress_library_logs", "table_console"]
+from bus.messaging.escaped_text import escape_json, escape_text
 
-CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-"""Characters that must not reach the terminal: control characters except tab and newline.
+__all__ = [
+    "EscapingConsole",
+    "fits",
+    "print_json",
+    "say",
+    "suppress_library_logs",
+    "table_console",
+]
 
-Text from other services may contain them, and they could move the terminal's cursor. Line
-separators and changes of the writing direction could forge other text. A lone surrogate cannot be
-printed.
-"""
 MEASURE_COLUMNS = 10_000
 """Console width for measuring a table. It is so large that no row is wrapped."""
 PIPED_COLUMNS = 1000
 """Console width for output to a pipe. No line is wrapped, so programs can read line by line."""
+
+
+class EscapingConsole(Console):
+    """Console that escapes the characters that a terminal interprets (`escape_text`).
+
+    Every command prints by this class. So no text of a message, a broker, a file or an error
+    reaches the terminal raw. Texts are escaped before they are measured. If an object of rich has
+    other texts, they are escaped when they are written, and a table may then cut them.
+    """
+
+    @override
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text as rich's `Text`, escaped."""
+        return super().render_str(escape_text(text), **options)
+
+    @override
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Return the segments of an object, escaped. Rich's own control codes stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else escape_text(text), style, control)
 
 
 def print_json(value: Any, *, compact: bool) -> None:
@@ -42,15 +66,16 @@ def print_json(value: Any, *, compact: bool) -> None:
             terminal.
     """
     form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
-    text = escaped(json.dumps(value, ensure_ascii=False, **form))
-    Console().print(
+    text = escape_json(json.dumps(value, ensure_ascii=False, **form))
+    EscapingConsole().print(
         text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True
     )
 
 
 def table_console() -> Console:
     """Return a console for tables. Its width is the terminal's, or `PIPED_COLUMNS` for a pipe."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return EscapingConsole(width=PIPED_COLUMNS if piped else None)
 
 
 def fits(table: Table, console: Console) -> bool:
@@ -63,17 +88,7 @@ def fits(table: Table, console: Console) -> bool:
 
 def say(text: str) -> None:
     """Print a line about progress on standard error."""
-    Console(stderr=True).print(harmless(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def escaped(text: str) -> str:
-    """Return the JSON text with control characters escaped. A terminal would interpret them."""
-    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def harmless(text: str) -> str:
-    """Return the text with each control character replaced by U+FFFD."""
-    return CONTROL.sub("�", text)
+    EscapingConsole(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

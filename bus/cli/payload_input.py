@@ -112,6 +112,8 @@ def json_problem(text: bytes) -> str | None:
         return "the text is not UTF-8"
     except RecursionError:
         return "the text is nested too deeply"
+    except ValueError:  # Python refuses to read a number of thousands of digits
+        return "a number has too many digits"
     return None
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bus.messaging.escaped_text import one_line
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.operations.queue_inspection import QueueReport, QueueStatus
 
@@ -27,12 +28,14 @@ def table(report: QueueReport) -> RenderableType:
     for name in ("ready", "unacked", "consumers", "oldest", "dead"):
         grid.add_column(name, justify="right", no_wrap=True)
     for service, queues in groupby(report.queues, key=lambda queue: queue.service):
-        grid.add_row(f"[bold]{service}[/]")
+        grid.add_row(Text(one_line(service), style="bold"))
         for row in service_rows(service, list(queues)):
             grid.add_row(*row)
     at = time.strftime("%H:%M:%S", time.localtime(report.at))
     head = Text(
-        f"{report.server.product} {report.server.version}, {report.server.cluster}, at {at}",
+        one_line(
+            f"{report.server.product} {report.server.version}, {report.server.cluster}, at {at}"
+        ),
         style="dim",
     )
     body = grid if report.queues else Text("no queues of the bus")
@@ -60,8 +63,8 @@ def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str 
         ready, unacked = (
             add_counts(getattr(queue, name) for queue in replies) for name in ("ready", "unacked")
         )
-        name = f"  replies ({len(replies)} {'instance' if len(replies) == 1 else 'instances'})"
-        yield name, format_count(ready), format_count(unacked), "", "", ""
+        text = f"  replies ({len(replies)} {'instance' if len(replies) == 1 else 'instances'})"
+        yield text, format_count(ready), format_count(unacked), "", "", ""
     for queue in (
         queue
         for queue in queues
@@ -89,7 +92,7 @@ def notes(report: QueueReport) -> Iterator[str]:
     The notes name the problems of the queues, and the values that are unknown and why.
     """
     for queue in report.queues:
-        yield from (f"[yellow]{escape(text)}[/]" for text in advise(queue))
+        yield from (f"[yellow]{escape(one_line(text))}[/]" for text in advise(queue))
     if report.without_management:
         yield (
             "[dim]unacked, oldest and reply queues are unknown: "
@@ -121,9 +124,9 @@ def advise(queue: QueueStatus) -> Iterator[str]:
         yield f"{queue.name}: {count} dead {'letter' if count == 1 else 'letters'}"
 
 
-def short_name(service: str, queue: QueueStatus) -> str:
+def short_name(service: str, queue: QueueStatus) -> Text:
     """Return the indented name of a queue without its service."""
-    return f"  {queue.name.removeprefix(f'{service}.')}"
+    return Text(f"  {one_line(queue.name.removeprefix(f'{service}.'))}")
 
 
 def total_messages(queue: QueueStatus) -> int | None:

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from bus.cli.broker import signals
 from bus.cli.loading import has_default, known_contracts, load_router
-from bus.cli.options import Contracts
+from bus.cli.options import Contracts, finite
 from bus.cli.output import print_json, table_console
 from bus.cli.queue_table import notes, table
 from bus.contracts.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
+from bus.messaging.escaped_text import one_line
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.declarations import job_topology, request_topology
 from bus.messaging.topology.names import service_queues
@@ -45,7 +46,11 @@ def command(
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch", min=0.5, metavar="SECONDS", help="Refresh at this interval, until Ctrl-C."
+            "--watch",
+            min=0.5,
+            callback=finite,
+            metavar="SECONDS",
+            help="Refresh at this interval, until Ctrl-C.",
         ),
     ] = None,
     contracts: Contracts = None,
@@ -151,7 +156,7 @@ def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bo
     if as_json:
         print_json({"error": str(error)} if error else to_json(inspection.result()), compact=True)
     elif error is not None:
-        live.update(Text(f"error: {error}", style="red"), refresh=True)
+        live.update(Text(one_line(f"error: {error}"), style="red"), refresh=True)
     else:
         report = inspection.result()
         # Show the notes above the table: rich cuts off the lines that do not fit on the screen.

@@ -8,7 +8,16 @@ import typer
 
 from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
-from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
+from bus.cli.options import (
+    CLI,
+    AsJson,
+    AsService,
+    Contracts,
+    File,
+    Payload,
+    completed_types,
+    finite,
+)
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
 from bus.contracts.contract import Job, Message, encode
@@ -53,6 +62,7 @@ def command(
         float | None,
         typer.Option(
             min=0.001,
+            callback=finite,
             metavar="SECONDS",
             help="Time to wait for the result (default: BUS_MESSAGE_TTL). With --no-wait, time to "
             "wait for the publisher confirm (default: BUS_PUBLISH_TIMEOUT).",

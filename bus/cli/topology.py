@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from bus.cli.loading import known_contracts, load_router
-from bus.cli.options import Contracts
-from bus.cli.output import harmless, print_json, say, suppress_library_logs
+from bus.cli.options import Contracts, finite
+from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as apply_topology
 from bus.operations.topology.apply import plan as plan_topology
@@ -237,6 +237,7 @@ def migrate(
         typer.Option(
             "--wait",
             min=0,
+            callback=finite,
             metavar="SECONDS",
             show_default=False,
             help="Start even if the queue has consumers, and wait this time for them to stop.",
@@ -254,7 +255,7 @@ def migrate(
     header "redelivered". The command refuses a queue that has consumers: stop the workers first.
     """
     settings = override_settings(management_url)
-    status_line = Console(stderr=True).status("reading the broker's state")
+    status_line = EscapingConsole(stderr=True).status("reading the broker's state")
     with status_line as status, suppress_library_logs():
         done = asyncio.run(
             migrate_queue(
@@ -296,13 +297,11 @@ class ProgressDisplay:
         if progress.step != self._step:
             self._step = progress.step
             # Print on the spinner's console: the output of another console would overwrite it.
-            self._status.console.print(
-                harmless(progress.step), markup=False, highlight=False, soft_wrap=True
-            )
+            self._status.console.print(progress.step, markup=False, highlight=False, soft_wrap=True)
         counts = (
             f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
         )
-        self._status.update(f"{harmless(progress.step)}{counts}")
+        self._status.update(f"{escape(progress.step)}{counts}")
 
 
 def override_settings(management_url: str | None) -> Settings:
@@ -333,10 +332,10 @@ def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> Non
 
 def show(comparison: Plan, targets: Sequence[str]) -> None:
     """Print the differences on standard output, and the advice on standard error."""
-    console = Console()
+    console = EscapingConsole()
     for difference in comparison.differences:
         console.print(
-            harmless(str(difference)),
+            str(difference),
             style=COLOURS[difference.verdict],
             markup=False,
             highlight=False,

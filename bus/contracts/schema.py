@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from bus.contracts.samples import sample_number
@@ -101,10 +101,17 @@ def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
     }
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
-    """Return the JSON schema with field aliases, or None if a schema cannot express the model."""
+def schema_of(model: type[BaseModel], *, optional: bool = False) -> dict[str, Any] | None:
+    """Return the JSON schema with field aliases, or None if a schema cannot express the model.
+
+    Args:
+        model: Class of the message.
+        optional: True if null is also valid.
+    """
+    kind: Any = model | None if optional else model
     try:
-        return model.model_json_schema()
+        # The names of the wire are the aliases, which pydantic uses by default.
+        return TypeAdapter[Any](kind).json_schema()
     except PydanticInvalidForJsonSchema:
         return None
 

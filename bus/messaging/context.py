@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from bus.contracts.contract import Event, Job, Message, Request
 from bus.errors import InvalidArgument
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
+from bus.messaging.idempotency import idempotency_key
+from bus.messaging.progress_bounds import bound_progress
 
 __all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
 
@@ -49,8 +51,8 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended.
-            DeadlineExceeded: No update arrived for the number of seconds in the setting
-                `message_ttl`.
+            DeadlineExceeded: No valid update arrived for the number of seconds in the setting
+                `message_ttl`. If an update was rejected, the text has the reason.
         """
         ...
 
@@ -66,7 +68,8 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             BusError: The error of the last attempt. Its error code determines its class.
-            DeadlineExceeded: The job did not end in time. The job continues.
+            DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
+                has the reason. Otherwise the job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
         """
         ...
@@ -162,18 +165,32 @@ class Context:
     report: Callable[[Progress], Awaitable[None]] | None = None
     """Function that sends progress. None if no submitter waits for progress."""
 
+    @property
+    def idempotency_key(self) -> str:
+        """Key for the writes of this handler: 64 hexadecimal digits.
+
+        The key is the same if the message is redelivered, retried or replayed. Another handler,
+        sender or message id has another key. `uuid5(NAMESPACE, context.idempotency_key)` derives a
+        UUID from it.
+
+        The message id alone is not a safe key, because another service can send a message with the
+        same id. With `BUS_AUTH=off` nothing proves the sender, so any client can repeat a key.
+        """
+        return idempotency_key(self.envelope)
+
     async def progress(self, progress: float, note: str = "") -> None:
         """Send the progress of the job to its submitter.
 
         A failure of this method never fails the job. Progress that cannot be sent is dropped.
 
         Args:
-            progress: Completed part of the work, from 0 to 1.
-            note: Text for the submitter.
+            progress: Completed part of the work, from 0 to 1. Another number becomes the nearest
+                of these.
+            note: Text for the submitter. It is cut after 1024 characters.
         """
         if self.report is not None:
             try:
-                update = Progress(progress=progress, note=note)
+                update = bound_progress(Progress(progress=progress, note=note))
             except ValidationError:
                 return  # The value is invalid, for example NaN, which JSON cannot express.
             await self.report(update)

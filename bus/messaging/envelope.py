@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
+from pydantic import Field
 from typing_extensions import override
 
 from bus.contracts.contract import Message, encode
@@ -29,6 +30,7 @@ __all__ = [
     "MessageRole",
     "Progress",
     "error_reply",
+    "is_final",
     "new_id",
     "progress_update",
     "reply",
@@ -43,6 +45,8 @@ from the contract.
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
+ERROR_PREFIX = "bus.error."
+"""Prefix of the type of error replies in every version."""
 MAX_TEXT_LENGTH = 1024
 """Maximum number of characters in a text header of the bus.
 
@@ -124,6 +128,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
     The repr hides this attribute.
     """
+    unread_bytes: int | None = None
+    """Size of the body in bytes if the receiver has dropped the body, because it is too large.
+
+    `body` is then empty, and `fault` has the reason. This attribute is never on the wire.
+    """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.
 
@@ -164,10 +173,10 @@ class ErrorReply(Message):
 class Progress(Message):
     """Body of a job's progress update, type `<type of the job>.progress`."""
 
-    progress: float
+    progress: float = Field(json_schema_extra={"minimum": 0, "maximum": 1})
     """Completed part of the work, from 0 to 1."""
     note: str = ""
-    """Text for the submitter."""
+    """Text for the submitter, at most 1024 characters."""
     error: str | None = None
     """Error code of a failed attempt, after which the job will be retried. Otherwise None."""
 
@@ -211,6 +220,14 @@ def error_reply(request: Envelope, error: BaseException, *, source: str) -> Enve
     """
     body = _describe_error(error, request.id)
     return _build_answer(request, ERROR_TYPE, encode(body), source=source, error=body.code)
+
+
+def is_final(type_: str) -> bool:
+    """Return True if a reply of this type ends the request or job to which it refers.
+
+    Other types are progress, or updates of a later version, which a client ignores.
+    """
+    return type_.endswith(REPLY_SUFFIX) or type_.startswith(ERROR_PREFIX)
 
 
 def _describe_error(error: BaseException, message_id: str) -> ErrorReply:

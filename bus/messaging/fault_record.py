@@ -56,6 +56,8 @@ MAX_NAME_LENGTH = 200
 MAX_FRAMES_LENGTH = 1500
 """Maximum number of characters in the frames. The outermost frames are left out first."""
 UNKNOWN = "unknown"
+REJECTED = "rejected"
+"""Reason of the broker for a message that a consumer rejected (`basic.reject`)."""
 
 
 def _trunkline_version() -> str:
@@ -85,6 +87,7 @@ class FaultRecord:
 
     It is `worker` if a worker dead-lettered the message. It is `broker` if the broker dead-lettered
     the message. The broker does so after too many deliveries, or if the work queue did not exist.
+    It also does so if a worker rejected the message because it is too large.
     It is `unknown` if the message has no record, because it was put into the dead-letter queue
     manually.
     """
@@ -262,6 +265,12 @@ def _read_broker_record(
         code, queue = "unroutable", _routing_key(last)
     else:
         text = f"the broker dead-lettered the message: {reason} in {source}"
+        if reason == REJECTED:
+            text = (
+                f"a worker rejected the message in {source}. A worker of the bus rejects only a "
+                f"message that is larger than its BUS_MAX_MESSAGE, and this message has "
+                f"{len(envelope.body)} bytes"
+            )
         code, queue = reason, work_queue
     first = _positive_int(envelope.headers.get(FIRST_FAILED)) or at
     return FaultRecord(

@@ -1,18 +1,17 @@
 """Labels and facts of messages: the texts and the `extra` by which log records name a message.
 
-Other services choose types, ids and error texts. A control character in such a text could forge a
-log line, and a lone surrogate could lose it. The functions that return a text replace both.
+Other services choose types, ids and error texts. The functions that return a text escape the
+characters with which such a text could forge a log line (`escaped_text`).
 """
 
 import re
 from collections.abc import Mapping
 
 from bus.messaging.envelope import Envelope
+from bus.messaging.escaped_text import one_line
 
 __all__ = ["drop_type", "failure_label", "message_facts", "message_label", "one_line", "short_id"]
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-"""Control characters, line ends, and lone surrogates, which a UTF-8 stream refuses."""
 UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 SHORT_ID_LENGTH = 8
 MAX_ID_LENGTH = 64
@@ -76,8 +75,3 @@ def short_id(message_id: str) -> str:
     if UUID.fullmatch(message_id):
         return message_id[:SHORT_ID_LENGTH]
     return one_line(message_id[:MAX_ID_LENGTH])
-
-
-def one_line(text: str) -> str:
-    """Return the text with each run of control characters replaced by a space."""
-    return text if text.isprintable() else CONTROL.sub(" ", text)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
+from bus.messaging.escaped_text import one_line
 from bus.messaging.failure_origin import HandlerPlace, blamed_handler
 
 __all__ = ["Origin", "TracebackFrame", "TracebackFrames", "shorten_text"]
@@ -213,6 +214,6 @@ def _relative_to_package(path: str, module: str) -> str:
 
 
 def shorten_text(text: str, longest: int) -> str:
-    """Return the end of a text, at most `longest` characters. Replace control characters."""
-    text = text if len(text) <= longest else f"…{text[1 - longest :]}"
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    """Return the end of a text as one line, at most `longest` characters."""
+    text = one_line(text)
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"

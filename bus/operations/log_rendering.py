@@ -8,12 +8,13 @@ import io
 import json
 import logging
 import math
-import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
 from typing_extensions import override
+
+from bus.messaging.escaped_text import escape_text
 
 __all__ = [
     "Event",
@@ -40,8 +41,11 @@ RENAMED_FIELDS = OWN_FIELDS | CONSOLE_FIELDS | INTERNAL_FIELDS
 PREFIX = "extra_"
 RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes of a log record that are not from `extra`."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, except tab and newline, and lone surrogates, which UTF-8 cannot express."""
+TEXT_FIELDS = frozenset({"event", "exception", "level", "logger", "stack", "timestamp"})
+"""Fields that the renderer for a terminal writes without quotation marks."""
+PASSED_FIELDS = frozenset({"exc_info"}) | INTERNAL_FIELDS
+QUOTED = frozenset(" \t=\r\n\"'")
+"""Characters because of which structlog quotes a text on a terminal."""
 TRACEBACK = "Traceback (most recent call last)"
 MAX_DEPTH = 20
 """Maximum depth of nested containers. Deeper containers are replaced."""
@@ -114,10 +118,15 @@ def render_json(logger: Any, method: str, event: Event) -> str:
     try:
         # Most records need no replacement, and a check of each value would take longer.
         if not any(map(_has_mixed_keys, event.values())):
-            return json.dumps(event, default=_fallback, allow_nan=False)
+            return _write_json(event, default=_fallback)
     except Exception:  # noqa: BLE001, S110 - the values of an application can raise any exception
         pass
-    return json.dumps(plain(event), allow_nan=False)
+    return _write_json(plain(event))
+
+
+def _write_json(value: object, **options: Any) -> str:
+    """Return a value as JSON in ASCII, which a terminal can show. DEL is escaped, too."""
+    return json.dumps(value, allow_nan=False, **options).replace("\x7f", "\\u007f")
 
 
 def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
@@ -136,18 +145,17 @@ def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Process
     )
 
     def render(logger: Any, method: str, event: Event) -> str:
-        event = _replace_controls(event)
         frames = event.pop("frames") if _has_frames(event) else None
         try:
-            text = str(renderer(logger, method, dict(event)))
+            text = str(renderer(logger, method, _escape_values(event)))
         except Exception:  # noqa: BLE001 - as in `render_json`
             kept = {name: event[name] for name in ("exc_info",) if name in event}
-            text = str(renderer(logger, method, {**plain(event), **kept}))
+            text = str(renderer(logger, method, _escape_values({**plain(event), **kept})))
         if frames is None or TRACEBACK in text:
             return text
         others = [frame for frame in frames if not str(frame).startswith("bus/")]
         shown = frames if all_frames or not others else others
-        return "\n".join([text, *(f"    {_harmless(str(frame))}" for frame in shown)])
+        return "\n".join([text, *(f"    {escape_text(str(frame))}" for frame in shown)])
 
     return render
 
@@ -163,25 +171,38 @@ def _has_frames(event: Event) -> bool:
 
 
 def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """Write a traceback without control characters. Its text can be from another service."""
+    """Write a traceback with unsafe characters escaped. Its text can be from another service."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, error)
-    out.write(_harmless(text.getvalue()))
+    out.write(escape_text(text.getvalue()))
 
 
-def _replace_controls(event: Event) -> Event:
-    """Replace control characters, except tab and newline, in text for a terminal.
+def _escape_values(event: Event) -> Event:
+    """Escape the names and values of a record for a terminal.
 
     Other services choose message types and ids. These texts must not control the operator's
     terminal.
     """
-    return {
-        name: _harmless(value) if isinstance(value, str) else value for name, value in event.items()
-    }
+    return {escape_text(str(name)): _escape_value(name, event[name]) for name in event}
 
 
-def _harmless(text: str) -> str:
-    return CONTROL.sub("\ufffd", text)
+def _escape_value(name: object, value: object) -> object:
+    if isinstance(value, str) and name in TEXT_FIELDS:
+        return escape_text(value)
+    return value if name in PASSED_FIELDS else _EscapedValue(value)
+
+
+class _EscapedValue:
+    """Value of a field, which structlog's renderer writes as its `repr`."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    @override
+    def __repr__(self) -> str:
+        value = self._value
+        is_word = isinstance(value, str) and not QUOTED & {*value}
+        return escape_text(str(value) if is_word else repr(value))
 
 
 # --- Values ---

@@ -23,12 +23,14 @@ from bus.contracts.limits import check_seconds
 from bus.errors import (
     BusError,
     ContractError,
+    FailedPrecondition,
     Internal,
     NotServed,
     ResourceExhausted,
     Unavailable,
     UnknownKey,
 )
+from bus.messaging.body_limit import unread_reply
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
@@ -93,7 +95,13 @@ class Client:
         self.replies.start()
         topology = reply_topology(self._service, self._instance)
         is_anonymous = self._security.identity.is_anonymous
-        spec = ConsumerSpec(queue=topology.queues[0], topology=topology, prefetch=0, acks=False)
+        spec = ConsumerSpec(
+            queue=topology.queues[0],
+            topology=topology,
+            prefetch=0,
+            acks=False,
+            max_body_bytes=self._settings.max_message,
+        )
         on_delivery = self._on_unsigned_reply if is_anonymous else self._on_reply
         self._consumer = await self._transport.consume(spec, on_delivery)
         return self._consumer
@@ -115,6 +123,9 @@ class Client:
 
     def _dispatch(self, reply: Envelope) -> None:
         """Decrypt a reply, and pass it to the call or job that waits for it."""
+        if reply.unread_bytes is not None:
+            self.replies.dispatch(unread_reply(reply))
+            return
         try:
             reply = self._security.cipher.decrypt(reply)
         except BusError as error:
@@ -141,6 +152,9 @@ class Client:
         )
 
     def _reject_reply(self, reply: Envelope, error: BusError) -> None:
+        # The proof signs a digest of the body, so it cannot be checked if the body was dropped.
+        if reply.unread_bytes is not None and reply.proof is not None:
+            error = FailedPrecondition(reply.fault or "")
         self._verifier.record_rejection(reply, error)
         self.replies.record_rejected_reply(reply, str(error))
 
@@ -174,7 +188,7 @@ class Client:
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract.
-            InvalidArgument: The request is larger than 16 MiB, or its headers are too long.
+            InvalidArgument: The request is larger than `max_message`, or its headers are too long.
             PermissionDenied: This service has no grant for the contract. Or the broker does not
                 allow this service's user to publish to the exchange.
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
@@ -224,7 +238,7 @@ class Client:
             ContractError: The class has no contract, or is not an event. Or the event belongs to
                 another service.
             ContractViolation: A value of the event is invalid for its field.
-            InvalidArgument: The event is larger than 16 MiB, or its headers are too long.
+            InvalidArgument: The event is larger than `max_message`, or its headers are too long.
             PermissionDenied: This service has no grant for the contract. Or the broker does not
                 allow this service's user to publish to the exchange.
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
@@ -270,7 +284,7 @@ class Client:
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a job.
             ContractViolation: A value of the job is invalid for its field.
-            InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
+            InvalidArgument: The job is larger than `max_message`, or its headers are too long.
             PermissionDenied: This service has no grant for the contract. Or the broker does not
                 allow this service's user to publish to the exchange.
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no

@@ -21,11 +21,13 @@ from bus.runtime.stages.limit_concurrency import limit_concurrency
 from bus.runtime.stages.recall_result import recall_result
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
+from bus.runtime.stages.reject_oversized import reject_oversized
 
 __all__ = ["INBOUND", "compose_inbound"]
 
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
-    join_in_flight,  # first: a redelivery of a running message must not start another run
+    reject_oversized,  # first: without its body, the message cannot be compared or authenticated
+    join_in_flight,  # early: a redelivery of a running message must not start another run
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply

@@ -36,7 +36,7 @@ class InboundMessage:
     If the broker redelivers the message in that time, this object also holds the redeliveries.
     """
 
-    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "slots")
+    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "result", "slots")
 
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -54,6 +54,8 @@ class InboundMessage:
         )
         self.candidate: PoisonCandidate | None = None
         """None if the message is not processed alone."""
+        self.result: HandlingResult | None = None
+        """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
 
@@ -74,6 +76,17 @@ class InboundMessage:
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             await delivery.requeue(counts=counts)
 
+    async def reject(self) -> bool:
+        """Reject every delivery, so that the broker dead-letters it.
+
+        Returns:
+            False if the channel of each delivery was closed. The broker delivers the message again.
+        """
+        rejected = False
+        for delivery in self.deliveries:  # a redelivery can be added during the loop
+            rejected |= await delivery.reject()
+        return rejected
+
 
 # Not frozen, because creating a frozen dataclass takes longer than the rest of the settlement.
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +97,8 @@ class HandlingResult:
     error: BaseException | None = None
     unauthorized: bool = False
     """True if the message was rejected because its sender is unknown or has no right to send it."""
+    waits: bool = False
+    """True if a rejected event or job waits once in a retry tier for a new key or grant."""
 
 
 SETTLED = HandlingResult()

@@ -1,20 +1,25 @@
 """The handle with which a submitter reads the progress and the result of a job."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, cast
 
-from bus.contracts.contract import Contract, decode
+from bus.contracts.contract import Contract
 from bus.contracts.limits import check_seconds
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
-from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress, is_final
+from bus.messaging.labels import message_facts, message_label
+from bus.messaging.progress_bounds import decode_progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
-__all__ = ["PendingJob"]
+__all__ = ["PendingJob", "log_unknown_type"]
+
+log = logging.getLogger("bus.client")
 
 MAX_UPDATES = 1000
 """The maximum number of progress updates that a handle keeps for slow readers.
@@ -55,14 +60,19 @@ class PendingJob(Generic[R]):
     def on_update(self, envelope: Envelope) -> None:
         """Store a progress update, or the result, and wake the waiting readers.
 
-        An update that arrives after the result is dropped.
+        An update that arrives after the result is dropped. An update of an unknown type is logged
+        and dropped, because a later version of the bus may send other updates.
         """
         if self._result is not None:
             return
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
+            self.request.rejection = None
             self._add_progress(envelope)
-        else:
+        elif is_final(envelope.type):
             self._result = envelope
+        else:
+            log_unknown_type(envelope)
+            return
         self._notify()
 
     def _notify(self) -> None:
@@ -71,20 +81,25 @@ class PendingJob(Generic[R]):
 
     def _add_progress(self, envelope: Envelope) -> None:
         try:
-            self._updates.append(decode(Progress, envelope.body))
-        except ContractViolation:
+            self._updates.append(decode_progress(envelope.body))
+        except ContractViolation as error:
+            self.request.rejection = str(error)
             return  # an error here would end the consumer of the reply queue
         self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, beginning with the first, until the job ends.
 
+        The `progress` of an update is from 0 to 1: another number becomes the nearest of these.
+        Its texts are cut after 1024 characters. An update without a finite number is dropped.
+
         Each iterator yields all updates. If an iterator is more than 1000 updates behind, it skips
         the oldest updates.
 
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
-            DeadlineExceeded: No update arrived within `message_ttl` seconds.
+            DeadlineExceeded: No valid update arrived within `message_ttl` seconds. If an update was
+                rejected, the text has the reason.
             FailedPrecondition: The job was submitted in another event loop, and has not ended.
         """
         seen = 0
@@ -111,7 +126,8 @@ class PendingJob(Generic[R]):
             BusError: The job failed with this error in its last attempt. The error code in the
                 result selects the subclass.
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
-            DeadlineExceeded: The job has not ended in time. The job continues.
+            DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
+                has the reason. Otherwise the job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             FailedPrecondition: The job was submitted in another event loop, and has not ended.
             ContractViolation: The result does not match the contract.
@@ -130,8 +146,8 @@ class PendingJob(Generic[R]):
                     await self._changed.wait()
         except TimeoutError:
             raise self._deadline_exceeded(
-                f"no result within {format_seconds(limit)}. The job continues. "
-                "Await its result again to wait longer."
+                f"no result within {format_seconds(limit)}",
+                "The job continues. Await its result again to wait longer.",
             ) from None
         try:
             return cast("R", decode_reply(self._contract, self._result, job_id=self.id))
@@ -153,9 +169,23 @@ class PendingJob(Generic[R]):
                 await self._changed.wait()
         except TimeoutError:
             raise self._deadline_exceeded(
-                f"no update for {format_seconds(seconds)}. The job continues. "
-                "Iterate over its updates again to wait longer."
+                f"no update for {format_seconds(seconds)}",
+                "The job continues. Iterate over its updates again to wait longer.",
             ) from None
 
-    def _deadline_exceeded(self, problem: str) -> DeadlineExceeded:
-        return add_subject(DeadlineExceeded(problem), self.type, self.id)
+    def _deadline_exceeded(self, problem: str, advice: str) -> DeadlineExceeded:
+        """Return the error of a reader. If an update was rejected, its text has the reason."""
+        rejection = self.request.rejection
+        if rejection is not None:
+            # The rejected update can have been the result, so the job does not surely continue.
+            advice = f"The job may have ended. An update of the job was rejected: {rejection}"
+        return add_subject(DeadlineExceeded(f"{problem}. {advice}"), self.type, self.id)
+
+
+def log_unknown_type(answer: Envelope) -> None:
+    """Log a reply or update that is ignored, because this version does not know its type."""
+    log.debug(
+        "%s ignored: this version of the bus does not know its type",
+        message_label(answer),
+        extra=message_facts(answer, app_id=answer.source),
+    )

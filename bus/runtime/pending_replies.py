@@ -6,9 +6,9 @@ from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
-from bus.messaging.envelope import Envelope
+from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.timers import SharedTimer, format_seconds
-from bus.runtime.job_handle import PendingJob
+from bus.runtime.job_handle import PendingJob, log_unknown_type
 from bus.runtime.pending_request import PendingRequest, R
 
 __all__ = ["PendingReplies"]
@@ -80,12 +80,16 @@ class PendingReplies:
     def dispatch(self, envelope: Envelope) -> None:
         """Pass a reply to its pending call, or an update to its job handle.
 
-        If the call or handle does not exist, count the reply or update as late.
+        If the call or handle does not exist, count the reply or update as late. A reply that does
+        not end its call is logged and dropped.
         """
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None and not call.answer.done():
-            call.answer.set_result(envelope)
+            if is_final(envelope.type):
+                call.answer.set_result(envelope)
+            else:
+                log_unknown_type(envelope)
         elif (handle := self._jobs.get(target)) is not None:
             handle.on_update(envelope)
         else:
@@ -101,18 +105,18 @@ class PendingReplies:
         return None if handle is None else handle.request
 
     def record_rejected_reply(self, envelope: Envelope, why: str) -> None:
-        """Record in the pending call why a reply was rejected.
+        """Record in the pending call or job why a reply or update was rejected.
 
-        The call continues to wait, because the genuine reply may still arrive. If no valid reply
-        arrives, the caller's `DeadlineExceeded` includes the reason.
+        The call or job continues to wait, because the genuine reply may still arrive. If no valid
+        reply arrives, the `DeadlineExceeded` of the caller or submitter includes the reason.
 
         Args:
-            envelope: The rejected reply.
+            envelope: The rejected reply or update.
             why: The reason for the rejection.
         """
-        call = self._calls.get(envelope.in_reply_to or "")
-        if call is not None:
-            call.rejection = why
+        request = self.find_request(envelope)
+        if request is not None:
+            request.rejection = why
 
     def on_return(self, message_id: str, reason: str) -> None:
         """Fail the pending call of a returned request.
@@ -164,7 +168,7 @@ class PendingReplies:
 class PendingCall(PendingRequest):
     """A sent request, with a future for its reply."""
 
-    __slots__ = ("answer", "rejection", "seconds")
+    __slots__ = ("answer", "seconds")
 
     def __init__(
         self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None, seconds: float
@@ -175,8 +179,7 @@ class PendingCall(PendingRequest):
         self.type = type_
         self.is_job = False
         self.proofs = () if token is None else (token,)
-        self.rejection: str | None = None
-        """The reason why the last reply was rejected, or None."""
+        self.rejection = None
 
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""

@@ -74,7 +74,7 @@ def check_reply(reply: Envelope, type_: str, job_id: str | None = None) -> None:
 class PendingRequest:
     """A sent request or job, with the data to verify its replies."""
 
-    __slots__ = ("is_job", "proofs", "type")
+    __slots__ = ("is_job", "proofs", "rejection", "type")
 
     def __init__(self, type_: str, *, is_job: bool) -> None:
         self.type = type_
@@ -83,6 +83,8 @@ class PendingRequest:
 
         The client rejects an error reply that refers to a different token or proof.
         """
+        self.rejection: str | None = None
+        """The reason why the last reply or update was rejected, or None."""
         self.is_job = is_job
         """True if the message is a job. Each reply to a job must have a proof.
 

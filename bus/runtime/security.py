@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
 from bus.contracts.contract import CATALOG
@@ -11,9 +11,10 @@ from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
 from bus.security.anonymous import ANONYMOUS, AnonymousIdentity
 from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
-from bus.security.grants import REVEAL, AccessPolicy, AllowAll, GrantsSource
-from bus.security.grants_file import load_grants
+from bus.security.grants import REVEAL, AllowAll, GrantsSource
+from bus.security.grants_file import load_grants, parse_grants, read_grants_text
 from bus.security.identity import ServiceIdentity
+from bus.security.jwe import read_encryption_keys
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring, shared_secret_keyring
 from bus.security.message_security import MessageSecurity
@@ -157,7 +158,7 @@ def _build_identity(
     return ServiceIdentity(
         service,
         ring,
-        GrantsSource(lambda: _read_grants(settings), settings.grants),
+        _grants_source(settings.grants),
         leeway=settings.clock_leeway,
         # A reply to RabbitMQ's direct reply-to is published to the default exchange. With
         # `topology=verify` the broker does not allow the service's user to publish to the default
@@ -167,15 +168,17 @@ def _build_identity(
     )
 
 
-def _read_grants(settings: Settings) -> AccessPolicy:
-    """Read the grants file that the settings name. Without a file, allow everything.
+def _grants_source(path: Path | None) -> GrantsSource:
+    """Return the source of the grants in a file. Without a file, allow everything.
 
     The file may have grants for contracts that this process has not imported.
     """
-    return (
-        load_grants(settings.grants, CATALOG, complete=False)
-        if settings.grants is not None
-        else AllowAll()
+    if path is None:
+        return GrantsSource(lambda: "", lambda _: AllowAll())
+    return GrantsSource(
+        partial(read_grants_text, path),
+        lambda text: parse_grants(text, path, CATALOG, complete=False),
+        path,
     )
 
 
@@ -184,8 +187,7 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
 
     Raises:
         ConfigurationError: The encryption keys are invalid, or other users can read the key file.
-            Or `BUS_ENCRYPT=everything` is set without keys. Or keys are set without joserfc
-            installed.
+            Or `BUS_ENCRYPT=everything` is set without keys.
     """
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
@@ -199,16 +201,7 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
     text = (
         setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
     )
-    try:
-        # Imported only if keys are set, because the import of joserfc takes half as long as the
-        # import of the whole bus.
-        jwe = import_module("bus.security.jwe")
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            f"{VARIABLE} requires joserfc, which is not installed. "
-            "Install it: pip install 'trunkline[encryption]'."
-        ) from None
-    return PayloadCipher(jwe.read_encryption_keys(text), everything=everything)
+    return PayloadCipher(read_encryption_keys(text), everything=everything)
 
 
 async def operator_signer(

@@ -190,6 +190,7 @@ def endpoint_states(
                 queue=required[name][0],
                 topology=required[name][1],
                 prefetch=endpoint.concurrency,
+                max_body_bytes=runtime.settings.max_message,
                 consumer_timeout=consumer_timeout_for(endpoint, router, least=minimum),
             ),
             runtime=runtime,

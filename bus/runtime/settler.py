@@ -14,6 +14,7 @@ from bus.errors import (
     error_name,
 )
 from bus.messaging.backoff import backoff
+from bus.messaging.body_limit import LOWEST_MAX_BODY_BYTES
 from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
@@ -81,6 +82,8 @@ class Settler:
                 reply = self._protected_reply(envelope, result)
                 await self._send_reply(envelope, reply, message.deliveries[-1])
             return True  # if no reply can be sent, the caller's deadline ends the call
+        if envelope.unread_bytes is not None:
+            return await self._reject_unread(message, result)
         return await self._settle(envelope, result) or await self._retry_settle(envelope, result)
 
     async def abandon(
@@ -157,7 +160,8 @@ class Settler:
                 one_line(str(error)),
                 extra=message_facts(request, why=str(error)),
             )
-            if isinstance(error, InvalidArgument) and reply.error is None:
+            is_replaceable = reply.error is None or len(reply.body) > LOWEST_MAX_BODY_BYTES
+            if isinstance(error, InvalidArgument) and is_replaceable:
                 fault = unsendable_reply(request, error, source=self._service)
                 fault = fault.replace(authorization=reply.authorization)
                 await self._send_reply(request, fault, via)
@@ -197,8 +201,8 @@ class Settler:
             case Ack():
                 reply = result.reply
                 return reply is None or await self._reports.report_result(envelope, reply)
-            case _ if isinstance(result.error, UnknownKey) and PARKED not in envelope.headers:
-                return await self._defer_until_keys_refresh(envelope, now)
+            case _ if result.waits:
+                return await self._defer_until_refresh(envelope, result, now)
             case Retry(delay=delay):
                 return await self._retry(envelope, result, delay)
             case MoveToDeadLetters() as decision:
@@ -214,16 +218,24 @@ class Settler:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
         return True
 
-    async def _defer_until_keys_refresh(self, envelope: Envelope, now: int) -> bool:
+    async def _defer_until_refresh(
+        self, envelope: Envelope, result: HandlingResult, now: int
+    ) -> bool:
         """Send the message to a retry tier, with the same attempt number.
 
-        The keys are fetched before the message returns from the tier.
+        The keys or grants are read again before the message is checked again.
         """
         facts = message_facts(envelope, queue=self._endpoint.queue)
+        problem = (
+            "an unknown signing key"
+            if isinstance(result.error, UnknownKey)
+            else f"no grant ({one_line(str(result.error))})"
+        )
         log.warning(
-            "%s in %s has an unknown signing key; the message waits in a retry tier",
+            "%s in %s has %s; the message waits in a retry tier",
             message_label(envelope),
             self._endpoint.queue,
+            problem,
             extra=facts,
         )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
@@ -258,6 +270,25 @@ class Settler:
             envelope.attempt,
             failure_label(facts, drop_type(decision.reason, envelope)),
             extra=facts,
+        )
+        if envelope.role == "job":
+            await self._report_failure(envelope, result)
+        return True
+
+    async def _reject_unread(self, message: InboundMessage, result: HandlingResult) -> bool:
+        """Let the broker dead-letter a message, because this process has not kept its body.
+
+        A dead letter from this process would have no body, and the payload would be lost.
+        """
+        envelope, queue, why = message.envelope, self._endpoint.queue, str(result.error)
+        if not await message.reject():
+            return True  # the channel is closed, so the broker delivers the message again
+        log.error(
+            "%s in %s was rejected, and the broker dead-letters it: %s",
+            message_label(envelope),
+            queue,
+            one_line(why),
+            extra=message_facts(envelope, queue=queue, code=InvalidArgument.code, why=why),
         )
         if envelope.role == "job":
             await self._report_failure(envelope, result)

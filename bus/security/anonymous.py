@@ -59,6 +59,10 @@ class OpenGuard:
         """Return None: every message is authorized."""
         return None
 
+    def may_wait(self, envelope: Envelope, error: BusError) -> bool:  # noqa: ARG002 - as above
+        """Return False: no message lacks a key or grant."""
+        return False
+
     def may_reply(self, envelope: Envelope) -> bool:  # noqa: ARG002 - as above
         """Return True."""
         return True

@@ -34,7 +34,10 @@ class UnknownEncryptionKey(Exception):
 
 
 class DecryptionFailed(Exception):
-    """The payload is not encrypted, was encrypted with a different context, or was changed."""
+    """The payload is not encrypted, was encrypted with a different context, or was changed.
+
+    The text is the reason if the payload is malformed, and otherwise empty.
+    """
 
 
 class EncryptionKeys(Protocol):
@@ -54,7 +57,7 @@ class EncryptionKeys(Protocol):
         Raises:
             UnknownEncryptionKey: The payload was encrypted with an unknown key.
             DecryptionFailed: The payload is malformed, was changed, or was encrypted with a
-                different context.
+                different context. The error has a reason if the payload is malformed.
         """
         ...
 
@@ -152,15 +155,17 @@ class PayloadCipher:
         Inside the blocks, Python would store the error of the encryption library in `__context__`,
         and that error could contain a secret.
         """
+        reason = None
         try:
             if self._keys is not None:
                 return self._keys.decrypt(envelope.body, _identity(envelope))
-            key_found = False
         except UnknownEncryptionKey:
-            key_found = False
-        except DecryptionFailed:
-            key_found = True
-        if key_found:
+            pass
+        except DecryptionFailed as error:
+            reason = str(error)
+        if reason:
+            raise Undecodable(f"{envelope.type}: the encrypted payload is invalid: {reason}")
+        if reason is not None:
             raise Undecodable(f"{envelope.type}: the payload was not encrypted for this message")
         raise Unavailable(
             f"{envelope.type} is encrypted with an unknown key. Add the key to BUS_ENCRYPTION_KEYS."

@@ -3,6 +3,7 @@
 from bus.contracts.contract import Contract
 from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
+from bus.messaging.fault_record import PARKED
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of
 from bus.security.verifier import FOREIGN_REPLY_TO, VerifiedToken, Verifier
 
@@ -22,19 +23,43 @@ class EndpointGuard:
     def authorize(self, envelope: Envelope) -> BusError | None:
         """Return the error that rejects the message. If the message may be handled, return None.
 
-        Every rejection is counted and logged, except `UnknownKey` and `Expired`. An unknown key may
-        be published soon, and an expired message was valid before.
+        If a right is missing, the grants are read again, because the right can be new.
+
+        Every rejection is counted and logged, except `UnknownKey`, `Expired`, and the first
+        rejection of a message that waits for a right. An unknown key may be published soon, and an
+        expired message was valid before.
         """
         token = self._tokens.get(envelope.authorization)
         if token is not None and self._is_authorized(token, envelope):
             return None
+        error = self._find_error(envelope)
+        if isinstance(error, PermissionDenied) and self._verifier.refresh_grants():
+            error = self._find_error(envelope)
+        if not (
+            error is None
+            or isinstance(error, UnknownKey | Expired)
+            or self.may_wait(envelope, error)
+        ):
+            self._verifier.record_rejection(envelope, error)
+        return error
+
+    def may_wait(self, envelope: Envelope, error: BusError) -> bool:
+        """Return True if the message waits once, because the missing key or grant can be new.
+
+        A request does not wait, because its caller waits for the reply. A service never gets the
+        right to publish another service's event.
+        """
+        if envelope.role == "request" or PARKED in envelope.headers:
+            return False
+        return isinstance(error, UnknownKey) or (
+            isinstance(error, PermissionDenied)
+            and (self._contract.kind != "event" or envelope.source == self._contract.service)
+        )
+
+    def _find_error(self, envelope: Envelope) -> BusError | None:
         try:
             self._check(envelope)
-        # Do not record these errors: the key may be new, and an expired message was valid before.
-        except (UnknownKey, Expired) as error:
-            return error
         except BusError as error:
-            self._verifier.record_rejection(envelope, error)
             return error
         return None
 
@@ -64,7 +89,7 @@ class EndpointGuard:
         ):
             raise Unauthenticated(FOREIGN_REPLY_TO)
         if self._permission not in token.permissions:
-            raise PermissionDenied(f"{token.issuer} has no right to {self._permission}")
+            raise self._verifier.missing_permission(token, self._permission)
 
     def may_reply(self, envelope: Envelope) -> bool:
         """Return True if a rejection can be sent to the `reply_to` of the message.

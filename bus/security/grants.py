@@ -127,10 +127,12 @@ class AccessPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GrantsSource:
-    """The source of the grants: the function that reads them, and the path of their file."""
+    """The source of the grants: their text, the function that parses it, and their path."""
 
-    read: Callable[[], AccessPolicy]
-    """Function that reads the grants. The bus calls it again after more contracts are declared."""
+    read: Callable[[], str]
+    """Function that returns the text of the grants."""
+    parse: Callable[[str], AccessPolicy]
+    """Function that returns the permissions in a text. They depend on the declared contracts."""
     path: Path | None = None
     """Path of the grants file, for error messages."""
 

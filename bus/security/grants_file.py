@@ -11,10 +11,13 @@ from bus.contracts.contract import Contract, check_part
 from bus.errors import ConfigurationError, ContractError
 from bus.messaging.suggestions import did_you_mean
 from bus.security.grants import OPERATIONS, REVEAL, VERBS, Grants, ServiceGrants, Verb
+from bus.security.secret_files import read_trusted_file
 
-__all__ = ["load_grants"]
+__all__ = ["load_grants", "parse_grants", "read_grants_text"]
 
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
+MAX_GRANTS_BYTES = 1024 * 1024
+"""Maximum size of a grants file. It is sufficient for several thousand services."""
 MAX_FAULTS_SHOWN = 5
 """Maximum number of faults that an error lists. The error counts the remaining faults."""
 
@@ -31,21 +34,51 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
             because the owner of the event is unknown.
 
     Raises:
-        ConfigurationError: The file cannot be read, or has faults. The error names the file, the
-            line and the problem of each fault.
+        ConfigurationError: The file cannot be read, other users can write to it, or it has faults.
+            The error names the file, the line and the problem of each fault.
+    """
+    # `bus grants check` reads the file once, so it also accepts a pipe.
+    text = read_grants_text(path, accepts_pipe=complete)
+    return parse_grants(text, path, contracts, complete=complete)
+
+
+def read_grants_text(path: Path, *, accepts_pipe: bool = False) -> str:
+    """Return the text of a grants file.
+
+    Args:
+        path: The file.
+        accepts_pipe: True if a command reads the file only once, so that it can be a named pipe.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not a regular file, is too large, or other
+            users can write to it.
+    """
+    subject = str(path) if accepts_pipe else f"BUS_GRANTS: {path}"
+    return read_trusted_file(path, subject, MAX_GRANTS_BYTES, accepts_pipe=accepts_pipe)
+
+
+def parse_grants(
+    text: str, path: Path, contracts: Iterable[Contract], *, complete: bool = True
+) -> Grants:
+    """Return the grants in the text of a grants file. Check them against the contracts.
+
+    Args:
+        text: The text of the file.
+        path: The path of the file, for errors.
+        contracts: The contracts that define the permissions.
+        complete: As in `load_grants`.
+
+    Raises:
+        ConfigurationError: The text has faults.
     """
     try:
-        text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except OSError as error:
+    # tomllib raises ValueError for a number with thousands of digits.
+    except (ValueError, RecursionError) as error:
+        reason = "its tables or lists are nested too deeply"
         raise ConfigurationError(
-            f"{path} cannot be read ({error.strerror}). "
-            "Set BUS_GRANTS to the file with the grants (see `bus grants --help`)."
+            f"{path} is not TOML: {reason if isinstance(error, RecursionError) else error}"
         ) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
     reader = GrantsReader(text, tuple(contracts), complete=complete)
     services = {service: reader.rights(service, table) for service, table in reader.tables(content)}
     grants = Grants(services, dict(reader.operators(content)))

@@ -9,15 +9,18 @@ of a token.
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
 from bus.errors import Unauthenticated, UnknownKey
-from bus.security.keys import KEY_ID, Key, KeyPair
+from bus.security.keys import KEY_ID, Key, KeyPair, Role
 
 __all__ = [
+    "CANONICAL_LAST_CHARS",
+    "COMPACT_JSON",
     "MAX_TOKEN_LENGTH",
+    "STRICT_JSON",
     "Claims",
     "KeyLookup",
     "base64",
@@ -55,8 +58,8 @@ class KeyLookup(Protocol):
         """Permitted algorithms."""
         ...
 
-    def get(self, kid: str) -> Key | None:
-        """Return the key with this id. If the id is unknown, return None."""
+    def get(self, kid: str) -> Sequence[Key]:
+        """Return the keys with this id. If the id is unknown, the result is empty."""
         ...
 
 
@@ -80,13 +83,14 @@ def base64(data: bytes) -> bytes:
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
-def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
+def decode_jws(token: str, typ: str, keys: KeyLookup, role: Role = "service") -> tuple[Claims, Key]:
     """Check the signature of a token. Return the token's claims, and the key that verified it.
 
     Args:
         token: The compact JWT.
         typ: The `typ` that the header must have.
         keys: The keys and the permitted algorithms.
+        role: The role of the issuer. It selects a key if several keys have the id of the token.
 
     Raises:
         Unauthenticated: The token is malformed, or its signature does not match.
@@ -100,18 +104,35 @@ def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
     algorithm, kid = _read_header(parts[1], typ)
     if algorithm not in keys.algorithms:
         reject("the JWT algorithm is not allowed")
-    key = keys.get(kid)
-    if key is None:
+    candidates = keys.get(kid)
+    if not candidates:
         raise UnknownKey(
             "the signing key is not in the receiver's BUS_JWKS. "
             "Use the same BUS_JWKS key set in both services."
         )
-    if key.algorithm != algorithm:
+    if len(candidates) > 1:
+        candidates = _select_keys(candidates, parts[2], role)
+    candidates = [key for key in candidates if key.algorithm == algorithm]
+    if not candidates:
         reject("the JWT algorithm is not the algorithm of the signing key")
-    signature = _bytes(parts[3], "the JWT signature")
-    if not key.verify(token[: parts.start(3) - 1].encode(), signature):
+    signature, signed = _bytes(parts[3], "the JWT signature"), token[: parts.start(3) - 1].encode()
+    key = next((key for key in candidates if key.verify(signed, signature)), None)
+    if key is None:
         reject("the JWT signature does not match")
     return _decode_object(parts[2], "the JWT payload"), key
+
+
+def _select_keys(keys: Sequence[Key], payload: str, role: Role) -> Sequence[Key]:
+    """Return the keys of the issuer that the claims name, although the claims are not verified yet.
+
+    Another service can publish its keys with an id that this issuer uses. Those keys must neither
+    replace the issuer's key nor cost time.
+    """
+    issuer = _decode_object(payload, "the JWT payload").get("iss")
+    own = [key for key in keys if (key.owner, key.role) == (issuer, role)]
+    if not own:
+        reject("the signing key does not belong to the issuer")
+    return own
 
 
 # Cached, because all tokens of one key and `typ` have the same header. Errors are not cached.

@@ -55,19 +55,7 @@ class KeyDirectory:
         Raises:
             ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
         """
-        try:
-            text = self.set_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError):
-            raise ConfigurationError(f"{self.set_file} cannot be read") from None
-        try:
-            keys = json.loads(text)["keys"]
-            if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-                raise TypeError  # noqa: TRY301 - one handler for each malformed set
-        except (ValueError, TypeError, KeyError):
-            raise ConfigurationError(f"{self.set_file} is not a JSON Web Key Set") from None
-        return keys
+        return _read_set(self.set_file)
 
     def check_new(self, owner: str) -> None:
         """Check that `owner` is a valid name and has no key yet.
@@ -152,7 +140,9 @@ class KeyDirectory:
             return public
 
     def update(self, kid: str, **members: int) -> Jwk:
-        """Set members (for example `retired_at`) of one public key, and return the key.
+        """Set members (for example `retired_at`) of a public key, and return the key.
+
+        If several keys have the id, all of them are changed, so that a revocation misses none.
 
         Raises:
             NotFound: No key has this id.
@@ -160,11 +150,12 @@ class KeyDirectory:
         """
         with self._locked():
             keys = self.public()
-            for key in keys:
-                if key.get("kid") == kid:
-                    key.update(members)
-                    self._write_set(keys)
-                    return key
+            selected = [key for key in keys if key.get("kid") == kid]
+            for key in selected:
+                key.update(members)
+            if selected:
+                self._write_set(keys)
+                return selected[0]
         raise NotFound(
             f"{self.set_file} has no key {kid} (list the keys with `bus keys list`)"
             f"{_suggest_keys(kid, keys)}"
@@ -178,17 +169,7 @@ class KeyDirectory:
         Raises:
             ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
         """
-        try:
-            keys: list[Jwk] = json.loads(self.encryption_keys_file.read_text(encoding="utf-8"))[
-                "keys"
-            ]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError, KeyError):
-            raise ConfigurationError(
-                f"{self.encryption_keys_file} is not a JSON Web Key Set, or cannot be read"
-            ) from None
-        return keys
+        return _read_set(self.encryption_keys_file)
 
     def add_encryption_key(self, key: Jwk) -> None:
         """Add an encryption key at the end of the file. Only the first key encrypts."""
@@ -232,7 +213,7 @@ class KeyDirectory:
         # If the public key is invalid, raise an error before anything is written.
         read_jwk(public)
         file = self.key_file(owner)
-        existing = json.loads(file.read_text(encoding="utf-8"))["keys"] if file.exists() else []
+        existing = _read_set(file)
         _write(file, {"keys": [*existing, {"kid": kid, **secret}]}, 0o600)
         self._write_set([*self.public(), public])
         return public
@@ -268,6 +249,27 @@ def _suggest_keys(kid: str, keys: list[Jwk]) -> str:
         if owned
         else did_you_mean(kid, {str(key.get("kid")) for key in keys})
     )
+
+
+def _read_set(file: Path) -> list[Jwk]:
+    """Return the keys of a set, or an empty list if the file does not exist.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError(f"{file} cannot be read. Check that it is a text file.") from None
+    try:
+        keys = json.loads(text)["keys"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        raise ConfigurationError(f"{file} is not a JSON Web Key Set. Restore it from a backup.")
+    return keys
 
 
 def _write(path: Path, value: object, mode: int) -> None:

@@ -6,14 +6,15 @@ The keyring reads the keys again at intervals.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from http.client import HTTPException
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
-from bus.security.jwks_source import FETCH_TIMEOUT_SECONDS, PrivateSource, PublicSource
-from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role, public_keys
+from bus.security.jwks_source import PrivateSource, PublicSource
+from bus.security.key_set import read_key_set
+from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role
 from bus.security.private_keys import dev_key
 
 __all__ = ["MIN_REFRESH_SECONDS", "REFRESH_INTERVAL_SECONDS", "Keyring", "shared_secret_keyring"]
@@ -71,7 +72,7 @@ class Keyring:
         self._clock = clock
         self._timer = timer or _loop_time
         self._text = b""
-        self._keys: Mapping[str, Key] = {}
+        self._keys: Mapping[str, tuple[Key, ...]] = {}
         self._private: list[PrivateKey] = []
         self._last_read = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
@@ -79,9 +80,9 @@ class Keyring:
         self._signing_key: KeyPair | None = None
         self._signing_key_times = (0.0, 0.0)
 
-    def get(self, kid: str) -> Key | None:
-        """Return the key with this id. If the id is unknown, return None."""
-        return self._keys.get(kid)
+    def get(self, kid: str) -> tuple[Key, ...]:
+        """Return the keys with this id. Usually there is one, and none if the id is unknown."""
+        return self._keys.get(kid, ())
 
     def signing_key(self) -> KeyPair:
         """Return the newest key of this service that is valid now.
@@ -115,9 +116,7 @@ class Keyring:
 
     def _own_pairs(self) -> list[KeyPair]:
         owned = [
-            key
-            for key in self._keys.values()
-            if self.owner in {None, key.owner} or key.owner is None
+            key for key in self._all_keys() if self.owner in {None, key.owner} or key.owner is None
         ]
         return [
             KeyPair(key=key, private=private)
@@ -125,6 +124,9 @@ class Keyring:
             for private in self._private
             if private.thumbprint == key.thumbprint and key.role == self.role
         ]
+
+    def _all_keys(self) -> Iterator[Key]:
+        return chain.from_iterable(self._keys.values())
 
     async def start(self) -> None:
         """Read the private and public keys.
@@ -136,9 +138,8 @@ class Keyring:
         self._private = self._read_private()
         self._last_read = self._timer()
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
-                text = await self._source()
-        except (OSError, HTTPException, TimeoutError) as error:
+            text = await self._source()
+        except OSError as error:
             raise ConfigurationError(
                 f"BUS_JWKS: the key set cannot be read: {_describe_error(error)}"
             ) from None
@@ -153,7 +154,7 @@ class Keyring:
         owners = sorted(
             {
                 (key.role, key.owner or "")
-                for key in self._keys.values()
+                for key in self._all_keys()
                 if key.thumbprint in thumbprints
             }
         )
@@ -204,13 +205,18 @@ class Keyring:
             self._refreshing = asyncio.get_running_loop().create_task(self._fetch())
         await asyncio.shield(self._refreshing)
 
+    async def close(self) -> None:
+        """End a read that has not ended yet."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
-                text = await self._source()
+            text = await self._source()
             self._replace_keys(text)
             self._private = self._read_private()
-        except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
+        except (OSError, ConfigurationError) as error:
             if not self._down:
                 why = _describe_error(error)
                 log.warning(
@@ -220,6 +226,8 @@ class Keyring:
                 )
             self._down = True
         else:
+            if self._down:
+                log.info("BUS_JWKS can be read again")
             self._down = False
         finally:
             self._signing_key = None
@@ -228,14 +236,17 @@ class Keyring:
     def _replace_keys(self, text: bytes) -> None:
         if text == self._text:
             return
-        keys, faults = public_keys(text)
-        for fault in faults:
+        key_set = read_key_set(text)
+        for fault in key_set.faults:
             log.error("BUS_JWKS: invalid key ignored: %s", fault, extra={"why": fault})
-        if not keys:
+        for shared in key_set.shared_ids:
+            log.warning("BUS_JWKS: %s", shared, extra={"why": shared})
+        if not key_set.keys:
             raise ConfigurationError(
-                f"BUS_JWKS has no valid key: {faults[0] if faults else 'the key set is empty'}"
+                "BUS_JWKS has no valid key: "
+                f"{key_set.faults[0] if key_set.faults else 'the key set is empty'}"
             )
-        self._text, self._keys, self._signing_key = text, keys, None
+        self._text, self._keys, self._signing_key = text, key_set.keys, None
         for notify in self.on_change:
             notify()
 
@@ -273,7 +284,7 @@ class SharedSecretKeyring(Keyring):
             algorithms=frozenset({"HS256"}),
             clock=clock,
         )
-        self._keys, self._private = {pair.key.id: pair.key}, [pair.private]
+        self._keys, self._private = {pair.key.id: (pair.key,)}, [pair.private]
 
     @override
     async def start(self) -> None: ...

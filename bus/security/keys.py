@@ -31,7 +31,6 @@ __all__ = [
     "PrivateKey",
     "Role",
     "members_of",
-    "public_keys",
     "read_jwk",
     "thumbprint_of",
 ]
@@ -113,41 +112,6 @@ class KeyPair:
 # --- Public keys ---
 
 
-def public_keys(text: str | bytes) -> tuple[dict[str, Key], list[str]]:
-    """Return the valid keys of a JSON Web Key Set by id, and the faults of the invalid keys.
-
-    An invalid key is skipped, and the valid keys remain usable.
-
-    Raises:
-        ConfigurationError: The text is not a JSON Web Key Set.
-    """
-    try:
-        key_set = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ConfigurationError("the key set is not JSON") from None
-    jwks = key_set.get("keys") if isinstance(key_set, dict) else None
-    if not isinstance(jwks, list):
-        raise ConfigurationError(
-            'the key set is not a JSON Web Key Set. Write it as {"keys": […]}.'
-        )
-    keys: dict[str, Key] = {}
-    faults: list[str] = []
-    duplicates: set[str] = set()
-    for number, jwk in enumerate(jwks, 1):
-        try:
-            key = read_jwk(jwk)
-        except ConfigurationError as error:
-            faults.append(f"key {number}: {error}")
-            continue
-        if key.id in keys or key.id in duplicates:
-            faults.append(f"key {number}: another key has the id {key.id} too; both are ignored")
-            duplicates.add(key.id)
-            keys.pop(key.id, None)
-            continue
-        keys[key.id] = key
-    return keys, faults
-
-
 def read_jwk(jwk: object) -> Key:
     """Return the public key of a JSON Web Key.
 
@@ -155,7 +119,7 @@ def read_jwk(jwk: object) -> Key:
         ConfigurationError: The key is invalid or not public. The error contains no key material.
     """
     if not isinstance(jwk, Mapping):
-        raise ConfigurationError("the key is not a JSON object")
+        raise ConfigurationError("the key is not a JSON object, or has a duplicate name")
     if PRIVATE_MEMBERS & jwk.keys():
         raise ConfigurationError(
             "the key is private or symmetric. Replace it with a new key, "

@@ -236,7 +236,7 @@ def _verify_expiry_override(
         UnknownKey: `keys` does not contain the operator's key.
         Expired: The override has expired.
     """
-    claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
+    claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys, "operator")
     check_signed_by(key, text_claim(claims, "iss"), "operator")
     expected = {
         "jti": envelope.id,

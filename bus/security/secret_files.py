@@ -1,14 +1,20 @@
-"""Readers of secret files: private keys, passwords of broker users, and the broker password.
+"""Readers of the files that the settings name.
 
-The broker password may be an OAuth 2 token. Another process rotates its file, so the file is read
-again for every connection.
+Secret files contain private keys, passwords of broker users, or the broker password. The broker
+password may be an OAuth 2 token. Another process rotates its file, so the file is read again for
+every connection. Trusted files decide whom a service trusts: the key set, the grants, and the
+certificates.
+
+All files are opened without waiting, so a named pipe or a device cannot stop a start.
 """
 
 import logging
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from pydantic import SecretStr
 
@@ -17,9 +23,11 @@ from bus.errors import ConfigurationError
 __all__ = [
     "GROUP_AND_OTHERS",
     "PasswordFile",
+    "check_trusted_file",
     "read_password",
     "read_private_file",
     "read_secret_file",
+    "read_trusted_file",
 ]
 
 log = logging.getLogger("bus.password")
@@ -86,14 +94,7 @@ def read_password(path: Path) -> SecretStr:
             contain exactly one line. The error never contains the text of the file.
     """
     subject = f"BUS_PASSWORD_FILE: {path}"
-    text = read_secret_file(
-        path,
-        subject,
-        forbidden_mode=stat.S_IWOTH,
-        correction=f"Other users must not write to it: run `chmod o-w {path}`.",
-        max_bytes=MAX_PASSWORD_FILE_BYTES,
-        read_repeatedly=True,
-    )
+    text = read_trusted_file(path, subject, MAX_PASSWORD_FILE_BYTES)
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:
         raise ConfigurationError(f"{subject} is empty. Write the password as its only line.")
@@ -128,6 +129,49 @@ def read_private_file(path: Path, variable: str) -> str:
     )
 
 
+def read_trusted_file(
+    path: Path, subject: str, max_bytes: int, *, accepts_pipe: bool = False
+) -> str:
+    """Return the text of a file that decides whom a service trusts, for example the grants.
+
+    Other users may read the file, but must not be able to write to it. Links are followed, because
+    Kubernetes mounts each file as a link.
+
+    Args:
+        path: The file.
+        subject: Text at the start of each error message: the setting, the path, or both.
+        max_bytes: The largest size of the file.
+        accepts_pipe: True if the file is read only once, so that it can be a named pipe.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not a regular file, is too large, or other
+            users can write to it.
+    """
+    return read_secret_file(
+        path,
+        subject,
+        forbidden_mode=stat.S_IWOTH,
+        correction=_forbid_writers(path),
+        max_bytes=max_bytes,
+        accepts_pipe=accepts_pipe,
+    )
+
+
+def check_trusted_file(path: Path, subject: str) -> None:
+    """Check a file that another library reads, as `read_trusted_file` does.
+
+    Raises:
+        ConfigurationError: The file cannot be opened, is not a regular file, or other users can
+            write to it.
+    """
+    with _opened(path, subject, accepts_pipe=False) as file:
+        _check_mode(file, subject, stat.S_IWOTH, _forbid_writers(path))
+
+
+def _forbid_writers(path: Path) -> str:
+    return f"Other users must not write to it: run `chmod o-w {path}`."
+
+
 def read_secret_file(
     path: Path,
     subject: str,
@@ -135,11 +179,12 @@ def read_secret_file(
     forbidden_mode: int,
     correction: str,
     max_bytes: int,
-    read_repeatedly: bool = False,
+    accepts_pipe: bool = False,
 ) -> str:
-    """Return the text of a file that contains secrets.
+    """Return the text of a file that a setting names.
 
-    The mode is checked on the open file, so that no other file can replace it after the check.
+    The mode is checked on the open file, so that no other file can replace it after the check. The
+    function does not wait for the writer of a named pipe, unless it accepts a pipe.
 
     Args:
         path: The file.
@@ -149,35 +194,47 @@ def read_secret_file(
         correction: A sentence that explains how to correct a forbidden mode. It is part of the
             error.
         max_bytes: The largest size of the file.
-        read_repeatedly: True if the file must be a regular file, because it is read again later.
-            If True, a named pipe is rejected, and the function does not wait for a writer.
+        accepts_pipe: True if the file is read only once, so that it can be a named pipe. The shell
+            passes a pipe for `--passwords <(decrypt passwords.toml.age)`.
 
     Raises:
-        ConfigurationError: The file cannot be opened, has a forbidden mode, is too large, or is not
-            UTF-8 text. The error never contains the text of the file.
+        ConfigurationError: The file cannot be opened, is not a regular file, has a forbidden mode,
+            is too large, or is not UTF-8 text. The error never contains the text of the file.
     """
-
-    def open_file(name: str, flags: int) -> int:
-        return os.open(name, flags | (os.O_NONBLOCK if read_repeatedly else 0))
-
-    try:
-        with open(path, "rb", opener=open_file) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if read_repeatedly and not stat.S_ISREG(mode):
-                raise ConfigurationError(f"{subject} is not a regular file. Name a regular file.")
-            if mode & forbidden_mode:
-                raise ConfigurationError(f"{subject} has mode {stat.S_IMODE(mode):o}. {correction}")
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{subject} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise ConfigurationError(f"{subject} cannot be read: it contains a null byte") from None
+    with _opened(path, subject, accepts_pipe=accepts_pipe) as file:
+        _check_mode(file, subject, forbidden_mode, correction)
+        content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ConfigurationError(f"{subject} is larger than {max_bytes} bytes. Name another file.")
     try:
         return content.decode()
     except UnicodeDecodeError:
         raise ConfigurationError(f"{subject} is not UTF-8 text. Name another file.") from None
+
+
+@contextmanager
+def _opened(path: Path, subject: str, *, accepts_pipe: bool) -> Iterator[BinaryIO]:
+    """Open a regular file, or a pipe if it is accepted. Do not wait for the writer of a pipe."""
+
+    def open_file(name: str, flags: int) -> int:
+        return os.open(name, flags | (0 if accepts_pipe else os.O_NONBLOCK | os.O_NOCTTY))
+
+    try:
+        with open(path, "rb", opener=open_file) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not (stat.S_ISREG(mode) or (accepts_pipe and stat.S_ISFIFO(mode))):
+                raise ConfigurationError(f"{subject} is not a regular file. Name a regular file.")
+            yield file
+    except OSError as error:
+        raise ConfigurationError(f"{subject} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigurationError(f"{subject} cannot be read: it contains a null byte") from None
+
+
+def _check_mode(file: BinaryIO, subject: str, forbidden_mode: int, correction: str) -> None:
+    mode = os.fstat(file.fileno()).st_mode
+    if mode & forbidden_mode:
+        raise ConfigurationError(f"{subject} has mode {stat.S_IMODE(mode):o}. {correction}")
 
 
 def _describe_path(path: Path) -> str:

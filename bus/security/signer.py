@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.names import service_of
-from bus.security.grants import AccessPolicy
+from bus.security.current_grants import CurrentGrants
 from bus.security.keyring import Keyring
 from bus.security.proofs import message_proof
 from bus.security.tokens import TOKEN_LIFETIME_SECONDS, service_token
@@ -34,16 +34,17 @@ class Signer:
         self,
         service: str,
         ring: Keyring,
-        rights: Callable[[], AccessPolicy],
+        grants: CurrentGrants,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._service = service
         self._ring = ring
-        self._rights = rights
+        self._grants = grants
         self._clock = clock
         self._tokens: dict[tuple[str, bool], tuple[str, float]] = {}
         ring.on_change.append(self._tokens.clear)
+        grants.on_change.append(self._tokens.clear)
 
     def sign(self, envelope: Envelope) -> Envelope:
         """Return the signed message. A request gets a token. An event or job gets a proof."""
@@ -67,9 +68,8 @@ class Signer:
         # The clock may have been set back. If `cached[1]` is too high, create a new token.
         if cached is not None and now < cached[1] <= now + TOKEN_LIFETIME_SECONDS:
             return cached[0]
-        scope = (
-            REPLY_SCOPE if for_replies else " ".join(sorted(self._rights().scope(self._service)))
-        )
+        granted = self._grants.policy.scope(self._service)
+        scope = REPLY_SCOPE if for_replies else " ".join(sorted(granted))
         token = service_token(
             self._ring.signing_key(), issuer=self._service, audience=audience, scope=scope, now=now
         )

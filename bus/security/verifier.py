@@ -15,7 +15,7 @@ from bus.contracts.contract import Contract
 from bus.errors import BusError, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.messaging.labels import message_facts, message_label, one_line
-from bus.security.grants import AccessPolicy
+from bus.security.current_grants import CurrentGrants
 from bus.security.keyring import Keyring
 from bus.security.proofs import verify_proof
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of
@@ -36,6 +36,8 @@ class VerifiedToken:
     issuer: str
     until: float
     """End of the token's validity, in seconds since the epoch. It includes the leeway."""
+    scope: frozenset[str]
+    """The permissions in the token."""
     permissions: frozenset[str]
     """The permissions in the token's scope that the issuer also has in the grants."""
     is_for_replies: bool
@@ -49,7 +51,7 @@ class Verifier:
         self,
         service: str,
         ring: Keyring,
-        rights: Callable[[], AccessPolicy],
+        grants: CurrentGrants,
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,
@@ -60,7 +62,7 @@ class Verifier:
         Args:
             service: The service that receives the messages.
             ring: The keys of all services.
-            rights: Returns the grants.
+            grants: The grants of all services.
             clock: Returns seconds since the epoch.
             leeway: Seconds by which the clocks of two machines may differ.
             direct: True if this service may send replies to RabbitMQ's direct reply-to.
@@ -70,12 +72,13 @@ class Verifier:
         self.clock = clock
         self._service = service
         self._ring = ring
-        self._rights = rights
+        self._grants = grants
         self._leeway = leeway
         self._direct = direct
         self._tokens: dict[str | None, VerifiedToken] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         ring.on_change.append(self._tokens.clear)
+        grants.on_change.append(self._tokens.clear)
 
     @property
     def tokens(self) -> Mapping[str | None, VerifiedToken]:
@@ -113,16 +116,31 @@ class Verifier:
         return verified
 
     def _apply_grants(self, token: ServiceToken) -> VerifiedToken:
-        rights = self._rights()
+        rights = self._grants.policy
         return VerifiedToken(
             issuer=token.issuer,
             until=token.until,
+            scope=token.scope,
             permissions=frozenset(
                 permission
                 for permission in token.scope
                 if rights.may_call(token.issuer, permission)
             ),
             is_for_replies=token.scope == {REPLY_SCOPE},
+        )
+
+    def missing_permission(self, token: VerifiedToken, permission: str) -> PermissionDenied:
+        """Return the error for a token without a permission.
+
+        The text tells the author of a client which of two causes it has. Either the sender has no
+        grant, or its grant is not in the scope of the token.
+        """
+        sender = token.issuer
+        if permission in token.scope or not self._grants.policy.may_call(sender, permission):
+            return PermissionDenied(f"{sender} has no right to {permission}")
+        return PermissionDenied(
+            f"{sender} has the grant {permission}, but the scope of its token does not list it. "
+            f"Add {permission} to the claim scope, in which spaces separate the permissions."
         )
 
     def verify_proof(self, envelope: Envelope, contract: Contract) -> None:
@@ -133,16 +151,19 @@ class Verifier:
                 the sender.
             UnknownKey: The key of the proof is unknown.
             Expired: The message has expired, and no expiry override extends its time.
-            PermissionDenied: The sender does not have the permission.
+            PermissionDenied: The sender does not have the permission. Or this service does not have
+                the permission to consume the event any more.
         """
         verify_proof(envelope, self._ring, now=self.clock(), leeway=self._leeway)
-        permission, rights, source = contract.permission, self._rights(), envelope.source
+        permission, rights, source = contract.permission, self._grants.policy, envelope.source
         if contract.kind == "event":
             allowed = source == contract.service and rights.may_publish(source, permission)
         else:
             allowed = rights.may_call(source, permission)
         if not allowed:
             raise PermissionDenied(f"{source} has no right to {permission}")
+        if contract.kind == "event" and not rights.may_consume(self._service, permission):
+            raise PermissionDenied(f"{self._service} has no right to consume {permission}")
         if envelope.reply_to is not None and not is_reply_queue_of(source, envelope.reply_to):
             raise Unauthenticated(FOREIGN_REPLY_TO)
 
@@ -152,7 +173,7 @@ class Verifier:
         Another service must have grants, because only services with grants have a broker user. This
         service must have `permission`.
         """
-        rights = self._rights()
+        rights = self._grants.policy
         return (
             rights.may_call(service, permission)
             if service == self._service
@@ -218,6 +239,14 @@ class Verifier:
             )
         elif not self.verify_token(answer).is_for_replies:
             raise Unauthenticated("the token is not for replies")
+
+    def refresh_grants(self) -> bool:
+        """Read the grants again, but at most once in `MIN_GRANTS_INTERVAL_SECONDS`.
+
+        Returns:
+            True if the permissions have changed.
+        """
+        return self._grants.refresh()
 
     async def refresh_keys(self) -> None:
         """Read the keys again, but at most once in `MIN_REFRESH_SECONDS`."""

@@ -81,10 +81,13 @@ class MemoryBuses:
         for name in settings.keys() - ExplicitSettings.model_fields.keys():
             hint = did_you_mean(name, ExplicitSettings.model_fields) or WRITE_FIELD
             raise ConfigurationError(f"bus('{service}', …): `{name}` is not a setting{hint}")
-        transport = MemoryTransport(self.broker, clock=self.clock)
+        chosen = ExplicitSettings(**{"auth": "off", **settings})
+        transport = MemoryTransport(
+            self.broker, clock=self.clock, max_body_bytes=chosen.max_message
+        )
         bus = MemoryBus(
             service,
-            ExplicitSettings(**{"auth": "off", **settings}),
+            chosen,
             transport,
             work=self._work,
             clock=self.clock,

@@ -13,9 +13,12 @@ PREFIX, OWN = "BUS_", "BUS_TEST_"
 
 
 def shell_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are settings of the bus, and not of its tests."""
+    """Return the variables that are settings of the bus, and not of its tests.
+
+    A name in other letters, such as `bus_auth`, is also one: the bus refuses to start with it.
+    """
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(PREFIX) and not name.startswith(OWN)
+        if name.upper().startswith(PREFIX) and not name.startswith(OWN)
     }

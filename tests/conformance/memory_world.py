@@ -43,7 +43,7 @@ class MemoryWorld(World):
 
     @override
     async def new_transport(self, name: str, settings: Settings) -> Transport:
-        return MemoryTransport(self.broker)
+        return MemoryTransport(self.broker, max_body_bytes=settings.max_message)
 
     @override
     async def drop_connections(self, of: Side | Bus | None = None) -> None:

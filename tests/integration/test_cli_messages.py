@@ -55,7 +55,7 @@ async def test_what_the_service_refuses_is_a_line_and_the_exit_code_of_its_class
 ) -> None:
     answer = await said(served, "call", "library.find.v1", '{"title": "Emmma"}')
     assert (answer.code, answer.out) == (os.EX_NOINPUT, "")
-    assert answer.err == "error: NotFound: library.find.v1: no such book �[2J\n"
+    assert answer.err == "error: NotFound: library.find.v1: no such book \\u001b[2J\n"
 
 
 async def test_what_does_not_fit_the_contract_is_not_sent(served: str) -> None:

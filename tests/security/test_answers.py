@@ -11,6 +11,7 @@ from bus.messaging.ports.transport import PublishOutcome
 from bus.middleware.sign import sign
 from bus.middleware.stacks import client_stack
 from bus.runtime.client import Client
+from bus.runtime.pending_request import check_reply
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
@@ -126,6 +127,56 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
 
 
 @virtual
+async def test_a_submitter_of_a_refused_result_is_told_so_at_the_deadline() -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    (job,) = office.asked
+    office.hear(reply(job, Total(total=4711), source="ledger"))
+    why = "The job may have ended. An update of the job was rejected: the message has no proof"
+    with pytest.raises(DeadlineExceeded, match=f"no result within 5 s. {why}"):
+        await handle.result(timeout=5)
+    with pytest.raises(DeadlineExceeded, match=rf"no update for \d+ \w+\. {why}"):
+        await anext(handle.updates())
+
+
+@pytest.mark.parametrize(
+    ("by", "audience", "why"),
+    [
+        ("mail", "office", "app_id is not the service that was called"),
+        ("ledger", "mail", "the claim aud of the proof does not match the message"),
+    ],
+)
+@virtual
+async def test_a_submitter_is_told_why_the_result_was_refused(
+    by: str, audience: str, why: str
+) -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    answer = reply(office.asked[0], Total(total=4711), source=by)
+    office.hear(world.signer(by).sign_reply(answer, audience))
+    with pytest.raises(DeadlineExceeded, match=f"An update of the job was rejected: {why}"):
+        await handle.result(timeout=5)
+
+
+@virtual
+async def test_a_refused_update_before_a_valid_one_is_not_told() -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    (job,) = office.asked
+    update = progress_update(job, Progress(progress=0.5), source="ledger")
+    office.hear(update)
+    office.hear(world.signer("ledger").sign_reply(update, "office"))
+    with pytest.raises(DeadlineExceeded, match=r"no result within 5 s\. The job continues"):
+        await handle.result(timeout=5)
+
+
+@virtual
 async def test_a_reply_to_another_request_is_late() -> None:
     world = await World.started()
     office, call, request = await asked(world)
@@ -222,7 +273,42 @@ async def test_a_request_that_is_refused_says_so_at_once() -> None:
 
 
 @virtual
-async def test_a_job_that_is_refused_says_so_at_once() -> None:
+async def test_a_sender_with_the_grant_is_told_that_the_scope_of_its_token_is_too_narrow(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = await World.started()
+    _office, call, request = await asked(world)
+    ledger = Ledger(world, "request")
+    narrow = world.forged(
+        request.replace(queue=ledger.receiver.state.spec.queue.name),
+        claims={"scope": "ledger.close ledger.total"},
+    )
+    ledger.receiver.on_delivery(FakeDelivery(narrow))
+    await settle_down()
+    text = "office has the grant ledger.add, but the scope of its token does not list it. "
+    assert text in caplog.text
+    (refusal,) = ledger.sent
+    # The caller sent another token, so it drops the refusal. The author of the narrow token reads:
+    with pytest.raises(PermissionDenied, match=f"^ledger.add.v1: {text}"):
+        check_reply(refusal.envelope, "ledger.add.v1")
+    call.cancel()
+
+
+@virtual
+async def test_a_sender_without_the_grant_is_not_told_about_its_scope() -> None:
+    world = await World.started()
+    world.yard.grants = Grants({"office": ServiceGrants()})
+    ledger = Ledger(world, "request")
+    queue = ledger.receiver.state.spec.queue.name
+    for claims in ({"scope": "ledger.close"}, {"scope": "ledger.add"}):
+        error = ledger.receiver.state.guard.authorize(
+            world.forged(world.request(queue=queue), claims=claims)
+        )
+        assert str(error) == "office has no right to ledger.add"
+
+
+@virtual
+async def test_a_job_that_is_refused_says_so_after_it_has_waited_once() -> None:
     world = await World.started()
     office = Office(world)
     await office.client.start()
@@ -233,6 +319,10 @@ async def test_a_job_that_is_refused_says_so_at_once() -> None:
     ledger.receiver.on_delivery(
         FakeDelivery(job.replace(queue=ledger.receiver.state.spec.queue.name))
     )
+    await settle_down()
+    (waiting,) = ledger.sent
+    assert waiting.envelope.in_reply_to is None
+    ledger.receiver.on_delivery(FakeDelivery(waiting.envelope))
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:

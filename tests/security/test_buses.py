@@ -55,11 +55,13 @@ class Ledger:
 
 
 @asynccontextmanager
-async def running(deployment: Deployment) -> AsyncIterator[tuple[MemoryBuses, Ledger, Bus]]:
-    ledger = Ledger()
+async def running(
+    deployment: Deployment, **settings: Any
+) -> AsyncIterator[tuple[MemoryBuses, Ledger, Bus]]:
+    ledger, operator_key = Ledger(), str(deployment.keys.key_file("ida"))
     async with MemoryBuses(clock=wall_clock) as buses:
         owner = await buses.bus(
-            "ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ida")))
+            "ledger", **deployment.of("ledger", operator_key=operator_key, **settings)
         )
         await buses.serve(owner, ledger.router)
         yield buses, ledger, owner

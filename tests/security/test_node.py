@@ -1,4 +1,4 @@
-"""Proofs that `jose`, a JWT library for Node.js, verifies, and proofs that it creates."""
+"""Proofs and encrypted messages that `jose`, a library for Node.js, reads and writes."""
 
 import base64
 import json
@@ -9,11 +9,24 @@ from typing import Any
 
 import pytest
 
+from bus.messaging.topology.addresses import address_of
 from bus.security.private_keys import generate, read_private
+from bus.transports.wire_format import AmqpMessage
+from tests.polling import until
+from tests.security.deployment import Deployment
+from tests.security.recorded import (
+    KEY,
+    MESSAGES_BY_TYPE,
+    as_json,
+    encrypting,
+    record_messages,
+    record_refusals,
+)
+from tests.security.test_buses import on_virtual_time
 from tests.security.world import World
 from tests.unit.ledger import CloseBooks
 
-SCRIPT = Path(__file__).parent / "node" / "check.mjs"
+SCRIPTS = Path(__file__).parent / "node"
 JOSE = "jose@6"
 INSTALLING = 45.0
 """Seconds to wait for npm."""
@@ -43,13 +56,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("npm did not answer in time")
     if done.returncode != 0:
         pytest.skip(f"npm cannot install {JOSE}: is there a registry?")
-    shutil.copy(SCRIPT, directory / SCRIPT.name)
+    for script in SCRIPTS.glob("*.mjs"):
+        shutil.copy(script, directory)
     return directory
 
 
-def run(directory: Path, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, given: dict[str, Any], script: str = "check.mjs"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["node", SCRIPT.name],
+        ["node", script],
         cwd=directory,
         input=json.dumps(given),
         capture_output=True,
@@ -98,3 +114,71 @@ async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_
     assert gate.authorize(job.replace(proof=said["made"], body=b"{}")) is not None
     broken = run(node, {**given, "proof": f"{(job.proof or '')[:-4]}AAAA"})
     assert broken.returncode != 0
+
+
+@pytest.fixture(scope="module")
+def exchanged(
+    node: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Deployment, dict[str, Any], dict[str, Any]]:
+    """Return a deployment, a job for Node.js to encrypt, and the output of Node.js."""
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    sealed = [wire for wire in record_messages(deployment) if "encryption" in wire.headers]
+    now = sealed[-1].timestamp  # the time of the virtual clock
+    job = {
+        "message_id": "made-by-node",
+        "type": "ledger.close.v1",
+        "app_id": "office",
+        "reply_to": "office.replies.node",
+        "headers": {
+            "correlation-id": "visit-1",
+            "encryption": "jwe",
+            "expires": (now + 3600) * 1000,
+        },
+    }
+    given = {
+        "now": now,
+        "jwks": json.loads(deployment.keys.set_file.read_text()),
+        "ring": KEY,
+        "own": json.loads(deployment.keys.key_file("office").read_text())["keys"][0],
+        "messages": [as_json(wire) for wire in sealed],
+        "refusals": [[as_json(wire) for wire in pair] for pair in record_refusals(deployment)],
+        "job": {**job, "payload": {"year": 1999}},
+    }
+    done = run(node, given, "encryption.mjs")
+    assert done.returncode == 0, done.stderr
+    return deployment, job, json.loads(done.stdout)
+
+
+def test_another_languages_library_decrypts_every_kind_of_message_that_the_bus_encrypts(
+    exchanged: tuple[Deployment, dict[str, Any], dict[str, Any]],
+) -> None:
+    opened = exchanged[2]["opened"]
+    assert opened.keys() == MESSAGES_BY_TYPE.keys()
+    assert opened["ledger.add.v1.reply"] == {"total": 5}
+    assert opened["ledger.close.v1.progress"]["progress"] == 0.5
+    assert opened["ledger.close.v1.reply"] == {"total": 1999}
+
+
+def test_a_client_in_another_language_hears_refusals_and_drops_those_of_other_messages(
+    exchanged: tuple[Deployment, dict[str, Any], dict[str, Any]],
+) -> None:
+    assert exchanged[2]["heard"] == [
+        ["permission_denied", None],
+        ["permission_denied", None],
+        ["unauthenticated", None],
+    ]
+
+
+def test_the_bus_handles_a_job_that_another_languages_library_encrypted_and_signed(
+    exchanged: tuple[Deployment, dict[str, Any], dict[str, Any]],
+) -> None:
+    deployment, job, made = exchanged
+    headers = {**job["headers"], "proof": made["proof"]}
+    wire = AmqpMessage(**{**job, "headers": headers, "body": made["body"].encode()})
+
+    async def scene() -> None:
+        async with encrypting(deployment) as (buses, ledger, _):
+            buses.broker.publish(wire, address_of("job", "ledger.close.v1"))
+            await until(lambda: ledger.closed == [1999], "the job to be handled")
+
+    on_virtual_time(scene())

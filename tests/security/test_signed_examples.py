@@ -19,9 +19,10 @@ from bus.contracts.contract import (
 )
 from bus.errors import Undecodable
 from bus.messaging.envelope import Envelope, MessageRole
+from bus.security.current_grants import CurrentGrants
 from bus.security.encryption import PayloadCipher
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import Grants, ServiceGrants
+from bus.security.grants import Grants, GrantsSource, ServiceGrants
 from bus.security.jwe import read_encryption_keys
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
@@ -71,7 +72,9 @@ CONTRACTS: dict[str, Contract] = {
 GRANTS = Grants(
     {
         "reader": ServiceGrants(call=frozenset({"library.find", "library.scan"})),
-        "library": ServiceGrants(publish=frozenset({"library.returned"})),
+        "library": ServiceGrants(
+            publish=frozenset({"library.returned"}), consume=frozenset({"library.returned"})
+        ),
     }
 )
 
@@ -106,8 +109,10 @@ async def verifier(service: str, now: float = SENT) -> tuple[Verifier, Signer]:
 
     ring = Keyring(service, source, list, clock=lambda: now)
     await ring.refresh()
-    return Verifier(service, ring, lambda: GRANTS, clock=lambda: now), Signer(
-        service, ring, lambda: GRANTS, clock=lambda: now
+    grants = CurrentGrants(GrantsSource(lambda: "", lambda _: GRANTS))
+    grants.read()
+    return Verifier(service, ring, grants, clock=lambda: now), Signer(
+        service, ring, grants, clock=lambda: now
     )
 
 

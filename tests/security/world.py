@@ -38,7 +38,8 @@ class World:
             yard.key(service)
         yard.key(OPERATOR, role="operator")
         yard.grant("office", call=(contract_of(Add), contract_of(CloseBooks)))
-        yard.grant("ledger", publish=(contract_of(BooksClosed),))
+        closed = (contract_of(BooksClosed),)
+        yard.grant("ledger", publish=closed, consume=closed)
         return cls(
             yard,
             {name: await yard.started(name) for name in ("ledger", "office", "mail", OPERATOR)},

@@ -9,8 +9,9 @@ from typing import Any
 
 from bus.contracts.contract import Contract, Message, contract_of
 from bus.messaging.envelope import Envelope
+from bus.security.current_grants import CurrentGrants
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import Grants, ServiceGrants
+from bus.security.grants import Grants, GrantsSource, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.keys import Algorithm, PrivateKey, Role
 from bus.security.private_keys import generate, read_private
@@ -97,10 +98,17 @@ class Yard:
         return ring
 
     def signer(self, owner: str, ring: Keyring) -> Signer:
-        return Signer(owner, ring, lambda: self.grants, clock=self.clock)
+        return Signer(owner, ring, self.current(), clock=self.clock)
 
     def verifier(self, owner: str, ring: Keyring, *, direct: bool = False) -> Verifier:
-        return Verifier(owner, ring, lambda: self.grants, clock=self.clock, direct=direct)
+        return Verifier(owner, ring, self.current(), clock=self.clock, direct=direct)
+
+    def current(self) -> CurrentGrants:
+        """Return the grants as one service reads them."""
+        source = GrantsSource(lambda: str(self.grants), lambda _: self.grants)
+        current = CurrentGrants(source, timer=self.clock)
+        current.read()
+        return current
 
     def gate(
         self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False
@@ -108,11 +116,17 @@ class Yard:
         return EndpointGuard(contract_of(model), self.verifier(owner, ring, direct=direct))
 
     def grant(
-        self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()
+        self,
+        service: str,
+        *,
+        call: tuple[Contract, ...] = (),
+        publish: tuple[Contract, ...] = (),
+        consume: tuple[Contract, ...] = (),
     ) -> None:
         rights = ServiceGrants(
             call=frozenset(each.permission for each in call),
             publish=frozenset(each.permission for each in publish),
+            consume=frozenset(each.permission for each in consume),
         )
         self.grants = Grants({**self.grants.services, service: rights})
 

@@ -141,6 +141,7 @@ class FakeDelivery:
     counted: int = 0
     """Number of requeues that count toward the delivery limit."""
     broker_headers: Mapping[str, Any] = field(default_factory=dict)
+    rejects: int = 0
 
     async def ack(self) -> bool:
         if self.alive and not self.settled:
@@ -153,9 +154,14 @@ class FakeDelivery:
             self.counted += counts
         return self.alive
 
+    async def reject(self) -> bool:
+        if self.alive and not self.settled:
+            self.rejects += 1
+        return self.alive
+
     @property
     def settled(self) -> bool:
-        return self.acks + self.requeues > 0
+        return self.acks + self.requeues + self.rejects > 0
 
 
 @dataclass
@@ -205,6 +211,7 @@ class FakeTransport:
     has_management_api: bool = True
     heeds: bool = False
     consumer_timeouts: dict[str, float | None] = field(default_factory=dict)
+    body_limits: dict[str, int] = field(default_factory=dict)
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None: ...
 
@@ -228,6 +235,7 @@ class FakeTransport:
     ) -> ConsumerHandle:
         self.deliver = on_delivery
         self.consumer_timeouts[spec.queue.name] = spec.consumer_timeout
+        self.body_limits[spec.queue.name] = spec.max_body_bytes
         return self.consumption
 
     async def close(self) -> None:

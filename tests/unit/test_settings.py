@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -6,6 +8,8 @@ from yarl import URL
 
 from bus.errors import ConfigurationError
 from bus.settings import Settings, load_settings
+from bus.testing.explicit_settings import ExplicitSettings
+from bus.testing.shell import shell_settings
 from tests.integration.certificates import Certificates, certificates
 
 SECRET = "hunter2"
@@ -55,6 +59,7 @@ def test_the_environment_is_read() -> None:
         ("message_ttl", "1e11"),
         ("request_timeout", "-1"),
         ("request_queue", SECRET),
+        ("max_message", SECRET),
         ("log_level", SECRET),
     ],
 )
@@ -113,6 +118,30 @@ def test_a_wrong_setting_has_a_sentence_with_the_rule(
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     assert str(caught.value) == f"settings: BUS_{name.upper()}: {rule}"
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [("4096", 4096), ("32MiB", 33_554_432), ("512 MiB", 536_870_912)]
+)
+def test_the_limit_of_a_message_is_a_number_of_bytes_or_has_a_unit(
+    value: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().max_message == 16_777_216
+    monkeypatch.setenv("BUS_MAX_MESSAGE", value)
+    assert load_settings().max_message == size
+
+
+@pytest.mark.parametrize("value", ["4095", "536870913", "1GiB", "0", "-1", "", "5e3", "inf", "ten"])
+def test_a_limit_of_a_message_that_is_out_of_range_is_refused_with_the_range(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUS_MAX_MESSAGE", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        "settings: BUS_MAX_MESSAGE: the number of bytes is not valid. Write a number from 4096 to "
+        "536870912, or a text such as 32MiB"
+    )
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:
@@ -215,3 +244,105 @@ def test_a_certificate_without_its_key_is_refused(made: Certificates) -> None:
         load_settings(client_certificate=made.certificate, client_key=made.client)
     with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: "):
         load_settings(client_key=made.key)
+
+
+# --- Names in other letters ---
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+@pytest.mark.parametrize("spell", [str.lower, str.title, str.swapcase])
+def test_a_variable_in_other_letters_is_refused_by_its_name(
+    field: str, spell: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"BUS_{field.upper()}"
+    other = spell(name) if spell is not str.swapcase else f"bus_{field.upper()}"
+    monkeypatch.setenv(other, SECRET)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        f"settings: {other}: the name must be in capitals. Write {name}, and remove {other}"
+    )
+
+
+@pytest.mark.parametrize("value", ["off", "on", ""])
+def test_a_variable_in_other_letters_is_refused_beside_the_right_one_and_when_empty(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUS_AUTH", "on")
+    monkeypatch.setenv("bus_auth", value)
+    for overrides in ({}, {"auth": "on"}):
+        with pytest.raises(ConfigurationError, match=r"^settings: bus_auth: "):
+            load_settings(**overrides)
+    with pytest.raises(ConfigurationError, match=r"^settings: bus_auth: "):
+        Settings()
+
+
+def test_all_variables_in_other_letters_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("bus_auth", "off")
+    monkeypatch.setenv("Bus_Url", "amqp://localhost")
+    with pytest.raises(ConfigurationError, match=r"^settings: Bus_Url: .*BUS_URL.*; bus_auth: "):
+        load_settings()
+
+
+def test_settings_without_the_environment_ignore_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("bus_auth", "off")
+    assert ExplicitSettings().auth == "on"
+
+
+def test_a_test_hides_a_setting_of_the_shell_in_other_letters() -> None:
+    shell = {"bus_auth": "off", "BUS_URL": "amqp://x", "BUS_TEST_URL": "y", "HOME": "z"}
+    assert shell_settings(shell) == {"bus_auth": "off", "BUS_URL": "amqp://x"}
+
+
+# --- Bounds of the numbers ---
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "heartbeat": (1, 300),
+    "connect_timeout": (0.001, 3600),
+    "start_timeout": (0.001, 86_400),
+    "request_timeout": (0.001, 86_400),
+    "publish_timeout": (0.001, 86_400),
+    "message_ttl": (0.001, 366 * 86_400),
+    "stop_grace": (0, 86_400),
+    "consumer_timeout": (0.001, 100 * 365 * 86_400),
+    "delivery_limit": (3, 100),
+    "clock_leeway": (0, 300),
+    "publish_window": (1, 1_000_000),
+    "health_port": (1, 65_535),
+}
+
+
+def test_every_number_has_bounds_in_the_table() -> None:
+    numbers = {
+        name
+        for name, field in Settings.model_fields.items()
+        if field.annotation in {int, float, int | None}
+    }
+    # A size has a range of its own, which a test above checks: its text also has a unit.
+    assert numbers == {*BOUNDS, "max_message"}
+
+
+@pytest.mark.parametrize(("name", "bounds"), BOUNDS.items())
+def test_a_number_outside_of_its_bounds_is_refused(
+    name: str, bounds: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least, most = bounds
+    for inside in (least, most):
+        assert getattr(load_settings(**{name: inside}), name) == inside
+    for outside in (least - 1, most + 1, 1e18, inf, nan, 10**400):
+        with pytest.raises(ConfigurationError, match=f"^settings: BUS_{name.upper()}: must be "):
+            load_settings(**{name: outside})
+    for text in ("1e18", "1e400", "inf", "nan", "-1", "true", "0x10", "1,5", "9" * 400):
+        monkeypatch.setenv(f"BUS_{name.upper()}", text)
+        with pytest.raises(ConfigurationError, match=f"^settings: BUS_{name.upper()}: must be "):
+            load_settings()
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_boolean_is_not_a_number_and_1_5_is_not_a_count(name: str) -> None:
+    for value in (True, False):
+        with pytest.raises(ConfigurationError, match="must be a number, not a boolean"):
+            load_settings(**{name: value})
+    if Settings.model_fields[name].annotation is not float:
+        with pytest.raises(ConfigurationError, match="must be an integer"):
+            load_settings(**{name: 5.5})

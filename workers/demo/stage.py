@@ -20,7 +20,14 @@ from bus import Bus, DeadlineExceeded, NotServed, Router, Sender, Settings, Unav
 from bus.testing import MemoryBroker, MemoryTransport
 from workers.demo.keys import DemoKeys
 from workers.demo.process import ABORT_TIMEOUT, STOP_TIMEOUT, WorkerProcess
-from workers.demo.watch import POLL_INTERVAL, answer_of, watch_broker, watch_services, watched
+from workers.demo.watch import (
+    POLL_INTERVAL,
+    CountConsumers,
+    answer_of,
+    watch_broker,
+    watch_services,
+    watched,
+)
 
 __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "runnable_services", "served"]
 
@@ -85,14 +92,17 @@ class RabbitMQStage:
     """Stage on the RabbitMQ at `url`.
 
     With `keys` the stage starts its own workers. If `keys` is None, it uses the workers that
-    already run at this broker.
+    already run at this broker. `count_consumers` tells whether such a worker still runs.
     """
 
-    def __init__(self, url: str, keys: DemoKeys | None) -> None:
+    def __init__(
+        self, url: str, keys: DemoKeys | None, count_consumers: CountConsumers | None = None
+    ) -> None:
         self.services = tuple(WORKERS) if keys is None else runnable_services()
         self.start_timeout = ANSWER_TIMEOUT if keys is None else START_TIMEOUT
         self._url = url
         self._keys = keys
+        self._count_consumers = count_consumers or _unknown
         self._started: dict[str, WorkerProcess] = {}
 
     def bus(self, service: str) -> Bus:
@@ -134,13 +144,21 @@ class RabbitMQStage:
 
     async def watch(self, bus: Bus) -> None:
         """Raise `Unavailable` when a worker or the broker has ended. Never return."""
-        own = self._check_repeatedly() if self._keys else watch_services(bus, self.services)
+        own = (
+            self._check_repeatedly()
+            if self._keys
+            else watch_services(bus, self.services, self._count_consumers)
+        )
         await watched(watch_broker(bus), own)
 
     async def _check_repeatedly(self) -> None:
         while True:
             self.check()
             await asyncio.sleep(POLL_INTERVAL)
+
+
+async def _unknown(_queue: str) -> None:
+    """Return None, because this stage cannot count consumers."""
 
 
 class MemoryStage:

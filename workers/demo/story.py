@@ -34,7 +34,7 @@ from contracts.transcription.client import TranscriptionClient
 from contracts.transcription.v1 import Transcript
 from workers.demo.stage import Stage, served
 from workers.demo.subscribers import subscribers
-from workers.demo.watch import watched
+from workers.demo.watch import WORK_QUEUES, watched
 
 __all__ = ["Ending", "Step", "Story"]
 
@@ -53,8 +53,7 @@ DEMO_IDS = {
     "encounter_id": "DEMO-ENCOUNTER-1",
     "provider_id": "DEMO-PROVIDER-1",
 }
-WORK_QUEUE = "transcription.jobs.transcribe.v1"
-DOCUMENTS_QUEUE = "documentation.jobs.generate-documents.v1"
+WORK_QUEUE, DOCUMENTS_QUEUE = WORK_QUEUES["transcription"], WORK_QUEUES["documentation"]
 SAMPLE_TEXT = Path("examples/data/dictation.txt")
 """The words of the sample recording, with one line for each section of a note."""
 

@@ -1,7 +1,7 @@
 """The watch for a worker or a broker that ends while the demonstration waits for it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -10,7 +10,15 @@ from bus import Bus, DeadlineExceeded, NotFound, NotServed, Sender, Unavailable
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient
 
-__all__ = ["POLL_INTERVAL", "answer_of", "watch_broker", "watch_services", "watched"]
+__all__ = [
+    "POLL_INTERVAL",
+    "WORK_QUEUES",
+    "CountConsumers",
+    "answer_of",
+    "watch_broker",
+    "watch_services",
+    "watched",
+]
 
 POLL_INTERVAL = 0.25
 """Seconds between two checks of the connection and of the workers."""
@@ -20,6 +28,13 @@ PATIENCE = 10.0
 """Seconds in which a connection or a worker can return."""
 
 T = TypeVar("T")
+CountConsumers = Callable[[str], Awaitable[int | None]]
+"""A function that returns the number of consumers of a queue, or None if it is not known."""
+WORK_QUEUES = {
+    "transcription": "transcription.jobs.transcribe.v1",
+    "documentation": "documentation.jobs.generate-documents.v1",
+}
+"""A queue that the worker of each service consumes as long as it runs."""
 
 
 async def watched(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, None]) -> T:
@@ -56,18 +71,20 @@ async def watch_broker(bus: Bus) -> None:
         await asyncio.sleep(POLL_INTERVAL)
 
 
-async def watch_services(bus: Bus, services: tuple[str, ...]) -> None:
+async def watch_services(
+    bus: Bus, services: tuple[str, ...], count_consumers: CountConsumers
+) -> None:
     """Raise `Unavailable` when the worker of a service has not been there for `PATIENCE` seconds.
 
     A worker that is too busy to answer is not missing. Requests to a worker that has ended look the
-    same for 60 s, until the broker deletes their queue.
+    same for 60 s, until the broker deletes their queue. The number of consumers tells them apart.
     """
     loop = asyncio.get_running_loop()
     last = dict.fromkeys(services, loop.time())
     while True:
         await asyncio.sleep(PROBE_INTERVAL)
         for service in services:
-            if await _is_served(bus, service):
+            if await _is_served(bus, service, count_consumers):
                 last[service] = loop.time()
             elif loop.time() - last[service] > PATIENCE:
                 raise Unavailable(
@@ -76,13 +93,15 @@ async def watch_services(bus: Bus, services: tuple[str, ...]) -> None:
                 )
 
 
-async def _is_served(bus: Bus, service: str) -> bool:
+async def _is_served(bus: Bus, service: str, count_consumers: CountConsumers) -> bool:
     try:
         await answer_of(bus, service)
     except NotServed:
         return False
-    except (DeadlineExceeded, Unavailable):
-        return True  # the worker is busy, or `watch_broker` reports the lost connection
+    except DeadlineExceeded:
+        return await count_consumers(WORK_QUEUES[service]) != 0  # not 0: the worker is busy
+    except Unavailable:
+        return True  # `watch_broker` reports the lost connection
     return True
 
 

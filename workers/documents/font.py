@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Set as AbstractSet
 
 from bus import InvalidArgument
-from workers.documents.text import code_point
+from workers.documents.invisible import code_point
 
 __all__ = ["shown"]
 

@@ -25,6 +25,7 @@ from reportlab.platypus.paraparser import ParaFrag
 
 from workers.documents.font import shown
 from workers.documents.layout import Layout, SectionText
+from workers.documents.lines import Line, Lines, wrapped
 from workers.documents.pdf_styles import (
     ACCENT,
     ALERT,
@@ -56,8 +57,8 @@ def render_pdf(layout: Layout) -> tuple[bytes, int]:
     The same layout always gives the same bytes. Raise `InvalidArgument` if the font lacks the
     script of the text.
     """
-    pages = _built(layout, total=0)[1]
-    # Each page shows the total number of pages, so build the file a second time with this number.
+    # Each page shows the total number of pages, so first place the text without drawing it.
+    pages = _built(layout, total=None)[1]
     return _built(layout, total=pages)
 
 
@@ -66,7 +67,8 @@ def check_shown(text: str) -> None:
     _fit(text)
 
 
-def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
+def _built(layout: Layout, *, total: int | None) -> tuple[bytes, int]:
+    """Return the file and its number of pages. Without a `total`, the pages have no text."""
     register_fonts()
     file = BytesIO()
     width, height = SIZES[layout.page_size]
@@ -90,12 +92,14 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
         bottomPadding=0,
     )
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=partial(_furnish, layout, total)))
-    document.build(_story(layout, width - 2 * SIDE))
+    document.build(_story(layout, width - 2 * SIDE, counted=total is None))
     return file.getvalue(), document.page
 
 
-def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTemplate) -> None:
-    """Draw the header and the footer of the current page."""
+def _furnish(layout: Layout, total: int | None, canvas: Canvas, _document: BaseDocTemplate) -> None:
+    """Draw the header and the footer of the current page, if the total number is known."""
+    if total is None:
+        return
     width, height = SIZES[layout.page_size]
     right, page = width - SIDE, canvas.getPageNumber()
     canvas.saveState()
@@ -124,7 +128,7 @@ def _cut(text: str, room: float) -> str:
     return f"{text}\u2026" if text else ""
 
 
-def _story(layout: Layout, width: float) -> list[Flowable]:
+def _story(layout: Layout, width: float, *, counted: bool) -> list[Flowable]:
     story: list[Flowable] = [_text(layout.letterhead.name, "clinic")]
     if layout.letterhead.address:
         story.append(_text(layout.letterhead.address, "address"))
@@ -136,7 +140,7 @@ def _story(layout: Layout, width: float) -> list[Flowable]:
         story.append(_text(layout.marker, "marker"))
     story.append(_facts(layout, width))
     for section in layout.sections:
-        story += _section(section)
+        story += _section(section, width, counted=counted)
     story.append(_signing(layout, width) if layout.marker else _text(layout.standing, "signed"))
     return story
 
@@ -159,16 +163,20 @@ def _facts(layout: Layout, width: float) -> Table:
     )
 
 
-def _section(section: SectionText) -> list[Flowable]:
+def _section(section: SectionText, width: float, *, counted: bool) -> list[Flowable]:
     # Begin a new page if the current page has no room for the heading and two lines of its text.
-    flow: list[Flowable] = [CondPageBreak(22 * mm), _text(section.heading, "heading")]
+    room = (28 if section.remark else 22) * mm
+    flow: list[Flowable] = [CondPageBreak(room), _text(section.heading, "heading")]
     if section.remark:
         flow.append(_text(section.remark, "caution" if section.paragraphs else "remark"))
-    for lines in section.paragraphs:
-        # Make each line a paragraph. In a single paragraph with all lines, ReportLab's time would
-        # grow with the square of the number of line breaks.
-        flow += [_text(line, "line") for line in lines[:-1]]
-        flow.append(_text(lines[-1], "body"))
+    look = styles()["body"]
+    lines: list[Line] = []
+    for paragraph in section.paragraphs:
+        for text in paragraph:
+            lines += (Line(part) for part in wrapped(_indented(text), look, width))
+        lines[-1] = Line(lines[-1].text, gap=look.spaceAfter)
+    if lines:
+        flow.append(Lines(lines, look, counted=counted))
     return flow
 
 
@@ -188,12 +196,16 @@ def _signing(layout: Layout, width: float) -> Table:
 def _text(line: str, style: str) -> Paragraph:
     """Return a paragraph with this line of text, which is wrapped if it is too long.
 
-    ReportLab's markup parser is bypassed, because the text of a clinician is not markup.
+    ReportLab's markup parser is bypassed, because the text of a clinic is not markup.
     """
+    return Paragraph("", styles()[style], frags=[_look(style).clone(text=_indented(line))])
+
+
+def _indented(line: str) -> str:
+    """Return the line in characters of the font, with its indentation in no-break spaces."""
     text = _fit(line)
     inner = text.lstrip(" ")
-    indent = "\u00a0" * min(len(text) - len(inner), MOST_INDENT)
-    return Paragraph("", styles()[style], frags=[_look(style).clone(text=indent + inner)])
+    return "\u00a0" * min(len(text) - len(inner), MOST_INDENT) + inner
 
 
 @cache

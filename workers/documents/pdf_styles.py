@@ -85,7 +85,6 @@ def styles() -> dict[str, ParagraphStyle]:
             textColor=ACCENT,
             spaceBefore=8,
             spaceAfter=3,
-            keepWithNext=1,
         ),
         ParagraphStyle("remark", small, fontSize=9.5, leading=13, spaceAfter=4),
         ParagraphStyle(
@@ -94,10 +93,8 @@ def styles() -> dict[str, ParagraphStyle]:
             fontSize=9.5,
             leading=13,
             spaceAfter=4,
-            keepWithNext=1,
             textColor=ALERT,
         ),
-        ParagraphStyle("line", text),
         ParagraphStyle("body", text, spaceAfter=6),
         ParagraphStyle("signed", bold, spaceBefore=16),
     ]

@@ -1,9 +1,5 @@
-"""Rendering of a note to the bytes of a file, in a thread outside the event loop."""
+"""Rendering of a note to the bytes of a file."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Self
@@ -15,7 +11,7 @@ from workers.documents.pdf import check_shown, render_pdf
 from workers.documents.settings import DocumentsSettings
 from workers.documents.word import render_docx
 
-__all__ = ["Rendered", "Renderer", "Template"]
+__all__ = ["Rendered", "Template"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,32 +58,3 @@ class Template:
             data, pages = render_pdf(layout)
             return Rendered(data=data, pages=pages)
         return Rendered(data=render_docx(layout), pages=None)
-
-
-class Renderer:
-    """Renderer of notes, which runs in one thread.
-
-    Several threads would not be faster because of the GIL, and ReportLab keeps its fonts in global
-    variables.
-    """
-
-    def __init__(self, template: Template, thread: ThreadPoolExecutor) -> None:
-        self._template = template
-        self._thread = thread
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, template: Template) -> AsyncIterator[Self]:
-        """Start the thread, and end it when the block ends."""
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
-        try:
-            yield cls(template, thread)
-        finally:
-            # Wait only for the running document, which takes seconds because sizes are limited.
-            await asyncio.to_thread(thread.shutdown, cancel_futures=True)
-
-    async def render(self, note: Note, format_: DocumentFormat) -> Rendered:
-        """Render the note in the thread. Raise the errors of `Template.rendered`."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._template.rendered, note, format_
-        )

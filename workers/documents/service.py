@@ -22,17 +22,19 @@ from contracts.documentation.v1 import (
     NoteStatus,
 )
 from workers.documents.folder import DocumentFolder
-from workers.documents.rendering import Renderer, Template
+from workers.documents.process import Renderer
+from workers.documents.renderer import Limits
+from workers.documents.rendering import Template
 from workers.documents.repository import MemoryRepository, NoteRepository
-from workers.documents.settings import load_settings
+from workers.documents.settings import MAX_PROCESSES, DocumentsSettings, load_settings
 from workers.documents.transcripts import transcript_text
 
 __all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
 
 NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
-"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from request ids for notes."""
+"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from requests for notes."""
 DOCUMENTS = UUID("1d0f4a53-9b86-5e0a-8f57-0c9d5f3b6e22")
-"""Namespace of the UUIDs that are derived from a job's id and a format for documents."""
+"""Namespace of the UUIDs that are derived from a job and a format for documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,24 @@ class Documentation:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Documentation]:
-    """Open the folder for documents, and start the rendering thread. Stop it at the end."""
+    """Open the folder for documents, and start the rendering processes. End them at the end."""
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
-    async with Renderer.opened(Template.from_settings(settings)) as renderer:
+    template = Template.from_settings(settings)
+    async with Renderer.opened(
+        template, _limits(settings), processes=settings.process_count
+    ) as renderer:
         yield Documentation(
             repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder
         )
+
+
+def _limits(settings: DocumentsSettings) -> Limits:
+    return Limits(
+        max_seconds=settings.max_seconds,
+        max_memory=settings.max_memory,
+        max_bytes=settings.max_bytes,
+    )
 
 
 router = Router("documentation", lifespan=lifespan)
@@ -67,10 +80,10 @@ async def create(request: CreateNote, context: Context) -> NoteStatus:
     note.
     """
     state: Documentation = context.state
-    note_id = uuid5(NOTES, context.envelope.id)
-    note = await state.repository.find(note_id)
+    note_id, owner = uuid5(NOTES, context.idempotency_key), context.envelope.source
+    note = await state.repository.find_own(note_id, owner=owner)
     if note is None:
-        note = await state.repository.add(await _note(request, note_id, context))
+        note = await state.repository.add(await _note(request, note_id, context), owner=owner)
     return await _status(state, note)
 
 
@@ -86,19 +99,24 @@ async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
     return await _status(context.state, await _found(context.state, request.note_id))
 
 
-@router.job(GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=2)
+@router.job(
+    GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=MAX_PROCESSES
+)
 async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocuments:
     """Render the documents, write them, record them, and publish the events.
 
     If the job is redelivered or retried, the handler writes the same files with the same names
     again. The new files replace the existing files, and the events are published a second time.
+
+    A service may generate documents of a note that another service created. The documents then
+    belong to the service that submitted the job, and no other service can replace them.
     """
     state: Documentation = context.state
     note = await _found(state, job.note_id)
     formats = tuple(dict.fromkeys(job.formats))
     documents = []
     for done, format_ in enumerate(formats, start=1):
-        document = await _document(state, note, format_, job_id=context.envelope.id)
+        document = await _document(note, format_, context)
         await state.repository.attach(document)
         await context.bus.publish(DocumentGenerated(document=document))
         documents.append(document)
@@ -146,18 +164,20 @@ async def _status(state: Documentation, note: Note) -> NoteStatus:
     )
 
 
-async def _document(
-    state: Documentation, note: Note, format_: DocumentFormat, *, job_id: str
-) -> Document:
+async def _document(note: Note, format_: DocumentFormat, context: Context) -> Document:
+    state: Documentation = context.state
+    document_id = uuid5(DOCUMENTS, f"{context.idempotency_key}/{format_}")
+    # Check the owner before the file is written, because the file replaces one of the same name.
+    await state.repository.claim(note.note_id, document_id, owner=context.envelope.source)
     rendered = await state.renderer.render(note, format_)
-    document_id = uuid5(DOCUMENTS, f"{job_id}/{format_}")
     path = await asyncio.to_thread(state.folder.write, f"{document_id}.{format_}", rendered.data)
+    digest = await asyncio.to_thread(hashlib.sha256, rendered.data)
     return Document(
         document_id=document_id,
         note_id=note.note_id,
         format=format_,
         uri=path.as_uri(),
         size=len(rendered.data),
-        sha256=hashlib.sha256(rendered.data).hexdigest(),
+        sha256=digest.hexdigest(),
         pages=rendered.pages,
     )

@@ -3,28 +3,33 @@
 No other module of this package reads the environment.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from bus import ConfigurationError
+from bus.settings import EnvironmentSettings
 
-__all__ = ["DocumentsSettings", "load_settings"]
+__all__ = ["MAX_PROCESSES", "DocumentsSettings", "load_settings"]
+
+MAX_PROCESSES = 8
+"""Maximum number of documents that are rendered at a time."""
+MIN_PROCESSES = 2
+"""Minimum of the default number of processes: one slow document must not stop the others."""
 
 
-class DocumentsSettings(BaseSettings):
+class DocumentsSettings(EnvironmentSettings):
     """Settings of the worker.
 
     The environment variable of a field is the field's name in capitals with the prefix
     `DOCUMENTS_`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="DOCUMENTS_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="DOCUMENTS_")
 
     folder: Path = Path("documents")
     """Folder for documents. If it is missing, it is created, and only this user can access it."""
@@ -35,8 +40,21 @@ class DocumentsSettings(BaseSettings):
     page_size: Literal["a4", "letter"] = "a4"
     timezone: str = "UTC"
     """Time zone of the dates on the pages, by its IANA name, such as `Europe/Athens`."""
-    kept_notes: int = Field(default=10_000, gt=0)
+    kept_notes: int = Field(default=10_000, gt=0, le=10_000_000)
     """Maximum number of notes in the memory repository. The oldest are removed first."""
+
+    processes: int | None = Field(default=None, ge=1, le=MAX_PROCESSES)
+    """Number of rendering processes. The default is the number of CPUs, from 2 to 8."""
+    max_seconds: float = Field(default=30, gt=0, le=120)
+    """Maximum seconds for the rendering of one document.
+
+    The slowest note that the contract allows takes 2.3 s. The maximum is 120 s, because a job may
+    have two formats and has 300 s.
+    """
+    max_memory: int = Field(default=1_000_000_000, ge=300_000_000)
+    """Maximum bytes of the address space of a rendering process. The largest note needs 229 MB."""
+    max_bytes: int = Field(default=20_000_000, gt=0)
+    """Maximum bytes of a document. The largest note that the contract allows takes 1.7 MB."""
 
     @field_validator("timezone")
     @classmethod
@@ -44,6 +62,12 @@ class DocumentsSettings(BaseSettings):
         if name not in available_timezones():
             raise ValueError("must be an IANA time zone. Write a name such as Europe/Athens.")
         return name
+
+    @property
+    def process_count(self) -> int:
+        """Number of rendering processes: the setting `processes`, or its default."""
+        cpus = os.cpu_count() or MIN_PROCESSES
+        return self.processes or min(max(cpus, MIN_PROCESSES), MAX_PROCESSES)
 
     @property
     def zone(self) -> ZoneInfo:

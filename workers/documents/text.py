@@ -1,37 +1,30 @@
 """Conversion of dictated text to text that a document can hold. No visible character is lost.
 
 All kinds of line break are treated alike (CR LF, vertical tab, NEL, U+2028). All kinds of paragraph
-end are treated alike (an empty line, form feed, U+2029). Three kinds of characters are replaced by
-their code point, such as [U+0007]:
-
-- control characters, which XML and PDF cannot hold;
-- noncharacters;
-- controls that change the direction of text, because with them a page could show 10 mg as 01.
+end are treated alike (an empty line, form feed, U+2029). A character that a reader cannot see is
+replaced by its code point, such as [U+0007]. With one, a page could show 10 mg as 01.
+The module `invisible` has the list.
 """
 
 import re
 import unicodedata
 
-__all__ = ["code_point", "paragraphs", "plain"]
+from workers.documents.invisible import with_code_points
+
+__all__ = ["paragraphs", "plain"]
 
 LINE_BREAKS = re.compile("\r\n|[\r\v\x85\u2028]")
 PARAGRAPH_BREAKS = re.compile("[\f\u2029]")
 EMPTY_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)*\n")
 TAB = " " * 4
-SOFT_HYPHEN = "\u00ad"
-"""Character that marks a possible break in a word.
+SOFT_HYPHENS = re.compile(r"(?<=[^\W\d_])\u00ad+(?=[^\W\d_])")
+"""Marks of possible breaks between two letters.
 
-On a page it is invisible, or a hyphen that the author did not write.
+On a page this mark is invisible, or a hyphen that the author did not write. Beside a digit or a
+sign the mark stays, and is shown as its code point.
 """
 BYTE_ORDER_MARK = "\ufeff"
-UNCARRIED = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
-)
-"""Characters that are replaced by their code point.
-
-Noncharacters outside the Basic Multilingual Plane are not included, because XML can hold them. The
-font decides how to show them.
-"""
+"""Mark at the beginning of a file. It is not a part of the file's text."""
 
 
 def paragraphs(text: str) -> list[list[str]]:
@@ -39,9 +32,10 @@ def paragraphs(text: str) -> list[list[str]]:
 
     The result is empty if the text has no visible characters.
     """
+    text = text.removeprefix(BYTE_ORDER_MARK)
     text = PARAGRAPH_BREAKS.sub("\n\n", LINE_BREAKS.sub("\n", text)).replace("\t", TAB)
-    text = text.replace(SOFT_HYPHEN, "").replace(BYTE_ORDER_MARK, "")
-    text = UNCARRIED.sub(lambda found: code_point(found[0]), unicodedata.normalize("NFC", text))
+    # Limit the marks before the normalisation, which needs quadratic time for a long run.
+    text = unicodedata.normalize("NFC", with_code_points(SOFT_HYPHENS.sub("", text)))
     blocks = (
         [line.rstrip() for line in block.split("\n") if line.strip()]
         for block in EMPTY_LINES.split(text)
@@ -52,8 +46,3 @@ def paragraphs(text: str) -> list[list[str]]:
 def plain(text: str) -> str:
     """Return the text as one line, without line breaks."""
     return " ".join(line.strip() for block in paragraphs(text) for line in block)
-
-
-def code_point(character: str) -> str:
-    """Return the text that replaces a character that cannot be shown, such as [U+0007]."""
-    return f"[U+{ord(character):04X}]"

@@ -1,13 +1,18 @@
 """Transcription service, which turns a recording into a transcript.
 
-    source        opens a recording: a file, or a download
-    audio         converts any WAV to 16 kHz mono
-    segmentation  divides speech into utterances
-    engine        recognises the words of an utterance (pocketsphinx or, optionally, faster-whisper)
-    recogniser    runs audio, segmentation and engine in a separate process
-    process       controls such a process from the service
-    pool          keeps the processes, and assigns each to one job at a time
-    service       has the handlers
+    source             opens a recording: a file, or a download
+    download           downloads a recording by http(s)
+    checked_transport  sends the requests of downloads to allowed hosts only
+    addresses          tells public addresses from special ones
+    resolver           resolves host names
+    audio              converts any WAV to 16 kHz mono
+    segmentation       divides speech into utterances
+    engine             recognises the words of an utterance (pocketsphinx or faster-whisper)
+    recogniser         runs audio, segmentation and engine in a separate process
+    process            controls such a process from the service
+    service            has the handlers
+
+The package `workers.processes` starts and ends the processes.
 
 Only the module `settings` reads the environment.
 

@@ -46,14 +46,16 @@ def read_wav(file: int, *, max_seconds: float) -> Samples:
     """Read the recording from an open file descriptor, and close the descriptor.
 
     The result has the shape (n,) with n > 0, at 16 kHz. Raise `InvalidArgument` if the file is not
-    a WAV or has no sound. Raise `OutOfRange` if the recording is longer than `max_seconds`.
+    a WAV, has an unsupported codec or has no sound. Raise `OutOfRange` if the recording is longer
+    than `max_seconds`.
     """
     try:
         with soundfile.SoundFile(file, closefd=True) as wav:
             _check(wav, max_seconds)
             blocks = list(_resampled(wav, max_seconds))
     except soundfile.LibsndfileError as error:
-        raise InvalidArgument("the recording is not a WAV file. Send RIFF/WAVE.") from error
+        problem = "the recording is not a WAV file, or its codec is not supported"
+        raise InvalidArgument(f"{problem}. Send RIFF/WAVE with PCM.") from error
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
     if not len(samples):
         raise InvalidArgument("the recording has no sound (zero frames). Record it again.")
@@ -81,12 +83,21 @@ def _resampled(wav: soundfile.SoundFile, max_seconds: float) -> Iterator[Samples
     """
     stream = soxr.ResampleStream(wav.samplerate, RATE, num_channels=1, dtype="float32")
     frames = 0
-    for block in wav.blocks(BLOCK_VALUES // wav.channels, dtype="float32", always_2d=True):
+    for block in _blocks(wav):
         frames += len(block)
         if frames > max_seconds * wav.samplerate:
             raise _too_long(max_seconds)
         yield _int16(stream.resample_chunk(_mono(block)))
     yield _int16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+
+
+def _blocks(wav: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the recording in blocks, shape (frames, channels)."""
+    # `SoundFile.blocks` needs a seekable file, and libsndfile cannot seek in GSM 6.10, G.721 and
+    # NMS ADPCM.
+    size = BLOCK_VALUES // wav.channels
+    while len(block := wav.read(size, dtype="float32", always_2d=True)):
+        yield block
 
 
 def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

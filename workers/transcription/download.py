@@ -5,9 +5,11 @@ Therefore the system removes a patient's recording when this process ends, even 
 """
 
 import asyncio
+import logging
+import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import BinaryIO, Self
 
 import httpx
@@ -21,7 +23,9 @@ from bus import (
     ResourceExhausted,
     Unavailable,
 )
+from workers.transcription.checked_transport import CheckedTransport, check_url
 from workers.transcription.limits import check_size
+from workers.transcription.resolver import Resolver
 from workers.transcription.settings import TranscriptionSettings
 
 __all__ = ["Downloads"]
@@ -32,74 +36,129 @@ MOST_REDIRECTS = 5
 An object store may redirect from its entry point to a region, and from there to a signed URL. The
 other redirects are a reserve.
 """
-NOW_NOT = {408, 425, 429}
+WHOLE = {200, 203}
+"""Statuses with the whole recording. With 203, a proxy has changed it, for example its codec."""
+PARTIAL = {206, 226}
+"""Statuses with a part of the recording, or a change of it (RFC 9110, 3229)."""
+EMPTY = {204, 205}
+"""Statuses without a body (RFC 9110)."""
+NOW_NOT = {202, 408, 425, 429}
 """Statuses below 500 that mean "later" (RFC 9110, 6585, 8470)."""
 
 
 class Downloads:
     """Downloader of recordings."""
 
-    def __init__(self, client: httpx.AsyncClient, *, max_bytes: int, timeout: float) -> None:
-        self._client = client
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, *, max_bytes: int, timeout: httpx.Timeout
+    ) -> None:
+        """Use `timeout.read` as the limit of a whole download."""
+        self._transport = transport
         self._max_bytes = max_bytes
         self._timeout = timeout
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, settings: TranscriptionSettings) -> AsyncIterator[Self]:
-        """Open a connection pool, and close it when the block ends."""
-        async with httpx.AsyncClient(
-            timeout=httpx.Timeout(settings.fetch_timeout, connect=settings.connect_timeout),
-            follow_redirects=True,
-            max_redirects=MOST_REDIRECTS,
-            # Request an uncompressed body: the size of a compressed body is unknown in advance.
-            headers={"Accept": "audio/wav, */*;q=0.1", "Accept-Encoding": "identity"},
-            # Do not read ~/.netrc: httpx would send its passwords to any host that a job names.
-            trust_env=False,
-            proxy=settings.proxy,
-            event_hooks={"request": [_only(settings.hosts)]} if settings.hosts else None,
-        ) as client:
-            yield cls(client, max_bytes=settings.max_bytes, timeout=settings.fetch_timeout)
+        """Open the transport, and close it when the block ends."""
+        # httpx logs the URL of each request, which can contain a patient's name.
+        for library in ("httpx", "httpcore"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        async with CheckedTransport(
+            httpx.AsyncHTTPTransport(
+                trust_env=False,
+                proxy=settings.proxy,
+                # Keep no connection: a request for another name at the same address would use it,
+                # and the certificate would not be checked for that name.
+                limits=httpx.Limits(max_keepalive_connections=0),
+            ),
+            hosts=settings.hosts,
+            resolver=None if settings.proxy else Resolver(),
+        ) as transport:
+            yield cls(
+                transport,
+                max_bytes=settings.max_bytes,
+                timeout=httpx.Timeout(settings.fetch_timeout, connect=settings.connect_timeout),
+            )
 
     async def fetch(self, url: str) -> BinaryIO:
         """Download a recording, and return it as an open file at its beginning.
 
         Raise `Unavailable` or `ResourceExhausted` if a later attempt may succeed. Raise
         `OutOfRange` if the recording is too large, and `NotFound` or `PermissionDenied` if the
-        server reports this. Raise `InvalidArgument` or `FailedPrecondition` if a later attempt
-        cannot succeed.
+        server reports this. Raise `PermissionDenied` also if the host is not allowed. Raise
+        `InvalidArgument` or `FailedPrecondition` if a later attempt cannot succeed.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout.read):
                 await self._into(file, url)
             file.seek(0)
         except BaseException as error:
             file.close()
-            if isinstance(error, OSError | httpx.HTTPError | httpx.InvalidURL):
+            if isinstance(error, OSError | httpx.HTTPError | httpx.InvalidURL | UnicodeError):
                 raise _error(error, url) from error
             raise
         return file
 
     async def _into(self, file: BinaryIO, url: str) -> None:
-        async with self._client.stream("GET", url) as response:
-            _check(response, url)
-            if "content-length" in response.headers:
-                check_size(int(response.headers["content-length"]), self._max_bytes)
-            # Read the raw body. It is not compressed, because `_check` refuses a compressed body.
-            async for chunk in response.aiter_raw():
-                file.write(chunk)
-                check_size(response.num_bytes_downloaded, self._max_bytes)
+        client = self._client()
+        request = client.build_request("GET", url)
+        for _ in range(MOST_REDIRECTS + 1):
+            response = await client.send(request, stream=True)
+            # The body of a redirect is not read, because it could be endless.
+            async with aclosing(response):
+                if response.next_request is None:
+                    await self._save(response, file, url)
+                    return
+                request = response.next_request
+        problem = f"{_place(url)} redirects more than {MOST_REDIRECTS} times"
+        raise FailedPrecondition(f"{problem}. Send the final URL.")
+
+    def _client(self) -> httpx.AsyncClient:
+        """Return a client for one download.
+
+        Redirects of one download may depend on a cookie. A client for all downloads would send the
+        cookie also with other downloads.
+        """
+        return httpx.AsyncClient(
+            transport=self._transport,
+            timeout=self._timeout,
+            # Request an uncompressed body: the size of a compressed body is unknown in advance.
+            headers={"Accept": "audio/wav, */*;q=0.1", "Accept-Encoding": "identity"},
+            # Do not read ~/.netrc: httpx would send its passwords to any host that a job names.
+            trust_env=False,
+            event_hooks={"response": [_check_redirect]},
+        )
+
+    async def _save(self, response: httpx.Response, file: BinaryIO, url: str) -> None:
+        _check(response, url)
+        if "content-length" in response.headers:
+            check_size(int(response.headers["content-length"]), self._max_bytes)
+        # Read the raw body. It is not compressed, because `_check` refuses a compressed body.
+        async for chunk in response.aiter_raw():
+            file.write(chunk)
+            check_size(response.num_bytes_downloaded, self._max_bytes)
 
 
-def _only(hosts: Collection[str]) -> Callable[[httpx.Request], Awaitable[None]]:
-    """Return a hook that refuses each request, and each redirect, to a host not in `hosts`."""
+async def _check_redirect(response: httpx.Response) -> None:
+    """Refuse a redirect to an invalid URL, or to a URL with a user name.
 
-    async def check(request: httpx.Request) -> None:
-        if request.url.host not in hosts:
-            raise PermissionDenied("the recording's host is not in TRANSCRIPTION_HOSTS. Add it.")
-
-    return check
+    httpx would report it as a lost connection, or would complete the URL.
+    """
+    if not response.has_redirect_location:
+        return
+    location = response.headers["location"]
+    try:
+        given = httpx.URL(location)
+        check_url(response.request.url.join(given))
+        # RFC 9110, 4.2.4: a user name in a URL from another party may hide the real host.
+        is_valid = not given.userinfo and bool(given.host or not given.scheme)
+    except (httpx.InvalidURL, ValueError, InvalidArgument):
+        is_valid = False
+    if not is_valid:
+        problem = f"{_place(str(response.request.url))} redirects to an invalid URL"
+        raise InvalidArgument(f"{problem}. Send the final URL.")
 
 
 def _place(url: str) -> str:
@@ -112,12 +171,18 @@ def _place(url: str) -> str:
 
 
 def _check(response: httpx.Response, url: str) -> None:
-    if response.is_success:
-        if response.headers.get("content-encoding", "identity") != "identity":
+    status = response.status_code
+    if status in WHOLE:
+        if response.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
             problem = f"{_place(url)} compresses the recording despite Accept-Encoding"
             raise FailedPrecondition(f"{problem}. Serve it uncompressed.")
         return
-    status = response.status_code
+    if status in PARTIAL:
+        problem = f"{_place(url)} sends only a part of the recording (HTTP {status})"
+        raise InvalidArgument(f"{problem}. Send a URL of the whole recording.")
+    if status in EMPTY:
+        problem = f"{_place(url)} sends no recording (HTTP {status})"
+        raise InvalidArgument(f"{problem}. Check that its upload completed.")
     if status in {404, 410}:
         raise NotFound(f"{_place(url)} has no such recording (HTTP {status}). Check audio_url.")
     if status in {401, 403}:
@@ -132,17 +197,14 @@ def _check(response: httpx.Response, url: str) -> None:
 
 def _error(error: BaseException, url: str) -> BusError:
     match error:
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | UnicodeError():
             return InvalidArgument("audio_url is not a valid URL. Write it as http(s)://host/path.")
-        case httpx.TooManyRedirects():
-            problem = f"{_place(url)} redirects more than {MOST_REDIRECTS} times"
-            return FailedPrecondition(f"{problem}. Send the final URL.")
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
             return Unavailable(f"{_place(url)} cannot be reached. Check host, port and network.")
         case TimeoutError() | httpx.TimeoutException():
             problem = f"{_place(url)} is too slow"
             return Unavailable(f"{problem}. Try again later, or raise TRANSCRIPTION_FETCH_TIMEOUT.")
-        case OSError():
+        case OSError() if not isinstance(error, ssl.SSLError | ConnectionError):
             problem = "the worker's temporary directory has no space for the download"
             return ResourceExhausted(f"{problem}. Free space there.")
     return Unavailable(f"the connection to {_place(url)} broke. Try the download again later.")

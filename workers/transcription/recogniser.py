@@ -14,7 +14,6 @@ process ends, and not the service. The service can end a recognition immediately
 process.
 """
 
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
 from bus import BusError, Internal
+from workers.processes.child import end_with_worker, ignore_stop_signals
 from workers.transcription.audio import RATE, read_wav
 from workers.transcription.engine import Engine, EngineSpec, Words, load_engine
 from workers.transcription.segmentation import utterances
@@ -66,11 +66,9 @@ def serve(connection: "Connection[Message, None]", spec: EngineSpec, max_seconds
 
     This is the main function of the process. It returns when the service has ended.
     """
-    # Ignore Ctrl-C, which the terminal sends to the whole process group: the service decides when
-    # this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # If the service ends, even by kill -9, the pipe raises one of these errors, and this process
-    # ends too. If it is recognising an utterance at that time, it ends after that utterance.
+    ignore_stop_signals()
+    end_with_worker()
+    # If the service closes the pipe, it raises one of these errors, and this process ends too.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = load_engine(spec)

@@ -14,9 +14,9 @@ from contracts.transcription.v1 import (
     Transcript,
     TranscriptCompleted,
 )
+from workers.processes.pool import Pool
 from workers.transcription.download import Downloads
 from workers.transcription.engine import EngineSpec, Words
-from workers.transcription.pool import Pool
 from workers.transcription.process import RecogniserProcess
 from workers.transcription.recogniser import Begun
 from workers.transcription.repository import MemoryRepository, TranscriptRepository
@@ -28,7 +28,7 @@ __all__ = ["CONCURRENCY", "Transcription", "get", "router", "transcribe", "trans
 CONCURRENCY = 2
 """Maximum number of jobs at a time. Each job needs a process that uses a core and 165 MB."""
 TRANSCRIPTS = UUID("6f2a1d0c-4f0e-5d0a-9d5e-7d1f6d1f0c55")
-"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from job ids for transcripts."""
+"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from jobs for transcripts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Transcription:
     """State that all handlers share. They access it as `context.state`."""
 
     sources: Sources
-    recognisers: Pool
+    recognisers: Pool[RecogniserProcess]
     repository: TranscriptRepository
 
 
@@ -90,7 +90,7 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
     state: Transcription = context.state
     async with state.sources.open(job.audio_url) as file, state.recognisers.lease() as recogniser:
         transcript = await _recognised(recogniser, file.fileno(), context, job.language)
-    await state.repository.save(transcript)
+    await state.repository.save(transcript, owner=context.envelope.source)
     words = len(transcript.text.split())
     await context.bus.publish(
         TranscriptCompleted(
@@ -100,9 +100,12 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
     return transcript
 
 
-def transcript_id_of(job_id: str) -> UUID:
-    """Return the id of a job's transcript. It is the same for each run of the job."""
-    return uuid5(TRANSCRIPTS, job_id)
+def transcript_id_of(context: Context) -> UUID:
+    """Return the id of a job's transcript. It is the same for each run of the job.
+
+    A job of another submitter never has the same id, even if it has the same message id.
+    """
+    return uuid5(TRANSCRIPTS, context.idempotency_key)
 
 
 async def _recognised(
@@ -123,7 +126,7 @@ async def _recognised(
                 f"{message.position:.0f} of {begun.duration:.0f} s",
             )
     return Transcript(
-        transcript_id=transcript_id_of(context.envelope.id),
+        transcript_id=transcript_id_of(context),
         text="\n".join(words.text for words in said),
         confidence=_confidence(said),
         duration=begun.duration,

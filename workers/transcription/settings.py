@@ -6,24 +6,24 @@ No other module of this package reads the environment.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from bus import ConfigurationError
+from bus.settings import EnvironmentSettings
+from workers.transcription.addresses import canonical_host
 
 __all__ = ["TranscriptionSettings", "load_settings"]
 
 
-class TranscriptionSettings(BaseSettings):
+class TranscriptionSettings(EnvironmentSettings):
     """Settings of the worker.
 
     The environment variable of a field is the field's name in capitals with the prefix
     `TRANSCRIPTION_`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="TRANSCRIPTION_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="TRANSCRIPTION_")
 
     engine: Literal["pocketsphinx", "faster-whisper"] = "pocketsphinx"
     model_dir: Path | None = None
@@ -32,28 +32,28 @@ class TranscriptionSettings(BaseSettings):
     faster-whisper requires this setting. pocketsphinx uses its own model if the setting is missing.
     No model is downloaded.
     """
-    max_bytes: int = Field(default=200_000_000, gt=0)
+    max_bytes: int = Field(default=200_000_000, gt=0, le=10_000_000_000)
     """Maximum bytes of a recording.
 
     The default is enough for 35 minutes in CD quality, or 100 minutes at 16 kHz mono.
     """
-    max_seconds: float = Field(default=1800, gt=0)
+    max_seconds: float = Field(default=1800, gt=0, le=86_400)
     """Maximum seconds of a recording. `max_bytes` is not enough, because few bytes can claim days.
 
     The recognition of half an hour needs 115 MB. With two jobs at a time on two cores, it takes up
     to 6 minutes. A job's time limit is 10 minutes.
     """
-    fetch_timeout: float = Field(default=60, gt=0)
+    fetch_timeout: float = Field(default=60, gt=0, le=3600)
     """Maximum seconds of a whole download, redirects included.
 
     The default is far below the job's time limit of 600 s, because recognition needs most of it.
     """
-    connect_timeout: float = Field(default=3, gt=0)
+    connect_timeout: float = Field(default=3, gt=0, le=300)
     """Maximum seconds until a server accepts the connection.
 
     The default is short, so that an unreachable URL is reported within 5 s.
     """
-    start_timeout: float = Field(default=25, gt=0)
+    start_timeout: float = Field(default=25, gt=0, le=3600)
     """Maximum seconds until a recogniser has loaded its model. pocketsphinx takes 0.5 to 2 s.
 
     The default is below the 30 s that the bus allows for the start of a service.
@@ -63,12 +63,22 @@ class TranscriptionSettings(BaseSettings):
     roots: tuple[Path, ...] = ()
     """Directories, as a JSON list. If set, the worker reads only files in these directories."""
     hosts: frozenset[str] = frozenset()
-    """Host names, as a JSON list. If set, the worker downloads only from these hosts.
+    """Host names and addresses without ports, as a JSON list.
 
-    The restriction also applies to redirects.
+    If set, the worker downloads only from these hosts, and they may have any address. If empty, the
+    worker downloads from each host with a public address. Both also apply to redirects.
     """
-    kept_transcripts: int = Field(default=10_000, gt=0)
+    kept_transcripts: int = Field(default=10_000, gt=0, le=10_000_000)
     """Maximum number of transcripts in the memory repository. The oldest are removed first."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _canonical(cls, hosts: frozenset[str]) -> frozenset[str]:
+        try:
+            return frozenset(map(canonical_host, hosts))
+        except ValueError as error:
+            problem = "each entry must be a host name or address"
+            raise ValueError(f"{problem}, without scheme, port, path, zone or *") from error
 
 
 def load_settings(**overrides: object) -> TranscriptionSettings:

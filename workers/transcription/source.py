@@ -25,6 +25,12 @@ __all__ = ["Sources", "open_file"]
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """Pattern of a URL scheme (RFC 3986) with at least two characters."""
 
+FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+"""Flags to open a folder of a path, and not a link.
+
+With `O_PATH`, which only Linux has, a folder does not need to be readable to be passed through.
+"""
+
 
 class Sources:
     """Opener of recordings by path or URL."""
@@ -71,23 +77,62 @@ def open_file(path: str, roots: Sequence[Path] = ()) -> BinaryIO:
     """Open a regular file.
 
     Symbolic links are followed first. If `roots` is not empty, the target of the links must be
-    inside one of these directories.
+    inside one of these directories. This also holds if another process replaces a folder of the
+    path by a link during the call.
     """
     try:
         real = Path(os.path.realpath(path))
-        if roots and not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-            raise PermissionDenied("the recording is outside TRANSCRIPTION_ROOTS. Move it there.")
-        # Check the type before opening the file. Opening a pipe waits for a writer, and opening a
-        # device may have a side effect.
-        _check_regular(real.stat().st_mode)
-        # O_NOFOLLOW fails if a link has replaced the file since the check.
-        file = os.fdopen(
-            os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
-        )
+        return os.fdopen(_open_beneath(_root_of(real, roots), real), "rb")
     except OSError as error:
         raise _file_error(error) from error
     except ValueError as error:
         raise InvalidArgument("audio_url has an invalid character. Correct the path.") from error
+
+
+def _root_of(real: Path, roots: Sequence[Path]) -> Path:
+    """Return the root that contains the file. Without `roots`, return the root of the system."""
+    if not roots:
+        return Path(real.anchor)
+    for root in map(Path, map(os.path.realpath, roots)):
+        if real.is_relative_to(root):
+            return root
+    raise PermissionDenied("the recording is outside TRANSCRIPTION_ROOTS. Move it there.")
+
+
+def _open_beneath(root: Path, real: Path) -> int:
+    """Open a regular file by walking from `root`, and return its descriptor.
+
+    `real` has no links. A link on the path is therefore newer than the check of the path, and the
+    walk does not follow it. Linux has `openat2` for this, but Python and macOS do not.
+    """
+    folder = os.open(root, FOLDER)
+    try:
+        *folders, name = real.relative_to(root).parts or (".",)
+        for inner in folders:
+            folder = _enter(folder, inner)
+        return _open_regular(name, folder)
+    finally:
+        os.close(folder)
+
+
+def _enter(folder: int, name: str) -> int:
+    """Open a folder in an open folder, and close the outer one if this succeeds."""
+    inner = os.open(name, FOLDER, dir_fd=folder)
+    os.close(folder)
+    return inner
+
+
+def _open_regular(name: str, folder: int) -> int:
+    # Check the type before opening the file. Opening a pipe waits for a writer, and opening a
+    # device may have a side effect.
+    _check_regular(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        # Check the type again, because another file may have the name now.
+        _check_regular(os.fstat(file).st_mode)
+    except BaseException:
+        os.close(file)
+        raise
     return file
 
 
@@ -104,6 +149,8 @@ def _split(audio_url: str) -> SplitResult:
 
 
 def _check_regular(mode: int) -> None:
+    if stat.S_ISLNK(mode):  # a loop, or newer than the check of the path
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if stat.S_ISDIR(mode):
         raise InvalidArgument("the recording's path is a directory. Name a WAV file in it.")
     if not stat.S_ISREG(mode):

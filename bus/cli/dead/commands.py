@@ -12,6 +12,7 @@ import typer
 
 from bus.cli.audit import audited, revealing
 from bus.cli.dead.export_file import write
+from bus.cli.dead.imports import import_
 from bus.cli.dead.messages import count_letters, describe_not_scanned, describe_unmatched, summary
 from bus.cli.dead.options import (
     SCAN,
@@ -27,7 +28,7 @@ from bus.cli.dead.options import (
     build_selection,
 )
 from bus.cli.dead.queues import browse_all, run
-from bus.cli.dead.replay import import_, purge_, replay_
+from bus.cli.dead.replay import purge_, replay_
 from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound
@@ -63,8 +64,9 @@ def list_(
     holds the dead letters, no other client can read them.
 
     If the broker dead-lettered a message, the column "code" shows the broker's reason.
-    delivery_limit: the message was delivered 100 times. unroutable: the message returned from a
-    retry tier, and its work queue did not exist any more.
+    delivery_limit: the message was delivered 100 times. rejected: the message is larger than
+    BUS_MAX_MESSAGE of its worker. unroutable: the message returned from a retry tier, and its work
+    queue did not exist any more.
     """
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id

@@ -7,18 +7,20 @@ The files include the payloads.
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from bus.cli.dead.export_line import LineError, checked_line
 from bus.cli.dead.table import jsonable
 from bus.errors import AlreadyExists, InvalidArgument, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import record_headers
 from bus.operations.dead_letters import DeadLetter, FaultRecord
 
-__all__ = ["read", "write"]
+__all__ = ["ExportReader", "ExportedLetter", "write"]
 
 FIELDS = (
     "id",
@@ -49,7 +51,23 @@ NEW_FIELDS = frozenset({"where", "frames"})
 
 The headers of the dead letter contain the values.
 """
-RECORD_FIELDS = frozenset(field.name for field in fields(FaultRecord))
+RECORD_FIELDS = frozenset(field.name for field in fields(FaultRecord)) - NEW_FIELDS
+MAX_LINE_BYTES = 256 * 1024 * 1024
+"""Maximum bytes of a line. It is enough for the largest message of RabbitMQ by default, in base64.
+
+The line of an endless file, such as a device, ends there.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedLetter:
+    """Dead letter of an export file."""
+
+    line: int
+    """Number of the line, from 1."""
+    queue: str
+    """Work queue of the message."""
+    message: Envelope
 
 
 def write(path: Path, letters: Iterable[DeadLetter]) -> None:
@@ -94,47 +112,89 @@ def to_json(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> Iterator[tuple[str, Envelope]]:
-    """Read a file, and yield the work queue and the message of each line.
+class ExportReader:
+    """Reader of the lines of an export file. Use it in a `with` block.
 
-    Raises:
-        NotFound: The file does not exist.
-        InvalidArgument: The file cannot be read, or a line is not a dead letter. The error names
-            the number of the line. It does not contain the line, because a line holds a payload.
+    The file is checked as a whole before the first line is used. Then it is read a second time, so
+    that a large file is never in memory. A pipe can be read only once, so its lines are kept.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                yield parse_line(line, f"{path}, line {number}")
-    except FileNotFoundError:
-        raise NotFound(f"file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"file {path} cannot be read: {type(error).__name__}") from None
+
+    def __init__(self, path: Path, *, first_line: int = 1) -> None:
+        """Create a reader. Lines before `first_line` are skipped."""
+        self._path = path
+        self._first_line = first_line
+
+    def __enter__(self) -> Self:
+        """Open the file, and check all its lines.
+
+        Raises:
+            NotFound: The file does not exist.
+            InvalidArgument: The file cannot be read, or a line is not a dead letter. The error
+                names the number of the line. It does not contain the line, because a line holds a
+                payload.
+        """
+        with self._report_unreadable():
+            self._file = self._path.open("rb")
+        try:
+            with self._report_unreadable():
+                self._kept = None if self._file.seekable() else [*self._read()]
+                for _ in self._read() if self._kept is None else ():
+                    pass
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __iter__(self) -> Iterator[ExportedLetter]:
+        """Yield the dead letters of the file.
+
+        Raises:
+            InvalidArgument: The file has changed since it was checked, and a line is invalid.
+        """
+        if self._kept is not None:
+            yield from self._kept
+            return
+        with self._report_unreadable():
+            self._file.seek(0)
+            yield from self._read()
+
+    def _read(self) -> Iterator[ExportedLetter]:
+        number = 0
+        while line := self._file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise self._error(number, f"has more than {MAX_LINE_BYTES} bytes")
+            if number < self._first_line:
+                continue
+            try:
+                queue, message = restore(checked_line(line, first=number == 1))
+            except LineError as error:
+                raise self._error(number, str(error)) from None
+            yield ExportedLetter(line=number, queue=queue, message=message)
+        if number < self._first_line - 1:
+            raise InvalidArgument(f"file {self._path} has only {number} lines.")
+
+    def _error(self, number: int, problem: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"file {self._path}: line {number} {problem}. Correct or remove this line."
+        )
+
+    @contextmanager
+    def _report_unreadable(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise NotFound(f"file {self._path} does not exist.") from None
+        except OSError as error:
+            raise InvalidArgument(f"file {self._path} cannot be read: {error.strerror}.") from None
 
 
-def parse_line(line: str, location: str) -> tuple[str, Envelope]:
-    """Return the work queue and the message of one line.
-
-    Args:
-        line: Text of the line.
-        location: Name of the file and number of the line, for the error.
-
-    Raises:
-        InvalidArgument: The line is not a dead letter.
-    """
-    try:
-        return restore(json.loads(line))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise InvalidArgument(
-            f"{location}: the line is not a dead letter that `bus dead export` wrote"
-        ) from None
-
-
-def restore(value: Any) -> tuple[str, Envelope]:
-    """Return the work queue and the message of a JSON object.
-
-    An invalid object raises `ValueError`, `TypeError`, `KeyError` or `AttributeError`.
-    """
+def restore(value: Mapping[str, Any]) -> tuple[str, Envelope]:
+    """Return the work queue and the message of a JSON object that `checked_line` returned."""
     record, message = (
         # A later version can write fields that this version does not know.
         FaultRecord(
@@ -142,22 +202,11 @@ def restore(value: Any) -> tuple[str, Envelope]:
         ),
         {name: value["message"][name] for name in FIELDS},
     )
-    proofs: dict[str, Any] = {
-        attribute: proof
-        for name, attribute in PROOFS.items()
-        if isinstance(proof := value["message"].get(name), str)
-    }
-    headers: dict[str, str | int] = {
-        name: header for name, header in value["headers"].items() if isinstance(header, str | int)
-    }
-    queue, body = value["queue"], base64.b64decode(value["body"], validate=True)
-    if not (
-        isinstance(queue, str)
-        and isinstance(message["id"], str)
-        and isinstance(message["attempt"], int)
-    ):
-        raise TypeError("not a dead letter")
+    message["correlation_id"] = message["correlation_id"] or ""
+    proofs = {attribute: value["message"].get(name) for name, attribute in PROOFS.items()}
     # If the broker dead-lettered the message, the reason is in the broker's own headers. An import
     # cannot send these headers, so it writes the reason into the headers of a failure record.
     fault = record_headers(record) if record.by == "broker" else {}
-    return queue, Envelope(**message, **proofs, role="job", headers=fault | headers, body=body)
+    body = base64.b64decode(value["body"])
+    headers = fault | value["headers"]
+    return value["queue"], Envelope(**message, **proofs, role="job", headers=headers, body=body)

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bus.cli.output import print_json, say
+from bus.cli.output import EscapingConsole, print_json, say
 from bus.errors import FailedPrecondition
 from bus.messaging.suggestions import did_you_mean
 from bus.operations.dead_letters import (
@@ -43,12 +42,12 @@ def progress(
     stores the report in `results`, so `results` is current even if the work is interrupted.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = EscapingConsole(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:

@@ -1,12 +1,10 @@
 """Commands of `bus dead` that move or delete dead letters."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bus.cli.audit import audited, who
-from bus.cli.dead.export_file import read
 from bus.cli.dead.messages import (
     count_letters,
     describe_unmatched,
@@ -31,11 +29,9 @@ from bus.cli.dead.options import (
     build_selection,
 )
 from bus.cli.dead.queues import browse_all, run
-from bus.cli.options import duration
-from bus.cli.output import print_json, say
-from bus.errors import BusError, NotFound, ResourceExhausted
-from bus.messaging.ports.transport import Accepted, Transport
-from bus.messaging.topology.addresses import dead_letter_address
+from bus.cli.options import duration, finite
+from bus.cli.output import say
+from bus.messaging.ports.transport import Transport
 from bus.operations.dead_letters import (
     PurgeReport,
     ReplayOptions,
@@ -48,10 +44,7 @@ from bus.operations.dead_letters.replay import WINDOW
 from bus.runtime.security import operator_signer
 from bus.settings import load_settings
 
-__all__ = ["import_", "purge_", "replay_"]
-
-SEND_TIMEOUT = 10.0
-"""Seconds to wait for the publisher confirm of an imported dead letter."""
+__all__ = ["purge_", "replay_"]
 
 
 def replay_(
@@ -92,7 +85,11 @@ def replay_(
     rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, metavar="N", show_default=False, help="Replay at most N messages per second."
+            min=0.001,
+            callback=finite,
+            metavar="N",
+            show_default=False,
+            help="Replay at most N messages per second.",
         ),
     ] = None,
     window: Annotated[
@@ -226,60 +223,9 @@ def purge_(
     raise_failure(results.values())
 
 
-def import_(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file that `bus dead export` wrote.")
-    ],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Put exported dead letters back into their dead-letter queues.
-
-    The command checks the complete file before it sends the first dead letter. If an exported dead
-    letter is still in its dead-letter queue, it is in that queue twice after the import. To move
-    the imported dead letters to their work queues, use `bus dead replay`.
-    """
-    messages = list(read(file))
-
-    async def work(transport: Transport, _: list[str]) -> int:
-        sent = 0
-        for queue, message in messages:
-            outcome = await transport.send(
-                message, dead_letter_address(queue), timeout=SEND_TIMEOUT
-            )
-            if not isinstance(outcome, Accepted):
-                raise import_error(queue, outcome.reason, sent)
-            sent += 1
-        return sent
-
-    sent = run(work, None, [])
-    audited("imported", file=str(file.absolute()), letters=sent)
-    if as_json:
-        print_json({"file": str(file), "letters": sent}, compact=True)
-        return
-    say(f"put back {count_letters(sent)}")
-
-
 def require_selection(selection: Selection, selected: bool) -> None:
     """Raise an error if `selected` is False and the selection has no filter."""
     if selection.everything and not selected:
         raise typer.BadParameter(
             "no dead letters are selected. Pass ids, filters such as --type or --since, or --all."
         )
-
-
-def import_error(queue: str, reason: str, sent: int) -> BusError:
-    """Return the error for a dead letter that the broker did not accept during an import.
-
-    The error has the number of messages that were already sent, because a second import of the
-    file would send them again.
-    """
-    sent_before = f"{count_letters(sent)} were put back before" if sent else "nothing was put back"
-    if reason == "NO_ROUTE":
-        return NotFound(
-            f"queue {queue} has no dead-letter queue on this broker ({sent_before}). "
-            "Start its service, which declares it."
-        )
-    return ResourceExhausted(
-        f"the broker refused a dead letter of queue {queue}: {reason} ({sent_before})"
-    )

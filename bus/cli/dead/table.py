@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.output import escaped, harmless, say
+from bus.cli.output import say
 from bus.errors import BusError
+from bus.messaging.escaped_text import escape_json, escape_text, one_line
 from bus.operations.dead_letters import DeadLetter
 from bus.runtime.security import cipher_from_settings
 from bus.security.encryption import ENCRYPTION
@@ -42,8 +43,8 @@ def show_table(letters: Sequence[DeadLetter], console: Console) -> None:
     if located:
         table.add_column("where", overflow="fold")
     for letter in letters:
-        ids = (harmless(letter.id), harmless(letter.correlation_id))
-        where = (harmless(letter.record.where or UNKNOWN),) if located else ()
+        ids = (one_line(letter.id), one_line(letter.correlation_id))
+        where = (one_line(letter.record.where or UNKNOWN),) if located else ()
         table.add_row(*map(Text, (*table_row(letter), *ids, *where)))
     console.print(table)
 
@@ -59,11 +60,11 @@ def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
         time, type_, code, attempts = table_row(letter)
         console.print(Text(f"{time:19}  {attempts:>8}  {type_}, {code}"), soft_wrap=True)
         console.print(
-            Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"),
+            Text(f"{one_line(letter.id):36}  {one_line(letter.correlation_id)}", style="dim"),
             soft_wrap=True,
         )
         if letter.record.where:
-            location = f"at {harmless(letter.record.where)}"
+            location = f"at {one_line(letter.record.where)}"
             console.print(Text(location, style="dim"), soft_wrap=True)
 
 
@@ -72,8 +73,8 @@ def table_row(letter: DeadLetter) -> tuple[str, str, str, str]:
     record = letter.record
     return (
         format_time(record.last_at),
-        harmless(letter.type) or UNKNOWN,
-        harmless(record.code),
+        one_line(letter.type) or UNKNOWN,
+        one_line(record.code),
         str(record.attempts or UNKNOWN),
     )
 
@@ -87,7 +88,7 @@ def details(letter: DeadLetter, *, now: int) -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in (*properties_of(letter, now), *other_headers(letter)):
-        grid.add_row(Text(harmless(name)), Text(harmless(value)))
+        grid.add_row(Text(one_line(name)), Text(escape_text(value)))
     return grid
 
 
@@ -108,7 +109,7 @@ def properties_of(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
     yield "code", record.code
     yield "reason", record.reason or UNKNOWN
     yield "where", record.where or UNKNOWN
-    yield "frames", "\n".join(record.frames) or UNKNOWN
+    yield "frames", "\n".join(map(one_line, record.frames)) or UNKNOWN
     yield "attempts", str(record.attempts or UNKNOWN)
     yield "first failure", format_time(record.first_at)
     yield "dead-lettered", format_time(record.last_at)
@@ -167,7 +168,8 @@ def format_payload(letter: DeadLetter) -> str:
     JSON is indented. Any other payload is shown as a Python bytes literal.
     """
     try:
-        return escaped(json.dumps(json.loads(letter.envelope.body), ensure_ascii=False, indent=2))
+        payload = json.loads(letter.envelope.body)
+        return escape_json(json.dumps(payload, ensure_ascii=False, indent=2))
     except (ValueError, RecursionError):
         return repr(letter.envelope.body)
 

@@ -60,7 +60,8 @@ class Delivery(Protocol):
     def envelope(self) -> Envelope:
         """Delivered message. `received` and `queue` are set.
 
-        If the message is malformed, `fault` is set too.
+        If the message is malformed, `fault` is set too. If the body exceeds the limit of the
+        consumer, `body` is empty, and `fault` and `unread_bytes` are set.
         """
         ...
 
@@ -97,6 +98,16 @@ class Delivery(Protocol):
             counts: True if the requeue must count toward the queue's delivery limit. After too many
                 such requeues, the broker dead-letters the message. Before RabbitMQ 4.3, every
                 requeue counts.
+
+        Returns:
+            False if the channel was closed. In this case the broker requeues the message by itself.
+        """
+        ...
+
+    async def reject(self) -> bool:
+        """Reject the message. The broker dead-letters it, or drops it if its queue has no DLX.
+
+        The broker moves the message itself, so this process needs no copy of the body.
 
         Returns:
             False if the channel was closed. In this case the broker requeues the message by itself.
@@ -278,7 +289,8 @@ class Transport(Protocol):
         can arrive.
 
         Args:
-            spec: Queue to consume and options of the consumer. The transport declares
+            spec: Queue to consume and options of the consumer. A body that is larger than
+                `spec.max_body_bytes` is not kept in memory. The transport declares
                 `spec.topology` before the first start of the consumer and before each restart.
                 `spec.consumer_timeout` applies if the broker supports it.
             on_delivery: Function that is called with each delivery. It must not block or raise.

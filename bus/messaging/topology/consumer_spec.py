@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bus.messaging.body_limit import UNLIMITED_BYTES
 from bus.messaging.topology.model import Queue, Topology
 
 __all__ = ["ConsumerSpec"]
@@ -18,5 +19,7 @@ class ConsumerSpec:
     """The maximum number of unacked deliveries; 0 means no limit."""
     acks: bool = True
     """False if the broker deletes each message as soon as it is delivered (AMQP `no-ack`)."""
+    max_body_bytes: int = UNLIMITED_BYTES
+    """Maximum bytes of a body. A larger body is dropped while it arrives (`unread_bytes`)."""
     consumer_timeout: float | None = None
     """Maximum seconds that a delivery can stay unacked. None selects the broker's default."""

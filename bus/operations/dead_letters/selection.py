@@ -7,7 +7,10 @@ from typing import Any
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FaultRecord
 
-__all__ = ["EVERYTHING", "DeadLetter", "ObservedValues", "Selection"]
+__all__ = ["EVERYTHING", "DeadLetter", "LetterKey", "ObservedValues", "Selection"]
+
+LetterKey = tuple[str, str, str, int]
+"""(dead-letter queue, sender, message id, time of the last failure in ms since the epoch)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,13 @@ class DeadLetter:
         return self.envelope.headers
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> LetterKey:
         """Identity of the dead letter.
 
-        The message id alone is not unique, because a message can be dead-lettered twice.
+        The message id alone is not unique, because a message can be dead-lettered twice, and two
+        senders can use the same id.
         """
-        return (self.dead_queue, self.id, self.record.last_at or 0)
+        return (self.dead_queue, self.envelope.source, self.id, self.record.last_at or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class Selection:
     """Select messages dead-lettered at this time or later, in milliseconds since the epoch."""
     until: int | None = None
     """Select messages dead-lettered before this time, in milliseconds since the epoch."""
-    keys: frozenset[tuple[str, str, int]] | None = None
+    keys: frozenset[LetterKey] | None = None
     """Select only dead letters with these values of `DeadLetter.key`.
 
     A command uses these keys to replay exactly the dead letters that the user has seen.

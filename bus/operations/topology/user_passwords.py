@@ -30,6 +30,7 @@ def read_passwords(path: Path) -> dict[str, str]:
         forbidden_mode=GROUP_AND_OTHERS,
         correction=f"Only its owner may access it: run `chmod 600 {path}`.",
         max_bytes=MAX_PASSWORDS_FILE_BYTES,
+        accepts_pipe=True,
     )
     try:
         content = tomllib.loads(text)

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable
 
 from bus.errors import BusError, UnknownKey
-from bus.messaging.fault_record import PARKED
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
     HandlingResult,
@@ -21,6 +20,7 @@ def authenticate(state: EndpointState) -> InboundStage:
 
     An unknown signing key may be new, so the stage fetches the keys again. A request waits for this
     fetch. An event or job waits once in a retry tier. After the wait, the message is checked again.
+    An event or job also waits once if a grant is missing.
     """
     if state.runtime.security.identity.is_anonymous:
         return pass_through
@@ -29,14 +29,15 @@ def authenticate(state: EndpointState) -> InboundStage:
     def stage(inner: InboundHandler) -> InboundHandler:
         async def reject(message: InboundMessage, error: BusError) -> HandlingResult:
             envelope = message.envelope
-            if isinstance(error, UnknownKey):
-                if envelope.role == "request" or PARKED in envelope.headers:
-                    remaining = await guard.recheck_with_new_keys(envelope)
-                    if remaining is None:
-                        return await inner(message)
-                    error = remaining
-                else:
+            if guard.may_wait(envelope, error):
+                if isinstance(error, UnknownKey):
                     guard.refresh_keys()
+                return HandlingResult(error=error, unauthorized=True, waits=True)
+            if isinstance(error, UnknownKey):
+                remaining = await guard.recheck_with_new_keys(envelope)
+                if remaining is None:
+                    return await inner(message)
+                error = remaining
             return HandlingResult(error=error, unauthorized=True)
 
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:

@@ -58,7 +58,9 @@ def isolate_poison(state: EndpointState) -> InboundStage:
             if losses is None:
                 return wait_for_turn(message, state.serial, 0)
             if losses >= limit:
-                in_flight.remember(message, HandlingResult(error=_process_lost(message, losses)))
+                # The sender is not authenticated yet, so the result is kept in this message and not
+                # by its key. A genuine message with the same sender and id must not receive it.
+                message.result = HandlingResult(error=_process_lost(message, losses))
             elif losses >= POISON_AFTER_DELIVERIES:
                 return wait_for_turn(message, state.candidates, losses)
             return inner(message)

@@ -15,11 +15,17 @@ __all__ = ["recall_result"]
 
 
 def recall_result(state: EndpointState) -> InboundStage:
-    """Return the stage that returns the remembered result instead of a second run."""
+    """Return the stage that returns the remembered result instead of a second run.
+
+    An earlier stage can also set the result of this delivery, for example if the message was lost
+    too often.
+    """
     in_flight = state.in_flight
 
     def stage(inner: InboundHandler) -> InboundHandler:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            if message.result is not None:
+                return immediately(message.result)
             if not in_flight.results:
                 return inner(message)
             result = in_flight.recall(message)

@@ -27,10 +27,12 @@ def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - ev
             envelope = message.envelope
             if not envelope.fault:
                 return inner(message)
+            is_too_large = envelope.unread_bytes is not None
             log.warning(
-                "%s in %s could not be decoded: %s",
+                "%s in %s %s: %s",
                 message_label(envelope),
                 envelope.queue,
+                "is too large" if is_too_large else "could not be decoded",
                 envelope.fault,
                 extra=message_facts(envelope, fault=envelope.fault),
             )

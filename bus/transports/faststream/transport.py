@@ -30,11 +30,11 @@ from bus.transports.rabbitmq.aiormq_channels import (
     AiormqDelivery,
     AiormqPublisherChannel,
 )
+from bus.transports.rabbitmq.body_limit import SendLimit
 from bus.transports.rabbitmq.connection import Channel, connection_url
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.queue_depth import ready_in
-from bus.transports.wire_format import ROLES
 
 __all__ = ["FastStreamTransport", "broker_of_its_own"]
 
@@ -98,6 +98,7 @@ class FastStreamTransport:
         self._broker, self._name = broker, name
         self._clock = clock
         self._observer: ReturnListener | None = None
+        self._send_limit = SendLimit(settings.max_message)
         self._password = PasswordFile.of(settings.password_file) if own else None
         self._create_connection()
 
@@ -125,18 +126,18 @@ class FastStreamTransport:
         self._consumers: list[FastStreamConsumer] = []
 
     def _open_publisher_channel(self, channel: Channel) -> AiormqPublisherChannel:
+        self._send_limit.watch(channel.closing)
         return AiormqPublisherChannel(self._link, channel, window=self._settings.publish_window)
 
     def _consumer_channel_factory(
-        self, queue: Queue, on_delivery: Callable[[Delivery], None]
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> Callable[[Channel], AiormqConsumerChannel]:
         def open_channel(channel: Channel) -> AiormqConsumerChannel:
+            self._send_limit.watch(
+                channel.closing
+            )  # replies are published on the consumer's channel
             return AiormqConsumerChannel(
-                channel,
-                queue=queue.name,
-                role=ROLES[queue.role],
-                on_delivery=on_delivery,
-                clock=self._clock,
+                channel, spec=spec, on_delivery=on_delivery, clock=self._clock
             )
 
         return open_channel
@@ -178,6 +179,7 @@ class FastStreamTransport:
         self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
     ) -> PublishOutcome:
         """Send one message."""
+        self._send_limit.check(envelope)
         outcome = await self._publish(envelope, address, timeout, via)
         if isinstance(outcome, Returned) and not address.confirmed:
             if self._observer is not None:
@@ -207,7 +209,7 @@ class FastStreamTransport:
             self._link,
             spec,
             confirms=spec.queue.role == "requests",
-            opened=self._consumer_channel_factory(spec.queue, on_delivery),
+            opened=self._consumer_channel_factory(spec, on_delivery),
         )
         self._consumers = [started for started in self._consumers if not started.closed]
         self._consumers.append(consumer)

@@ -183,6 +183,14 @@ class MemoryChannel:
         self._broker.activity.changed()  # a deleted queue does not report it
         return True
 
+    def reject(self, message: StoredMessage) -> bool:
+        """Dead-letter a message. Return False if the message is not unacked on this channel."""
+        if self._unacked.pop(id(message), None) is None or self._queue is None:
+            return False
+        self._queue.reject(message)
+        self._broker.activity.changed()  # as in `requeue`
+        return True
+
     def detach(self) -> None:
         """Stop deliveries. Delivered messages can still be acked."""
         if self._queue is not None:

@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from bus.errors import BusError
+from bus.messaging.body_limit import without_body
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.messaging.topology.model import Queue
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryChannel, MemoryConnection
 from bus.transports.memory.stored_message import StoredMessage
@@ -23,9 +23,10 @@ class MemoryDelivery:
     """A message that was delivered on one channel."""
 
     def __init__(
-        self, channel: MemoryChannel, message: StoredMessage, queue: Queue, received: int
+        self, channel: MemoryChannel, message: StoredMessage, spec: ConsumerSpec, received: int
     ) -> None:
-        self._channel, self._message, self._queue = channel, message, queue
+        self._channel, self._message = channel, message
+        self._queue, self._max_body_bytes = spec.queue, spec.max_body_bytes
         self._received = received
         self._settled = False
         self.redelivered = message.returns > 0
@@ -38,12 +39,14 @@ class MemoryDelivery:
     @cached_property
     def envelope(self) -> Envelope:
         """The decoded message; see `Delivery.envelope`."""
-        return decode(
+        envelope = decode(
             self._wire,
             role=ROLES[self._queue.role],
             queue=self._queue.name,
             received=self._received,
         )
+        size, limit = len(envelope.body), self._max_body_bytes
+        return envelope if size <= limit else without_body(envelope, size, limit)
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -57,6 +60,10 @@ class MemoryDelivery:
     async def requeue(self, *, counts: bool = False) -> bool:  # noqa: ARG002 - every requeue counts
         """Requeue the message. Return False if the channel is closed."""
         return self._settle(self._channel.requeue)
+
+    async def reject(self) -> bool:
+        """Dead-letter the message. Return False if the channel is closed."""
+        return self._settle(self._channel.reject)
 
     def _settle(self, operation: Callable[[StoredMessage], bool]) -> bool:
         """Settle the message once. On RabbitMQ, a second ack would close the channel."""
@@ -129,7 +136,7 @@ class MemoryConsumer:
         self.last_error = str(error)
 
     def _deliver(self, channel: MemoryChannel, message: StoredMessage) -> None:
-        delivery = MemoryDelivery(channel, message, self._queue, int(self._clock() * 1000))
+        delivery = MemoryDelivery(channel, message, self._spec, int(self._clock() * 1000))
         try:
             self._on_delivery(delivery)
         except Exception as error:  # noqa: BLE001 - a receiver's bug must not stop the broker

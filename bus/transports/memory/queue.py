@@ -137,6 +137,12 @@ class MemoryQueue:
             self._put_back(message, limited=limit is not None)
         self.pump()
 
+    def reject(self, message: StoredMessage) -> None:
+        """Dead-letter a delivered message. If the queue was deleted, the message is dropped."""
+        if not self._deleted:
+            self._owner.dead_letter(self, message, "rejected")
+            self.pump()
+
     def pump(self) -> None:
         """Deliver messages to the consumers in turn.
 

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.errors import BusError, DeadlineExceeded, Unavailable
+from bus.messaging.body_limit import DEFAULT_MAX_BODY_BYTES, check_body
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import (
     Accepted,
@@ -24,12 +25,6 @@ from bus.transports.wire_format import encode
 
 __all__ = ["MemoryTransport"]
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Maximum bytes of a body.
-
-The RabbitMQ transport has the same limit. So a test detects a body that is too large.
-"""
-
 
 class MemoryTransport:
     """A transport with one connection to a `MemoryBroker`.
@@ -38,12 +33,21 @@ class MemoryTransport:
         broker: The broker to connect to.
         clock: Returns the wall clock's time in seconds since the epoch. The default is the
             broker's clock.
+        max_body_bytes: Maximum bytes of a body that the transport sends. The RabbitMQ transport
+            has the same limit. So a test detects a body that is too large.
     """
 
     has_management_api = False
 
-    def __init__(self, broker: MemoryBroker, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        *,
+        clock: Callable[[], float] | None = None,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
         self._broker = broker
+        self._max_body_bytes = max_body_bytes
         self._clock = clock or broker.clock
         self._observer: ReturnListener | None = None
         self._connection: MemoryConnection | None = None
@@ -130,11 +134,7 @@ class MemoryTransport:
 
         `via` has no effect, because the model broker routes each message within this call.
         """
-        if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
-            raise InvalidArgument(
-                f"the message has {len(envelope.body)} bytes, more than the maximum of "
-                f"{MAX_BODY_BYTES}. Store the data and send a reference to it."
-            )
+        check_body(envelope, self._max_body_bytes)
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._wait_writable(ends)
         wire = encode(envelope)

@@ -24,23 +24,27 @@ from bus.errors import (
     PermissionDenied,
     Unavailable,
 )
-from bus.messaging.envelope import Envelope, MessageRole
+from bus.messaging.body_limit import UNLIMITED_BYTES, without_body
+from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.access_refused import is_access_refused
 from bus.transports.rabbitmq.amqp.frames import publish_method
+from bus.transports.rabbitmq.amqp.oversized_publish import parse_too_large, too_large_for_broker
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
+from bus.transports.rabbitmq.body_limit import drop_large_bodies
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.confirm_channel import (
     BLOCKED,
-    MAX_BODY_BYTES,
     UNCONFIRMED,
     UNFIT,
     WINDOW_FULL,
 )
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
+from bus.transports.wire_format import ROLES
 
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
@@ -171,17 +175,12 @@ async def publish_on(
         The outcome that the broker reported.
 
     Raises:
-        InvalidArgument: The message is too large, or AMQP cannot encode it.
+        InvalidArgument: The message is too large for the broker, or AMQP cannot encode it.
         PermissionDenied: The broker refused this publish, or another publish to the same address.
         DeadlineExceeded: The time limit passed before the message was written, or before the
             confirm arrived.
         ConnectionLost: The channel or the connection was closed before the confirm.
     """
-    if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
-        raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes."
-            " Store the data elsewhere and send a reference."
-        )
     properties = check_encodable(
         to_properties(wire.encode(envelope), user=_user_of(channel)),
         address,
@@ -198,6 +197,9 @@ async def publish_on(
     except DeadlineExceeded:
         raise
     except BusError as error:
+        too_large = parse_too_large(str(error))
+        if too_large is not None and too_large[0] == len(envelope.body):
+            raise too_large_for_broker(*too_large) from None
         if is_access_refused(str(error), address):
             raise PermissionDenied(str(error), maybe_executed=True) from None
         sent = not isinstance(error, NotSent)
@@ -282,22 +284,26 @@ class AiormqConsumerChannel:
         self,
         channel: Channel,
         *,
-        queue: str,
-        role: MessageRole,
+        spec: ConsumerSpec,
         on_delivery: Callable[[Delivery], None],
         clock: Callable[[], float],
     ) -> None:
         self.channel = channel
-        self.queue = queue
-        self.role = role
+        self.queue = spec.queue.name
+        self.role = ROLES[spec.queue.role]
+        self.max_body_bytes = spec.max_body_bytes
         self.clock = clock
         self._on_delivery = on_delivery
+        self._unread: dict[int, int] = {}
+        """Sizes of dropped bodies, by the delivery tag of a message that has not arrived yet."""
         self._unsettled = 0
         self._released = False
         self.cancelled = False
         self.idle = asyncio.Event()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
+        if spec.max_body_bytes < UNLIMITED_BYTES:
+            drop_large_bodies(channel, spec.max_body_bytes, self._unread.__setitem__)
 
     @property
     def alive(self) -> bool:
@@ -332,7 +338,8 @@ class AiormqConsumerChannel:
             redelivered: True if the broker delivered the message before.
         """
         self._unsettled += 1
-        self._on_delivery(AiormqDelivery(self, tag, read, redelivered=redelivered))
+        unread = self._unread.pop(tag, 0)
+        self._on_delivery(AiormqDelivery(self, tag, read, redelivered=redelivered, unread=unread))
 
     def settled(self) -> None:
         """Record that a delivery was settled."""
@@ -368,20 +375,26 @@ class AiormqDelivery:
         read: Callable[[], wire.AmqpMessage],
         *,
         redelivered: bool,
+        unread: int = 0,
     ) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
         self._read = read
+        self._unread = unread
         self._received = int(channel.clock() * 1000)
         self._settled = False
 
     @cached_property
     def envelope(self) -> Envelope:
         """The decoded message; see `Delivery.envelope`."""
-        return wire.decode(
-            self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received
+        channel = self.channel
+        envelope = wire.decode(
+            self._read(), role=channel.role, queue=channel.queue, received=self._received
         )
+        if not self._unread:
+            return envelope
+        return without_body(envelope, self._unread, channel.max_body_bytes)
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -400,6 +413,11 @@ class AiormqDelivery:
         channel = self.channel.channel
         requeue = channel.basic_reject if counts else channel.basic_nack
         return await self._settle(lambda tag: requeue(tag, requeue=True, wait=False))
+
+    async def reject(self) -> bool:
+        """Reject the message, so that the broker dead-letters it; see `Delivery.reject`."""
+        reject = self.channel.channel.basic_reject
+        return await self._settle(lambda tag: reject(tag, requeue=False, wait=False))
 
     async def _settle(self, write: Callable[[int], Awaitable[None]]) -> bool:
         if not self.channel.alive:

@@ -29,6 +29,7 @@ from bus.transports.rabbitmq.aiormq_channels import (
     AiormqDelivery,
     AiormqPublisherChannel,
 )
+from bus.transports.rabbitmq.body_limit import SendLimit
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
@@ -37,7 +38,6 @@ from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel, F
 from bus.transports.rabbitmq.fastlane.unconfirmed_channel import UnconfirmedChannel
 from bus.transports.rabbitmq.publisher import Publisher, PublisherChannelPort
 from bus.transports.rabbitmq.queue_depth import ready_in
-from bus.transports.wire_format import ROLES
 
 __all__ = ["RabbitMQTransport"]
 
@@ -61,6 +61,7 @@ class RabbitMQTransport:
         self._name = name
         self._clock = clock
         self._observer: ReturnListener | None = None
+        self._send_limit = SendLimit(settings.max_message)
         self._password = PasswordFile.of(settings.password_file)
         self._create_connections()
 
@@ -103,35 +104,46 @@ class RabbitMQTransport:
         """
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
+            self._send_limit.watch(channel.closing)
             return AiormqPublisherChannel(self._rpc, channel, window=window)
-        return UnconfirmedChannel(
+        unconfirmed = UnconfirmedChannel(
             lane, channel.number, on_returned=self._returned, on_failed=self._failed
         )
+        self._send_limit.watch(unconfirmed.ended)
+        return unconfirmed
 
     def _confirm_channel(self, channel: Channel) -> PublisherChannelPort:
         lane, window = self._publishing.lane, self._settings.publish_window
         if lane is None:
+            self._send_limit.watch(channel.closing)
             return AiormqPublisherChannel(self._publishing, channel, window=window)
-        return ConfirmChannel(lane, channel.number, window=window)
+        confirming = ConfirmChannel(lane, channel.number, window=window)
+        self._send_limit.watch(confirming.ended)
+        return confirming
 
     def _consumer_channel_factory(
-        self, link: SupervisedConnection, queue: Queue, on_delivery: Callable[[Delivery], None]
+        self,
+        link: SupervisedConnection,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
     ) -> Callable[[Channel], ConsumerChannelPort]:
-        role = ROLES[queue.role]
-
         def create(channel: Channel) -> ConsumerChannelPort:
+            # Replies are published on the consumer's channel, so its end can tell the limit too.
             if link.lane is None:
+                self._send_limit.watch(channel.closing)
                 return AiormqConsumerChannel(
-                    channel, queue=queue.name, role=role, on_delivery=on_delivery, clock=self._clock
+                    channel, spec=spec, on_delivery=on_delivery, clock=self._clock
                 )
-            return ConsumerChannel(
+            consuming = ConsumerChannel(
                 link.lane,
                 channel.number,
-                queue=queue,
+                spec=spec,
                 on_delivery=on_delivery,
                 on_returned=self._returned,
                 clock=self._clock,
             )
+            self._send_limit.watch(consuming.ended)
+            return consuming
 
         return create
 
@@ -183,6 +195,7 @@ class RabbitMQTransport:
         self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
     ) -> PublishOutcome:
         """Send one message; see `Transport.send`."""
+        self._send_limit.check(envelope)
         if isinstance(via, FastLaneDelivery) and via.channel.alive:
             via.channel.publish(envelope, address)
             return ACCEPTED
@@ -221,7 +234,7 @@ class RabbitMQTransport:
             # Replies are published on this channel. Without the fast lane, confirms are needed,
             # because aiormq drops returned messages if the channel is not in confirm mode.
             confirms=queue.role == "requests" and not self._settings.fastlane,
-            channel_factory=self._consumer_channel_factory(link, queue, on_delivery),
+            channel_factory=self._consumer_channel_factory(link, spec, on_delivery),
         )
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         consumer.start()

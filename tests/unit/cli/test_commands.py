@@ -72,14 +72,16 @@ def test_the_text_of_a_service_is_one_line_without_control_characters() -> None:
     for debug in (False, True):
         written = reported(raised.value, debug=debug)[1]
         assert written.startswith(
-            "error: NotFound: line1 error: forged \ufffd[31m \ufffdtxt\ufffd\n"
+            "error: NotFound: line1 error: forged \\u001b[31m \\u202etxt\\ud800\n"
         )
         assert not re.search(r"^error: forged|[\r\x1b\u2028\u202e\ud800]", written, re.MULTILINE)
 
 
 def test_only_the_first_line_of_an_error_begins_with_error() -> None:
     written = reported(errors.NotFound(FORGED))[1]
-    assert written == "error: line1\n    error: forged\ufffd\ufffd[31m\ufffd\ufffdtxt\ufffd\n"
+    assert written == (
+        "error: line1\n    error: forged\\u000d\\u001b[31m\\u2028\\u202etxt\\ud800\n"
+    )
 
 
 def test_the_note_of_a_job_is_one_line() -> None:
@@ -112,7 +114,10 @@ def test_ctrl_c_is_no_error() -> None:
 
 
 def test_what_another_service_wrote_cannot_move_the_cursor() -> None:
-    assert reported(errors.NotFound("gone\x1b[2J\x9b1A")) == (66, "error: gone�[2J�1A\n")
+    assert reported(errors.NotFound("gone\x1b[2J\x9b1A")) == (
+        66,
+        "error: gone\\u001b[2J\\u009b1A\n",
+    )
 
 
 def test_an_error_whose_outcome_is_unknown_says_so() -> None:
@@ -167,7 +172,8 @@ def test_the_doctor_looks_for_what_the_project_asks_for_and_advises_extras_that_
     project = tomllib.loads(
         (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     )["project"]
-    assert {*EXTRAS} == {*project["optional-dependencies"]} - {"bench", "dev", "docs"}
+    extras = {name for name, parts in project["optional-dependencies"].items() if parts}
+    assert {*EXTRAS} == extras - {"bench", "dev", "docs"}
     asked = {re.split(r"[\[<>=]", each)[0] for each in project["dependencies"]}
     assert asked - {"typing-extensions"} <= {*CORE}
 

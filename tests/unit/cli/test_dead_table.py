@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bus.cli.dead.export_file import read, write
+from bus.cli.dead.export_file import ExportReader, write
 from bus.cli.dead.table import details, show_table, to_json
 from bus.messaging.fault_record import FaultRecord
 from bus.operations.dead_letters import DeadLetter
@@ -84,7 +84,8 @@ def test_an_export_can_be_read_by_an_older_version_and_keeps_the_location(
     write(file, [LETTER])
     line = json.loads(file.read_text())
     assert not {"where", "frames"} & line["record"].keys()
-    ((_, imported),) = read(file)
+    with ExportReader(file) as letters:
+        (imported,) = (letter.message for letter in letters)
     assert imported.headers["dead-where"] == WHERE
 
 
@@ -94,5 +95,6 @@ def test_an_export_of_a_later_version_can_be_read(tmp_path: Path) -> None:
     line = json.loads(file.read_text())
     line["record"]["later"] = 1
     file.write_text(json.dumps(line))
-    ((_, imported),) = read(file)
+    with ExportReader(file) as letters:
+        (imported,) = (letter.message for letter in letters)
     assert imported.id == ID

@@ -43,14 +43,12 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
     now: Any = FakeChannel()
 
     def opened(channel: Any) -> AiormqConsumerChannel:
-        return AiormqConsumerChannel(
-            channel, queue="q", role="job", on_delivery=came.append, clock=lambda: 0
-        )
+        return AiormqConsumerChannel(channel, spec=spec, on_delivery=came.append, clock=lambda: 0)
 
-    queue = Queue(name="q", role="jobs")
+    spec = ConsumerSpec(queue=Queue(name="q", role="jobs"), topology=Topology(), prefetch=1)
     consumer = FastStreamConsumer(
         link,
-        ConsumerSpec(queue=queue, topology=Topology(), prefetch=1),
+        spec,
         confirms=False,
         opened=opened,
     )

@@ -1,4 +1,5 @@
 import asyncio
+from math import inf, nan
 
 import pytest
 
@@ -83,3 +84,17 @@ async def test_progress_goes_to_whoever_listens() -> None:
     await Context(envelope=envelope(), bus=NoSender()).progress(0.1)
     await Context(envelope=envelope(), bus=NoSender(), report=report).progress(0.4, "decoding")
     assert heard == [Progress(progress=0.4, note="decoding")]
+
+
+@virtual
+async def test_progress_of_a_handler_is_sent_inside_its_bounds() -> None:
+    heard: list[Progress] = []
+
+    async def report(progress: Progress) -> None:
+        heard.append(progress)
+
+    context = Context(envelope=envelope(), bus=NoSender(), report=report)
+    for value in (5, -1, nan, inf):
+        await context.progress(value, "n" * 5000)
+    assert [each.progress for each in heard] == [1, 0]
+    assert {len(each.note) for each in heard} == {MAX_TEXT_LENGTH}

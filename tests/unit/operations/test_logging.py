@@ -100,6 +100,40 @@ def test_what_others_sent_does_not_steer_a_terminal(stream: io.StringIO) -> None
     assert stream.getvalue().encode()
 
 
+HOSTILE = "\u202etxt\x7f\u2028\U000e0041\ud800 \u200bend"
+SHOWN = "\\u202etxt\\u007f\\u2028\\U000e0041\\ud800 \\u200bend"
+
+
+class Shouting:
+    """A value of an application that writes another service's text into its `repr`."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<{HOSTILE}>"
+
+
+def test_a_terminal_shows_the_codes_of_unsafe_characters_in_texts_names_and_values(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    facts = {"note": HOSTILE, HOSTILE: 1, "value": Shouting(), "many": [Shouting()]}
+    logging.getLogger("theirs").info(HOSTILE, extra=facts)
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert not {*HOSTILE} & {*line} - {*"txt end"}
+    assert f"[info     ] {SHOWN}" in line
+    assert f"value=<{SHOWN}>" in line
+
+
+def test_a_line_of_json_is_safe_on_a_terminal_and_keeps_the_text(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("theirs").info("%s", HOSTILE, extra={"note": HOSTILE, "value": Shouting()})
+    text = stream.getvalue().removesuffix("\n")
+    assert text.isascii()
+    assert text.isprintable()
+    assert json.loads(text)["note"] == HOSTILE
+
+
 def test_the_libraries_below_stay_quiet(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="json", log_level="debug"), stream=stream)
     logging.getLogger("aiormq.connection").warning("frames")

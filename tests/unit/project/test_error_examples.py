@@ -24,11 +24,12 @@ from bus.errors import (
     Unavailable,
     Unknown,
 )
+from bus.messaging.body_limit import DEFAULT_MAX_BODY_BYTES, check_body
 from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
 from bus.runtime.client import Client
 from bus.settings import load_settings
-from bus.transports.rabbitmq.fastlane.confirm_channel import BLOCKED, encode_publish
+from bus.transports.rabbitmq.fastlane.confirm_channel import BLOCKED
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, runtime_of, settle_down, virtual
 
 PAGE = (Path(__file__).parents[3] / "docs/reference/errors.md").read_text(encoding="utf-8")
@@ -94,8 +95,7 @@ async def lost(client: Client, _: FakeTransport) -> None:
 
 async def too_large(client: Client, transport: FakeTransport) -> None:
     def answer(sent: Envelope) -> PublishOutcome:
-        lane: Any = None  # a body that is too large is refused first
-        encode_publish(lane, 1, sent.replace(body=bytes(20 * 1024 * 1024)), lane)
+        check_body(sent.replace(body=bytes(20 * 1024 * 1024)), DEFAULT_MAX_BODY_BYTES)
         raise AssertionError("a message of 20 MiB was encoded")
 
     transport.answer = answer

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, nan
@@ -22,7 +23,14 @@ from bus.errors import (
     Unavailable,
     Unknown,
 )
-from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
+from bus.messaging.envelope import (
+    MAX_TEXT_LENGTH,
+    Envelope,
+    Progress,
+    error_reply,
+    progress_update,
+    reply,
+)
 from bus.runtime.job_handle import MAX_UPDATES, PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
@@ -198,6 +206,51 @@ async def test_a_job_tells_its_progress_and_its_result() -> None:
 
 
 @virtual
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        ("5", 1),
+        ("1.0000001", 1),
+        ("-1", 0),
+        ("1e300", 1),
+        ("0", 0),
+        ("1", 1),
+        ("0.25", 0.25),
+        ("1e400", None),
+        ("NaN", None),
+        ("Infinity", None),
+        ("-Infinity", None),
+        ("true", None),
+        ('"1"', None),
+        ("null", None),
+        ("[1]", None),
+    ],
+)
+async def test_the_progress_of_another_service_is_from_0_to_1_or_dropped(
+    sent: str, seen: float | None
+) -> None:
+    mine = handle()
+    mine.on_update(progress(0.5).replace(body=f'{{"progress": {sent}}}'.encode()))
+    mine.on_update(progress(0.75))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
+    expected = [0.75] if seen is None else [seen, 0.75]
+    assert [update.progress async for update in mine.updates()] == expected
+
+
+@virtual
+async def test_the_texts_of_an_update_are_cut() -> None:
+    mine = handle()
+    texts = {"progress": 0, "note": "n" * 5_000_000, "error": "e" * 5000}
+    mine.on_update(progress(0).replace(body=json.dumps(texts).encode()))
+    mine.on_update(progress(0, "n" * MAX_TEXT_LENGTH))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
+    cut, whole = [update async for update in mine.updates()]
+    assert cut.note == f"{'n' * (MAX_TEXT_LENGTH - 1)}…"
+    assert cut.error == f"{'e' * (MAX_TEXT_LENGTH - 1)}…"
+    assert whole.note == "n" * MAX_TEXT_LENGTH
+
+
+@virtual
 async def test_a_reader_that_lags_misses_the_oldest_updates_only() -> None:
     mine = handle()
     updates = mine.updates()
@@ -250,6 +303,16 @@ async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
         await mine.result(timeout=0)
     mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert await mine.result(timeout=5) == Total(total=1)
+
+
+@virtual
+async def test_a_submitter_is_told_at_the_deadline_that_an_update_was_dropped() -> None:
+    mine = handle()
+    mine.on_update(progress(0.5).replace(body=b'{"progress": "Eleonora Quist"}'))
+    with pytest.raises(DeadlineExceeded) as caught:
+        await mine.result(timeout=5)
+    assert "An update of the job was rejected: invalid progress update" in str(caught.value)
+    assert "Quist" not in str(caught.value)
 
 
 @pytest.mark.parametrize("timeout", [inf, nan, -1, True, "5"], ids=repr)

@@ -63,7 +63,6 @@ def test_an_encrypted_payload_is_json_that_hides_it_and_decrypts_to_it() -> None
         "ciphertext",
         "tag",
         "aad",
-        "header",
         "encrypted_key",
     }
     assert b"Ada" not in sealed.body

@@ -214,7 +214,7 @@ def test_several_faults_are_told_together(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read \(No such file"):
+    with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read: No such file"):
         load_grants(tmp_path / "none.toml", CATALOG)
     with pytest.raises(ConfigurationError, match=r"is not TOML: .*line 2"):
         load_grants(_write(tmp_path, "[services.library]\ncall = nobody"), CATALOG)

@@ -180,6 +180,7 @@ def test_a_pipe_is_read_if_the_file_is_read_once(tmp_path: Path) -> None:
         forbidden_mode=GROUP_AND_OTHERS,
         correction="Run `chmod 600`.",
         max_bytes=100,
+        accepts_pipe=True,
     )
     writer.join()
     assert text == SECRET

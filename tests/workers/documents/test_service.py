@@ -182,6 +182,20 @@ async def test_a_note_that_a_pdf_cannot_show_is_told_and_its_docx_is_made(
     assert [document.format for document in made.documents] == ["docx"]
 
 
+async def test_a_document_beyond_a_limit_fails_at_once_and_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCUMENTS_MAX_BYTES", "1000")
+    async with MemoryBuses() as buses:
+        await buses.serve(await buses.bus("documentation"), router)
+        client = DocumentationClient(await buses.bus("desk"))
+        created = await client.create(a_note())
+        job = await client.generate(created.note_id, "pdf")
+        # The first retry would come after 1 s.
+        with pytest.raises(OutOfRange, match=r"1,000 bytes.*DOCUMENTS_MAX_BYTES"):
+            await job.result(timeout=0.9)
+
+
 class Remembers:
     """Bus that records the documents of the published events."""
 

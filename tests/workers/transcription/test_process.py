@@ -15,8 +15,8 @@ from bus.errors import ConfigurationError, InvalidArgument, Unavailable
 from tests.speech import needs_speech
 from tests.unit.workers.transcription.recordings import DICTATION
 from tests.workers.transcription.conftest import SPEC, STARTED_WITHIN
+from workers.processes.pool import Pool
 from workers.transcription.engine import EngineSpec
-from workers.transcription.pool import Pool
 from workers.transcription.process import RecogniserProcess
 from workers.transcription.recogniser import Begun, Heard
 
@@ -100,7 +100,7 @@ async def test_a_cancelled_job_ends_its_process_and_gives_its_place_back() -> No
     begun = asyncio.Event()
     pids = []
 
-    async def job(pool: Pool) -> None:
+    async def job(pool: Pool[RecogniserProcess]) -> None:
         async with pool.lease() as process:
             pids.append(process.pid)
             with DICTATION.open("rb") as file:
@@ -139,6 +139,6 @@ async def test_a_pool_that_cannot_fill_leaves_nothing_behind() -> None:
 async def test_a_service_that_dies_takes_its_recogniser_along() -> None:
     process = await start()
     # The system also closes the service's end of the pipe when the service is killed.
-    process._connection.close()
-    await asyncio.to_thread(process._process.join, STARTED_WITHIN)
-    assert process._process.exitcode == 0
+    process._process.connection.close()
+    await asyncio.to_thread(process._process._process.join, STARTED_WITHIN)
+    assert process._process._process.exitcode == 0

@@ -1,4 +1,6 @@
-"""The outcomes of publishes on a channel that the broker closed with ACCESS_REFUSED.
+"""The outcomes of publishes on a channel that the broker closed because of one of them.
+
+The reason is ACCESS_REFUSED, or a body that is larger than the broker's `max_message_size`.
 
 If the user may not publish to an address, the broker closes the channel.
 The broker's error names the refused address, but not the message.
@@ -8,6 +10,9 @@ If several publishes have the refused address, each of them may be the refused p
 The reason is that a permission can be revoked between two publishes, and that RabbitMQ caches
 permissions. Only the last publish with the refused address, and the publishes after it, were
 certainly not sent.
+
+If a body is too large, the broker's error names its size. The first publish of this size was
+refused, because the broker closes the channel at the first body that is too large.
 """
 
 import re
@@ -17,6 +22,7 @@ from functools import lru_cache
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.messaging.topology.addresses import Address
+from bus.transports.rabbitmq.amqp.oversized_publish import parse_too_large, too_large_for_broker
 
 __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 
@@ -66,16 +72,21 @@ class ChannelClosure:
     why: str
     written: Sequence[Address]
     """Addresses of the publishes with an unknown outcome, in the order of writing."""
+    sizes: Sequence[int] = ()
+    """Bytes of their bodies, in the same order."""
 
     @property
     def suspects(self) -> list[int]:
         """Indexes of the publishes in `written` that the broker may have refused.
 
-        The list is empty if the error is not ACCESS_REFUSED.
+        The list is empty if the broker closed the channel for another reason.
+        If a body is too large, the list has only the publish of this body.
         If `written` has only one publish, that publish was refused, even if the error names another
         address. If `written` has several publishes, the list has each publish to the address in the
         error.
         """
+        if (too_large := parse_too_large(self.why)) is not None:
+            return [self.sizes.index(too_large[0])] if too_large[0] in self.sizes else []
         if REFUSED not in self.why:
             return []
         if len(self.written) == 1:
@@ -101,6 +112,8 @@ class ChannelClosure:
         ]
 
     def _error_for(self, number: int, last: int, *, refused: bool) -> BusError:
+        if refused and (too_large := parse_too_large(self.why)) is not None:
+            return too_large_for_broker(*too_large)
         if refused:
             return PermissionDenied(
                 f"message {'not sent' if number == last else 'not confirmed'}: {self.why}",

@@ -18,6 +18,7 @@ __all__ = [
     "NACK",
     "RETURN",
     "ack_frame",
+    "dead_letter_frame",
     "nack_frame",
     "publish_frames",
     "reject_frame",
@@ -90,3 +91,8 @@ def nack_frame(channel: int, tag: int) -> bytes:
 def reject_frame(channel: int, tag: int) -> bytes:
     """Encode a `basic.reject` that requeues one delivery."""
     return ack_layout(METHOD, channel, 13, REJECT, tag, 1, FRAME_END)
+
+
+def dead_letter_frame(channel: int, tag: int) -> bytes:
+    """Encode a `basic.reject` after which the broker dead-letters one delivery, or drops it."""
+    return ack_layout(METHOD, channel, 13, REJECT, tag, 0, FRAME_END)

@@ -17,7 +17,13 @@ from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_properties
 from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
-__all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
+__all__ = [
+    "message_id_of",
+    "read_envelope",
+    "read_headers",
+    "sender_and_id_of",
+    "write_properties",
+]
 
 # The specification defines the flag bits of the properties in this order.
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = (
@@ -324,7 +330,14 @@ def read_headers(properties: bytes) -> Mapping[str, Any]:
 
 def message_id_of(properties: bytes) -> str:
     """Return the message id of a returned message, or an empty text if the message has no id."""
+    return sender_and_id_of(properties)[1]
+
+
+def sender_and_id_of(properties: bytes) -> tuple[str, str]:
+    """Return the sender and the message id of a returned message. A missing value is empty."""
     try:
-        return _read(properties, b"", "event", None, 0).id
+        envelope = _read(properties, b"", "event", None, 0)
     except UNREADABLE:
-        return _decode_with_pamqp(properties, b"").message_id or ""
+        message = _decode_with_pamqp(properties, b"")
+        return message.app_id or "", message.message_id or ""
+    return envelope.source, envelope.id

@@ -14,28 +14,18 @@ from bus.messaging.timers import SharedTimer
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure
 from bus.transports.rabbitmq.amqp.frames import publish_frames, publish_method
-from bus.transports.rabbitmq.amqp.properties import message_id_of, write_properties
+from bus.transports.rabbitmq.amqp.properties import sender_and_id_of, write_properties
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 __all__ = [
     "ACCEPTED",
     "BLOCKED",
-    "MAX_BODY_BYTES",
     "UNCONFIRMED",
     "WINDOW_FULL",
     "ConfirmChannel",
     "encode_publish",
 ]
-
-MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
-
-If a larger body were sent, the broker would close the channel, and all publishes in
-flight would fail.
-The limit does not apply to copies of delivered messages, because it must be possible to dead-letter
-a large message. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
-"""
 
 BLOCKED = (
     "message not sent: the broker accepts no publishes now. Check it for a memory or disk alarm."
@@ -74,13 +64,8 @@ def encode_publish(
     """Encode the frames of one publish.
 
     Raises:
-        InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
+        InvalidArgument: AMQP cannot encode the message.
     """
-    if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
-        raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes. "
-            "Store the data elsewhere and send a reference."
-        )
     try:
         properties, method = write_properties(envelope, user=lane.user), encode_method(address)
     except UNFIT as error:
@@ -101,21 +86,27 @@ class PendingConfirm:
     """A publish that waits for its confirm."""
 
     future: "asyncio.Future[PublishOutcome]"
+    source: str
     id: str
     address: Address
+    size: int
+    """Bytes of the body."""
     returned: str | None = None
 
 
 class ConfirmChannel:
     """A `ChannelHandler` that publishes with confirms.
 
-    The channel finds the publish of a returned message by message id, exchange and routing key.
+    The channel finds the publish of a returned message by sender, message id, exchange and routing
+    key. The sender matters for copies: two senders can use the same message id.
     If several publishes match, the channel chooses the oldest publish. All matching publishes have
     the same outcome, because they are copies of one message with the same address.
     The message id alone does not identify the publish, because two copies of a message can be in
     flight. The order of frames does not identify the publish either: the broker returns a message
     immediately, but can confirm several publishes with one frame.
     """
+
+    max_body_bytes = 0
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
         self.lane = lane
@@ -181,7 +172,9 @@ class ConfirmChannel:
         # The broker counts only publishes that were written. If the number were increased before a
         # `send` that fails, the numbers of all later confirms would be wrong.
         self._sent += 1
-        self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
+        self._pending[self._sent] = PendingConfirm(
+            future, envelope.source, envelope.id, address, len(envelope.body)
+        )
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
         try:
             return await future
@@ -244,7 +237,9 @@ class ConfirmChannel:
 
     # --- Channel handler ---
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
         """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
@@ -265,10 +260,12 @@ class ConfirmChannel:
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
         """Record that a message was returned. Its publish is settled when the confirm arrives."""
-        message_id = message_id_of(properties)
+        returned = sender_and_id_of(properties)
         for entry in self._pending.values():
             address = entry.address
-            if entry.returned is not None or entry.id != message_id or not address.mandatory:
+            if entry.returned is not None or not address.mandatory:
+                continue
+            if (entry.source, entry.id) != returned:
                 continue
             if (address.exchange, address.routing_key) == (exchange, routing_key):
                 entry.returned = reason
@@ -280,16 +277,17 @@ class ConfirmChannel:
     def on_close(self, why: str) -> None:
         """Fail all publishes in flight, and wake the publishes that wait for a slot.
 
-        If the broker closed the channel with ACCESS_REFUSED, `ChannelClosure` determines the
-        outcomes. Otherwise, the outcome of each publish in flight is unknown.
+        If the broker closed the channel because of one of these publishes, `ChannelClosure`
+        determines the outcomes. Otherwise, the outcome of each publish in flight is unknown.
         """
         if not self.alive:
             return
         self.ended.set_result(why)
         pending = [*self._pending.values()]
-        for entry, error in zip(
-            pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True
-        ):
+        closure = ChannelClosure(
+            why, [entry.address for entry in pending], [entry.size for entry in pending]
+        )
+        for entry, error in zip(pending, closure.fates(), strict=True):
             if not entry.future.done():
                 entry.future.set_exception(error)
         self._pending.clear()

@@ -9,11 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus.errors import ConnectionLost
+from bus.messaging.body_limit import without_body
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
-from bus.messaging.topology.model import Queue
-from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame, reject_frame
+from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.transports.rabbitmq.amqp.frames import (
+    ack_frame,
+    dead_letter_frame,
+    nack_frame,
+    reject_frame,
+)
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers
 from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
@@ -34,6 +40,7 @@ class FastLaneDelivery:
         "_received",
         "_settled",
         "_tag",
+        "_unread",
         "channel",
         "redelivered",
     )
@@ -46,12 +53,14 @@ class FastLaneDelivery:
         body: bytes,
         *,
         redelivered: bool,
+        unread: int = 0,
     ) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
         self._properties = properties
         self._body = body
+        self._unread = unread
         self._received = int(channel.clock() * 1000)
         self._envelope: Envelope | None = None
         self._settled = False
@@ -68,6 +77,8 @@ class FastLaneDelivery:
                 queue=channel.queue,
                 received=self._received,
             )
+            if self._unread:
+                self._envelope = without_body(self._envelope, self._unread, channel.max_body_bytes)
         return self._envelope
 
     @property
@@ -102,7 +113,17 @@ class FastLaneDelivery:
             return False
         if not self._settled:
             self._settled = True
-            return self.channel.requeue(self._tag, counts=counts)
+            frame = reject_frame if counts else nack_frame
+            return self.channel.give_back(self._tag, frame)
+        return True
+
+    async def reject(self) -> bool:
+        """Reject the message, so that the broker dead-letters it; see `Delivery.reject`."""
+        if not self.channel.alive:
+            return False
+        if not self._settled:
+            self._settled = True
+            return self.channel.give_back(self._tag, dead_letter_frame)
         return True
 
 
@@ -118,14 +139,15 @@ class ConsumerChannel:
         lane: FastLaneProtocol,
         number: int,
         *,
-        queue: Queue,
+        spec: ConsumerSpec,
         on_delivery: Callable[[Delivery], None],
         on_returned: Callable[[str, str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.lane = lane
-        self.queue = queue.name
-        self.role = ROLES[queue.role]
+        self.queue = spec.queue.name
+        self.role = ROLES[spec.queue.role]
+        self.max_body_bytes = spec.max_body_bytes
         self.clock = clock
         self._number = number
         self._on_delivery = on_delivery
@@ -160,8 +182,12 @@ class ConsumerChannel:
             self._dirty = True
             self.lane.schedule(self)
 
-    def requeue(self, tag: int, *, counts: bool) -> bool:
-        """Requeue a delivery. If `counts`, the requeue counts towards the delivery limit.
+    def give_back(self, tag: int, frame: Callable[[int, int], bytes]) -> bool:
+        """Return a delivery to the broker with a nack or a reject.
+
+        Args:
+            tag: Delivery tag.
+            frame: Function that encodes the frame from the channel's number and the tag.
 
         Returns:
             False if the connection is lost. After the loss, the broker requeues the delivery by
@@ -169,7 +195,7 @@ class ConsumerChannel:
         """
         if self._record_unsettled().pop(tag, False):
             try:
-                self.lane.send((reject_frame if counts else nack_frame)(self._number, tag))
+                self.lane.send(frame(self._number, tag))
             except ConnectionLost:
                 return False
             self._check_idle()
@@ -229,10 +255,14 @@ class ConsumerChannel:
 
     # --- Channel handler ---
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
         """Pass a delivery to the consumer."""
         self._last_tag = tag
-        self._on_delivery(FastLaneDelivery(self, tag, properties, body, redelivered=redelivered))
+        self._on_delivery(
+            FastLaneDelivery(self, tag, properties, body, redelivered=redelivered, unread=unread)
+        )
 
     async def take(self, message: object) -> None:
         """Ignore the message. aiormq does not call this method, because the fast lane is in use."""

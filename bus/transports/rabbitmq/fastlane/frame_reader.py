@@ -64,8 +64,21 @@ class ChannelHandler(Protocol):
     Its methods must not block or raise errors.
     """
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Handle a delivery. `properties` are the encoded property flags and values."""
+    max_body_bytes: int
+    """Maximum bytes of a delivery's body. The parser drops a larger body while it arrives."""
+
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
+        """Handle a delivery.
+
+        Args:
+            tag: Delivery tag.
+            properties: Encoded property flags and values.
+            body: Body, or nothing if it is larger than `max_body_bytes`.
+            redelivered: True if the broker delivered the message before.
+            unread: Bytes of the body that was dropped, or 0.
+        """
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """Handle the broker's ack or nack of a publish."""
@@ -89,7 +102,7 @@ class ChannelHandler(Protocol):
 class PartialContent:
     """A delivery or a returned message that has not arrived completely."""
 
-    __slots__ = ("body", "delivered", "missing", "properties", "returned")
+    __slots__ = ("body", "delivered", "missing", "properties", "returned", "unread")
 
     def __init__(
         self,
@@ -101,6 +114,8 @@ class PartialContent:
         self.returned = returned
         self.properties: bytes | None = None
         self.missing = 0
+        self.unread = 0
+        """Size of a body that is dropped while it arrives, or 0 if the body is kept."""
         self.body: list[bytes] = []
 
 
@@ -221,10 +236,13 @@ class FrameReader:
         if partial is None:
             return 0  # aiormq received the method frame, and must also receive this content.
         if kind == HEADER and partial.properties is None and end - offset >= MIN_HEADER_BYTES:
-            partial.missing = u64_at(data, offset + 4)[0]
+            size = partial.missing = u64_at(data, offset + 4)[0]
             partial.properties = data[offset + 12 : end]
+            if partial.delivered is None or size > handler.max_body_bytes:
+                partial.unread = size
         elif kind == BODY and partial.properties is not None and end - offset <= partial.missing:
-            partial.body.append(data[offset:end])
+            if not partial.unread:
+                partial.body.append(data[offset:end])
             partial.missing -= end - offset
         else:
             raise MalformedFrame(f"a frame of type {kind} is misplaced in a message's content")
@@ -272,6 +290,7 @@ class FrameReader:
         - `data` has all frames of the delivery.
         - The delivery has exactly one body frame.
         - The payloads of its header frame and body frame have at most `frame_max` bytes in total.
+        - The handler keeps a body of this size.
 
         If a condition is false, a `PartialContent` collects the frames of the delivery.
         """
@@ -289,6 +308,7 @@ class FrameReader:
                 and number == channel
                 and length >= MIN_HEADER_BYTES
                 and length + size <= self.frame_max
+                and size <= handler.max_body_bytes
                 and after <= len(data)
                 and data[body - 1] == FRAME_END
                 and data[after - 1] == FRAME_END
@@ -319,7 +339,9 @@ class FrameReader:
         body = partial.body[0] if len(partial.body) == 1 else b"".join(partial.body)
         if partial.delivered is not None:
             tag, redelivered = partial.delivered
-            handler.on_deliver(tag, properties, body, redelivered=redelivered)
+            handler.on_deliver(
+                tag, properties, body, redelivered=redelivered, unread=partial.unread
+            )
         elif partial.returned is not None:
             handler.on_return(*partial.returned, properties)
 

@@ -56,7 +56,11 @@ class DiscardingHandler:
     Without this handler, aiormq would receive the rest of an incomplete delivery.
     """
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    max_body_bytes = 0
+
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
         """Drop a delivery, because the broker requeues it."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import takewhile
 
 from bus.errors import BusError, ConnectionLost, FailedPrecondition, ResourceExhausted, Unavailable
+from bus.messaging.body_limit import UNLIMITED_BYTES
 from bus.transports.rabbitmq.amqp.frames import ack_frame, publish_frames, publish_method
 from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions, copy_properties
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
@@ -30,6 +31,8 @@ def fresh_tag() -> str:
 
 class ShovelChannel:
     """A `ChannelHandler` that consumes one queue and publishes to another queue with confirms."""
+
+    max_body_bytes = UNLIMITED_BYTES
 
     def __init__(
         self,
@@ -96,7 +99,15 @@ class ShovelChannel:
 
     # --- Channel handler ---
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def on_deliver(
+        self,
+        tag: int,
+        properties: bytes,
+        body: bytes,
+        *,
+        redelivered: bool,
+        unread: int = 0,  # noqa: ARG002 - the channel keeps every body
+    ) -> None:
         """Copy a message to the target queue."""
         if self.ended.done():
             return

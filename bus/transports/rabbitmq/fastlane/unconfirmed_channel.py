@@ -38,6 +38,7 @@ class UnconfirmedChannel:
     """
 
     window_exhausted = awaiting_confirms = False
+    max_body_bytes = 0
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class UnconfirmedChannel:
         self._number = number
         self._on_returned = on_returned
         self._on_failed = on_failed
-        self._written: deque[tuple[str, Address]] = deque(maxlen=MAX_REMEMBERED_PUBLISHES)
+        self._written: deque[tuple[str, Address, int]] = deque(maxlen=MAX_REMEMBERED_PUBLISHES)
         self.confirm_stats = ConfirmStats()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         lane.attach(number, self)
@@ -85,10 +86,12 @@ class UnconfirmedChannel:
         if not self.alive:
             raise Unavailable("message not sent: the channel was closed")
         self.lane.send(frames)
-        self._written.append((envelope.id, address))
+        self._written.append((envelope.id, address, len(envelope.body)))
         return ACCEPTED
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
         """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
@@ -119,14 +122,12 @@ class UnconfirmedChannel:
         # Messages are reported only if the broker closed the channel. A lost connection fails all
         # calls anyway. If the bus closed the channel, no report is needed.
         if why.startswith(CLOSED_BY_BROKER):
-            ids, written = (
-                [message_id for message_id, _ in self._written],
-                [address for _, address in self._written],
-            )
-            begin = min(ChannelClosure(why, written).suspects, default=0)
-            for message_id, error in zip(
-                ids[begin:], ChannelClosure(why, written[begin:]).fates(), strict=True
-            ):
+            ids = [message_id for message_id, _, _ in self._written]
+            written = [address for _, address, _ in self._written]
+            sizes = [size for _, _, size in self._written]
+            begin = min(ChannelClosure(why, written, sizes).suspects, default=0)
+            closure = ChannelClosure(why, written[begin:], sizes[begin:])
+            for message_id, error in zip(ids[begin:], closure.fates(), strict=True):
                 self._on_failed(message_id, error)
 
     def release(self) -> None:

@@ -132,6 +132,16 @@ def test_a_brokers_dead_letter_is_told_in_the_same_words() -> None:
     )
 
 
+def test_a_message_that_a_worker_rejected_is_told_with_its_size_and_the_setting() -> None:
+    notes = {"x-death": [death(reason="rejected")]}
+    found = read_record(dead(body=b"12345"), notes, work_queue=QUEUE)
+    assert (found.by, found.code) == ("broker", "rejected")
+    assert found.reason == (
+        f"a worker rejected the message in {QUEUE}. A worker of the bus rejects only a message "
+        "that is larger than its BUS_MAX_MESSAGE, and this message has 5 bytes"
+    )
+
+
 def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None:
     notes = {
         "x-death": [death(reason="expired", queue="ledger.retry.1s", **{"routing-keys": [QUEUE]})]
@@ -209,7 +219,8 @@ def test_the_queue_of_dead_letters_tells_their_work_queue() -> None:
         (Selection(since=MS, until=MS + 1), True),
         (Selection(since=MS + 1), False),
         (Selection(until=MS), False),
-        (Selection(keys=frozenset({(f"{QUEUE}.dead", "m-1", MS)})), True),
+        (Selection(keys=frozenset({(f"{QUEUE}.dead", "office", "m-1", MS)})), True),
+        (Selection(keys=frozenset({(f"{QUEUE}.dead", "another", "m-1", MS)})), False),
         (Selection(keys=frozenset()), False),
     ],
 )

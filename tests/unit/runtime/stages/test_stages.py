@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus.errors import Expired, ProcessLost, Unauthenticated, Unavailable, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
@@ -74,7 +75,7 @@ def deliveries_of(message: InboundMessage) -> list[Any]:
 
 def test_every_stage_file_is_in_the_list_once() -> None:
     names = [stage.__name__ for stage in INBOUND]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 11
 
 
 @virtual
@@ -156,6 +157,24 @@ async def test_isolate_poison_dead_letters_at_the_limit_without_running() -> Non
 
 
 @virtual
+async def test_a_forged_message_that_was_lost_too_often_does_not_fail_the_genuine_message() -> None:
+    """Give the forgery the sender, id and attempt of the genuine message."""
+
+    class ByProof(Guard):
+        @override
+        def authorize(self, envelope: Envelope) -> Exception | None:
+            return None if envelope.proof == "genuine" else Unauthenticated("forged")
+
+    inner, endpoint = Inner(), state(gate=ByProof())
+    stage = isolate_poison(endpoint)(authenticate(endpoint)(recall_result(endpoint)(inner)))
+    forged, genuine = job(delivery_count=LIMIT, proof="forged"), job(proof="genuine")
+    assert forged.key == genuine.key
+    assert isinstance((await stage(forged)).error, Unauthenticated)
+    assert await stage(genuine) is DONE
+    assert inner.seen == [genuine]
+
+
+@virtual
 async def test_limit_concurrency_gives_one_slot_until_the_message_is_settled() -> None:
     inner, endpoint = Inner(), state()
     stage = limit_concurrency(endpoint)(inner)
@@ -190,6 +209,9 @@ class Guard:
 
     def authorize(self, _envelope: Envelope) -> Exception | None:
         return self.errors[0]
+
+    def may_wait(self, envelope: Envelope, error: Exception) -> bool:
+        return isinstance(error, UnknownKey) and PARKED not in envelope.headers
 
     async def recheck_with_new_keys(self, _envelope: Envelope) -> Exception | None:
         return self.errors[1]

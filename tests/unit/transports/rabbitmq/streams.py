@@ -11,6 +11,7 @@ from pamqp.commands import Basic, Channel, Connection
 from pamqp.commands import Queue as QueueMethods
 from typing_extensions import override
 
+from bus.messaging.body_limit import UNLIMITED_BYTES
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 Entry = tuple[Any, ...]
@@ -58,9 +59,16 @@ class Recorder:
 
     channel: int
     log: list[Entry]
+    max_body_bytes: int = UNLIMITED_BYTES
 
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        self.log.append(("deliver", self.channel, tag, redelivered, properties, body))
+    def on_deliver(
+        self, tag: int, properties: bytes, body: bytes, *, redelivered: bool, unread: int = 0
+    ) -> None:
+        if unread:
+            self.log.append(("drop", self.channel, tag, redelivered, properties, unread))
+            assert body == b""
+        else:
+            self.log.append(("deliver", self.channel, tag, redelivered, properties, body))
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         self.log.append(("confirm", self.channel, tag, multiple, ok))

@@ -52,7 +52,7 @@ from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.consumer import RabbitMQConsumer
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.exceptions import map_errors, to_bus_error
-from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, ConfirmChannel
+from bus.transports.rabbitmq.fastlane.confirm_channel import ConfirmChannel
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
     NEW_CHANNEL_SILENT_SECONDS,
     SILENT_SECONDS,
@@ -67,6 +67,7 @@ from tests.unit.transports.rabbitmq.fakes import connected
 SECRET = "Eleonora Quist"
 ADDRESS = Address(exchange="bus.events", routing_key="ledger.closed.v1")
 WORK = Queue(name="q", role="jobs")
+SPEC = ConsumerSpec(queue=WORK, topology=Topology(), prefetch=1)
 
 
 def message(message_id: str = "m-1", body: bytes = b"{}") -> Envelope:
@@ -474,26 +475,6 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 
 
 @virtual
-async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
-    async with Publishing() as here:
-        with pytest.raises(InvalidArgument, match="Store the data"):
-            await here.publisher.publish(
-                message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1
-            )
-        assert here.channel.confirms == []
-
-
-@virtual
-async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
-    async with Publishing() as here:
-        large = message(body=bytes(MAX_BODY_BYTES + 1)).replace(queue="q")
-        copying = asyncio.create_task(here.publisher.publish(large, ADDRESS, timeout=1))
-        await settle_down()
-        here.channel.confirms[0].set_result(None)
-        assert await copying == Accepted()
-
-
-@virtual
 async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
     async with Publishing() as here:
         here.channel.max_content_size = -8  # aiormq computes this value from a limit of 0
@@ -561,16 +542,14 @@ async def test_after_a_refusal_only_the_newest_publish_there_was_surely_not_sent
 def consumer(link: FakeConnection) -> RabbitMQConsumer:
     return RabbitMQConsumer(
         cast("SupervisedConnection", link),
-        ConsumerSpec(queue=WORK, topology=Topology(), prefetch=1),
+        SPEC,
         confirms=False,
         channel_factory=consuming,
     )
 
 
 def consuming(channel: Channel) -> AiormqConsumerChannel:
-    return AiormqConsumerChannel(
-        channel, queue=WORK.name, role="job", on_delivery=lambda _: None, clock=lambda: 0.0
-    )
+    return AiormqConsumerChannel(channel, spec=SPEC, on_delivery=lambda _: None, clock=lambda: 0.0)
 
 
 @virtual
@@ -677,8 +656,7 @@ class Cancelled:
     def _opened(self, channel: Channel) -> AiormqConsumerChannel:
         session = AiormqConsumerChannel(
             channel,
-            queue=WORK.name,
-            role="job",
+            spec=SPEC,
             on_delivery=self.deliveries.append,
             clock=lambda: 0.0,
         )

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from typing_extensions import override
 
 from bus import Bus, DeadlineExceeded, NotFound, NotServed, Unavailable
 from tests.unit.fakes import virtual
@@ -36,8 +37,21 @@ class Watched:
         raise NotFound("no such record") if now % 2 else DeadlineExceeded("busy")
 
 
+class Killed(Watched):
+    """A bus with killed workers: requests wait in a queue that the broker has not deleted yet."""
+
+    @override
+    async def request(self, request: Any, *, timeout: float | None = None) -> Any:
+        await asyncio.sleep(timeout or 0)
+        raise DeadlineExceeded("no reply")
+
+
 def bus(**gone: range) -> Bus:
     return cast("Bus", Watched(**gone))
+
+
+async def unknown(_queue: str) -> int | None:
+    return None
 
 
 @virtual
@@ -81,7 +95,43 @@ async def test_a_broker_that_is_gone_for_ten_seconds_is_an_error_and_a_shorter_t
 async def test_a_worker_that_is_gone_for_ten_seconds_is_an_error_and_a_busy_one_is_not() -> None:
     services = ("transcription", "documentation")
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(watch_services(bus(transcription=range(5, 13)), services), 60)
+        await asyncio.wait_for(
+            watch_services(bus(transcription=range(5, 13)), services, unknown), 60
+        )
     gone = bus(transcription=range(60, 1000))
     with pytest.raises(Unavailable, match="transcription: its worker has not been running for 10"):
-        await asyncio.wait_for(watch_services(gone, services), 100)
+        await asyncio.wait_for(watch_services(gone, services, unknown), 100)
+
+
+@virtual
+async def test_a_killed_worker_is_an_error_within_seconds_because_its_queue_has_no_consumer() -> (
+    None
+):
+    consumers = {
+        "transcription.jobs.transcribe.v1": 1,
+        "documentation.jobs.generate-documents.v1": 0,
+    }
+
+    async def count(queue: str) -> int | None:
+        return consumers[queue]
+
+    services, began = ("transcription", "documentation"), asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match="documentation: its worker has not been running for 10"):
+        await asyncio.wait_for(watch_services(cast("Bus", Killed()), services, count), 100)
+    assert asyncio.get_running_loop().time() - began < 20
+
+
+@pytest.mark.parametrize("consumers", [1, None])
+def test_a_worker_that_does_not_answer_is_busy_if_its_queue_may_have_a_consumer(
+    consumers: int | None,
+) -> None:
+    async def count(_queue: str) -> int | None:
+        return consumers
+
+    @virtual
+    async def run() -> None:
+        services = ("transcription", "documentation")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(watch_services(cast("Bus", Killed()), services, count), 60)
+
+    run()

@@ -38,6 +38,17 @@ def header(*, rate: int = RATE, channels: int = 1, bits: int = 16, data_bytes: i
     return b"RIFF" + struct.pack("<I", min(len(chunks) + data_bytes, 2**32 - 1)) + chunks
 
 
+def wrapped(tag: int, sound: bytes, extra: bytes = b"") -> bytes:
+    """Return a WAV file with this format tag (RFC 2361), extra format data and encoded sound."""
+    form = struct.pack("<HHIIHHH", tag, 1, RATE, 8000, 1, 0, len(extra)) + extra
+    fact = struct.pack("<I", 2 * RATE)
+    chunks = b"".join(
+        name + struct.pack("<I", len(content)) + content
+        for name, content in ((b"fmt ", form), (b"fact", fact), (b"data", sound))
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
 def dictation() -> npt.NDArray[np.int16]:
     samples, _ = soundfile.read(DICTATION, dtype="int16")
     found: npt.NDArray[np.int16] = samples

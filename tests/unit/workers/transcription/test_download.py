@@ -4,10 +4,9 @@ Their size and time are limited, and each error is one line without a patient's 
 """
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import cache
 
 import pytest
@@ -21,11 +20,20 @@ from bus.errors import (
     PermissionDenied,
     Unavailable,
 )
+from tests.unit.workers.transcription.web import (
+    ANY,
+    LOCAL,
+    PATIENT,
+    SOUND,
+    by_path,
+    content,
+    fault,
+    fetch,
+    says,
+    server,
+)
 from workers.transcription.download import Downloads
 from workers.transcription.settings import TranscriptionSettings
-
-PATIENT = "Jane-Doe"
-Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -38,62 +46,6 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CONTEXT = cache(ssl.create_default_context)
-
-
-@asynccontextmanager
-async def server(answer: Answer) -> AsyncIterator[str]:
-    """Serve HTTP with `answer(path, writer)` as every answer, and yield a URL of the server.
-
-    The URL has a patient's name in its path and query.
-    """
-
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        request = await reader.readuntil(b"\r\n\r\n")
-        try:
-            await answer(request.split()[1].decode(), writer)
-            await writer.drain()
-        except ConnectionError:
-            pass
-        writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        try:
-            port = listening.sockets[0].getsockname()[1]
-            yield f"http://127.0.0.1:{port}/{PATIENT}.wav?name={PATIENT}"
-        finally:
-            for writer in writers:
-                writer.transport.abort()  # no connection may stay open after the test
-
-
-def says(status: str, *headers: str, body: bytes = b"") -> Answer:
-    """Return a function that always writes the same answer."""
-
-    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            "\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""]).encode()
-            + body
-        )
-
-    return answer
-
-
-async def fetch(url: str, **settings: object) -> bytes:
-    chosen = TranscriptionSettings(**{"max_bytes": 1000, **settings})  # type: ignore[arg-type]
-    async with Downloads.opened(chosen) as downloads:
-        with await downloads.fetch(url) as file:
-            return file.read()
-
-
-async def fault(url: str, **settings: object) -> BusError:
-    with pytest.raises(BusError) as raised:
-        await fetch(url, **settings)
-    assert PATIENT not in str(raised.value)
-    assert "\n" not in str(raised.value)
-    return raised.value
 
 
 async def test_a_recording_is_fetched() -> None:
@@ -124,11 +76,53 @@ async def test_what_is_over_the_limit_without_saying_so_is_stopped() -> None:
         assert isinstance(await fault(url), OutOfRange)
 
 
-async def test_a_compressed_body_is_refused() -> None:
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "x-unknown"])
+async def test_a_compressed_body_is_refused(coding: str) -> None:
     async with server(
-        says("200 OK", "Content-Encoding: gzip", "Content-Length: 5", body=b"bombs")
+        says("200 OK", f"Content-Encoding: {coding}", "Content-Length: 5", body=b"bombs")
     ) as url:
         assert isinstance(await fault(url), FailedPrecondition)
+
+
+@pytest.mark.parametrize("coding", ["identity", " Identity", ""])
+async def test_a_body_that_is_marked_as_uncompressed_is_fetched(coding: str) -> None:
+    async with server(
+        says("200 OK", f"Content-Encoding: {coding}", "Content-Length: 5", body=b"sound")
+    ) as url:
+        assert await fetch(url) == b"sound"
+
+
+async def test_a_part_is_not_taken_as_the_whole() -> None:
+    part = says("206 Partial Content", "Content-Range: bytes 0-4/50", body=b"sound")
+    async with server(part) as url:
+        error = await fault(url)
+    assert isinstance(error, InvalidArgument)
+    assert "only a part of the recording (HTTP 206)" in str(error)
+
+
+async def test_a_recording_that_a_proxy_changed_is_fetched() -> None:
+    async with server(says("203 Non-Authoritative", "Content-Length: 5", body=b"sound")) as url:
+        assert await fetch(url) == b"sound"
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "5\r\nContent-Length: 6"])
+async def test_a_length_that_is_no_number_is_unavailable(length: str) -> None:
+    async with server(says("200 OK", f"Content-Length: {length}", body=b"sound")) as url:
+        assert isinstance(await fault(url), Unavailable)
+
+
+async def test_a_body_that_drips_is_given_up() -> None:
+    async def drips(request: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with server(drips) as url:
+        error = await fault(url, fetch_timeout=0.1)
+    assert isinstance(error, Unavailable)
+    assert "is too slow" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +133,16 @@ async def test_a_compressed_body_is_refused() -> None:
         ("403 Forbidden", PermissionDenied),
         ("404 Not Found", NotFound),
         ("410 Gone", NotFound),
+        ("202 Accepted", Unavailable),
+        ("204 No Content", InvalidArgument),
+        ("205 Reset Content", InvalidArgument),
+        ("206 Partial Content", InvalidArgument),
+        ("207 Multi-Status", FailedPrecondition),
+        ("226 IM Used", InvalidArgument),
+        ("300 Multiple Choices", FailedPrecondition),
+        ("304 Not Modified", FailedPrecondition),
+        ("301 Moved Permanently", FailedPrecondition),  # without a location
+        ("416 Range Not Satisfiable", FailedPrecondition),
         ("429 Too Many Requests", Unavailable),
         ("500 Internal Server Error", Unavailable),
         ("503 Service Unavailable", Unavailable),
@@ -152,15 +156,7 @@ async def test_each_status_has_its_error(status: str, expected: type[BusError]) 
 
 
 async def test_a_redirect_is_followed() -> None:
-    async def answer(path: str, writer: asyncio.StreamWriter) -> None:
-        there = path == "/there"
-        await (
-            says("200 OK", "Content-Length: 5", body=b"sound")
-            if there
-            else says("302 Found", "Location: /there")
-        )(path, writer)
-
-    async with server(answer) as url:
+    async with server(by_path(a=SOUND)) as url:
         assert await fetch(url) == b"sound"
 
 
@@ -169,15 +165,108 @@ async def test_a_circle_of_redirects_ends() -> None:
         assert isinstance(await fault(url), FailedPrecondition)
 
 
-async def test_a_redirect_to_a_file_is_not_followed() -> None:
-    async with server(says("302 Found", f"Location: file:///etc/{PATIENT}")) as url:
-        assert isinstance(await fault(url), InvalidArgument)
+@pytest.mark.parametrize(
+    "location",
+    [
+        *["http://h:99999/", "http://h:0/", "http://h:-1/", "http://h:port/", "https://h:65536/"],
+        *[
+            "http:///x",
+            "http:x",
+            "http://[::1",
+            "//[::1]x/",
+            "http://a..b/",
+            "http://[fe80::1%25eth0]/",
+        ],
+        *["file:///etc/x", "ftp://h/x", "gopher://h/x", "data:,x", "javascript:x", "ws://h/"],
+        *["http://127.1/", "http://2130706433/", "http://0x7f.1/"],
+        *["http://user@h/", "http://user:word@127.0.0.1/", "//user@h/"],
+        *[f"http://{'a' * 64}.h/", f"/{'x' * 66_000}"],
+    ],
+)
+async def test_a_redirect_to_an_invalid_url_is_refused_at_once(location: str) -> None:
+    async with server(says("302 Found", f"Location: {location}{PATIENT}")) as url:
+        error = await fault(url, max_bytes=10**6)
+    assert isinstance(error, InvalidArgument)
+    assert not error.retryable
+    assert "redirects to an invalid URL. Send the final URL." in str(error)
 
 
-async def test_only_listed_hosts_are_asked_even_by_a_redirect() -> None:
-    async with server(says("302 Found", "Location: http://localhost:1/")) as url:
-        assert isinstance(await fault(url, hosts=frozenset({"127.0.0.1"})), PermissionDenied)
-        assert isinstance(await fault(url, hosts=frozenset({"example.org"})), PermissionDenied)
+async def test_the_body_of_a_redirect_is_not_read() -> None:
+    async with server(
+        by_path(
+            a=says("307 Temporary Redirect", "Location: /b", "Content-Length: 1000", body=b"x"),
+            b=says(
+                "301 Moved",
+                "Location: /c",
+                "Content-Encoding: gzip",
+                "Content-Length: 1",
+                body=b"x",
+            ),
+            c=SOUND,
+        )
+    ) as url:
+        assert await fetch(url, fetch_timeout=2) == b"sound"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *[
+            "http://h:99999/",
+            "http://h:port/",
+            "http://a..b/",
+            "http://h%00/",
+            "http://127.1/",
+            "http:///",
+        ],
+        *[f"http://{'a' * 64}.h/", "http://[fe80::1%25eth0]/", "http://h/\ud800"],
+    ],
+)
+async def test_an_invalid_url_is_refused_at_once(url: str) -> None:
+    for hosts in (LOCAL, ANY):
+        assert isinstance(await fault(f"{url}{PATIENT}", hosts=hosts), InvalidArgument)
+
+
+async def test_a_user_name_is_sent_to_its_own_host_only() -> None:
+    seen: list[str] = []
+
+    async def other(request: str, writer: asyncio.StreamWriter) -> None:
+        seen.append(request)
+        await SOUND(request, writer)
+
+    async with server(other) as elsewhere:
+
+        async def first(request: str, writer: asyncio.StreamWriter) -> None:
+            seen.append(request)
+            await says("302 Found", f"Location: {elsewhere}")(request, writer)
+
+        async with server(first) as url:
+            assert await fetch(url.replace("//", "//user:word@")) == b"sound"
+    assert ["authorization: basic" in request.lower() for request in seen] == [True, False]
+
+
+async def test_a_cookie_is_kept_for_the_redirects_of_one_download_only() -> None:
+    cookies: list[bool] = []
+
+    async def answer(request: str, writer: asyncio.StreamWriter) -> None:
+        cookies.append("cookie: id=1" in request.lower())
+        there = request.startswith("GET /there")
+        redirect = says("302 Found", "Location: /there", "Set-Cookie: id=1")
+        await (SOUND if there else redirect)(request, writer)
+
+    async with (
+        server(answer) as url,
+        Downloads.opened(TranscriptionSettings(hosts=LOCAL)) as downloads,
+    ):
+        assert await content(downloads, url) == await content(downloads, url) == b"sound"
+    assert cookies == [False, True, False, True]
+
+
+async def test_no_log_has_the_path_of_a_url(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with server(by_path(a=SOUND)) as url:
+            assert await fetch(url) == b"sound"
+    assert PATIENT not in caplog.text
 
 
 async def test_nobody_listening_is_unavailable_and_named() -> None:
@@ -190,7 +279,7 @@ async def test_nobody_listening_is_unavailable_and_named() -> None:
 
 
 async def test_a_host_without_an_address_is_unavailable() -> None:
-    assert isinstance(await fault(f"http://nowhere.invalid/{PATIENT}"), Unavailable)
+    assert isinstance(await fault(f"http://nowhere.invalid/{PATIENT}", hosts=ANY), Unavailable)
 
 
 async def test_a_body_that_breaks_off_is_unavailable() -> None:

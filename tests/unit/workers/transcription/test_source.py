@@ -5,8 +5,13 @@ Each error has a class, and a text with a remedy and without a patient's name.
 
 import os
 import socket
-from collections.abc import AsyncIterator
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,18 +25,16 @@ from bus.errors import (
     Unavailable,
 )
 from workers.transcription.download import Downloads
-from workers.transcription.source import Sources
+from workers.transcription.source import Sources, open_file
 
 PATIENT = "Jane-Doe"
 
 
 @pytest.fixture
-async def downloads() -> AsyncIterator[Downloads]:
-    """Yield downloads with a client that reaches no server: these tests read from the disk."""
-    async with httpx.AsyncClient(
-        transport=httpx.MockTransport(lambda _: httpx.Response(500))
-    ) as client:
-        yield Downloads(client, max_bytes=1000, timeout=1)
+def downloads() -> Downloads:
+    """Return downloads with a client that reaches no server: these tests read from the disk."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(500))
+    return Downloads(transport, max_bytes=1000, timeout=httpx.Timeout(1))
 
 
 @pytest.fixture
@@ -177,3 +180,120 @@ async def test_only_files_inside_the_roots_are_read_wherever_links_lead(
         outside / "missing",
     ):
         assert isinstance(await fault(sources, str(path)), PermissionDenied)
+
+
+async def test_links_inside_the_roots_that_stay_inside_are_followed(
+    downloads: Downloads, tmp_path: Path
+) -> None:
+    inside = tmp_path / "in"
+    (inside / "2026" / "may").mkdir(parents=True)
+    (inside / "2026" / "may" / "a.wav").write_bytes(b"sound")
+    (inside / "latest").symlink_to("2026/may")
+    (inside / "b.wav").symlink_to("latest/a.wav")
+    (tmp_path / "root").symlink_to(inside)
+    sources = Sources(downloads, max_bytes=1000, roots=[tmp_path / "root"])
+    for path in (inside / "latest" / "a.wav", inside / "b.wav", tmp_path / "root" / "b.wav"):
+        assert await content(sources, str(path)) == b"sound"
+
+
+Swap = Callable[[Path, Path], None]
+
+
+def folder_for_link(inside: Path, outside: Path) -> None:
+    (inside / "deep" / "folder").rename(inside / "moved")
+    (inside / "deep" / "folder").symlink_to(outside)
+
+
+def outer_folder_for_link(inside: Path, outside: Path) -> None:
+    (inside / "deep").rename(inside / "moved")
+    (outside / "folder").symlink_to(".")
+    (inside / "deep").symlink_to(outside)
+
+
+def file_for_link(inside: Path, outside: Path) -> None:
+    (inside / "deep" / "folder" / "a.wav").unlink()
+    (inside / "deep" / "folder" / "a.wav").symlink_to(outside / "a.wav")
+
+
+def file_for_pipe(inside: Path, outside: Path) -> None:
+    (inside / "deep" / "folder" / "a.wav").unlink()
+    os.mkfifo(inside / "deep" / "folder" / "a.wav")
+
+
+@pytest.mark.parametrize(
+    "swap", [folder_for_link, outer_folder_for_link, file_for_link, file_for_pipe]
+)
+def test_a_path_that_is_swapped_while_it_is_opened_leads_to_no_file_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: Swap
+) -> None:
+    steps = count()
+    while True:
+        step = next(steps)
+        inside, outside = tmp_path / str(step) / "in", tmp_path / str(step) / "out"
+        folder = inside / "deep" / "folder"
+        folder.mkdir(parents=True)
+        outside.mkdir()
+        (folder / "a.wav").write_bytes(b"sound")
+        (outside / "a.wav").write_bytes(b"secret")
+        swap_at(monkeypatch, step, partial(swap, inside, outside))
+        before = open_descriptors()
+        with (
+            suppress(NotFound, InvalidArgument),  # neither is retryable
+            open_file(str(folder / "a.wav"), [inside]) as file,
+        ):
+            assert file.read() == b"sound"
+        monkeypatch.undo()
+        assert open_descriptors() == before
+        if not (inside / "moved").exists() and stat.S_ISREG((folder / "a.wav").lstat().st_mode):
+            break  # the file was open before this step
+    assert step >= 2
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def swap_at(monkeypatch: pytest.MonkeyPatch, step: int, swap: Callable[[], None]) -> None:
+    """Call `swap` before the file operation with this number, after the path is resolved."""
+    resolve, calls = os.path.realpath, count()
+
+    def before(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            if next(calls) == step:
+                swap()
+            return call(*args, **options)
+
+        return counted
+
+    def resolved(path: str) -> str:
+        real = resolve(path)
+        for name in ("open", "stat", "fstat"):
+            monkeypatch.setattr(os, name, before(getattr(os, name)))
+        monkeypatch.setattr(os.path, "realpath", resolve)
+        return real
+
+    monkeypatch.setattr(os.path, "realpath", resolved)
+
+
+async def test_a_folder_that_may_be_entered_but_not_listed_is_passed_through(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: list[int] = []
+    system_open = os.open
+
+    def noted(path: str, mode: int, *args: Any, **options: Any) -> int:
+        flags.append(mode)
+        return system_open(path, mode, *args, **options)
+
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    monkeypatch.setattr(os, "open", noted)
+    assert await content(sources, str(tmp_path / "a.wav")) == b"sound"
+    # Root may read every folder, so the flag is checked instead of the mode's effect.
+    assert all(mode & os.O_PATH for mode in flags if mode & os.O_DIRECTORY)
+
+
+async def test_a_loop_of_links_is_refused(sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert isinstance(await fault(sources, str(tmp_path / "a")), InvalidArgument)
+    assert isinstance(await fault(sources, str(tmp_path / "a" / "c.wav")), BusError)

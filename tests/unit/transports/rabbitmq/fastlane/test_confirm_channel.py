@@ -13,7 +13,6 @@ from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.properties import write_properties
 from bus.transports.rabbitmq.fastlane.confirm_channel import (
     BLOCKED,
-    MAX_BODY_BYTES,
     WINDOW_FULL,
     ConfirmChannel,
 )
@@ -128,7 +127,6 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     ends = asyncio.get_running_loop().time() + LATER
     for bad in (
         message("x" * 256),
-        message().replace(body=bytes(MAX_BODY_BYTES + 1)),
         message().replace(headers={"mine": "x" * 140_000}),
     ):
         with pytest.raises(InvalidArgument):
@@ -140,16 +138,37 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     assert await task == Accepted()
 
 
-async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
-    """Otherwise it could be neither retried nor dead-lettered: RabbitMQ 3 accepts 128 MiB."""
+# --- Bodies that are larger than the broker's limit ---
+
+
+async def test_a_body_beyond_the_brokers_limit_fails_as_too_large_and_the_rest_by_its_place() -> (
+    None
+):
     broker = Broker()
-    large = message().replace(body=bytes(MAX_BODY_BYTES + 1), queue="here")
-    copying = asyncio.create_task(
-        broker.channel.publish(large, HERE, asyncio.get_running_loop().time() + LATER)
-    )
+    before, large, after = [
+        asyncio.create_task(
+            broker.channel.publish(
+                message(name).replace(body=bytes(size)),
+                HERE,
+                asyncio.get_running_loop().time() + LATER,
+            )
+        )
+        for name, size in (("1", 5), ("2", 50), ("3", 5))
+    ]
     await turns()
-    broker.say(Basic.Ack(1))
-    assert await copying == Accepted()
+    text = "PRECONDITION_FAILED - message size 50 is larger than configured max size 20"
+    broker.say(Channel.Close(406, text, 60, 40))
+    with pytest.raises(InvalidArgument) as caught:
+        await large
+    assert str(caught.value) == (
+        "message not sent: the message has 50 bytes, the broker accepts at most 20 bytes "
+        "(max_message_size). Store the data elsewhere and send a reference."
+    )
+    with pytest.raises(ConnectionLost, match="not confirmed") as earlier:
+        await before
+    with pytest.raises(ConnectionLost, match="not sent") as later:
+        await after
+    assert (earlier.value.maybe_executed, later.value.maybe_executed) == (True, False)
 
 
 # --- Returns ---
@@ -171,6 +190,20 @@ async def test_two_copies_with_one_address_are_returned_one_by_one() -> None:
     broker.send_back(message("m"), HERE, "second")
     broker.say(Basic.Ack(2))
     assert [await first, await second] == [Returned(reason="first"), Returned(reason="second")]
+
+
+async def test_a_return_belongs_to_the_message_of_its_sender() -> None:
+    """Send copies of messages of two senders that have the same id, as a worker does."""
+    broker = Broker()
+    others = message("m").replace(source="mail")
+    first = await broker.publish("m")
+    second = asyncio.create_task(
+        broker.channel.publish(others, HERE, asyncio.get_running_loop().time() + LATER)
+    )
+    await turns()
+    broker.send_back(others, HERE)
+    broker.say(Basic.Ack(2, multiple=True))
+    assert [await first, await second] == [Accepted(), Returned(reason="NO_ROUTE")]
 
 
 async def test_several_returns_before_one_ack_for_all_are_told_apart() -> None:

@@ -9,12 +9,14 @@ from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
-from bus.messaging.topology.model import Queue
+from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.messaging.topology.model import Queue, Topology
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel
 from tests.unit.fakes import VirtualLoop
 from tests.unit.transports.rabbitmq.fakes import acks, connected, written
 from tests.unit.transports.rabbitmq.streams import content, method
 
+MAX_BODY_BYTES = 10
 REPLY = Address(exchange="bus.replies", routing_key="office.1", confirmed=False)
 PROPERTIES = Basic.Properties(
     content_type="application/json", message_id="m-1", message_type="ledger.add.v1", app_id="office"
@@ -32,13 +34,18 @@ class Broker:
         self.channel = ConsumerChannel(
             self.lane,
             1,
-            queue=Queue(name="office.requests.add.v1", role="requests"),
+            spec=ConsumerSpec(
+                queue=Queue(name="office.requests.add.v1", role="requests"),
+                topology=Topology(),
+                prefetch=1,
+                max_body_bytes=MAX_BODY_BYTES,
+            ),
             on_delivery=self.deliveries.append,
             on_returned=lambda message_id, reason: self.returned.append((message_id, reason)),
             clock=lambda: 7.0,
         )
 
-    def deliver(self, number: int = 1) -> None:
+    def deliver(self, number: int = 1, *, size: int = 2) -> None:
         for _ in range(number):
             self.sent += 1
             deliver = Basic.Deliver(
@@ -48,7 +55,7 @@ class Broker:
                 exchange="x",
                 routing_key="k",
             )
-            self.lane.data_received(b"".join(content(1, deliver, [2], PROPERTIES)))
+            self.lane.data_received(b"".join(content(1, deliver, [size], PROPERTIES)))
 
     def cancel(self) -> None:
         self.lane.data_received(method(1, Basic.Cancel(consumer_tag="c", nowait=True)))
@@ -88,6 +95,36 @@ async def test_a_delivery_says_what_came() -> None:
         received=7000,
     )
     assert first.envelope is first.envelope
+
+
+async def test_a_delivery_beyond_the_limit_has_no_body_and_says_why() -> None:
+    broker = Broker()
+    broker.deliver(size=MAX_BODY_BYTES + 1)
+    (delivery,) = broker.deliveries
+    envelope = delivery.envelope
+    assert (envelope.id, envelope.body, envelope.unread_bytes) == ("m-1", b"", 11)
+    assert envelope.fault == (
+        "the message has 11 bytes, the receiver reads at most 10 bytes (BUS_MAX_MESSAGE). Store "
+        "the data elsewhere and send a reference, or raise the receiver's limit."
+    )
+    broker.deliver(size=MAX_BODY_BYTES)
+    assert broker.deliveries[1].envelope.unread_bytes is None
+
+
+async def test_a_rejected_delivery_is_not_requeued_and_not_acked_later() -> None:
+    broker = Broker()
+    broker.deliver(2)
+    first, second = broker.deliveries
+    assert await first.reject()
+    assert await first.ack()
+    assert await second.ack()
+    await asyncio.sleep(0)
+    frames = [value for _, value in written(broker.socket)]
+    assert [(type(each).__name__, each.delivery_tag) for each in frames] == [
+        ("Reject", 1),
+        ("Ack", 2),
+    ]
+    assert frames[0].requeue is False
 
 
 async def test_acks_of_one_turn_in_any_order_are_one() -> None:

@@ -117,6 +117,26 @@ def test_a_body_over_many_frames_comes_whole(still: StillLoop, size: int) -> Non
         assert listen(still, (1,), cut(stream, range(piece, len(stream), piece))) == expected
 
 
+@pytest.mark.parametrize("sizes", [[101], [100, 1], [60] * 5], ids=str)
+def test_a_body_beyond_the_limit_is_dropped_while_it_arrives(
+    still: StillLoop, sizes: list[int]
+) -> None:
+    line = Line(still, (1,))
+    line.recorders[1].max_body_bytes = 100
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k"
+    )
+    frames = content(1, deliver, sizes, PROPERTIES[1])
+    for frame in frames[:-1]:
+        line.lane.data_received(frame)
+        assert all(partial.body == [] for partial in line.lane._incoming._partial.values())
+    fits = content(1, deliver, [100], PROPERTIES[1])
+    line.lane.data_received(frames[-1] + b"".join(fits))
+    assert [entry[0] for entry in line.log] == ["drop", "deliver"]
+    assert line.log[0][-1] == sum(sizes)
+    assert len(line.log[1][-1]) == 100
+
+
 # --- Claims ---
 
 

@@ -1,36 +1,48 @@
-"""Pool of speech-recognition processes. One job at a time uses a process."""
+"""Pool of processes. One job at a time uses a process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
-from workers.transcription.process import RecogniserProcess
-
-__all__ = ["Pool"]
-
-Start = Callable[[], Awaitable[RecogniserProcess]]
+__all__ = ["Pool", "Usable"]
 
 
-class Pool:
+class Usable(Protocol):
+    """Process that a pool can keep."""
+
+    @property
+    def usable(self) -> bool:
+        """True if the process is alive and idle."""
+        ...
+
+    async def end(self) -> None:
+        """Kill the process, and wait until it has ended."""
+        ...
+
+
+P = TypeVar("P", bound=Usable)
+
+
+class Pool(Generic[P]):
     """Pool of `size` processes.
 
-    If a process died or was killed during a recording, the next `lease` starts a new process in its
+    If a process died or was killed during a task, the next `lease` starts a new process in its
     place.
     """
 
-    def __init__(self, start: Start, size: int) -> None:
+    def __init__(self, start: Callable[[], Awaitable[P]], size: int) -> None:
         self._start = start
-        self._places: asyncio.Queue[RecogniserProcess | None] = asyncio.Queue()
+        self._places: asyncio.Queue[P | None] = asyncio.Queue()
         self._size = size
         self._closed = False
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, start: Start, *, size: int) -> AsyncIterator[Self]:
+    async def opened(cls, start: Callable[[], Awaitable[P]], *, size: int) -> AsyncIterator[Self]:
         """Start all processes and yield the pool. End the processes when the block ends.
 
-        All processes are started before the block, so an error of the engine is raised immediately.
+        All processes are started before the block, so an error of the start is raised immediately.
         """
         pool = cls(start, size)
         try:
@@ -40,11 +52,11 @@ class Pool:
             await pool._empty()
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[RecogniserProcess]:
-        """Yield a process for one recording, and return it to the pool when the block ends.
+    async def lease(self) -> AsyncIterator[P]:
+        """Yield a process for one task, and return it to the pool when the block ends.
 
-        If the block ends before the recording is done, for example by a timeout, the process is
-        killed. A running recognition cannot be stopped in another way.
+        If the block ends before the task is done, for example by a timeout, the process is killed.
+        A running task cannot be stopped in another way.
         """
         process = await self._places.get()
         try:
@@ -57,7 +69,7 @@ class Pool:
             if process is not None and kept is None:
                 await process.end()
 
-    async def _replaced(self, dead: RecogniserProcess | None) -> RecogniserProcess:
+    async def _replaced(self, dead: P | None) -> P:
         if dead is not None:
             await dead.end()
         return await self._start()

@@ -1,0 +1,116 @@
+"""The key set: the public keys of all services and operators, by key id.
+
+Two services can publish keys with the same id, by mistake or on purpose. Neither of them loses its
+key, because a signature is checked with the keys of the issuer that the token names.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bus.errors import ConfigurationError
+from bus.security.keys import Key, read_jwk
+
+__all__ = ["MAX_KEYS_PER_ID", "KeySet", "read_key_set"]
+
+MAX_KEYS_PER_ID = 4
+"""Maximum number of keys of one owner with the same id. Each can cost a check of a signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySet:
+    """The public keys of a JSON Web Key Set."""
+
+    keys: Mapping[str, tuple[Key, ...]]
+    """The valid keys by their id. If several keys have the same id, all of them are in use."""
+    faults: tuple[str, ...]
+    """A text for each key that is invalid, and is ignored."""
+    shared_ids: tuple[str, ...]
+    """A text for each id that several keys have."""
+
+
+def read_key_set(text: str | bytes) -> KeySet:
+    """Return the keys of a JSON Web Key Set.
+
+    An invalid key is skipped, and the valid keys remain usable.
+
+    Raises:
+        ConfigurationError: The text is not a JSON Web Key Set.
+    """
+    try:
+        key_set = json.loads(text, object_pairs_hook=_members)
+    except (ValueError, RecursionError):
+        raise ConfigurationError("the key set is not JSON") from None
+    jwks = key_set.get("keys") if isinstance(key_set, dict) else None
+    if not isinstance(jwks, list):
+        raise ConfigurationError(
+            'the key set is not a JSON Web Key Set. Write it as {"keys": […]}.'
+        )
+    keys: dict[str, list[Key]] = {}
+    numbers: Counter[str] = Counter()
+    faults: list[str] = []
+    for number, jwk in enumerate(jwks, 1):
+        try:
+            key = read_jwk(jwk)
+            _add_key(keys.setdefault(key.id, []), key)
+        except ConfigurationError as error:
+            faults.append(f"key {number}: {error}")
+        else:
+            numbers[key.id] += 1
+    return KeySet(
+        keys={kid: tuple(known) for kid, known in keys.items() if known},
+        faults=tuple(faults),
+        shared_ids=tuple(
+            f"{count} keys have the id {kid}; they belong to {_describe_owners(keys[kid])}. "
+            "Give each key its own id."
+            for kid, count in numbers.items()
+            if count > 1
+        ),
+    )
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """Return a JSON object, or None if it has a duplicate name.
+
+    Another program could read the first of two `iss`, and this one the second.
+    """
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else None
+
+
+def _add_key(known: list[Key], key: Key) -> None:
+    """Add a key to the keys with the same id."""
+    own = [each for each in known if (each.owner, each.role) == (key.owner, key.role)]
+    for each in own:
+        if each.thumbprint == key.thumbprint:
+            known[known.index(each)] = _combine(each, key)
+            return
+    if len(own) == MAX_KEYS_PER_ID:
+        raise ConfigurationError(
+            f"{key.owner} already has {MAX_KEYS_PER_ID} keys with the id {key.id}. "
+            "Give each key its own id."
+        )
+    known.append(key)
+
+
+def _combine(first: Key, second: Key) -> Key:
+    """Return one key for two entries of the same key.
+
+    The stricter times count. A forgotten copy of an entry must not make a revoked key valid again.
+    """
+    return replace(
+        first,
+        not_before=max(first.not_before, second.not_before),
+        retired_at=_earliest(first.retired_at, second.retired_at),
+        compromised_since=_earliest(first.compromised_since, second.compromised_since),
+    )
+
+
+def _earliest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _describe_owners(keys: list[Key]) -> str:
+    return " and ".join(sorted({f"the {key.role} {key.owner}" for key in keys}))
