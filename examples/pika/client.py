@@ -115,6 +115,8 @@ class Client:
                     dropped = f", and an answer was dropped: {error}"
                     continue
                 if got.type == "bus.error.v1":
+                    if not isinstance(payload, dict) or not {"code", "message"} <= set(payload):
+                        raise Failed("invalid_argument", "the error has another form")
                     raise Failed(payload["code"], payload["message"])
                 yield got.type, payload
         raise Failed("deadline_exceeded", f"no answer in time{dropped}")

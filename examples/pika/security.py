@@ -58,15 +58,15 @@ class Identity:
         """Read the public keys and the grants again, but not within 10 s of the last time."""
         if time.time() - self.read_at >= NOT_BEFORE:
             keys = json.loads(Path(os.environ["BUS_JWKS"]).read_text())["keys"]
-            self.public = {key["kid"]: key for key in keys if "d" not in key}
+            self.public = {(key["iss"], key["kid"]): key for key in keys if "d" not in key}
             self.grants = tomllib.loads(Path(os.environ["BUS_GRANTS"]).read_text())["services"]
             self.read_at = time.time()
 
     # Section "Sign"
 
     def _signed(self, typ: str, claims: dict[str, Any]) -> str:
-        published = [self.public.get(key["kid"], {}) for key in self.private]
-        valid = [k for k in published if k.get("iss") == self.name and valid_at(k, time.time())]
+        published = [self.public.get((self.name, key["kid"]), {}) for key in self.private]
+        valid = [key for key in published if key and valid_at(key, time.time())]
         kid = max(valid, key=lambda key: float(key.get("not_before", 0)))["kid"]
         private = jwt.PyJWK(next(key for key in self.private if key["kid"] == kid))
         headers = {"kid": kid, "typ": typ}
@@ -95,17 +95,19 @@ class Identity:
     def _checked(self, token: str, typ: str) -> dict[str, Any]:
         if time.time() - self.read_at >= REFRESH:
             self.refresh()
+        unchecked: Any = {f"verify_{claim}": False for claim in ("aud", "exp", "iat", "nbf")}
         try:
             require(len(token) <= LONGEST_TOKEN, "the token is too long")
             header = jwt.get_unverified_header(token)
             require(set(header) == {"alg", "kid", "typ"}, "the token has another header")
             require(header["typ"] == typ, f"the token is no {typ}")
-            if header["kid"] not in self.public:
+            claimed = jwt.decode(token, options=unchecked | {"verify_signature": False})
+            owner = (str(claimed.get("iss")), header["kid"])
+            if owner not in self.public:
                 self.refresh()
-            if (key := self.public.get(header["kid"])) is None:
+            if (key := self.public.get(owner)) is None:
                 raise Refused("unauthenticated", "the key is unknown", may_change=True)
             require(key["alg"] in ("EdDSA", "ES256"), "the key has another algorithm")
-            unchecked: Any = {f"verify_{claim}": False for claim in ("aud", "exp", "iat", "nbf")}
             claims: dict[str, Any] = jwt.decode(
                 token, jwt.PyJWK(key), [key["alg"]], options=unchecked
             )

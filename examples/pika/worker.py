@@ -112,34 +112,44 @@ class Worker:
 
     def _handled(self, handler: Handler, got: BasicProperties, body: bytes) -> bool:
         """Act, and settle the message by the table of outcomes. Return True to ack it."""
-        attempt = got.headers.get("attempt", 1)
         try:
-            if handler.encrypted:
-                encrypted = got.headers.get("encryption") == "jwe"
-                require(encrypted, "the payload must be encrypted", "invalid_argument")
-                payload = json.loads(self.me.decrypt(got, body))
-            else:
-                payload = json.loads(body)
-            result = handler.act(self, handler, got, payload)
-        except (Temporary, Refused) as error:
-            if (isinstance(error, Refused) and error.code != "unavailable") or attempt > len(TIERS):
-                code = getattr(error, "code", "unavailable")
-                refused = Refused(code, str(error))
-                return self._failed(handler, got, body, refused, admitted=True)
-            # Section "Make a retry copy"
-            first = got.headers.get("first-failed-at", now())
-            again = copied(got, {"attempt": attempt + 1, "first-failed-at": first})
-            tier = list(TIERS)[attempt - 1]
-            if not self._stored(f"{self.me.name}.retry.{tier}", handler, again, body):
-                return False
-            note = f"attempt {attempt} failed: {error}; next in {tier}"
-            self.progress(handler, got, (0.0, note, "unavailable"))
-        except ValueError:
-            wrong = Refused("invalid_argument", "the body is not valid")
-            return self._failed(handler, got, body, wrong, admitted=True)
-        else:
-            if got.reply_to:
-                self._send_last(handler, got, result, time.time() + COMES_BACK)
+            payload = handler.act(self, handler, got, self._payload(handler, got, body))
+        except Exception as error:  # noqa: BLE001 - a bug must not end the worker
+            return self._after(error, handler, got, body)
+        if got.reply_to:
+            self._send_last(handler, got, payload, time.time() + COMES_BACK)
+        return True
+
+    def _payload(self, handler: Handler, got: BasicProperties, body: bytes) -> dict[str, Any]:
+        if handler.encrypted:
+            encrypted = got.headers.get("encryption") == "jwe"
+            require(encrypted, "the payload must be encrypted", "invalid_argument")
+            body = self.me.decrypt(got, body)
+        try:
+            payload = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Refused("invalid_argument", "the body is not JSON") from error
+        valid = isinstance(payload, dict) and isinstance(payload.get("title"), str)
+        require(valid, "title must be a text", "invalid_argument")
+        return dict(payload)
+
+    def _after(self, error: Exception, handler: Handler, got: BasicProperties, body: bytes) -> bool:
+        """Do the steps of section "Make a retry copy", or dead-letter the message."""
+        attempt = got.headers.get("attempt", 1)
+        why = Refused("internal", "internal error")  # the text of a bug may be confidential
+        if isinstance(error, Temporary):
+            why = Refused("unavailable", str(error))
+        if isinstance(error, Refused):
+            why = error
+        if attempt > len(TIERS) or why.code not in ("internal", "unavailable"):
+            return self._failed(handler, got, body, why, admitted=True)
+        tier = list(TIERS)[attempt - 1]
+        first = got.headers.get("first-failed-at", now())
+        again = copied(got, {"attempt": attempt + 1, "first-failed-at": first})
+        if not self._stored(f"{self.me.name}.retry.{tier}", handler, again, body):
+            return False
+        note = f"attempt {attempt} failed: {why}; next in {tier}"
+        self.progress(handler, got, (0.0, note, why.code))
         return True
 
     def _failed(

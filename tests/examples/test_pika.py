@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pika import BasicProperties
 
 from bus import Bus, BusError
+from examples.pika.client import message
 from examples.pika.library import BindBook, router
+from examples.pika.security import Identity, Refused
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -47,8 +50,10 @@ async def printed(process: asyncio.subprocess.Process) -> str:
 async def keys(tmp_path: Path, vhost_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the keys of all three services, and set the variables that all of them read."""
     directory = tmp_path / "keys"
-    for command in (["new", "reader", "library", "binder"], ["ring"]):
-        await run("bus.cli", "keys", *command, "--directory", str(directory))
+    await asyncio.gather(
+        run("bus.cli", "keys", "new", "reader", "library", "binder", "--directory", str(directory)),
+        run("bus.cli", "keys", "ring", "--directory", str(directory)),
+    )
     for name, value in {
         "BUS_URL": vhost_url,
         "BUS_AUTH": "on",
@@ -111,3 +116,34 @@ async def test_programs_with_pika_and_a_service_of_the_bus_understand_each_other
         (letter,) = await library.dead_letters("binder.jobs.bind.v1")
         assert letter.id == refused.id
         assert letter.headers["dead-reason"] == "a book of sand cannot be bound"
+
+
+def pretended(me: Identity, service: str) -> tuple[BasicProperties, bytes]:
+    """Return an answer to `reader` that claims to come from a service, signed by another."""
+    body = b'{"pages": 2}'
+    answer = message(me, "library.scan.v1.reply", correlation_id="job", app_id=service)
+    answer.headers["proof"] = me.proof(answer, body, aud="reader")
+    return answer, body
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_client_with_pika_drops_what_does_not_prove_its_sender() -> None:
+    reader, library, binder = Identity("reader"), Identity("library"), Identity("binder")
+    answer, body = pretended(library, "library")
+    reader.check_answer(answer, body, "library", "the job's proof")
+    with pytest.raises(Refused, match="claim dig does not match"):
+        reader.check_answer(answer, b'{"pages": 3}', "library", "the job's proof")
+    with pytest.raises(Refused, match="claim iss does not match"):
+        reader.check_answer(*pretended(binder, "library"), "library", "the job's proof")
+    with pytest.raises(Refused, match="another service answers"):
+        reader.check_answer(*pretended(binder, "binder"), "library", "the job's proof")
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_payload_of_pika_cannot_be_decrypted_in_another_message() -> None:
+    me = Identity("reader")
+    sent, other = message(me, "library.scan.v1"), message(me, "library.scan.v1")
+    sealed = me.encrypt(sent, b'{"title": "Emma"}')
+    assert me.decrypt(sent, sealed) == b'{"title": "Emma"}'
+    with pytest.raises(Refused, match="cannot be decrypted"):
+        me.decrypt(other, sealed)
