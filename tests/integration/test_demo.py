@@ -291,6 +291,7 @@ def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
         for name, value in {
             **PATIENT,
             "BUS_CONNECT_TIMEOUT": "30",
+            "TRANSCRIPTION_HOSTS": '["127.0.0.1"]',  # special addresses are refused by default
             "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents")),
         }.items():
             patch.setenv(name, value)
