@@ -23,17 +23,17 @@ class Binding(Message):
     cover: str
 
 
-@contract("library.find", version=1, encrypted=True)
+@contract("archive.find", version=1, encrypted=True)
 class FindBook(Request[Place]):
     title: str
 
 
-@contract("library.scan", version=1, encrypted=True)
+@contract("archive.scan", version=1, encrypted=True)
 class ScanBook(Job[Scan]):
     title: str
 
 
-@contract("library.scanned", version=1)
+@contract("archive.scanned", version=1)
 class BookScanned(Event):
     title: str
 
@@ -48,7 +48,7 @@ class BindBook(Job[Binding]):
     title: str
 
 
-router = Router("library")
+router = Router("archive")
 
 
 @router.request(FindBook)
@@ -70,4 +70,4 @@ async def scan(job: ScanBook, context: Context) -> Scan:
 
 @router.event(BookWished)
 async def note(event: BookWished) -> None:
-    print(f"library: a reader wishes {event.title}", flush=True)
+    print(f"archive: a reader wishes {event.title}", flush=True)
