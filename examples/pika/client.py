@@ -183,18 +183,18 @@ def talk(client: Client) -> None:
     for title, timeout in (("Emma", 10.0), ("Ulysses", 10.0), ("Sand", 0.3)):
         try:
             found = client.request(
-                "archive.find.v1", {"title": title}, timeout=timeout, encrypted=True
+                "stacks.find.v1", {"title": title}, timeout=timeout, encrypted=True
             )
             print(f"answer: {found['shelf']}")
         except Failed as error:
             print(f"error: {str(error).partition(':')[0]}")
     try:
-        client.request("archive.burn.v1", {"title": "Emma"}, timeout=10)
+        client.request("stacks.burn.v1", {"title": "Emma"}, timeout=10)
     except Failed as error:
         print(f"not served: {error}")
     client.publish("reader.wished.v1", {"title": "Emma"})
     for kind, update in client.submit(
-        "archive.scan.v1", {"title": "Emma"}, timeout=30, encrypted=True
+        "stacks.scan.v1", {"title": "Emma"}, timeout=30, encrypted=True
     ):
         print(f"{kind}: {update}")
 

@@ -23,17 +23,17 @@ class Binding(Message):
     cover: str
 
 
-@contract("archive.find", version=1, encrypted=True)
+@contract("stacks.find", version=1, encrypted=True)
 class FindBook(Request[Place]):
     title: str
 
 
-@contract("archive.scan", version=1, encrypted=True)
+@contract("stacks.scan", version=1, encrypted=True)
 class ScanBook(Job[Scan]):
     title: str
 
 
-@contract("archive.scanned", version=1)
+@contract("stacks.scanned", version=1)
 class BookScanned(Event):
     title: str
 
@@ -48,7 +48,7 @@ class BindBook(Job[Binding]):
     title: str
 
 
-router = Router("archive")
+router = Router("stacks")
 
 
 @router.request(FindBook)
@@ -70,4 +70,4 @@ async def scan(job: ScanBook, context: Context) -> Scan:
 
 @router.event(BookWished)
 async def note(event: BookWished) -> None:
-    print(f"archive: a reader wishes {event.title}", flush=True)
+    print(f"stacks: a reader wishes {event.title}", flush=True)

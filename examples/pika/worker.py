@@ -258,8 +258,8 @@ def main() -> None:
     jobs = Handler(
         act=bind, type="binder.bind.v1", queue="binder.jobs.bind.v1", right="call", encrypted=True
     )
-    queue = "binder.events.archive.scanned.v1"
-    events = Handler(act=scanned, type="archive.scanned.v1", queue=queue, right="publish")
+    queue = "binder.events.stacks.scanned.v1"
+    events = Handler(act=scanned, type="stacks.scanned.v1", queue=queue, right="publish")
     worker = Worker(Identity("binder"), [jobs, events])
     stopped = []
     for number in (signal.SIGTERM, signal.SIGINT):

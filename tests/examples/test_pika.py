@@ -51,7 +51,7 @@ async def keys(tmp_path: Path, vhost_url: str, monkeypatch: pytest.MonkeyPatch) 
     """Make the keys of all three services, and set the variables that all of them read."""
     directory = tmp_path / "keys"
     await asyncio.gather(
-        run("bus.cli", "keys", "new", "reader", "archive", "binder", "--directory", str(directory)),
+        run("bus.cli", "keys", "new", "reader", "stacks", "binder", "--directory", str(directory)),
         run("bus.cli", "keys", "ring", "--directory", str(directory)),
     )
     for name, value in {
@@ -83,20 +83,20 @@ async def working() -> AsyncIterator[asyncio.subprocess.Process]:
 async def test_programs_with_pika_and_a_service_of_the_bus_understand_each_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with Bus("archive") as archive, archive.serving(router), working() as worker:
+    async with Bus("stacks") as stacks, stacks.serving(router), working() as worker:
         assert (await run("examples.pika.client")).splitlines() == [
             "answer: A3",
             "error: not_found",
             "error: deadline_exceeded",
-            "not served: unavailable: no service serves archive.burn.v1",
+            "not served: unavailable: no service serves stacks.burn.v1",
             "progress: {'progress': 0.5, 'note': 'page 1', 'error': None}",
             "progress: {'progress': 1.0, 'note': 'page 2', 'error': None}",
             "reply: {'pages': 2}",
         ]
-        assert "archive: a reader wishes Emma" in capsys.readouterr().out
+        assert "stacks: a reader wishes Emma" in capsys.readouterr().out
         assert await printed(worker) == "binder: Emma is scanned"
 
-        job = await archive.submit(BindBook(title="Emma"))
+        job = await stacks.submit(BindBook(title="Emma"))
         seen = [(update.progress, update.note, update.error) async for update in job.updates()]
         assert (await job.result(timeout=PATIENCE)).cover == "linen"
         assert seen == [
@@ -109,11 +109,11 @@ async def test_programs_with_pika_and_a_service_of_the_bus_understand_each_other
             "binder: Emma, attempt 2",
         ]
 
-        refused = await archive.submit(BindBook(title="Sand"))
+        refused = await stacks.submit(BindBook(title="Sand"))
         with pytest.raises(BusError, match="a book of sand cannot be bound") as raised:
             await refused.result(timeout=PATIENCE)
         assert raised.value.code == "invalid_argument"
-        (letter,) = await archive.dead_letters("binder.jobs.bind.v1")
+        (letter,) = await stacks.dead_letters("binder.jobs.bind.v1")
         assert letter.id == refused.id
         assert letter.headers["dead-reason"] == "a book of sand cannot be bound"
 
@@ -121,28 +121,28 @@ async def test_programs_with_pika_and_a_service_of_the_bus_understand_each_other
 def pretended(me: Identity, service: str) -> tuple[BasicProperties, bytes]:
     """Return an answer to `reader` that claims to come from a service, signed by another."""
     body = b'{"pages": 2}'
-    answer = message(me, "archive.scan.v1.reply", correlation_id="job", app_id=service)
+    answer = message(me, "stacks.scan.v1.reply", correlation_id="job", app_id=service)
     answer.headers["proof"] = me.proof(answer, body, aud="reader")
     return answer, body
 
 
 @pytest.mark.usefixtures("keys")
 def test_a_client_with_pika_drops_what_does_not_prove_its_sender() -> None:
-    reader, archive, binder = Identity("reader"), Identity("archive"), Identity("binder")
-    answer, body = pretended(archive, "archive")
-    reader.check_answer(answer, body, "archive", "the job's proof")
+    reader, stacks, binder = Identity("reader"), Identity("stacks"), Identity("binder")
+    answer, body = pretended(stacks, "stacks")
+    reader.check_answer(answer, body, "stacks", "the job's proof")
     with pytest.raises(Refused, match="claim dig does not match"):
-        reader.check_answer(answer, b'{"pages": 3}', "archive", "the job's proof")
+        reader.check_answer(answer, b'{"pages": 3}', "stacks", "the job's proof")
     with pytest.raises(Refused, match="claim iss does not match"):
-        reader.check_answer(*pretended(binder, "archive"), "archive", "the job's proof")
+        reader.check_answer(*pretended(binder, "stacks"), "stacks", "the job's proof")
     with pytest.raises(Refused, match="another service answers"):
-        reader.check_answer(*pretended(binder, "binder"), "archive", "the job's proof")
+        reader.check_answer(*pretended(binder, "binder"), "stacks", "the job's proof")
 
 
 @pytest.mark.usefixtures("keys")
 def test_a_payload_of_pika_cannot_be_decrypted_in_another_message() -> None:
     me = Identity("reader")
-    sent, other = message(me, "archive.scan.v1"), message(me, "archive.scan.v1")
+    sent, other = message(me, "stacks.scan.v1"), message(me, "stacks.scan.v1")
     sealed = me.encrypt(sent, b'{"title": "Emma"}')
     assert me.decrypt(sent, sealed) == b'{"title": "Emma"}'
     with pytest.raises(Refused, match="cannot be decrypted"):
