@@ -133,9 +133,8 @@ class FastStreamTransport:
         self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> Callable[[Channel], AiormqConsumerChannel]:
         def open_channel(channel: Channel) -> AiormqConsumerChannel:
-            self._send_limit.watch(
-                channel.closing
-            )  # replies are published on the consumer's channel
+            # Replies are published on the consumer's channel.
+            self._send_limit.watch(channel.closing)
             return AiormqConsumerChannel(
                 channel, spec=spec, on_delivery=on_delivery, clock=self._clock
             )
