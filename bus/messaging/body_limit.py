@@ -44,7 +44,7 @@ def check_body(envelope: Envelope, limit: int) -> None:
 
 
 def without_body(envelope: Envelope, size: int, limit: int) -> Envelope:
-    """Return a received message whose body of `size` bytes was dropped. Its `fault` tells why."""
+    """Return a received message without its body of `size` bytes. Its `fault` tells why."""
     fault = (
         f"the message has {size} bytes, the receiver reads at most {limit} bytes "
         "(BUS_MAX_MESSAGE). Store the data elsewhere and send a reference, or raise the "
