@@ -239,7 +239,7 @@ class Keyring:
         key_set = read_key_set(text)
         for fault in key_set.faults:
             log.error("BUS_JWKS: invalid key ignored: %s", fault, extra={"why": fault})
-        for shared in key_set.shared_ids:
+        for shared in key_set.shared_ids + key_set.copies:
             log.warning("BUS_JWKS: %s", shared, extra={"why": shared})
         if not key_set.keys:
             raise ConfigurationError(
