@@ -87,12 +87,15 @@ class CurrentGrants:
         before = self.policy
         try:
             self.read()
-        except ConfigurationError as error:
+        # An error that ends the task `run` would end all later reads, and a right that was taken
+        # away would stay valid.
+        except Exception as error:  # noqa: BLE001 - see above
             if not self._is_faulty:
+                why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
                 log.warning(
                     "the grants cannot be read (%s); the last valid grants stay in use",
-                    error,
-                    extra={"why": str(error)},
+                    why,
+                    extra={"why": why},
                 )
             self._is_faulty = True
         else:
