@@ -87,9 +87,7 @@ class CurrentGrants:
         before = self.policy
         try:
             self.read()
-        # An error that ends the task `run` would end all later reads, and a right that was taken
-        # away would stay valid.
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - without later reads, no change counts
             if not self._is_faulty:
                 why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
                 log.warning(

@@ -217,9 +217,7 @@ class Keyring:
             text = await self._source()
             self._replace_keys(text)
             self._private = self._read_private()
-        # An error that ends the task `run` would end all later reads, and a revoked key would
-        # stay valid.
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - without later reads, no revocation counts
             if not self._down:
                 why = _describe_error(error)
                 log.warning(
