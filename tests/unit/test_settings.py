@@ -42,6 +42,8 @@ def test_the_environment_is_read() -> None:
         ("url", f"amqp://[{SECRET}"),
         ("url", ""),
         ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl=1"),
+        ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl"),
+        ("url", f"amqps://guest:{SECRET}@localhost/?heartbeat=5&no_verify_ssl="),
         ("ca_file", f"/nowhere/{SECRET}"),
         ("ca_file", __file__),
         ("password_file", f"/nowhere/{SECRET}"),
@@ -271,6 +273,16 @@ def test_a_variable_in_other_letters_is_refused_by_its_name(
     assert str(caught.value) == (
         f"settings: {other}: the name must be in capitals. Write {name}, and remove {other}"
     )
+
+
+def test_a_kelvin_sign_in_the_name_of_a_variable_is_not_a_k(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_\u212aEY", SECRET)
+    with pytest.raises(
+        ConfigurationError, match=r"^settings: BUS_\\u212aEY: .* Write BUS_KEY, and"
+    ):
+        load_settings()
 
 
 @pytest.mark.parametrize("value", ["off", "on", ""])
