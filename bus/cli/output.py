@@ -41,12 +41,15 @@ class EscapingConsole(Console):
     Every command prints by this class. So no text of a message, a broker, a file or an error
     reaches the terminal raw. Texts are escaped before they are measured. If an object of rich has
     other texts, they are escaped when they are written, and a table may then cut them.
+
+    Other consoles of rich replace a code such as `:100:` with an emoji, even in JSON and in ids.
+    This console leaves such codes as they are.
     """
 
     @override
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text as rich's `Text`, escaped."""
-        return super().render_str(escape_text(text), **options)
+        """Return the text as rich's `Text`, escaped, and without emoji for codes."""
+        return super().render_str(escape_text(text), **{**options, "emoji": False})
 
     @override
     def render(
