@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from bus.messaging.escaped_text import escape_json, escape_text
+from bus.messaging.escaped_text import escape_json, escape_text, shorten_spaces
 
 __all__ = [
     "EscapingConsole",
@@ -91,7 +91,9 @@ def fits(table: Table, console: Console) -> bool:
 
 def say(text: str) -> None:
     """Print a line about progress on standard error."""
-    EscapingConsole(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    EscapingConsole(stderr=True).print(
+        shorten_spaces(text), markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ they are. A joiner or a variation selector stays only if a script or an emoji ne
 import re
 import unicodedata
 
-__all__ = ["escape_json", "escape_text", "one_line"]
+__all__ = ["escape_json", "escape_text", "one_line", "shorten_spaces"]
 
 CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
 """C0, DEL and C1, except tab and newline (category Cc)."""
@@ -62,6 +62,10 @@ UNSAFE = re.compile(
 )
 LINE_SPACE = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]+")
 """Runs of tabs and line ends, at which `str.splitlines` and terminals begin a new line."""
+MAX_SPACES = 8
+TOO_MANY_SPACES = " " * (MAX_SPACES + 1)
+LONG_SPACE = re.compile(rf"[ \xa0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]{{{MAX_SPACES + 1},}}")
+"""Runs of blank characters. A long run moves the text after it to a row of its own."""
 HIGHEST_OF_FOUR_DIGITS = 0xFFFF
 
 
@@ -76,10 +80,22 @@ def escape_text(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text as one line: a space for each run of line ends and tabs, and escapes."""
-    if text.isascii() and text.isprintable():
+    """Return the text as one line: a space for each run of line ends and tabs, and escapes.
+
+    A run of spaces is cut to `MAX_SPACES`.
+    """
+    if text.isascii() and text.isprintable() and TOO_MANY_SPACES not in text:
         return text
-    return UNSAFE.sub(_code_of, LINE_SPACE.sub(" ", text))
+    return UNSAFE.sub(_code_of, shorten_spaces(LINE_SPACE.sub(" ", text)))
+
+
+def shorten_spaces(text: str) -> str:
+    """Return the text with a space for each tab, and at most `MAX_SPACES` spaces in a run.
+
+    A terminal continues a long line on the next row. If an attacker could choose the number of
+    spaces, the rest of the text could look like a row of the command.
+    """
+    return LONG_SPACE.sub(" " * MAX_SPACES, text.replace("\t", " "))
 
 
 def escape_json(text: str) -> str:

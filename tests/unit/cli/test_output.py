@@ -136,6 +136,20 @@ def test_a_line_about_progress_is_escaped(capsys: pytest.CaptureFixture[str]) ->
     assert safe(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
+def test_spaces_in_a_note_or_an_error_forge_no_row_of_the_terminal(
+    space: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = f"a{space * 120}error: forged"
+    on = console(width=80)
+    say(forged)
+    say(format_update(Progress(progress=0.5, note=forged)))
+    Reporter(debug=False, console=on)._print_error(NotFound(forged))
+    lines = (capsys.readouterr().err + printed(on)).splitlines()
+    assert len(lines) == 3
+    assert all(len(line) < 40 for line in lines)
+
+
 def test_the_note_of_a_job_update_is_one_escaped_line() -> None:
     for error in (None, HOSTILE):
         line = format_update(Progress(progress=0.5, note=f"a\n{HOSTILE}", error=error))

@@ -128,6 +128,14 @@ def test_one_line_has_a_space_for_each_kind_of_line_end() -> None:
         assert one_line(f"a{end}b") == "a b"
 
 
+@pytest.mark.parametrize(
+    "space", [" ", "\xa0", "\u2003", "\u2800", "\u3000", " \u202f", " \t", "\n "]
+)
+def test_one_line_has_at_most_eight_spaces_in_a_run(space: str) -> None:
+    assert one_line(f"a{space * 60}b") == f"a{' ' * 8}b"
+    assert one_line("a        b") == "a        b"
+
+
 def test_a_text_of_every_character_is_one_line() -> None:
     assert len(one_line("".join(EVERYTHING)).splitlines()) == 1
 
