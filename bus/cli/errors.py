@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from bus import errors
 from bus.cli.output import EscapingConsole
-from bus.messaging.escaped_text import escape_text, one_line
+from bus.messaging.escaped_text import escape_text, one_line, shorten_spaces
 from bus.messaging.failure_location import failure_location
 
 __all__ = [
@@ -118,7 +118,7 @@ class Reporter:
     def _print_error(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
         self._console.print(
-            escape_text(describe_error(error)).replace("\n", CONTINUED),
+            escape_text(shorten_spaces(describe_error(error))).replace("\n", CONTINUED),
             markup=False,
             highlight=False,
             soft_wrap=True,

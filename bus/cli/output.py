@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
-from bus.messaging.escaped_text import escape_json, escape_text
+from bus.messaging.escaped_text import escape_json, escape_text, shorten_spaces
 
 __all__ = [
     "EscapingConsole",
@@ -41,12 +41,15 @@ class EscapingConsole(Console):
     Every command prints by this class. So no text of a message, a broker, a file or an error
     reaches the terminal raw. Texts are escaped before they are measured. If an object of rich has
     other texts, they are escaped when they are written, and a table may then cut them.
+
+    Other consoles of rich replace a code such as `:100:` with an emoji, even in JSON and in ids.
+    This console leaves such codes as they are.
     """
 
     @override
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text as rich's `Text`, escaped."""
-        return super().render_str(escape_text(text), **options)
+        """Return the text as rich's `Text`, escaped, and without emoji for codes."""
+        return super().render_str(escape_text(text), **{**options, "emoji": False})
 
     @override
     def render(
@@ -88,7 +91,9 @@ def fits(table: Table, console: Console) -> bool:
 
 def say(text: str) -> None:
     """Print a line about progress on standard error."""
-    EscapingConsole(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    EscapingConsole(stderr=True).print(
+        shorten_spaces(text), markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @contextlib.contextmanager

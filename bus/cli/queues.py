@@ -161,7 +161,8 @@ def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bo
         report = inspection.result()
         # Show the notes above the table: rich cuts off the lines that do not fit on the screen.
         live.update(
-            Group(*(Text.from_markup(line) for line in notes(report)), table(report)), refresh=True
+            Group(*(Text.from_markup(line, emoji=False) for line in notes(report)), table(report)),
+            refresh=True,
         )
 
 

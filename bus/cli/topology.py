@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.status import Status
+from rich.text import Text
 
 from bus.cli.loading import known_contracts, load_router
 from bus.cli.options import Contracts, finite
@@ -301,7 +301,7 @@ class ProgressDisplay:
         counts = (
             f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
         )
-        self._status.update(f"{escape(progress.step)}{counts}")
+        self._status.update(Text(f"{progress.step}{counts}"))
 
 
 def override_settings(management_url: str | None) -> Settings:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from bus.errors import error_name
-from bus.messaging.envelope import Envelope
+from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope
 from bus.messaging.failure_location import failure_frames, failure_location
 from bus.messaging.settlement import MoveToDeadLetters
 
@@ -55,6 +55,8 @@ MAX_NAME_LENGTH = 200
 """Maximum number of characters in a class name, a host name or a version."""
 MAX_FRAMES_LENGTH = 1500
 """Maximum number of characters in the frames. The outermost frames are left out first."""
+MAX_COUNT = 2**53
+"""Limit of each time and count. A sender can write larger numbers, which have no meaning."""
 UNKNOWN = "unknown"
 REJECTED = "rejected"
 """Reason of the broker for a message that a consumer rejected (`basic.reject`)."""
@@ -218,7 +220,8 @@ def read_record(
 
     If the dead letter has `x-death` headers, the broker dead-lettered it. A worker that
     dead-letters a message sends a copy without the broker's headers. The type of each header is
-    checked, because any client can write headers.
+    checked, because any client can write headers. A long text is cut. A time or a count that is not
+    below `MAX_COUNT` is unknown.
 
     Args:
         envelope: Dead letter.
@@ -241,7 +244,7 @@ def _read_worker_record(envelope: Envelope, work_queue: str | None) -> FaultReco
         error=_text(headers.get("dead-error")),
         reason=_text(headers.get("dead-reason")),
         where=_text(headers.get("dead-where")),
-        frames=tuple((_text(headers.get("dead-frames")) or "").splitlines()),
+        frames=tuple((_text(headers.get("dead-frames"), MAX_FRAMES_LENGTH) or "").splitlines()),
         attempts=_positive_int(headers.get("dead-attempts")) or envelope.attempt,
         first_at=_positive_int(headers.get(FIRST_FAILED)),
         last_at=_positive_int(headers.get("dead-at")),
@@ -276,7 +279,7 @@ def _read_broker_record(
     return FaultRecord(
         by="broker",
         code=code,
-        reason=text,
+        reason=text[:MAX_TEXT_LENGTH],
         attempts=envelope.attempt,
         first_at=first,
         last_at=at,
@@ -313,14 +316,16 @@ def _routing_key(death: Mapping[str, Any]) -> str | None:
 def _milliseconds(moment: object) -> int | None:
     """Convert a time from the broker to milliseconds. The time is in seconds or a datetime."""
     if isinstance(moment, datetime):
-        return int(moment.timestamp() * 1000)
+        return _positive_int(int(moment.timestamp() * 1000))
     seconds = _positive_int(moment)
-    return seconds * 1000 if seconds else None
+    return _positive_int(seconds * 1000) if seconds else None
 
 
 def _positive_int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 < value < MAX_COUNT else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _text(value: object, most: int = MAX_TEXT_LENGTH) -> str | None:
+    return value[:most] if isinstance(value, str) and value else None

@@ -87,13 +87,15 @@ def read_password(path: Path) -> SecretStr:
     because the content of the file decides which broker user the service connects as.
 
     Args:
-        path: The file. It must be a regular file, because it is read for every connection.
+        path: The file. It must be a regular file, because it is read for every connection. By
+            mistake, the value of the setting can be the password instead of a path.
 
     Raises:
         ConfigurationError: The file cannot be read, other users can write to it, or it does not
-            contain exactly one line. The error never contains the text of the file.
+            contain exactly one line. The error never contains the text of the file. It contains
+            the path only if the path or its folder exists.
     """
-    subject = f"BUS_PASSWORD_FILE: {path}"
+    subject = f"BUS_PASSWORD_FILE: {_describe_path(path, 'password')}"
     text = read_trusted_file(path, subject, MAX_PASSWORD_FILE_BYTES)
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:
@@ -119,7 +121,7 @@ def read_private_file(path: Path, variable: str) -> str:
     """
     return read_secret_file(
         path,
-        f"{variable}: {_describe_path(path)}",
+        f"{variable}: {_describe_path(path, 'key')}",
         forbidden_mode=GROUP_AND_OTHERS,
         correction=(
             f"Only its owner may access it: run `chmod 600 {path}`, "
@@ -227,8 +229,14 @@ def _opened(path: Path, subject: str, *, accepts_pipe: bool) -> Iterator[BinaryI
             yield file
     except OSError as error:
         raise ConfigurationError(f"{subject} cannot be read: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{subject} cannot be read: the path contains a lone surrogate"
+        ) from None
     except ValueError:
-        raise ConfigurationError(f"{subject} cannot be read: it contains a null byte") from None
+        raise ConfigurationError(
+            f"{subject} cannot be read: the path contains a null byte"
+        ) from None
 
 
 def _check_mode(file: BinaryIO, subject: str, forbidden_mode: int, correction: str) -> None:
@@ -237,13 +245,14 @@ def _check_mode(file: BinaryIO, subject: str, forbidden_mode: int, correction: s
         raise ConfigurationError(f"{subject} has mode {stat.S_IMODE(mode):o}. {correction}")
 
 
-def _describe_path(path: Path) -> str:
+def _describe_path(path: Path, secret: str) -> str:
     """Return the path. If neither the path nor its folder exists, return a neutral text.
 
-    By mistake, the path can be a key. An error message must not contain a key.
+    By mistake, the path can be the secret, a key or a password. An error message must not contain
+    a secret.
     """
     try:
         exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())
     except OSError:  # For example, a key is too long for a path.
         exists = False
-    return str(path) if exists else "the path (not shown, because it may be the key itself)"
+    return str(path) if exists else f"the path (not shown, because it may be the {secret} itself)"

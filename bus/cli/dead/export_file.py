@@ -18,6 +18,7 @@ from bus.cli.dead.table import jsonable
 from bus.errors import AlreadyExists, InvalidArgument, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import record_headers
+from bus.messaging.topology.names import dead_letter_queue
 from bus.operations.dead_letters import DeadLetter, FaultRecord
 
 __all__ = ["ExportReader", "ExportedLetter", "write"]
@@ -66,7 +67,7 @@ class ExportedLetter:
     line: int
     """Number of the line, from 1."""
     queue: str
-    """Work queue of the message."""
+    """Name of the dead-letter queue without `.dead`, which is the name of the work queue."""
     message: Envelope
 
 
@@ -99,7 +100,8 @@ def write(path: Path, letters: Iterable[DeadLetter]) -> None:
 def to_json(letter: DeadLetter) -> dict[str, Any]:
     """Return the JSON object of a dead letter, which is one line of the file."""
     return {
-        "queue": letter.record.queue,
+        # The queue of unroutable messages has no work queue. The import puts a message back there.
+        "queue": letter.dead_queue.removesuffix(dead_letter_queue("")),
         "record": {
             name: value for name, value in asdict(letter.record).items() if name not in NEW_FIELDS
         },
@@ -194,7 +196,7 @@ class ExportReader:
 
 
 def restore(value: Mapping[str, Any]) -> tuple[str, Envelope]:
-    """Return the work queue and the message of a JSON object that `checked_line` returned."""
+    """Return the queue and the message of a JSON object that `checked_line` returned."""
     record, message = (
         # A later version can write fields that this version does not know.
         FaultRecord(

@@ -25,7 +25,8 @@ MAX_SHORT_BYTES = 255
 """Maximum bytes of a text in the properties of an AMQP message, and of the name of a header."""
 INT64 = range(-(2**63), 2**63)
 COUNT = range(1, MAX_DEADLINE_MS)
-MAX_TIMESTAMP = 2**32
+MAX_TIMESTAMP = 253_402_300_800
+"""Seconds from the epoch to the year 10000. Any client can send a message with such a timestamp."""
 HEADER_BYTES = 10
 """Encoded bytes of a number header, or of the frame around a text header."""
 
@@ -197,7 +198,7 @@ def _headers(value: Any, path: str) -> None:
     for number, (name, header) in enumerate(value.items(), start=1):
         where = f"{path}, entry {number},"
         size += HEADER_BYTES + _size_of(name, where)
-        if name in KNOWN_HEADERS or not 0 < _size_of(name, where) <= MAX_SHORT_BYTES:
+        if name in KNOWN_HEADERS or _size_of(name, where) > MAX_SHORT_BYTES:
             raise LineError(f"field {where} has a name that a header cannot have")
         if isinstance(header, str):
             size += _size_of(header, where)

@@ -14,7 +14,8 @@ from bus.cli.dead.queues import run
 from bus.cli.output import print_json, say
 from bus.errors import BusError, NotFound, ResourceExhausted
 from bus.messaging.ports.transport import Accepted, Transport
-from bus.messaging.topology.addresses import dead_letter_address
+from bus.messaging.topology.addresses import Address, dead_letter_address, replay_address
+from bus.messaging.topology.names import dead_letter_queue, work_queue
 
 __all__ = ["import_"]
 
@@ -90,7 +91,7 @@ class Import:
             self._next, self._uncertain = letter.line, True
             try:
                 outcome = await transport.send(
-                    letter.message, dead_letter_address(letter.queue), timeout=SEND_TIMEOUT
+                    letter.message, address_of(letter.queue), timeout=SEND_TIMEOUT
                 )
             except BusError as error:
                 self._uncertain = error.maybe_executed
@@ -112,6 +113,17 @@ class Import:
                 f"`bus dead list`, and continue with --from-line {self._next} or {self._next + 1}."
             )
         return f"{done} Continue with --from-line {self._next}." if self.sent else done
+
+
+def address_of(queue: str) -> Address:
+    """Return the address of the dead letters of a queue.
+
+    Unroutable messages return to their queue by the return exchange of the service, as before. No
+    work queue has the name `<service>.unroutable`, so the exchange cannot route the message. A
+    broker user needs no further right for this address.
+    """
+    is_unroutable = work_queue(dead_letter_queue(queue)) is None
+    return replay_address(queue) if is_unroutable else dead_letter_address(queue)
 
 
 def _refusal(letter: ExportedLetter, reason: str) -> BusError:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -215,6 +216,8 @@ def jsonable(value: Any) -> Any:
             return {str(name): jsonable(item) for name, item in value.items()}
         case list() | tuple():
             return [jsonable(item) for item in value]
+        case float() if not math.isfinite(value):
+            pass  # JSON has no infinity and no NaN
         case str() | int() | float() | None:
             return value
         case datetime():

@@ -1,5 +1,6 @@
 """Output of the commands: texts of others on a terminal and in a pipe."""
 
+import asyncio
 import io
 import json
 import time
@@ -13,9 +14,12 @@ from rich.text import Text
 
 from bus.cli.dead.messages import progress
 from bus.cli.dead.table import details, format_payload, show_table
+from bus.cli.errors import Reporter
 from bus.cli.output import EscapingConsole, print_json, say
 from bus.cli.queue_table import notes, table
+from bus.cli.queues import update
 from bus.cli.submit import format_update
+from bus.errors import NotFound
 from bus.messaging.envelope import Progress
 from bus.messaging.fault_record import FaultRecord
 from bus.operations.dead_letters import DeadLetter
@@ -93,9 +97,57 @@ def test_json_of_a_hostile_reply_is_escaped_and_lossless(
     assert "👨\u200d👩\u200d👧 ä" in out
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_json_keeps_a_text_that_looks_like_the_code_of_an_emoji(
+    compact: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"text": "at 12:100:30 :bomb:", "\U0001f4af": 1, "x :100:": 2}
+    print_json(value, compact=compact)
+    assert json.loads(capsys.readouterr().out) == value
+
+
+def test_no_command_replaces_a_text_with_an_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    text, on = "m:100:7:bomb:", console()
+    say(text)
+    Reporter(debug=False, console=on)._print_error(NotFound(text))
+    grid = Table(text, title=text, caption=text)
+    grid.add_row(text)
+    on.print(grid)
+    on.print(f"[red]{text}[/]", text)
+    shown = capsys.readouterr().err + printed(on)
+    assert shown.count(text) == 8
+    assert "\U0001f4af" not in shown
+
+
+async def test_the_live_queues_keep_a_name_that_looks_like_the_code_of_an_emoji() -> None:
+    queue = QueueStatus(name="a.jobs.:100:.v1", service="a", role="jobs", ready=1, consumers=0)
+    server = BrokerInfo(product="p", version="1", cluster="c", platform="x")
+    result = asyncio.get_running_loop().create_future()
+    result.set_result(QueueReport(at=time.time(), server=server, queues=(queue,)))
+    on = console()
+    with Live(console=on, auto_refresh=False) as live:
+        update(live, result, as_json=False)
+    assert ":100:" in printed(on)
+    assert "\U0001f4af" not in printed(on)
+
+
 def test_a_line_about_progress_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     say(HOSTILE)
     assert safe(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
+def test_spaces_in_a_note_or_an_error_forge_no_row_of_the_terminal(
+    space: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = f"a{space * 120}error: forged"
+    on = console(width=80)
+    say(forged)
+    say(format_update(Progress(progress=0.5, note=forged)))
+    Reporter(debug=False, console=on)._print_error(NotFound(forged))
+    lines = (capsys.readouterr().err + printed(on)).splitlines()
+    assert len(lines) == 3
+    assert all(len(line) < 40 for line in lines)
 
 
 def test_the_note_of_a_job_update_is_one_escaped_line() -> None:

@@ -42,7 +42,7 @@ def test_letters_digits_and_symbols_are_not_escaped() -> None:
         if unicodedata.category(character)[0] in kinds and escape_text(character) != character
     }
     invisible = {"034F", "115F", "1160", "17B4", "17B5", "180B", "180C", "180D", "180F", "3164"}
-    selectors = {f"{number:04X}" for number in range(0xE0100, 0xE01F0)}
+    selectors = {f"{number:04X}" for number in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))}
     egyptian = {f"{number:04X}" for number in range(0x13440, 0x13456)}
     assert changed - egyptian == invisible | selectors | {"FFA0"}
 
@@ -56,6 +56,9 @@ def test_letters_digits_and_symbols_are_not_escaped() -> None:
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
         "क्\u200dष",
         "辻\U000e0100",
+        "1\ufe0f\u20e3 🏳\ufe0f\u200d🌈 👩🏽\u200d🚒 ☎\ufe0e \u2139\ufe0f",
+        "神\ufe00 ∩\ufe00 、\ufe01",
+        "ක්\u200dෂ",
         "שלום مرحبا",
     ],
 )
@@ -82,9 +85,55 @@ def test_an_unsafe_character_is_shown_as_its_code(text: str, shown: str) -> None
     assert one_line(text) == shown
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"admin{chr(selector)}" for selector in range(0xFE00, 0xFE10)),
+        "\ufe0f",
+        "1\ufe0f",
+        "字\ufe0f",
+        "字\ufe05",
+        "☃\ufe00",
+        "─\ufe0f",
+        "字\u200c文",
+        "字\u200d文",
+        "─\u200d─",
+        "\ue000\u200d\ue000",
+        "\U000f0000\u200c\U000f0000",
+        "\u1200\u200d\u1200",
+        "\u13a0\u200c\u13a0",
+        "한\u200d글",
+        "\u0661\u200c\u0662",
+        "\u17b4\u200c\u17b4",
+        "😀\u200c😀",
+        "😀\u200da",
+        "\u200d😀",
+        "a\ufe0f\u200d😀",
+    ],
+    ids=ascii,
+)
+def test_a_joiner_and_a_selector_that_nothing_needs_are_shown_as_their_codes(text: str) -> None:
+    for shown in (escape_text(text), one_line(text), escape_json(text)):
+        assert not [
+            each for each in shown if each in "\u200c\u200d" or "\ufe00" <= each <= "\ufe0f"
+        ]
+
+
+def test_a_second_selector_is_shown_as_its_code() -> None:
+    assert escape_text("☃\ufe0f\ufe0f神\ufe00\ufe01") == "☃\ufe0f\\ufe0f神\ufe00\\ufe01"
+
+
 def test_one_line_has_a_space_for_each_kind_of_line_end() -> None:
     for end in ("\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\t"):
         assert one_line(f"a{end}b") == "a b"
+
+
+@pytest.mark.parametrize(
+    "space", [" ", "\xa0", "\u2003", "\u2800", "\u3000", " \u202f", " \t", "\n "]
+)
+def test_one_line_has_at_most_eight_spaces_in_a_run(space: str) -> None:
+    assert one_line(f"a{space * 60}b") == f"a{' ' * 8}b"
+    assert one_line("a        b") == "a        b"
 
 
 def test_a_text_of_every_character_is_one_line() -> None:

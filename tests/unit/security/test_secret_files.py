@@ -85,6 +85,26 @@ def test_the_first_look_has_to_find_a_password(tmp_path: Path) -> None:
         PasswordFile(tmp_path / "nothing").read()
 
 
+@pytest.mark.parametrize(
+    "value", ["hunter2-secret", "/hunter2/secret", "hunter2" * 1000, "hunter2\0", "hunter2\ud800"]
+)
+def test_the_error_of_a_password_in_place_of_its_file_does_not_show_it(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^BUS_PASSWORD_FILE: the path \(") as caught:
+        PasswordFile(Path(value)).read()
+    assert "may be the password itself" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("a\0", "a null byte"), ("a\ud800", "a lone surrogate")], ids=ascii
+)
+def test_a_path_that_cannot_exist_is_refused_with_the_reason(
+    tmp_path: Path, name: str, problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"the path contains {problem}$"):
+        read_password(tmp_path / name)
+
+
 def _emptied(path: Path) -> None:
     path.write_text("")
 
