@@ -212,6 +212,7 @@ class Verifier:
         token = None if is_job else self._tokens.get(answer.authorization)
         if (
             token is not None
+            and answer.proof is None  # a proof is checked even if the token is known
             and token.is_for_replies
             and token.issuer == service == answer.source
             and self.clock() < token.until

@@ -232,6 +232,31 @@ async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fa
     assert (await call).total == 7
 
 
+@pytest.mark.parametrize("is_token_cached", [False, True])
+@virtual
+async def test_a_wrong_proof_beside_a_valid_token_is_refused_whether_or_not_the_token_is_cached(
+    is_token_cached: bool,
+) -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    if is_token_cached:
+        office.hear(answered(world, request))
+        await call
+        call = asyncio.ensure_future(office.client.request(Add()))
+        await settle_down()
+        request = office.asked[-1]
+    foreign = request.replace(authorization="Bearer another token")
+    refusal = world.signer("ledger").sign_reply(
+        error_reply(request, NotFound("no such year"), source="ledger"), "office", refused=foreign
+    )
+    token = world.signer("ledger").authorization("office", for_replies=True)
+    office.hear(refusal.replace(authorization=token))
+    await settle_down()
+    assert not call.done()
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+
+
 @virtual
 async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> None:
     world = await World.started()
