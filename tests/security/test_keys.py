@@ -81,6 +81,47 @@ def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(
     assert why in key_set.faults[0]
 
 
+DEEP = "[" * 1500 + "]" * 1500
+
+
+@pytest.mark.parametrize(
+    ("entry", "faults"),
+    [
+        (f'{{"not_before": {"9" * 5000}}}', 1),
+        (f'{{"a": {DEEP}}}', 1),
+        ('{"}": ' * 1500 + '"]"' + "}" * 1500, 1),
+        ("[" * 1500 + r'"\"]"' + "]" * 1500, 1),
+        (f'{json.dumps(jwk())[:-1]}, "not_before": {"9" * 5000}}}', 1),
+        (f'{json.dumps(jwk())[:-1]}, "note": {"9" * 5000}}}', 0),
+        (f'{json.dumps(jwk())[:-1]}, "note": {DEEP}}}', 1),
+    ],
+)
+def test_an_entry_that_python_cannot_read_does_not_knock_out_the_other_keys(
+    entry: str, faults: int
+) -> None:
+    first, last = jwk(kid="first", iss="other"), jwk(kid="last", iss="other")
+    text = f'{{"note": [[]], "keys": [{json.dumps(first)}, {entry}, {json.dumps(last)}]}}'
+    for written in (text, text.encode(), text.encode("utf-16")):
+        key_set = read_key_set(written)
+        assert {"first", "last"} <= key_set.keys.keys()
+        assert len(key_set.keys) == 3 - faults
+        assert [each[:6] for each in key_set.faults] == ["key 2:"] * faults
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"keys": [{"kid": "\xff"}]}',
+        f'{{"keys": [{DEEP}]',
+        f'{{"keys": [{DEEP}}}',
+        f'{{"keys": [{DEEP[1:]}]}}',
+    ],
+)
+def test_a_text_that_is_no_json_outside_its_entries_is_no_key_set(text: str | bytes) -> None:
+    with pytest.raises(ConfigurationError, match="the key set is not JSON"):
+        read_key_set(text)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": 1}', "[" * 100_000, '{"keys": [1]}'])
 def test_what_is_no_key_set_is_refused(text: str) -> None:
     try:
