@@ -254,7 +254,9 @@ class Verifier:
         await self._ring.refresh()
 
     def refresh_keys_soon(self) -> None:
-        """Start a task that reads the keys again. Do not wait for the task."""
+        """Start a task that reads the keys again, unless one runs. Do not wait for the task."""
+        if self._fetches:
+            return
         task = asyncio.get_running_loop().create_task(self._ring.refresh())
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)

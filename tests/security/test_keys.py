@@ -25,7 +25,7 @@ from bus.security.keyring import Keyring
 from bus.security.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates
 from tests.security.yard import NOW, Yard
-from tests.unit.fakes import virtual
+from tests.unit.fakes import settle_down, virtual
 
 
 def jwk(**members: Any) -> dict[str, Any]:
@@ -363,6 +363,24 @@ async def test_a_new_key_is_found_by_looking_again() -> None:
     yard.clock.now += 10
     await ring.refresh()
     assert ring.get("mail-1") != ()
+
+
+@virtual
+async def test_messages_with_unknown_keys_start_one_task_that_looks_again() -> None:
+    yard = Yard()
+    yard.key("office")
+    verifier = yard.verifier("office", await yard.started("office"))
+    yard.clock.now += 10
+    before = len(asyncio.all_tasks())
+    for _ in range(1000):
+        verifier.refresh_keys_soon()
+    assert len(asyncio.all_tasks()) == before + 1
+    yard.key("mail")
+    await settle_down()
+    yard.clock.now += 10
+    verifier.refresh_keys_soon()
+    await settle_down()
+    assert verifier._ring.get("mail-1") != (), "a later message looks again"
 
 
 @virtual
