@@ -71,14 +71,16 @@ class EnvironmentSettings(BaseSettings):
             ConfigurationError: A variable has the name of a setting, in other letters.
         """
         prefix = cls.model_config.get("env_prefix", "")
-        names = {f"{prefix}{name}".upper() for name in cls.model_fields}
-        wrong = sorted(name for name in os.environ if name.upper() in names - {name})
+        names = [f"{prefix}{field}" for field in cls.model_fields]
+        # pydantic compares in lower case, in which the Kelvin sign is a "k", too.
+        right = {name.lower(): name.upper() for name in names}
+        wrong = [name for name in sorted(os.environ) if right.get(name.lower(), name) != name]
         if wrong:
             raise ConfigurationError(
                 "settings: "
                 + "; ".join(
-                    f"{name}: the name must be in capitals. Write {name.upper()}, and remove {name}"
-                    for name in wrong
+                    f"{shown}: the name must be in capitals. Write {capitals}, and remove {shown}"
+                    for shown, capitals in ((ascii(n)[1:-1], right[n.lower()]) for n in wrong)
                 )
             )
         return init_settings, env_settings, dotenv_settings, file_secret_settings
@@ -292,9 +294,10 @@ class Settings(EnvironmentSettings):
                 {"scheme": parts.scheme},
             )
         # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:
+        if parts.scheme not in {"amqp", "amqps"} or not _has_host(parts) or parts.port == 0:
             raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
-        if "no_verify_ssl" in parse_qs(parts.query):
+        # aiormq takes a parameter without a value for true, so blank values count.
+        if "no_verify_ssl" in parse_qs(parts.query, keep_blank_values=True):
             raise PydanticCustomError(
                 "url_query",
                 "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
@@ -376,9 +379,18 @@ class Settings(EnvironmentSettings):
             return None
         parts = urlsplit(url.get_secret_value())
         # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        if parts.scheme not in {"http", "https"} or not _has_host(parts) or parts.port == 0:
             raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
         return url
+
+
+def _has_host(url: SplitResult) -> bool:
+    """Return True if the URL has a host that can be looked up.
+
+    Raises:
+        ValueError: A label of the host is empty or too long, such as in `a..b`.
+    """
+    return bool((url.hostname or "").encode("idna"))
 
 
 @contextmanager

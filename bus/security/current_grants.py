@@ -110,12 +110,13 @@ class CurrentGrants:
         before = self.policy
         try:
             self.read()
-        except ConfigurationError as error:
+        except Exception as error:  # noqa: BLE001 - without later reads, no change counts
             if not self._is_faulty:
+                why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
                 log.warning(
                     "the grants cannot be read (%s); the last valid grants stay in use",
-                    error,
-                    extra={"why": str(error)},
+                    why,
+                    extra={"why": why},
                 )
             self._is_faulty = True
         else:

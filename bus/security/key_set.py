@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from bus.errors import ConfigurationError
@@ -41,6 +42,8 @@ class KeySet:
     """A text for each key that is invalid, and is ignored."""
     shared_ids: tuple[str, ...]
     """A text for each id that several keys have."""
+    copies: tuple[str, ...]
+    """A text for each key that has several ids."""
 
 
 def read_key_set(text: str | bytes) -> KeySet:
@@ -72,7 +75,7 @@ def read_key_set(text: str | bytes) -> KeySet:
         else:
             numbers[key.id] += 1
     return KeySet(
-        keys={kid: tuple(known) for kid, known in keys.items() if known},
+        keys=_revoke_copies(keys),
         faults=tuple(faults),
         shared_ids=tuple(
             f"{count} keys have the id {kid}; they belong to {_describe_owners(keys[kid])}. "
@@ -80,6 +83,7 @@ def read_key_set(text: str | bytes) -> KeySet:
             for kid, count in numbers.items()
             if count > 1
         ),
+        copies=tuple(_describe_copies(entries) for entries in _find_copies(keys)),
     )
 
 
@@ -160,6 +164,42 @@ def _combine(first: Key, second: Key) -> Key:
         not_before=max(first.not_before, second.not_before),
         retired_at=_earliest(first.retired_at, second.retired_at),
         compromised_since=_earliest(first.compromised_since, second.compromised_since),
+    )
+
+
+def _revoke_copies(keys: Mapping[str, list[Key]]) -> dict[str, tuple[Key, ...]]:
+    """Return the keys. A key that is compromised under one id is compromised under all its ids.
+
+    The other times are not combined. If a key gets a new id, its old id can be retired.
+    """
+    since = {
+        id(entry): _earliest(*(each.compromised_since for each in entries))
+        for entries in _find_copies(keys)
+        for entry in entries
+    }
+    return {
+        kid: tuple(
+            replace(key, compromised_since=since[id(key)]) if id(key) in since else key
+            for key in known
+        )
+        for kid, known in keys.items()
+        if known
+    }
+
+
+def _find_copies(keys: Mapping[str, list[Key]]) -> list[list[Key]]:
+    """Return the entries of each key that one owner has published under several ids."""
+    entries: dict[tuple[object, ...], list[Key]] = {}
+    for key in chain.from_iterable(keys.values()):
+        entries.setdefault((key.owner, key.role, key.thumbprint), []).append(key)
+    return [copies for copies in entries.values() if len(copies) > 1]
+
+
+def _describe_copies(entries: list[Key]) -> str:
+    return (
+        f"{_describe_owners(entries)} has one key under the ids "
+        f"{' and '.join(sorted(each.id for each in entries))}. "
+        "A revocation of one counts for all of them. Remove the entries that nothing uses."
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.messaging.ports.transport import PublishOutcome
+from bus.messaging.topology.names import reply_queue
 from bus.middleware.sign import sign
 from bus.middleware.stacks import client_stack
 from bus.runtime.client import MAX_CHECKED_BYTES, MAX_CHECKS, Client
@@ -355,6 +356,31 @@ async def test_a_job_that_is_refused_says_so_after_it_has_waited_once() -> None:
             office.hear(update.envelope)
     with pytest.raises(PermissionDenied, match="office has no right"):
         await handle.result(timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "is_told"),
+    [("any.queue.of.the.attacker", False), (reply_queue("office", "1"), True)],
+)
+def test_the_retry_of_a_job_whose_check_failed_is_reported_only_to_a_checked_address(
+    reply_to: str, is_told: bool
+) -> None:
+    @virtual
+    async def run() -> None:
+        world = await World.started()
+        ledger = Ledger(world, "job")
+
+        def fail(_envelope: Envelope) -> None:
+            raise ValueError("a fault of the check")
+
+        ledger.receiver.state.guard.authorize = fail  # type: ignore[method-assign, assignment]
+        job = world.job(queue=ledger.receiver.state.spec.queue.name)
+        ledger.receiver.on_delivery(FakeDelivery(job.replace(reply_to=reply_to)))
+        await settle_down()
+        exchanges = [each.address.exchange for each in ledger.sent]
+        assert exchanges == ["ledger.retry.1s", *(["bus.updates"] if is_told else [])]
+
+    run()
 
 
 @virtual

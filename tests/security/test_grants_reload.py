@@ -435,6 +435,34 @@ async def test_a_file_with_only_a_comment_takes_every_right_away() -> None:
 
 
 @virtual
+async def test_an_unexpected_error_does_not_end_the_reading_of_the_grants(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fault: list[Exception] = []
+    granted = [Grants({"office": ServiceGrants()})]
+
+    def read_text() -> str:
+        if fault:
+            raise fault[0]
+        return str(granted[0])
+
+    current = CurrentGrants(GrantsSource(read_text, lambda _: granted[0]))
+    current.read()
+    reading = asyncio.ensure_future(current.run())
+    fault.append(RuntimeError("Eleonora Quist"))
+    await asyncio.sleep(31)
+    (warning,) = [each.getMessage() for each in caplog.records]
+    assert warning == (
+        "the grants cannot be read (RuntimeError); the last valid grants stay in use"
+    )
+    fault.clear()
+    granted[0] = Grants({})
+    await asyncio.sleep(30)
+    assert current.policy is granted[0]
+    reading.cancel()
+
+
+@virtual
 async def test_many_refusals_read_the_grants_once_in_ten_seconds() -> None:
     reads: list[float] = []
     loop = asyncio.get_running_loop()

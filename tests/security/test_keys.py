@@ -283,6 +283,36 @@ def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
         public_key_source(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://a..b/jwks.json", "the host of the URL is not valid"),
+        (f"https://{'a' * 64}.example/jwks.json", "the host of the URL is not valid"),
+        ("https://\u2028/jwks.json", "the host of the URL is not valid"),
+        ("https://keys example/jwks.json", "the host of the URL is not valid"),
+        ("https://keys.example/schl\u00fcssel", "Write each of these characters percent-encoded"),
+        ("https://keys.example/?a b", "Write each of these characters percent-encoded"),
+    ],
+)
+def test_a_url_that_http_cannot_request_is_refused_at_the_start(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        public_key_source(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://keys.example:8443/jwks.json?version=2",
+        "https://schl\u00fcssel.example/jwks.json",
+        "https://keys_1.example./%20",
+        "https://127.0.0.1/",
+        "https://[::1]:8443/jwks.json",
+    ],
+)
+def test_a_name_of_any_language_and_an_address_can_be_the_host_of_the_url(url: str) -> None:
+    assert public_key_source(url) is not None
+
+
 def test_public_keys_are_fetched_by_https_from_who_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +459,8 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
         b'{"keys": []}',
         b'{"keys": [{"kid": "a", "iss": "a", "kty": []}]}',
         TimeoutError(),
+        ValueError("hunter2"),
+        RecursionError("hunter2"),
     ],
 )
 def test_the_last_good_keys_stay_while_the_source_is_down(
@@ -438,6 +470,7 @@ def test_the_last_good_keys_stay_while_the_source_is_down(
     (warning,) = [each.message for each in caplog.records if each.levelno == logging.WARNING]
     assert warning.startswith("the keys of BUS_JWKS cannot be read (")
     assert warning.endswith("); the last valid keys stay in use")
+    assert "hunter2" not in warning
 
 
 async def source_down(answer: Any) -> None:
@@ -479,6 +512,32 @@ async def test_it_looks_again_every_minute_by_itself() -> None:
     looking = asyncio.ensure_future(ring.run())
     await asyncio.sleep(601)
     assert yard.fetches == 11
+    looking.cancel()
+
+
+@virtual
+async def test_an_unexpected_error_does_not_end_the_reading_so_a_revocation_still_counts() -> None:
+    yard = Yard()
+    yard.key("office")
+    yard.key("mail")
+    fault: list[Exception] = []
+
+    async def source() -> bytes:
+        if fault:
+            raise fault[0]
+        return yard.text()
+
+    loop = asyncio.get_running_loop()
+    ring = Keyring("office", source, lambda: yard.private["office"], timer=loop.time)
+    await ring.start()
+    looking = asyncio.ensure_future(ring.run())
+    fault.append(ValueError("read length must be non-negative or -1"))
+    await asyncio.sleep(61)
+    assert ring.get("mail-1") != ()
+    fault.clear()
+    del yard.public["mail-1"]
+    await asyncio.sleep(60)
+    assert ring.get("mail-1") == ()
     looking.cancel()
 
 

@@ -42,6 +42,8 @@ def test_the_environment_is_read() -> None:
         ("url", f"amqp://[{SECRET}"),
         ("url", ""),
         ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl=1"),
+        ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl"),
+        ("url", f"amqps://guest:{SECRET}@localhost/?heartbeat=5&no_verify_ssl="),
         ("ca_file", f"/nowhere/{SECRET}"),
         ("ca_file", __file__),
         ("password_file", f"/nowhere/{SECRET}"),
@@ -50,6 +52,7 @@ def test_the_environment_is_read() -> None:
         ("management_url", f"amqp://u:{SECRET}@localhost"),
         ("management_url", f"http://u:{SECRET}@localhost:port"),
         ("management_url", f"http://u:{SECRET}@"),
+        ("management_url", f"http://u:{SECRET}@broker..example"),
         ("topology", SECRET),
         ("heartbeat", SECRET),
         ("heartbeat", "0"),
@@ -88,6 +91,14 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
                 "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
                 "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority"
             ),
+        ),
+        (
+            f"amqp://guest:{SECRET}@broker..example",
+            "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
+        ),
+        (
+            f"amqp://guest:{SECRET}@{'b' * 64}.example",
+            "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
         ),
         (
             f"guest:{SECRET}@localhost",
@@ -262,6 +273,16 @@ def test_a_variable_in_other_letters_is_refused_by_its_name(
     assert str(caught.value) == (
         f"settings: {other}: the name must be in capitals. Write {name}, and remove {other}"
     )
+
+
+def test_a_kelvin_sign_in_the_name_of_a_variable_is_not_a_k(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_\u212aEY", SECRET)
+    with pytest.raises(
+        ConfigurationError, match=r"^settings: BUS_\\u212aEY: .* Write BUS_KEY, and"
+    ):
+        load_settings()
 
 
 @pytest.mark.parametrize("value", ["off", "on", ""])
