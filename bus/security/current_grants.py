@@ -62,7 +62,7 @@ class CurrentGrants:
         text, contracts = self._source.read(), self._seen_contracts
         if (text, contracts) == (self._text, self._contracts):
             return
-        if self._text and not text.strip():
+        if not text.strip() and (self._text or "").strip():
             # A writer that does not replace the file atomically empties it before it writes.
             raise ConfigurationError(
                 f"BUS_GRANTS: {self._source.path} is empty. Write the grants into it, "
