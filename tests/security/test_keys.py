@@ -25,7 +25,7 @@ from bus.security.keyring import Keyring
 from bus.security.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates
 from tests.security.yard import NOW, Yard
-from tests.unit.fakes import virtual
+from tests.unit.fakes import settle_down, virtual
 
 
 def jwk(**members: Any) -> dict[str, Any]:
@@ -79,6 +79,47 @@ def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(
     assert [*key_set.keys] == ["other-1"]
     assert len(key_set.faults) == 1
     assert why in key_set.faults[0]
+
+
+DEEP = "[" * 1500 + "]" * 1500
+
+
+@pytest.mark.parametrize(
+    ("entry", "faults"),
+    [
+        (f'{{"not_before": {"9" * 5000}}}', 1),
+        (f'{{"a": {DEEP}}}', 1),
+        ('{"}": ' * 1500 + '"]"' + "}" * 1500, 1),
+        ("[" * 1500 + r'"\"]"' + "]" * 1500, 1),
+        (f'{json.dumps(jwk())[:-1]}, "not_before": {"9" * 5000}}}', 1),
+        (f'{json.dumps(jwk())[:-1]}, "note": {"9" * 5000}}}', 0),
+        (f'{json.dumps(jwk())[:-1]}, "note": {DEEP}}}', 1),
+    ],
+)
+def test_an_entry_that_python_cannot_read_does_not_knock_out_the_other_keys(
+    entry: str, faults: int
+) -> None:
+    first, last = jwk(kid="first", iss="other"), jwk(kid="last", iss="other")
+    text = f'{{"note": [[]], "keys": [{json.dumps(first)}, {entry}, {json.dumps(last)}]}}'
+    for written in (text, text.encode(), text.encode("utf-16")):
+        key_set = read_key_set(written)
+        assert {"first", "last"} <= key_set.keys.keys()
+        assert len(key_set.keys) == 3 - faults
+        assert [each[:6] for each in key_set.faults] == ["key 2:"] * faults
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"keys": [{"kid": "\xff"}]}',
+        f'{{"keys": [{DEEP}]',
+        f'{{"keys": [{DEEP}}}',
+        f'{{"keys": [{DEEP[1:]}]}}',
+    ],
+)
+def test_a_text_that_is_no_json_outside_its_entries_is_no_key_set(text: str | bytes) -> None:
+    with pytest.raises(ConfigurationError, match="the key set is not JSON"):
+        read_key_set(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": 1}', "[" * 100_000, '{"keys": [1]}'])
@@ -352,6 +393,24 @@ async def test_a_new_key_is_found_by_looking_again() -> None:
     yard.clock.now += 10
     await ring.refresh()
     assert ring.get("mail-1") != ()
+
+
+@virtual
+async def test_messages_with_unknown_keys_start_one_task_that_looks_again() -> None:
+    yard = Yard()
+    yard.key("office")
+    verifier = yard.verifier("office", await yard.started("office"))
+    yard.clock.now += 10
+    before = len(asyncio.all_tasks())
+    for _ in range(1000):
+        verifier.refresh_keys_soon()
+    assert len(asyncio.all_tasks()) == before + 1
+    yard.key("mail")
+    await settle_down()
+    yard.clock.now += 10
+    verifier.refresh_keys_soon()
+    await settle_down()
+    assert verifier._ring.get("mail-1") != (), "a later message looks again"
 
 
 @virtual
