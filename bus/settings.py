@@ -294,7 +294,7 @@ class Settings(EnvironmentSettings):
                 {"scheme": parts.scheme},
             )
         # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:
+        if parts.scheme not in {"amqp", "amqps"} or not _has_host(parts) or parts.port == 0:
             raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
         # aiormq takes a parameter without a value for true, so blank values count.
         if "no_verify_ssl" in parse_qs(parts.query, keep_blank_values=True):
@@ -379,9 +379,18 @@ class Settings(EnvironmentSettings):
             return None
         parts = urlsplit(url.get_secret_value())
         # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        if parts.scheme not in {"http", "https"} or not _has_host(parts) or parts.port == 0:
             raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
         return url
+
+
+def _has_host(url: SplitResult) -> bool:
+    """Return True if the URL has a host that can be looked up.
+
+    Raises:
+        ValueError: A label of the host is empty or too long, such as in `a..b`.
+    """
+    return bool((url.hostname or "").encode("idna"))
 
 
 @contextmanager

@@ -150,6 +150,8 @@ def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) 
         cells = (str(jwk.get("kid")), owner, str(jwk.get("alg")), about)
         table.add_row(*(escape(one_line(cell)) for cell in cells))
     table_console().print(table)
+    for text in read_key_set(json.dumps({"keys": jwks})).copies:
+        say(f"warning: {text}")
 
 
 def _shared_ids(jwks: list[dict[str, Any]]) -> set[object]:

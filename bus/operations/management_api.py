@@ -95,7 +95,8 @@ class Management:
             )
             answer = connection.getresponse()
             content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
+        # `http.client` raises ValueError for a chunk with a negative size.
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(
                 f"RabbitMQ's management API on {self._host}:{self._port} does not answer: {error}"
             ) from error
@@ -156,7 +157,9 @@ def _parse_url(url: str) -> SplitResult:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
         # `parts.port` raises ValueError if the URL's port is invalid.
-        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+        # The encoding with IDNA raises ValueError if a label of the host is empty or too long.
+        host = (parts.hostname or "").encode("idna")
+        if parts.scheme in {"http", "https"} and host and parts.port != 0:
             return parts
     raise ConfigurationError(
         "BUS_MANAGEMENT_URL must be http://host:port or https://host:port. Correct or unset it."

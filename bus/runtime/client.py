@@ -27,6 +27,7 @@ from bus.errors import (
     Internal,
     NotServed,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     UnknownKey,
 )
@@ -65,6 +66,15 @@ MAX_EXPIRATION_MS = 2**32 - 1
 RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
 Every call in flight on that channel would then fail.
 """
+TOO_MANY_CHECKS = (
+    "the signing key is not in the receiver's BUS_JWKS, and too many replies with unknown keys "
+    "wait for the next read of it"
+)
+MAX_CHECKS, MAX_CHECKED_BYTES = 100, 16 * 1024 * 1024
+"""Maximum number of replies that wait for a read of the public keys, and of bytes in their bodies.
+
+Any client of the broker can send replies with an unknown key, and a slow read can take seconds.
+"""
 
 
 class Client:
@@ -86,7 +96,8 @@ class Client:
         self._stack = compose(layers, self._send)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
-        self._checks: set[asyncio.Task[None]] = set()
+        self._checks: dict[asyncio.Task[None], int] = {}
+        """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies()
 
@@ -115,9 +126,7 @@ class Client:
         if error is None:
             self._dispatch(envelope)
         elif isinstance(error, UnknownKey):
-            check = asyncio.get_running_loop().create_task(self._recheck_reply(envelope))
-            self._checks.add(check)
-            check.add_done_callback(self._checks.discard)
+            self._recheck_soon(envelope)
         else:
             self._reject_reply(envelope, error)
 
@@ -157,6 +166,21 @@ class Client:
             error = FailedPrecondition(reply.fault or "")
         self._verifier.record_rejection(reply, error)
         self.replies.record_rejected_reply(reply, str(error))
+
+    def _recheck_soon(self, reply: Envelope) -> None:
+        """Start a task that checks a reply again, unless too many replies wait for that.
+
+        A single reply can be larger than `MAX_CHECKED_BYTES`.
+        """
+        size = len(reply.body)
+        if self._checks and (
+            len(self._checks) >= MAX_CHECKS or sum(self._checks.values()) + size > MAX_CHECKED_BYTES
+        ):
+            self._reject_reply(reply, Unauthenticated(TOO_MANY_CHECKS))
+            return
+        check = asyncio.get_running_loop().create_task(self._recheck_reply(reply))
+        self._checks[check] = size
+        check.add_done_callback(self._checks.pop)
 
     async def _recheck_reply(self, reply: Envelope) -> None:
         """Fetch the public keys, and then verify a reply again whose signing key was unknown."""

@@ -209,12 +209,14 @@ class Settler:
                 return await self._dead_letter(envelope, result, decision)
 
     async def _retry(self, envelope: Envelope, result: HandlingResult, delay: float) -> bool:
+        # A failed check of the sender is retried too, so `reply_to` can be an attacker's text.
+        may_report = result.error is not None and self._may_reply(envelope, result)
         headers = since_first_failure(envelope.headers, self._now())
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
         if not await self._copies.send(copy, address):
             return False
-        if result.error is not None:
+        if may_report and result.error is not None:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
         return True
 

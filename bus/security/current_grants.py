@@ -44,6 +44,8 @@ class CurrentGrants:
         """The number of contracts in the catalog when the grants were last read."""
         self._last_read = float("-inf")
         self._is_faulty = False
+        self._last_fault: tuple[str, int, ConfigurationError] | None = None
+        """The last text with a fault, the number of contracts then, and the error."""
 
     def read(self) -> None:
         """Read the grants, and use them from now on.
@@ -60,7 +62,13 @@ class CurrentGrants:
         text, contracts = self._source.read(), self._seen_contracts
         if (text, contracts) == (self._text, self._contracts):
             return
-        policy = self._source.parse(text)
+        if not text.strip() and (self._text or "").strip():
+            # A writer that does not replace the file atomically empties it before it writes.
+            raise ConfigurationError(
+                f"BUS_GRANTS: {self._source.path} is empty. Write the grants into it, "
+                "or a comment if no service may have a permission."
+            )
+        policy = self._parse(text, contracts)
         is_new, self._text, self._contracts = self._text is not None, text, contracts
         if policy == self.policy:
             return
@@ -69,6 +77,21 @@ class CurrentGrants:
             log.info("BUS_GRANTS has changed; the new grants are in use")
         for notify in self.on_change:
             notify()
+
+    def _parse(self, text: str, contracts: int) -> AccessPolicy:
+        """Parse a text, unless it is the last text with a fault.
+
+        The file is read again every `GRANTS_INTERVAL_SECONDS`, and parsing it stops the event loop.
+        """
+        if self._last_fault is not None and self._last_fault[:2] == (text, contracts):
+            raise self._last_fault[2].with_traceback(None)
+        try:
+            policy = self._source.parse(text)
+        except ConfigurationError as error:
+            self._last_fault = (text, contracts, error)
+            raise
+        self._last_fault = None
+        return policy
 
     def refresh(self) -> bool:
         """Read the grants again, but at most once in `MIN_GRANTS_INTERVAL_SECONDS`.
@@ -87,12 +110,13 @@ class CurrentGrants:
         before = self.policy
         try:
             self.read()
-        except ConfigurationError as error:
+        except Exception as error:  # noqa: BLE001 - without later reads, no change counts
             if not self._is_faulty:
+                why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
                 log.warning(
                     "the grants cannot be read (%s); the last valid grants stay in use",
-                    error,
-                    extra={"why": str(error)},
+                    why,
+                    extra={"why": why},
                 )
             self._is_faulty = True
         else:

@@ -2,24 +2,38 @@
 
 import re
 import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bus.contracts.contract import Contract, check_part
 from bus.errors import ConfigurationError, ContractError
-from bus.messaging.suggestions import did_you_mean
 from bus.security.grants import OPERATIONS, REVEAL, VERBS, Grants, ServiceGrants, Verb
+from bus.security.grants_faults import GrantsFaults
 from bus.security.secret_files import read_trusted_file
 
 __all__ = ["load_grants", "parse_grants", "read_grants_text"]
 
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
-MAX_GRANTS_BYTES = 1024 * 1024
-"""Maximum size of a grants file. It is sufficient for several thousand services."""
-MAX_FAULTS_SHOWN = 5
-"""Maximum number of faults that an error lists. The error counts the remaining faults."""
+MAX_GRANTS_BYTES = 256 * 1024
+"""Maximum size of a grants file. It is sufficient for about two thousand services.
+
+A running service reads the file in its event loop. A file of this size takes about 0.2 s.
+"""
+MAX_KEY_PARTS = 16
+"""Maximum number of parts of a dotted key. The longest key that has a meaning has three parts."""
+LONG_KEY = re.compile(
+    r"""(?m:^)[ \t]*\#.*|(?P<key>(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*)"""
+    rf"{{{MAX_KEY_PARTS}}})",
+    re.ASCII,
+)
+"""Pattern of a comment line, or of a dotted key with too many parts.
+
+tomllib needs quadratic time for a long dotted key.
+"""
 
 
 def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = True) -> Grants:
@@ -71,6 +85,9 @@ def parse_grants(
     Raises:
         ConfigurationError: The text has faults.
     """
+    if key := next((match for match in LONG_KEY.finditer(text) if match["key"]), None):
+        line = text.count("\n", 0, key.start()) + 1
+        raise ConfigurationError(f"{path}:{line}: a key has more than {MAX_KEY_PARTS} parts")
     try:
         content = tomllib.loads(text)
     # tomllib raises ValueError for a number with thousands of digits.
@@ -83,19 +100,18 @@ def parse_grants(
     services = {service: reader.rights(service, table) for service, table in reader.tables(content)}
     grants = Grants(services, dict(reader.operators(content)))
     if reader.faults:
-        more = len(reader.faults) - MAX_FAULTS_SHOWN
-        faults = "; ".join(f"{path}:{fault}" for fault in reader.faults[:MAX_FAULTS_SHOWN])
-        raise ConfigurationError(faults + (f"; and {more} more" if more > 0 else ""))
+        raise ConfigurationError(reader.faults.describe(path))
     return grants
 
 
 class GrantsReader:
-    """The reader of one grants file. It collects every fault as `line: problem`."""
+    """The reader of one grants file. It collects the faults."""
 
     def __init__(self, text: str, contracts: tuple[Contract, ...], *, complete: bool) -> None:
-        self.faults: list[str] = []
-        self._lines = text.splitlines()
-        self._contracts = contracts
+        self.faults = GrantsFaults(text)
+        self._contracts: defaultdict[str, list[Contract]] = defaultdict(list)
+        for contract in contracts:
+            self._contracts[contract.permission].append(contract)
         self._owners = {contract.service for contract in contracts}
         self._complete = complete
 
@@ -103,24 +119,24 @@ class GrantsReader:
         """Check `clients` and the service names. Yield each valid service name with the table."""
         keys = (CLIENTS, SERVICES, OPERATORS)
         for name in content.keys() - set(keys):
-            self._add_fault(
+            self.faults.add(
                 "",
                 name,
-                f"unknown key {name!r} (permissions belong in [services.<name>])"
-                f"{did_you_mean(name, keys)}",
+                f"unknown key {name!r} (permissions belong in [services.<name>])",
+                similar=keys,
             )
         services = content.get(SERVICES, {})
         if not isinstance(services, dict):
-            self._add_fault("", SERVICES, "services must be tables: [services.<name>]")
+            self.faults.add("", SERVICES, "services must be tables: [services.<name>]")
             return
-        clients = self._names(content, "", CLIENTS)
-        for client in clients:
+        clients = frozenset(self._names(content, "", CLIENTS))
+        for client in sorted(clients):
             self._check_client(client, services)
         for service, table in services.items():
             if self._check_service(service, clients) and isinstance(table, dict):
                 yield service, table
             elif not isinstance(table, dict):
-                self._add_fault(
+                self.faults.add(
                     SERVICES, service, f"services.{service} must be a table: [services.{service}]"
                 )
 
@@ -130,7 +146,7 @@ class GrantsReader:
         if not isinstance(tables, dict) or not all(
             isinstance(table, dict) for table in tables.values()
         ):
-            self._add_fault(
+            self.faults.add(
                 "",
                 OPERATORS,
                 f'operators must be tables: [operators.<name>] with may = ["{REVEAL}"]',
@@ -139,18 +155,19 @@ class GrantsReader:
         for operator, table in tables.items():
             location = f"{OPERATORS}.{operator}"
             for key in table.keys() - {"may"}:
-                self._add_fault(
+                self.faults.add(
                     location,
                     key,
-                    f"unknown key {key!r} (the only key of an operator is may)"
-                    f"{did_you_mean(key, ['may'])}",
+                    f"unknown key {key!r} (the only key of an operator is may)",
+                    similar=["may"],
                 )
             names = self._names(table, location, "may")
             for name in sorted(set(names) - set(OPERATIONS)):
-                self._add_fault(
+                self.faults.add(
                     location,
                     name,
-                    f"{location}.may: unknown operation {name!r}{did_you_mean(name, OPERATIONS)}",
+                    f"{location}.may: unknown operation {name!r}",
+                    similar=OPERATIONS,
                 )
             yield operator, frozenset(names)
 
@@ -158,11 +175,11 @@ class GrantsReader:
         """Return the grants in the table of a service."""
         location = f"{SERVICES}.{service}"
         for name in table.keys() - {field.name for field in fields(ServiceGrants)}:
-            self._add_fault(
+            self.faults.add(
                 location,
                 name,
-                f"unknown key {name!r} (the keys of a service are call, publish and consume)"
-                f"{did_you_mean(name, VERBS)}",
+                f"unknown key {name!r} (the keys of a service are call, publish and consume)",
+                similar=VERBS,
             )
         names = {verb: sorted(set(self._names(table, location, verb))) for verb in VERBS}
         return ServiceGrants(
@@ -179,46 +196,47 @@ class GrantsReader:
         value = table.get(key, [])
         field = f"{location}.{key}" if location else key
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            self._add_fault(
+            self.faults.add(
                 location, key, f'{field} must be a list of names in quotes, such as {key} = ["…"]'
             )
             return []
-        for name in sorted({name for name in value if value.count(name) > 1}):
-            self._add_fault(location, name, f"{field} names {name!r} twice")
+        for name in sorted(name for name, count in Counter(value).items() if count > 1):
+            self.faults.add(location, name, f"{field} names {name!r} twice")
         return value
 
-    def _check_service(self, service: str, clients: list[str]) -> bool:
+    def _check_service(self, service: str, clients: frozenset[str]) -> bool:
         try:
             check_part(service, "service")
         except ContractError as error:
-            self._add_fault(SERVICES, service, str(error))
+            self.faults.add(SERVICES, service, str(error))
             return False
         if self._complete and service not in self._owners and service not in clients:
-            problem = (
-                f"unknown service {service!r} (list a service without contracts in {CLIENTS})"
-                f"{did_you_mean(service, {*self._owners, *clients})}"
+            self.faults.add(
+                SERVICES,
+                service,
+                f"unknown service {service!r} (list a service without contracts in {CLIENTS})",
+                similar=chain(self._owners, (name for name in clients if name not in self._owners)),
             )
-            self._add_fault(f"{SERVICES}.{service}", None, problem)
         return True
 
     def _check_client(self, client: str, services: dict[str, Any]) -> None:
         if client in self._owners:
-            self._add_fault(
+            self.faults.add(
                 "",
                 client,
                 f"{CLIENTS} names {client!r}, which owns contracts. Remove it from {CLIENTS}",
             )
         if client not in services:
-            self._add_fault(
+            self.faults.add(
                 "",
                 client,
-                f"{CLIENTS} names {client!r}, which has no table [services.…]"
-                f"{did_you_mean(client, services)}",
+                f"{CLIENTS} names {client!r}, which has no table [services.…]",
+                similar=services,
             )
 
     def _check_permission(self, service: str, verb: Verb, permission: str) -> bool:
         """Return True if the service can have this permission. If not, record a fault."""
-        contracts = [contract for contract in self._contracts if contract.permission == permission]
+        contracts, similar = self._contracts.get(permission, ()), cast("Iterable[str]", ())
         suitable = [
             contract for contract in contracts if (contract.kind == "event") == (verb != "call")
         ]
@@ -226,8 +244,7 @@ class GrantsReader:
         if not contracts and not self._complete:
             return verb != "publish"
         if not contracts:
-            permissions = {contract.permission for contract in self._contracts}
-            problem = f"unknown permission {permission!r}{did_you_mean(permission, permissions)}"
+            problem, similar = f"unknown permission {permission!r}", self._contracts
         elif not suitable:
             reason = (
                 "an event cannot be called. Grant publish or consume"
@@ -242,35 +259,10 @@ class GrantsReader:
             )
         else:
             return True
-        self._add_fault(
-            f"{SERVICES}.{service}", permission, f"{SERVICES}.{service}.{verb}: {problem}"
+        self.faults.add(
+            f"{SERVICES}.{service}",
+            permission,
+            f"{SERVICES}.{service}.{verb}: {problem}",
+            similar=similar,
         )
         return False
-
-    def _add_fault(self, table: str, name: str | None, problem: str) -> None:
-        self.faults.append(f"{self._find_line(table, name)}: {problem}")
-
-    def _find_line(self, table: str, name: str | None) -> int:
-        """Return the line number of a name in a table.
-
-        tomllib returns no line numbers, so this method searches the text. If the name is None or
-        not found, the result is the line of the table's header. TOML also allows tables without a
-        `[header]` line. For these tables, the result is 1.
-        """
-        current, header_line = "", 1
-        for number, line in enumerate(self._lines, 1):
-            if header := re.match(r"\s*\[([^\[\]]+)\]\s*(#|$)", line):
-                current = re.sub(r"[\s\"']", "", header[1])
-                if current == table:
-                    header_line = number
-                if name is not None and current == f"{table}.{name}".lstrip("."):
-                    return number
-            elif current == table and name is not None and _mentions(line, name):
-                return number
-        return header_line
-
-
-def _mentions(line: str, name: str) -> bool:
-    """Return True if the line contains the name in quotes or as a key, but not in a comment."""
-    escaped = re.escape(name)
-    return re.search(rf"^[^#]*[\"']{escaped}[\"']|^\s*{escaped}\s*[=.]", line) is not None

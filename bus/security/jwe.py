@@ -26,6 +26,12 @@ WRAPPING, CONTENT = "A256KW", "A256GCM"
 KEY_BYTES, WRAPPED_KEY_BYTES, IV_BYTES, TAG_BYTES = 32, 40, 12, 16
 MAX_PROTECTED_LENGTH = 1024
 """Maximum number of characters of the protected header."""
+MAX_COMMAS = 1024
+"""Maximum number of commas in an encrypted payload.
+
+A payload has six commas between its members, and possibly more in a key id. Any client of the
+broker can send a payload with millions of values, which would stop the event loop for seconds.
+"""
 REQUIRED = frozenset({"protected", "encrypted_key", "iv", "ciphertext", "tag"})
 MEMBERS = REQUIRED | {"aad", "header"}
 """Permitted members of an encrypted payload.
@@ -163,6 +169,9 @@ def _reject(reason: str) -> NoReturn:
 
 
 def _parse_content(sealed: bytes) -> dict[str, Any]:
+    # Without commas, JSON has no more values than levels, and the decoder limits the levels.
+    if sealed.count(b",") > MAX_COMMAS:
+        _reject(f"the body has more than {MAX_COMMAS} commas. An encrypted payload has six")
     try:
         content = STRICT_JSON.decode(sealed.decode())
     except (ValueError, RecursionError):
@@ -178,12 +187,15 @@ def _parse_content(sealed: bytes) -> dict[str, Any]:
 
 def _read_kid(content: dict[str, Any]) -> str:
     """Check the protected header, and return its key id."""
+    text = content["protected"]
+    if isinstance(text, str) and len(text) > MAX_PROTECTED_LENGTH:
+        _reject(f"the protected header is longer than {MAX_PROTECTED_LENGTH} characters")
     try:
         header = STRICT_JSON.decode(_decode(content, "protected").decode())
     except (ValueError, RecursionError):
         _reject("the protected header is not a JSON object, or has a duplicate name")
-    if not isinstance(header, dict) or len(content["protected"]) > MAX_PROTECTED_LENGTH:
-        _reject(f"the protected header is not a JSON object of {MAX_PROTECTED_LENGTH} characters")
+    if not isinstance(header, dict):
+        _reject("the protected header is not a JSON object")
     if not header.keys() <= PARAMETERS:
         _reject(f"the protected header has other parameters than {', '.join(sorted(PARAMETERS))}")
     if header.get("alg") != WRAPPING or header.get("enc") != CONTENT:

@@ -58,7 +58,8 @@ def public_key_source(setting: str, *, limit: float = FETCH_TIMEOUT_SECONDS) -> 
         limit: Maximum seconds of one download.
 
     Raises:
-        ConfigurationError: The setting is a URL that is not https, or that contains a user name.
+        ConfigurationError: The setting is a URL that is not https, that contains a user name, or
+            that HTTP cannot request.
     """
     if "://" not in setting:
         path = Path(setting)

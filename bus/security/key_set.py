@@ -5,9 +5,11 @@ key, because a signature is checked with the keys of the issuer that the token n
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from bus.errors import ConfigurationError
@@ -17,6 +19,17 @@ __all__ = ["MAX_KEYS_PER_ID", "KeySet", "read_key_set"]
 
 MAX_KEYS_PER_ID = 4
 """Maximum number of keys of one owner with the same id. Each can cost a check of a signature."""
+MAX_EXACT_DIGITS = 20
+"""Maximum number of digits of a number that is read exactly. Each time of a key has fewer digits.
+
+Python's `int` refuses thousands of digits, and one entry would then make the whole text invalid.
+"""
+ENTRY_DEPTH, MAX_DEPTH = 3, 32
+"""Level of brackets that contains one entry, and the maximum level.
+
+The key set is level 1, and its list of keys is level 2.
+"""
+STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +42,8 @@ class KeySet:
     """A text for each key that is invalid, and is ignored."""
     shared_ids: tuple[str, ...]
     """A text for each id that several keys have."""
+    copies: tuple[str, ...]
+    """A text for each key that has several ids."""
 
 
 def read_key_set(text: str | bytes) -> KeySet:
@@ -40,7 +55,7 @@ def read_key_set(text: str | bytes) -> KeySet:
         ConfigurationError: The text is not a JSON Web Key Set.
     """
     try:
-        key_set = json.loads(text, object_pairs_hook=_members)
+        key_set = _parse(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except (ValueError, RecursionError):
         raise ConfigurationError("the key set is not JSON") from None
     jwks = key_set.get("keys") if isinstance(key_set, dict) else None
@@ -60,7 +75,7 @@ def read_key_set(text: str | bytes) -> KeySet:
         else:
             numbers[key.id] += 1
     return KeySet(
-        keys={kid: tuple(known) for kid, known in keys.items() if known},
+        keys=_revoke_copies(keys),
         faults=tuple(faults),
         shared_ids=tuple(
             f"{count} keys have the id {kid}; they belong to {_describe_owners(keys[kid])}. "
@@ -68,7 +83,48 @@ def read_key_set(text: str | bytes) -> KeySet:
             for kid, count in numbers.items()
             if count > 1
         ),
+        copies=tuple(_describe_copies(entries) for entries in _find_copies(keys)),
     )
+
+
+def _parse(text: str) -> Any:
+    """Return the value of a JSON text. An entry that Python cannot read becomes null.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: The text has brackets without an end.
+    """
+    try:
+        return DECODER.decode(text)
+    except RecursionError:
+        return DECODER.decode(_drop_deep_entries(text))
+
+
+def _drop_deep_entries(text: str) -> str:
+    """Replace each entry that is nested more than `MAX_DEPTH` levels deep with null.
+
+    The value of another member of the key set is replaced as well. The bus ignores those values.
+    """
+    kept: list[str] = []
+    depth = entry = end = 0
+    is_deep = False
+    for token in STRING_OR_BRACKET.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == ENTRY_DEPTH:
+                entry, is_deep = token.start(), False
+            is_deep = is_deep or depth > MAX_DEPTH
+        elif token[0] in "]}":
+            if depth == ENTRY_DEPTH and is_deep:
+                kept += text[end:entry], "null"
+                end, is_deep = token.end(), False
+            depth -= 1
+    return "".join(kept) + text[end:]
+
+
+def _read_int(digits: str) -> float:
+    """Return an integer exactly if it is short, and otherwise approximately."""
+    return int(digits) if len(digits) <= MAX_EXACT_DIGITS else float(digits)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
@@ -78,6 +134,9 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
     """
     members = dict(pairs)
     return members if len(members) == len(pairs) else None
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_int=_read_int)
 
 
 def _add_key(known: list[Key], key: Key) -> None:
@@ -105,6 +164,42 @@ def _combine(first: Key, second: Key) -> Key:
         not_before=max(first.not_before, second.not_before),
         retired_at=_earliest(first.retired_at, second.retired_at),
         compromised_since=_earliest(first.compromised_since, second.compromised_since),
+    )
+
+
+def _revoke_copies(keys: Mapping[str, list[Key]]) -> dict[str, tuple[Key, ...]]:
+    """Return the keys. A key that is compromised under one id is compromised under all its ids.
+
+    The other times are not combined. If a key gets a new id, its old id can be retired.
+    """
+    since = {
+        id(entry): _earliest(*(each.compromised_since for each in entries))
+        for entries in _find_copies(keys)
+        for entry in entries
+    }
+    return {
+        kid: tuple(
+            replace(key, compromised_since=since[id(key)]) if id(key) in since else key
+            for key in known
+        )
+        for kid, known in keys.items()
+        if known
+    }
+
+
+def _find_copies(keys: Mapping[str, list[Key]]) -> list[list[Key]]:
+    """Return the entries of each key that one owner has published under several ids."""
+    entries: dict[tuple[object, ...], list[Key]] = {}
+    for key in chain.from_iterable(keys.values()):
+        entries.setdefault((key.owner, key.role, key.thumbprint), []).append(key)
+    return [copies for copies in entries.values() if len(copies) > 1]
+
+
+def _describe_copies(entries: list[Key]) -> str:
+    return (
+        f"{_describe_owners(entries)} has one key under the ids "
+        f"{' and '.join(sorted(each.id for each in entries))}. "
+        "A revocation of one counts for all of them. Remove the entries that nothing uses."
     )
 
 

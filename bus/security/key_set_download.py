@@ -6,12 +6,14 @@ is slow to import. The management API of RabbitMQ is called with the same client
 
 import asyncio
 import http.client
+import re
 import socket
 import ssl
 import threading
 import urllib.request
 from base64 import b64encode
 from contextlib import suppress
+from ipaddress import IPv6Address
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from bus.errors import ConfigurationError
@@ -24,6 +26,10 @@ CHUNK_BYTES = 64 * 1024
 OK = 200
 REDIRECTS = range(300, 400)
 TLS_PORT = 443
+HOST = re.compile(r"[A-Za-z0-9._-]+")
+"""Pattern of a host name or an IPv4 address."""
+TARGET = re.compile(r"[!-~]*")
+"""Pattern of the path and query: the characters that HTTP permits in a request."""
 
 
 class KeySetUrl:
@@ -36,8 +42,12 @@ class KeySetUrl:
             url: An https URL without user name.
             limit: Maximum seconds of a download: name resolution, connection, TLS, and answer.
             max_bytes: Maximum size of the key set.
+
+        Raises:
+            ConfigurationError: HTTP cannot request the URL.
         """
         self._url = urlsplit(url)
+        _check_url(self._url)
         self._limit = limit
         self._max_bytes = max_bytes
         self._is_busy = threading.Lock()
@@ -53,7 +63,9 @@ class KeySetUrl:
         # The thread of an earlier download can still wait for the name server, which no other
         # thread can interrupt. A second thread would wait for the same name server.
         if not self._is_busy.acquire(blocking=False):
-            raise OSError("the name server has not answered the previous attempt yet")
+            raise OSError(
+                "the previous attempt has not ended yet. Check that the name server answers"
+            )
         download = _Download(self._url, self._limit, self._max_bytes)
 
         def run() -> bytes:
@@ -83,58 +95,127 @@ class _Download:
         self._url = url
         self._limit = limit
         self._max_bytes = max_bytes
-        self._connection: http.client.HTTPSConnection | None = None
         self._socket: socket.socket | None = None
         self._is_interrupted = False
 
     def interrupt(self) -> None:
-        """Make the blocking call of `run` fail, in whichever thread it is."""
+        """Make the blocking call of `run` fail, in whichever thread it is.
+
+        Only the call of the name server does not fail. `run` fails as soon as this call returns.
+        """
         self._is_interrupted = True
-        # While the connection is being opened, only the connection has the socket. After the
-        # answer's headers, the connection has given the socket away.
-        opened = self._socket
-        if opened is None and self._connection is not None:
-            opened = self._connection.sock
-        if opened is not None:
+        if self._socket is not None:
             # `SSLSocket.shutdown` would also change the state of the TLS object, which the other
             # thread uses. An OSError means that the socket is closed or not connected yet.
             with suppress(OSError):
-                socket.socket.shutdown(opened, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def run(self) -> bytes:
-        connection = self._connection = self._prepare_connection()
+        """Return the body of the answer. Raise `OSError` or `ConfigurationError`, and no other."""
+        try:
+            return self._run()
+        except (OSError, ConfigurationError):
+            raise
+        # `http.client` raises a ValueError for a chunk with a negative size, for example.
+        except (http.client.HTTPException, ValueError) as error:
+            raise OSError(f"the answer is not valid HTTP ({type(error).__name__})") from None
+        except Exception as error:  # noqa: BLE001 - no answer may end the reading of the keys
+            raise OSError(f"the download failed ({type(error).__name__})") from None
+
+    def _run(self) -> bytes:
+        connection = self._prepare_connection()
         try:
             connection.connect()
             self._socket = connection.sock
-            if self._is_interrupted:
-                raise TimeoutError
+            self._check_interrupted()
             return self._read(connection)
-        except http.client.HTTPException as error:
-            raise OSError(f"the answer is not valid HTTP ({type(error).__name__})") from None
         finally:
             connection.close()
 
     def _prepare_connection(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
-        host, port = self._url.hostname or "", self._url.port or TLS_PORT
+        host, port = _host_of(self._url), self._url.port or TLS_PORT
         proxy = _proxy_of(host)
-        if proxy is None:
-            return http.client.HTTPSConnection(host, port, timeout=self._limit, context=context)
-        connection = http.client.HTTPSConnection(
-            proxy.hostname or "", proxy.port, timeout=self._limit, context=context
-        )
-        connection.set_tunnel(host, port, _proxy_credentials(proxy))
+        first = (host, port) if proxy is None else (_host_of(proxy), proxy.port or TLS_PORT)
+        connection = http.client.HTTPSConnection(*first, timeout=self._limit, context=context)
+        if proxy is not None:
+            connection.set_tunnel(host, port, _proxy_credentials(proxy))
+        # `connect` opens the socket, asks the proxy for a tunnel, and begins TLS. `interrupt` must
+        # know the socket before the proxy is asked.
+        connection._create_connection = self._open_socket  # type: ignore[attr-defined]  # noqa: SLF001
         return connection
 
+    def _open_socket(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """Connect to the first address of a host that answers.
+
+        In contrast to `socket.create_connection`, an interruption ends the search.
+        """
+        failure = OSError("the host has no address")
+        for family, kind, protocol, _name, target in socket.getaddrinfo(
+            *address, type=socket.SOCK_STREAM
+        ):
+            opened = self._socket = socket.socket(family, kind, protocol)
+            try:
+                self._check_interrupted()
+                opened.settimeout(self._limit)
+                opened.connect(target)
+                # A shutdown of a socket that is not connected yet has no effect.
+                self._check_interrupted()
+            except OSError as error:
+                opened.close()
+                failure = error
+                self._check_interrupted()
+            else:
+                return opened
+        raise failure
+
+    def _check_interrupted(self) -> None:
+        if self._is_interrupted:
+            raise TimeoutError
+
     def _read(self, connection: http.client.HTTPSConnection) -> bytes:
-        path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
         connection.request(
-            "GET", path, headers={"Accept": "application/json", "Connection": "close"}
+            "GET",
+            _target_of(self._url),
+            headers={"Accept": "application/json", "Connection": "close"},
         )
         with connection.getresponse() as answer:
             _check_head(answer)
             return _read_body(answer, self._max_bytes)
+
+
+def _check_url(url: SplitResult) -> None:
+    try:
+        _host_of(url)
+    except ValueError:
+        raise ConfigurationError(
+            "BUS_JWKS: the host of the URL is not valid. Write https://host/path."
+        ) from None
+    if not TARGET.fullmatch(_target_of(url)):
+        raise ConfigurationError(
+            "BUS_JWKS: the path of the URL has a space or a character outside of ASCII. "
+            "Write each of these characters percent-encoded, such as %20 for a space."
+        )
+
+
+def _host_of(url: SplitResult) -> str:
+    """Return the host as ASCII. An international name is encoded with IDNA.
+
+    Raises:
+        ValueError: The URL has no host, or the host is neither a name nor an IP address.
+    """
+    host = url.hostname or ""
+    if ":" in host:
+        return str(IPv6Address(host))
+    name = host.encode("idna").decode()
+    if not HOST.fullmatch(name):
+        raise ValueError("the host is not a name")
+    return name
+
+
+def _target_of(url: SplitResult) -> str:
+    return (url.path or "/") + (f"?{url.query}" if url.query else "")
 
 
 def _check_head(answer: http.client.HTTPResponse) -> None:
@@ -172,10 +253,13 @@ def _proxy_of(host: str) -> SplitResult | None:
     proxy = urllib.request.getproxies().get("https")
     if not proxy or urllib.request.proxy_bypass(host):
         return None
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise OSError("https_proxy must be http://host:port")
-    return parts
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.scheme in {"http", "https"} and _host_of(parts) and parts.port != 0:
+            return parts
+    except ValueError:  # The value is not in the text, because it can contain a password.
+        pass
+    raise OSError("https_proxy is not valid. Write it as http://host:port")
 
 
 def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:

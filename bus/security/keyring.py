@@ -12,6 +12,7 @@ from itertools import chain
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
+from bus.messaging.labels import one_line
 from bus.security.jwks_source import PrivateSource, PublicSource
 from bus.security.key_set import read_key_set
 from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role
@@ -216,7 +217,7 @@ class Keyring:
             text = await self._source()
             self._replace_keys(text)
             self._private = self._read_private()
-        except (OSError, ConfigurationError) as error:
+        except Exception as error:  # noqa: BLE001 - without later reads, no revocation counts
             if not self._down:
                 why = _describe_error(error)
                 log.warning(
@@ -239,7 +240,7 @@ class Keyring:
         key_set = read_key_set(text)
         for fault in key_set.faults:
             log.error("BUS_JWKS: invalid key ignored: %s", fault, extra={"why": fault})
-        for shared in key_set.shared_ids:
+        for shared in key_set.shared_ids + key_set.copies:
             log.warning("BUS_JWKS: %s", shared, extra={"why": shared})
         if not key_set.keys:
             raise ConfigurationError(
@@ -256,7 +257,9 @@ def _loop_time() -> float:
 
 
 def _describe_error(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """Return the text of an error. The text of an unexpected error could contain a value."""
+    is_expected = isinstance(error, OSError | ConfigurationError)
+    return (one_line(str(error)) if is_expected else "") or type(error).__name__
 
 
 def shared_secret_keyring(

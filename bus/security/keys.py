@@ -119,7 +119,9 @@ def read_jwk(jwk: object) -> Key:
         ConfigurationError: The key is invalid or not public. The error contains no key material.
     """
     if not isinstance(jwk, Mapping):
-        raise ConfigurationError("the key is not a JSON object, or has a duplicate name")
+        raise ConfigurationError(
+            "the key is not a JSON object, has a duplicate name, or is nested too deeply"
+        )
     if PRIVATE_MEMBERS & jwk.keys():
         raise ConfigurationError(
             "the key is private or symmetric. Replace it with a new key, "

@@ -212,6 +212,7 @@ class Verifier:
         token = None if is_job else self._tokens.get(answer.authorization)
         if (
             token is not None
+            and answer.proof is None  # a proof is checked even if the token is known
             and token.is_for_replies
             and token.issuer == service == answer.source
             and self.clock() < token.until
@@ -253,7 +254,9 @@ class Verifier:
         await self._ring.refresh()
 
     def refresh_keys_soon(self) -> None:
-        """Start a task that reads the keys again. Do not wait for the task."""
+        """Start a task that reads the keys again, unless one runs. Do not wait for the task."""
+        if self._fetches:
+            return
         task = asyncio.get_running_loop().create_task(self._ring.refresh())
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)

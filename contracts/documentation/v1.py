@@ -31,7 +31,8 @@ __all__ = [
 LONGEST_SECTION = 50_000
 """Maximum number of characters in a section of a note. An hour of dictation has about this number.
 
-With this limit, a document has at most 2,042 pages, even if each line has only one letter.
+With this limit, a PDF has about 3,130 pages at most. It has that many only if all four sections
+consist of paragraphs of one letter.
 """
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]

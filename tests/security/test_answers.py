@@ -8,13 +8,15 @@ import pytest
 from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.messaging.ports.transport import PublishOutcome
+from bus.messaging.topology.names import reply_queue
 from bus.middleware.sign import sign
 from bus.middleware.stacks import client_stack
-from bus.runtime.client import Client
+from bus.runtime.client import MAX_CHECKED_BYTES, MAX_CHECKS, Client
 from bus.runtime.pending_request import check_reply
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
+from tests.security.yard import jws
 from tests.unit.fakes import (
     FakeDelivery,
     FakeTransport,
@@ -232,6 +234,31 @@ async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fa
     assert (await call).total == 7
 
 
+@pytest.mark.parametrize("is_token_cached", [False, True])
+@virtual
+async def test_a_wrong_proof_beside_a_valid_token_is_refused_whether_or_not_the_token_is_cached(
+    is_token_cached: bool,
+) -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    if is_token_cached:
+        office.hear(answered(world, request))
+        await call
+        call = asyncio.ensure_future(office.client.request(Add()))
+        await settle_down()
+        request = office.asked[-1]
+    foreign = request.replace(authorization="Bearer another token")
+    refusal = world.signer("ledger").sign_reply(
+        error_reply(request, NotFound("no such year"), source="ledger"), "office", refused=foreign
+    )
+    token = world.signer("ledger").authorization("office", for_replies=True)
+    office.hear(refusal.replace(authorization=token))
+    await settle_down()
+    assert not call.done()
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+
+
 @virtual
 async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> None:
     world = await World.started()
@@ -331,6 +358,31 @@ async def test_a_job_that_is_refused_says_so_after_it_has_waited_once() -> None:
         await handle.result(timeout=5)
 
 
+@pytest.mark.parametrize(
+    ("reply_to", "is_told"),
+    [("any.queue.of.the.attacker", False), (reply_queue("office", "1"), True)],
+)
+def test_the_retry_of_a_job_whose_check_failed_is_reported_only_to_a_checked_address(
+    reply_to: str, is_told: bool
+) -> None:
+    @virtual
+    async def run() -> None:
+        world = await World.started()
+        ledger = Ledger(world, "job")
+
+        def fail(_envelope: Envelope) -> None:
+            raise ValueError("a fault of the check")
+
+        ledger.receiver.state.guard.authorize = fail  # type: ignore[method-assign, assignment]
+        job = world.job(queue=ledger.receiver.state.spec.queue.name)
+        ledger.receiver.on_delivery(FakeDelivery(job.replace(reply_to=reply_to)))
+        await settle_down()
+        exchanges = [each.address.exchange for each in ledger.sent]
+        assert exchanges == ["ledger.retry.1s", *(["bus.updates"] if is_told else [])]
+
+    run()
+
+
 @virtual
 async def test_a_reply_by_a_key_that_is_new_waits_for_it() -> None:
     world = await World.started()
@@ -342,6 +394,41 @@ async def test_a_reply_by_a_key_that_is_new_waits_for_it() -> None:
     office.hear(answered(world, request))
     assert (await call).total == 7
     assert not office.verifier.rejections
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"), [(1000, MAX_CHECKS), (MAX_CHECKED_BYTES // 4, 4), (MAX_CHECKED_BYTES + 1, 1)]
+)
+@virtual
+async def test_answers_with_unknown_keys_are_kept_in_a_limited_number_while_the_keys_are_read(
+    size: int, limit: int
+) -> None:
+    world = await World.started()
+    world.yard.clock.now += 11  # the keys were read long enough ago
+    office, call, request = await asked(world)
+    handle = await office.client.submit(CloseBooks())
+    key_server = asyncio.Event()
+
+    async def read_slowly() -> bytes:
+        await key_server.wait()
+        return world.yard.text()
+
+    world.rings["office"]._source = read_slowly
+    token = jws({"alg": "EdDSA", "kid": "unknown", "typ": "msg+jwt"}, {}, world.key("mail"))
+    update = progress_update(office.asked[-1], Progress(progress=0.5), source="ledger")
+    forgery = update.replace(body=bytes(size), proof=token)
+    for number in range(limit + 50):
+        office.hear(forgery.replace(id=f"forged-{number}"))
+    assert len(office.client._checks) == limit
+    assert sum(office.verifier.rejections.values()) == 50
+    with pytest.raises(DeadlineExceeded, match="too many replies with unknown keys wait"):
+        await handle.result(timeout=1)
+    office.hear(answered(world, request))
+    assert (await call).total == 7, "an answer with a known key does not wait"
+    key_server.set()
+    await settle_down()
+    assert not office.client._checks
+    assert sum(office.verifier.rejections.values()) == limit + 50
 
 
 @virtual

@@ -10,7 +10,7 @@ import pytest
 
 from bus import Bus, Router
 from bus.contracts.contract import contract_of
-from bus.errors import PermissionDenied
+from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.fault_record import PARKED
 from bus.messaging.topology.names import event_queue, job_queue
 from bus.security.current_grants import CurrentGrants
@@ -336,6 +336,14 @@ def _long_number(path: Path) -> None:
     path.write_text("a = " + "1" * 10_000)
 
 
+def _emptied(path: Path) -> None:
+    path.write_text("")
+
+
+def _blank(path: Path) -> None:
+    path.write_text(" \n\n")
+
+
 def _pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -351,9 +359,11 @@ def _world_writable(path: Path) -> None:
     [
         (_broken, "is not TOML"),
         (_faulty, "unknown key 'cal'"),
-        (_large, "is larger than 1048576 bytes"),
+        (_large, "is larger than 262144 bytes"),
         (_nested, "is not TOML"),
         (_long_number, "is not TOML"),
+        (_emptied, "is empty. Write the grants into it, or a comment"),
+        (_blank, "is empty. Write the grants into it, or a comment"),
         (_pipe, "is not a regular file"),
         (_world_writable, "has mode 666. Other users must not write to it: run `chmod o-w "),
         (Path.unlink, "cannot be read: No such file"),
@@ -389,6 +399,67 @@ def test_while_the_grants_cannot_be_read_the_last_good_ones_stay_and_that_is_sai
             assert told.count("BUS_GRANTS has changed; the new grants are in use") == 2
 
     on_virtual_time(scene())
+
+
+@virtual
+async def test_a_file_with_the_same_fault_is_parsed_once() -> None:
+    parsed: list[str] = []
+
+    def parse(text: str) -> Grants:
+        parsed.append(text)
+        if text == "wrong":
+            raise ConfigurationError("grants.toml:1: unknown key 'wrong'")
+        return Grants({})
+
+    texts = iter(["right", "wrong", "wrong", "wrong", "right again", "wrong"])
+    current = CurrentGrants(GrantsSource(lambda: next(texts), parse))
+    current.read()
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="unknown key 'wrong'"):
+            current.read()
+    current.read()
+    with pytest.raises(ConfigurationError, match="unknown key 'wrong'"):
+        current.read()
+    assert parsed == ["right", "wrong", "right again", "wrong"]
+
+
+@virtual
+async def test_a_file_with_only_a_comment_takes_every_right_away() -> None:
+    texts = iter(["right", "# Nobody.\n"])
+    rights = {"right": Grants({"office": ServiceGrants()})}
+    source = GrantsSource(lambda: next(texts), lambda text: rights.get(text, Grants({})))
+    current = CurrentGrants(source)
+    current.read()
+    current.read()
+    assert current.policy == Grants({})
+
+
+@virtual
+async def test_an_unexpected_error_does_not_end_the_reading_of_the_grants(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fault: list[Exception] = []
+    granted = [Grants({"office": ServiceGrants()})]
+
+    def read_text() -> str:
+        if fault:
+            raise fault[0]
+        return str(granted[0])
+
+    current = CurrentGrants(GrantsSource(read_text, lambda _: granted[0]))
+    current.read()
+    reading = asyncio.ensure_future(current.run())
+    fault.append(RuntimeError("Eleonora Quist"))
+    await asyncio.sleep(31)
+    (warning,) = [each.getMessage() for each in caplog.records]
+    assert warning == (
+        "the grants cannot be read (RuntimeError); the last valid grants stay in use"
+    )
+    fault.clear()
+    granted[0] = Grants({})
+    await asyncio.sleep(30)
+    assert current.policy is granted[0]
+    reading.cancel()
 
 
 @virtual

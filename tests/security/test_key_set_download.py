@@ -28,6 +28,8 @@ LIMIT = 0.3
 SLOW = 0.05
 """Seconds between two bytes. No single read of the client reaches the limit."""
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyServer]:
@@ -55,7 +57,7 @@ def behaviours(server: KeyServer) -> dict[str, Behaviour]:
         "slow head": server.answering(*bytewise(text), every=SLOW),
         "slow body": server.answering(head + b"\r\n\r\n", *bytewise(body), every=SLOW),
         "slow chunks": server.answering(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            CHUNKED,
             *([b"1\r\n \r\n"] * 1000),
             every=SLOW,
         ),
@@ -110,7 +112,7 @@ def test_a_name_server_that_hangs_holds_one_thread_and_not_one_for_each_attempt(
         with pytest.raises(TimeoutError):
             read(source)
         for _ in range(3):
-            with pytest.raises(OSError, match="name server has not answered the previous attempt"):
+            with pytest.raises(OSError, match=r"has not ended yet\. Check that the name"):
                 read(source)
         assert len(downloads()) == 1
     finally:
@@ -146,6 +148,7 @@ def test_a_download_for_which_no_thread_can_be_started_does_not_prevent_the_next
         (answer(b"0123456789")[:-1], "ended before its last byte"),
         (b"220 mail.example ESMTP\r\n", r"not valid HTTP \(BadStatusLine\)"),
         (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000 + b"\r\n", r"not valid HTTP \(HTTPExc"),
+        (CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n", r"not valid HTTP \(ValueError"),
     ],
 )
 def test_an_answer_that_is_not_a_complete_key_set_is_refused_with_the_reason(
@@ -182,6 +185,92 @@ def test_a_proxy_of_the_environment_forwards_the_download_and_no_proxy_excludes_
     assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in asked[0]
     monkeypatch.setenv("no_proxy", "localhost")
     server.behave = server.answering(answer(text))
+    assert read(public_key_source(server.url)) == text
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:secret@127.0.0.1:99999",
+        "http://user:secret@[::1",
+        "http://user:secret@127.0.0.1:abc",
+        "http://user:secret@a..b:3",
+        "http://user:secret@127.0.0.1:0",
+        "http://user:secret@a b:3",
+        "socks5://user:secret@localhost:3",
+    ],
+)
+def test_a_proxy_that_no_address_can_be_is_a_configuration_error_that_shows_no_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", proxy)
+    ring = Keyring("office", public_key_source("https://keys.example/jwks.json"), list)
+    with pytest.raises(ConfigurationError, match="https_proxy is not valid") as caught:
+        asyncio.run(ring.start())
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_answers_byte_by_byte_is_interrupted_if_the_connection_came_too_late(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_has_passed, connect = threading.Event(), socket.socket.connect
+
+    def connect_late(opened: socket.socket, address: Any) -> None:
+        limit_has_passed.wait(10)
+        connect(opened, address)
+
+    def drip(connection: socket.socket) -> None:
+        connection.recv(4096)
+        while not server.stopped.wait(SLOW):
+            connection.sendall(b"H")
+
+    server.behave = drip
+    monkeypatch.setattr(socket.socket, "connect", connect_late)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+    try:
+        with pytest.raises(TimeoutError):
+            read(public_key_source("https://keys.example/jwks.json", limit=LIMIT))
+    finally:
+        limit_has_passed.set()
+    asyncio.run(until(lambda: not downloads(), "the end of the thread"))
+
+
+def test_after_the_limit_no_further_address_of_the_host_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit_has_passed, tried = threading.Event(), []
+
+    def refuse_late(_opened: socket.socket, address: Any) -> None:
+        tried.append(address)
+        limit_has_passed.wait(10)
+        raise ConnectionRefusedError
+
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_names: [entry] * 3)
+    monkeypatch.setattr(socket.socket, "connect", refuse_late)
+    try:
+        with pytest.raises(TimeoutError):
+            read(public_key_source("https://keys.example/jwks.json", limit=0.05))
+    finally:
+        limit_has_passed.set()
+    asyncio.run(until(lambda: not downloads(), "the end of the thread"))
+    assert len(tried) == 1
+
+
+def test_if_the_first_address_of_the_host_refuses_the_next_one_is_tried(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Yard().text()
+    server.behave = server.answering(answer(text))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        refusing = closed.getsockname()[1]
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+        for port in (refusing, server.port)
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_names: found)
     assert read(public_key_source(server.url)) == text
 
 

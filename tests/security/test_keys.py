@@ -25,7 +25,7 @@ from bus.security.keyring import Keyring
 from bus.security.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates
 from tests.security.yard import NOW, Yard
-from tests.unit.fakes import virtual
+from tests.unit.fakes import settle_down, virtual
 
 
 def jwk(**members: Any) -> dict[str, Any]:
@@ -79,6 +79,47 @@ def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(
     assert [*key_set.keys] == ["other-1"]
     assert len(key_set.faults) == 1
     assert why in key_set.faults[0]
+
+
+DEEP = "[" * 1500 + "]" * 1500
+
+
+@pytest.mark.parametrize(
+    ("entry", "faults"),
+    [
+        (f'{{"not_before": {"9" * 5000}}}', 1),
+        (f'{{"a": {DEEP}}}', 1),
+        ('{"}": ' * 1500 + '"]"' + "}" * 1500, 1),
+        ("[" * 1500 + r'"\"]"' + "]" * 1500, 1),
+        (f'{json.dumps(jwk())[:-1]}, "not_before": {"9" * 5000}}}', 1),
+        (f'{json.dumps(jwk())[:-1]}, "note": {"9" * 5000}}}', 0),
+        (f'{json.dumps(jwk())[:-1]}, "note": {DEEP}}}', 1),
+    ],
+)
+def test_an_entry_that_python_cannot_read_does_not_knock_out_the_other_keys(
+    entry: str, faults: int
+) -> None:
+    first, last = jwk(kid="first", iss="other"), jwk(kid="last", iss="other")
+    text = f'{{"note": [[]], "keys": [{json.dumps(first)}, {entry}, {json.dumps(last)}]}}'
+    for written in (text, text.encode(), text.encode("utf-16")):
+        key_set = read_key_set(written)
+        assert {"first", "last"} <= key_set.keys.keys()
+        assert len(key_set.keys) == 3 - faults
+        assert [each[:6] for each in key_set.faults] == ["key 2:"] * faults
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"keys": [{"kid": "\xff"}]}',
+        f'{{"keys": [{DEEP}]',
+        f'{{"keys": [{DEEP}}}',
+        f'{{"keys": [{DEEP[1:]}]}}',
+    ],
+)
+def test_a_text_that_is_no_json_outside_its_entries_is_no_key_set(text: str | bytes) -> None:
+    with pytest.raises(ConfigurationError, match="the key set is not JSON"):
+        read_key_set(text)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": 1}', "[" * 100_000, '{"keys": [1]}'])
@@ -242,6 +283,36 @@ def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
         public_key_source(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://a..b/jwks.json", "the host of the URL is not valid"),
+        (f"https://{'a' * 64}.example/jwks.json", "the host of the URL is not valid"),
+        ("https://\u2028/jwks.json", "the host of the URL is not valid"),
+        ("https://keys example/jwks.json", "the host of the URL is not valid"),
+        ("https://keys.example/schl\u00fcssel", "Write each of these characters percent-encoded"),
+        ("https://keys.example/?a b", "Write each of these characters percent-encoded"),
+    ],
+)
+def test_a_url_that_http_cannot_request_is_refused_at_the_start(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        public_key_source(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://keys.example:8443/jwks.json?version=2",
+        "https://schl\u00fcssel.example/jwks.json",
+        "https://keys_1.example./%20",
+        "https://127.0.0.1/",
+        "https://[::1]:8443/jwks.json",
+    ],
+)
+def test_a_name_of_any_language_and_an_address_can_be_the_host_of_the_url(url: str) -> None:
+    assert public_key_source(url) is not None
+
+
 def test_public_keys_are_fetched_by_https_from_who_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +396,24 @@ async def test_a_new_key_is_found_by_looking_again() -> None:
 
 
 @virtual
+async def test_messages_with_unknown_keys_start_one_task_that_looks_again() -> None:
+    yard = Yard()
+    yard.key("office")
+    verifier = yard.verifier("office", await yard.started("office"))
+    yard.clock.now += 10
+    before = len(asyncio.all_tasks())
+    for _ in range(1000):
+        verifier.refresh_keys_soon()
+    assert len(asyncio.all_tasks()) == before + 1
+    yard.key("mail")
+    await settle_down()
+    yard.clock.now += 10
+    verifier.refresh_keys_soon()
+    await settle_down()
+    assert verifier._ring.get("mail-1") != (), "a later message looks again"
+
+
+@virtual
 async def test_it_looks_at_most_every_ten_seconds_however_many_ask() -> None:
     yard = Yard()
     yard.key("office")
@@ -370,6 +459,8 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
         b'{"keys": []}',
         b'{"keys": [{"kid": "a", "iss": "a", "kty": []}]}',
         TimeoutError(),
+        ValueError("hunter2"),
+        RecursionError("hunter2"),
     ],
 )
 def test_the_last_good_keys_stay_while_the_source_is_down(
@@ -379,6 +470,7 @@ def test_the_last_good_keys_stay_while_the_source_is_down(
     (warning,) = [each.message for each in caplog.records if each.levelno == logging.WARNING]
     assert warning.startswith("the keys of BUS_JWKS cannot be read (")
     assert warning.endswith("); the last valid keys stay in use")
+    assert "hunter2" not in warning
 
 
 async def source_down(answer: Any) -> None:
@@ -420,6 +512,32 @@ async def test_it_looks_again_every_minute_by_itself() -> None:
     looking = asyncio.ensure_future(ring.run())
     await asyncio.sleep(601)
     assert yard.fetches == 11
+    looking.cancel()
+
+
+@virtual
+async def test_an_unexpected_error_does_not_end_the_reading_so_a_revocation_still_counts() -> None:
+    yard = Yard()
+    yard.key("office")
+    yard.key("mail")
+    fault: list[Exception] = []
+
+    async def source() -> bytes:
+        if fault:
+            raise fault[0]
+        return yard.text()
+
+    loop = asyncio.get_running_loop()
+    ring = Keyring("office", source, lambda: yard.private["office"], timer=loop.time)
+    await ring.start()
+    looking = asyncio.ensure_future(ring.run())
+    fault.append(ValueError("read length must be non-negative or -1"))
+    await asyncio.sleep(61)
+    assert ring.get("mail-1") != ()
+    fault.clear()
+    del yard.public["mail-1"]
+    await asyncio.sleep(60)
+    assert ring.get("mail-1") == ()
     looking.cancel()
 
 

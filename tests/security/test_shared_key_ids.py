@@ -122,6 +122,51 @@ def test_the_stricter_times_of_two_entries_count() -> None:
     assert combined.compromised_since == NOW + 7
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_copy_of_a_revoked_key_under_another_id_is_revoked_too_and_the_log_can_name_both(
+    is_first: bool,
+) -> None:
+    key = published("office", "office-1")
+    others = [{**key, "iss": "mail", "kid": "mail-1"}, published("office", "office-2")]
+    jwks = [{**key, "compromised_since": 7}, {**key, "kid": "copy"}, *others]
+    key_set = read_key_set(json.dumps({"keys": jwks if is_first else jwks[::-1]}))
+    since = {kid: key.compromised_since for kid, (key,) in key_set.keys.items()}
+    assert since == {"office-1": 7, "copy": 7, "mail-1": None, "office-2": None}
+    (warning,) = key_set.copies
+    assert warning == (
+        "the service office has one key under the ids copy and office-1. "
+        "A revocation of one counts for all of them. Remove the entries that nothing uses."
+    )
+
+
+def test_a_key_that_got_another_id_signs_under_it_after_the_old_id_is_retired() -> None:
+    key = published("office", "office-1")
+    jwks = [{**key, "retired_at": NOW}, {**key, "kid": "office-2"}]
+    (renamed,) = read_key_set(json.dumps({"keys": jwks})).keys["office-2"]
+    assert renamed.retired_at is None
+
+
+@virtual
+async def test_the_log_warns_of_one_key_under_two_ids(caplog: pytest.LogCaptureFixture) -> None:
+    world = await World.started()
+    jwks = [*world.yard.public.values(), {**world.yard.public["office-1"], "kid": "copy"}]
+    await _ring(world, jwks, "office", world.key("office"))
+    (record,) = caplog.records
+    assert "one key under the ids copy and office-1" in record.getMessage()
+
+
+def test_the_list_of_keys_warns_of_one_key_under_two_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = KeyDirectory(tmp_path)
+    keys.new("office", "office-1")
+    (key,) = keys.public()
+    keys.set_file.write_text(json.dumps({"keys": [key, {**key, "kid": "copy"}]}))
+    assert run("list", tmp_path) == 0
+    assert "warning: the service office has one key under the ids" in capsys.readouterr().err
+    assert run("jwks", tmp_path) == 0
+
+
 def test_the_keys_of_one_owner_under_one_id_are_limited_and_do_not_limit_those_of_others() -> None:
     many = [published("mail", "office-1") for _ in range(MAX_KEYS_PER_ID + 3)]
     key_set = read_key_set(json.dumps({"keys": [*many, published("office", "office-1")]}))

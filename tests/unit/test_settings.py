@@ -52,6 +52,7 @@ def test_the_environment_is_read() -> None:
         ("management_url", f"amqp://u:{SECRET}@localhost"),
         ("management_url", f"http://u:{SECRET}@localhost:port"),
         ("management_url", f"http://u:{SECRET}@"),
+        ("management_url", f"http://u:{SECRET}@broker..example"),
         ("topology", SECRET),
         ("heartbeat", SECRET),
         ("heartbeat", "0"),
@@ -90,6 +91,14 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
                 "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
                 "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority"
             ),
+        ),
+        (
+            f"amqp://guest:{SECRET}@broker..example",
+            "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
+        ),
+        (
+            f"amqp://guest:{SECRET}@{'b' * 64}.example",
+            "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
         ),
         (
             f"guest:{SECRET}@localhost",

@@ -8,6 +8,7 @@ import errno
 import os
 import secrets
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,20 +26,27 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DocumentFolder:
-    """Folder in which the worker writes documents."""
+    """Folder in which the worker writes documents.
+
+    The folder stays open. If it or a parent is moved or replaced, documents go neither into another
+    folder nor to a path that does not lead to them.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Create the folder if it is missing.
+        """Create the folder if it is missing, and open it.
 
         Raise `ConfigurationError` if the folder is not writable.
         """
         self.path = path.absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # A thread that still writes keeps this object, and so the descriptor.
+            weakref.finalize(self, os.close, self._folder)
             self._sweep()
-            probe = self._unfinished()
-            probe.touch(mode=0o600, exist_ok=False)
-            probe.unlink()
+            probe = _unfinished()
+            self._write(probe, b"")
+            os.unlink(probe, dir_fd=self._folder)
         except OSError as error:
             problem = f"DOCUMENTS_FOLDER: {self.path} is not writable ({_name(error)})"
             raise ConfigurationError(f"{problem}. Name a writable folder.") from error
@@ -47,50 +55,52 @@ class DocumentFolder:
         """Write a file with this name and content, and return its path.
 
         The method returns after the file is on the disk. It replaces an existing file atomically.
-        Raise `ResourceExhausted` if the disk has no space, and `Unavailable` for any other error of
-        the disk.
+        Raise `ResourceExhausted` if the disk has no space. Raise `Unavailable` for any other error
+        of the disk, and if the folder was moved or replaced.
         """
-        path, unfinished = self.path / name, self._unfinished()
+        unfinished = _unfinished()
         try:
-            _write(unfinished, data)
-            unfinished.replace(path)
-            _sync_folder(self.path)
+            self._check_place()
+            self._write(unfinished, data)
+            os.replace(unfinished, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            # Without this, a power cut could remove the name after the job reported success.
+            os.fsync(self._folder)
+            self._check_place()
         except OSError as error:
             with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+                os.unlink(unfinished, dir_fd=self._folder)
             raise _error(error) from error
-        return path
+        return self.path / name
 
-    def _unfinished(self) -> Path:
-        return self.path / f".{secrets.token_hex(8)}{UNFINISHED}"
+    def _check_place(self) -> None:
+        """Raise `Unavailable` if the path does not lead to the open folder."""
+        try:
+            is_same = os.path.samestat(self.path.stat(), os.fstat(self._folder))
+        except (FileNotFoundError, NotADirectoryError):
+            is_same = False
+        if not is_same:
+            problem = "DOCUMENTS_FOLDER was moved or replaced"
+            raise Unavailable(f"{problem}. Restore it, or restart the worker.")
+
+    def _write(self, name: str, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, 0o600, dir_fd=self._folder), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _sweep(self) -> None:
         """Remove unfinished files of killed processes, because they contain data of patients."""
-        for path in self.path.glob(f".*{UNFINISHED}"):
+        with os.scandir(self._folder) as entries:
+            unfinished = [e for e in entries if e.name[0] == "." and e.name.endswith(UNFINISHED)]
+        for entry in unfinished:
             with suppress(FileNotFoundError):  # another worker may remove the same file
-                if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
-                    path.unlink()
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_AFTER:
+                    os.unlink(entry.name, dir_fd=self._folder)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
-    ) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Write the folder's entries to the disk.
-
-    Without this, a power cut could remove the name of a file after its job reported success.
-    """
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _unfinished() -> str:
+    return f".{secrets.token_hex(8)}{UNFINISHED}"
 
 
 def _error(error: OSError) -> BusError:

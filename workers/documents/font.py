@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Set as AbstractSet
 
 from bus import InvalidArgument
-from workers.documents.invisible import code_point
+from workers.documents.invisible import JOINERS, SELECTORS, code_point
 
 __all__ = ["shown"]
 
@@ -16,10 +16,6 @@ WORDS = {"L", "M", "N"}
 
 If the font lacks such a character, the text would not be readable.
 """
-UNSEEN = {"Cf"}
-"""Unicode categories of joiners and similar characters, which are invisible."""
-VARIATION_SELECTORS = range(0xFE00, 0xFE10)
-"""Invisible characters that select the form of the character before them."""
 SYMBOL = "No"
 """Unicode category of numbers in circles and similar symbols, which do not form words."""
 
@@ -40,9 +36,10 @@ def _shown(character: str, glyphs: AbstractSet[int]) -> str:
         raise _no_script()
     if ord(character) in glyphs:
         return character
-    category = unicodedata.category(character)
-    if category in UNSEEN or ord(character) in VARIATION_SELECTORS:
+    # Other characters of the category Cf are visible, such as U+110BD.
+    if character in JOINERS or SELECTORS.match(character):
         return ""
+    category = unicodedata.category(character)
     if category[0] in WORDS and category != SYMBOL:
         raise _no_script()
     return code_point(character)

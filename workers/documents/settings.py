@@ -48,13 +48,13 @@ class DocumentsSettings(EnvironmentSettings):
     max_seconds: float = Field(default=30, gt=0, le=120)
     """Maximum seconds for the rendering of one document.
 
-    The slowest note that the contract allows takes 2.3 s. The maximum is 120 s, because a job may
+    The slowest note that the contract allows takes 4 s. The maximum is 120 s, because a job may
     have two formats and has 300 s.
     """
     max_memory: int = Field(default=1_000_000_000, ge=300_000_000)
-    """Maximum bytes of the address space of a rendering process. The largest note needs 229 MB."""
+    """Maximum bytes of the address space of a rendering process. The largest note needs 252 MB."""
     max_bytes: int = Field(default=20_000_000, gt=0)
-    """Maximum bytes of a document. The largest note that the contract allows takes 1.7 MB."""
+    """Maximum bytes of a document. The largest note that the contract allows takes 3.2 MB."""
 
     @field_validator("timezone")
     @classmethod

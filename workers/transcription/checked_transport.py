@@ -6,6 +6,7 @@ address for the connection ("DNS rebinding"). Each redirect is a request of its 
 """
 
 import asyncio
+import re
 from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
 
@@ -21,10 +22,15 @@ from workers.transcription.addresses import (
 )
 from workers.transcription.resolver import Resolver
 
-__all__ = ["CheckedTransport", "check_url"]
+__all__ = ["CheckedTransport", "check_characters", "check_url"]
 
 MOST_ADDRESSES = 3
 """Maximum number of addresses of a host to try. They share the time to connect."""
+AMBIGUOUS = re.compile(r"[\s\\\x00-\x1f\x7f-\x9f]")
+"""Characters that a URL cannot contain (RFC 3986), and that parsers read in different ways.
+
+In `http://a:80\\@b/`, httpx connects to `b`, and a browser to `a`. Some parsers drop a line feed.
+"""
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
@@ -96,6 +102,13 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         if not allowed:
             raise _not_public(host)
         return _alternated(allowed)[:MOST_ADDRESSES]
+
+
+def check_characters(url: str) -> None:
+    """Raise `InvalidArgument` if a URL has white space, a backslash or a control character."""
+    if AMBIGUOUS.search(url):
+        problem = "the URL of the recording has white space, a backslash or a control character"
+        raise InvalidArgument(f"{problem}. Percent-encode it, such as %20 for a space.")
 
 
 def check_url(url: httpx.URL) -> str:

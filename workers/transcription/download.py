@@ -10,9 +10,11 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import BinaryIO, Self
+from http.cookiejar import CookieJar
+from typing import Any, BinaryIO, Self
 
 import httpx
+from typing_extensions import override
 
 from bus import (
     BusError,
@@ -23,7 +25,11 @@ from bus import (
     ResourceExhausted,
     Unavailable,
 )
-from workers.transcription.checked_transport import CheckedTransport, check_url
+from workers.transcription.checked_transport import (
+    CheckedTransport,
+    check_characters,
+    check_url,
+)
 from workers.transcription.limits import check_size
 from workers.transcription.resolver import Resolver
 from workers.transcription.settings import TranscriptionSettings
@@ -44,6 +50,24 @@ EMPTY = {204, 205}
 """Statuses without a body (RFC 9110)."""
 NOW_NOT = {202, 408, 425, 429}
 """Statuses below 500 that mean "later" (RFC 9110, 6585, 8470)."""
+CHUNKS_AT_ONCE = 50
+"""Maximum number of chunks to save before other tasks run.
+
+A server can send chunks of one byte. Without this limit, one read from the network has 10,000 of
+them, which block the event loop for 0.4 s.
+"""
+
+
+class NoCookies(CookieJar):
+    """Cookie jar that stays empty.
+
+    The standard library parses cookies before it asks a policy. It needs quadratic time for a
+    header such as `Set-Cookie2: a,a,a`, so 90 kB block the event loop for half a second.
+    """
+
+    @override
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Ignore the cookies of a response."""
 
 
 class Downloads:
@@ -89,6 +113,7 @@ class Downloads:
         server reports this. Raise `PermissionDenied` also if the host is not allowed. Raise
         `InvalidArgument` or `FailedPrecondition` if a later attempt cannot succeed.
         """
+        check_characters(url)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             async with asyncio.timeout(self._timeout.read):
@@ -105,7 +130,7 @@ class Downloads:
         client = self._client()
         request = client.build_request("GET", url)
         for _ in range(MOST_REDIRECTS + 1):
-            response = await client.send(request, stream=True)
+            response = await _response(client, request)
             # The body of a redirect is not read, because it could be endless.
             async with aclosing(response):
                 if response.next_request is None:
@@ -116,14 +141,11 @@ class Downloads:
         raise FailedPrecondition(f"{problem}. Send the final URL.")
 
     def _client(self) -> httpx.AsyncClient:
-        """Return a client for one download.
-
-        Redirects of one download may depend on a cookie. A client for all downloads would send the
-        cookie also with other downloads.
-        """
+        """Return a client for one download. It ignores all cookies."""
         return httpx.AsyncClient(
             transport=self._transport,
             timeout=self._timeout,
+            cookies=NoCookies(),
             # Request an uncompressed body: the size of a compressed body is unknown in advance.
             headers={"Accept": "audio/wav, */*;q=0.1", "Accept-Encoding": "identity"},
             # Do not read ~/.netrc: httpx would send its passwords to any host that a job names.
@@ -136,9 +158,32 @@ class Downloads:
         if "content-length" in response.headers:
             check_size(int(response.headers["content-length"]), self._max_bytes)
         # Read the raw body. It is not compressed, because `_check` refuses a compressed body.
+        chunks = 0
         async for chunk in response.aiter_raw():
             file.write(chunk)
             check_size(response.num_bytes_downloaded, self._max_bytes)
+            chunks += 1
+            if chunks % CHUNKS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+
+async def _response(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send the request, and return the response without its body.
+
+    Raise `InvalidArgument` if the beginning of the response is not valid HTTP.
+    """
+    try:
+        return await client.send(request, stream=True)
+    except httpx.RemoteProtocolError as error:
+        # If the answer is invalid, httpcore wraps an error of h11. If the connection ends too
+        # early, httpcore's error has only a text. Errors in a body stay `Unavailable`, because a
+        # server that fails while it sends a body can cause them.
+        if not (error.__cause__ and any(isinstance(a, Exception) for a in error.__cause__.args)):
+            raise
+        problem = f"{_place(str(request.url))} does not answer in valid HTTP"
+        raise InvalidArgument(
+            f"{problem}. Check the port, and the headers of the answer."
+        ) from error
 
 
 async def _check_redirect(response: httpx.Response) -> None:
@@ -150,6 +195,7 @@ async def _check_redirect(response: httpx.Response) -> None:
         return
     location = response.headers["location"]
     try:
+        check_characters(location)
         given = httpx.URL(location)
         check_url(response.request.url.join(given))
         # RFC 9110, 4.2.4: a user name in a URL from another party may hide the real host.

@@ -85,6 +85,9 @@ def open_file(path: str, roots: Sequence[Path] = ()) -> BinaryIO:
         return os.fdopen(_open_beneath(_root_of(real, roots), real), "rb")
     except OSError as error:
         raise _file_error(error) from error
+    except RecursionError as error:
+        # Python follows each link of a chain by a call. The kernel allows 40 links.
+        raise _file_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
     except ValueError as error:
         raise InvalidArgument("audio_url has an invalid character. Correct the path.") from error
 
@@ -165,7 +168,7 @@ def _file_error(error: OSError) -> BusError:
         case errno.EACCES | errno.EPERM:
             return PermissionDenied("the recording's file is not readable. Change its mode.")
         case errno.ELOOP | errno.ENAMETOOLONG:
-            problem = "the recording's path is too long or a loop of links"
+            problem = "the recording's path is too long, or has too many links or a loop of links"
             return InvalidArgument(f"{problem}. Name the file itself.")
     name = errno.errorcode.get(error.errno or 0, "unknown errno")
     return Unavailable(f"the recording's file cannot be opened ({name}). Check the worker's disk.")

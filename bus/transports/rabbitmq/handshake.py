@@ -104,6 +104,7 @@ def address(url: str) -> str:
     """Return `host:port` of a broker's URL. Error texts must not show the rest of the URL."""
     try:
         parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # raises ValueError for a host such as `a..b`
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
     except ValueError as error:
         raise ConfigurationError(

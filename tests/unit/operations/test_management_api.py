@@ -1,4 +1,5 @@
 import base64
+import http.client
 
 import pytest
 
@@ -33,6 +34,21 @@ async def test_a_web_server_that_is_no_management_api_is_told_as_one() -> None:
         await Management(stub.url, AMQP).version()
 
 
+async def test_an_answer_that_breaks_http_is_told_and_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(_answer: http.client.HTTPResponse) -> bytes:
+        # As for a chunk with a negative size.
+        raise ValueError("read length must be non-negative or -1")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    with (
+        answering({"/api/overview": b"{}"}) as stub,
+        pytest.raises(Unavailable, match="does not answer: read length"),
+    ):
+        await Management(stub.url, AMQP).version()
+
+
 @pytest.mark.parametrize(
     ("given", "where"),
     [
@@ -53,6 +69,8 @@ def test_the_address_is_shown_without_the_password(given: str, where: str) -> No
         "http://",
         "http://host:port",
         "http://host:0",
+        "http://broker..example",
+        f"http://{'b' * 64}.example",
         "",
     ],
 )

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from bus.cli import main
 from bus.contracts.contract import Catalog, Event, Job, Request, contract
 from bus.errors import ConfigurationError, ContractError
 from bus.security.grants import REVEAL, Grants, ServiceGrants
-from bus.security.grants_file import load_grants
+from bus.security.grants_file import MAX_GRANTS_BYTES, load_grants, parse_grants
 
 CATALOG = Catalog()
 GRANTS = Path(__file__).parents[3] / "grants.toml"
@@ -211,6 +212,37 @@ def test_several_faults_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"wrong-0.*wrong-4.*; and 2 more") as told:
         load_grants(_write(tmp_path, text), CATALOG)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[services.a]\n" + "\n".join(f"key{number} = 1" for number in range(14_000)),
+        f"[services.a]\ncall = {[f'p:{n // 2}' for n in range(20_000)]}",
+        f"clients = {[f'c{n}' for n in range(24_000)]}",
+        f"clients = {[f'c{n}' for n in range(9_000)]}\n"
+        + "\n".join(f"[services.d{n}]" for n in range(8_000)),
+        f"{'a' * 250_000} = 1",
+        f"[services.library]\ncall = ['{'a' * 250_000}']",
+    ],
+    ids=["keys", "doubled names", "clients", "services", "long key", "long name"],
+)
+def test_a_large_file_with_thousands_of_faults_is_refused_in_a_moment(text: str) -> None:
+    assert len(text) < MAX_GRANTS_BYTES
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=r"grants\.toml:\d+: ") as told:
+        parse_grants(text, Path("grants.toml"), CATALOG)
+    assert time.process_time() - began < 2
+    assert len(str(told.value)) < 3000, "a long name is cut"
+
+
+@pytest.mark.parametrize(
+    "key", ["a." * 16 + "b", "'a' . " * 16 + "b", "[services." + "a." * 130_000]
+)
+def test_a_key_with_many_dots_is_refused_before_the_file_is_parsed(key: str) -> None:
+    text = f"# {'a.' * 20}\n[services.library]\n{key} = 1"
+    with pytest.raises(ConfigurationError, match=r"^grants\.toml:3: .* more than 16 parts$"):
+        parse_grants(text, Path("grants.toml"), CATALOG)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

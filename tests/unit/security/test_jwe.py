@@ -1,6 +1,7 @@
 """Encrypted payloads of other implementations and of older versions of the bus."""
 
 import json
+import tracemalloc
 from typing import Any, cast
 
 import pytest
@@ -157,6 +158,30 @@ def test_a_payload_that_the_page_does_not_permit_is_refused_with_its_reason(
 def test_a_body_with_a_doubled_member_or_in_another_encoding_is_refused(body: bytes) -> None:
     with pytest.raises(DecryptionFailed, match="not a JSON object, or has a duplicate name"):
         keys().decrypt(body, AAD)
+
+
+@pytest.mark.parametrize("tail", [b',"x":[', b',"iv":[', b',"header":['])
+def test_a_payload_with_thousands_of_values_is_refused_before_it_is_decoded(tail: bytes) -> None:
+    body = json.dumps(SEALED).encode()[:-1] + tail + b"[]," * 20_000 + b"[]]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecryptionFailed, match="more than 1024 commas"):
+            keys().decrypt(body, AAD)
+        assert tracemalloc.get_traced_memory()[1] < len(body), "no value of the body was built"
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_payload_with_hundreds_of_commas_in_its_key_id_is_read() -> None:
+    key = {**KEY, "kid": "," * 700}
+    sealed = keys(key).encrypt(PLAIN, AAD)
+    old = json.loads(sealed) | {"header": {"kid": key["kid"]}}
+    assert keys(key).decrypt(json.dumps(old).encode(), AAD) == PLAIN
+
+
+def test_a_long_protected_header_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(DecryptionFailed, match="longer than 1024 characters"):
+        opened({**SEALED, "protected": "=" * 1025})
 
 
 def test_a_well_formed_payload_of_an_unknown_key_can_wait_for_the_key() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from pypdf import PdfReader
 
-from contracts.documentation.v1 import NoteContent
+from contracts.documentation.v1 import LONGEST_SECTION, NoteContent
 from tests.unit.workers.documents.notes import NOTE_ID, SIGNED, note
 from tests.workers.documents.conftest import CLINIC, page_texts, pdf
 from workers.documents.rendering import Template
+from workers.documents.settings import load_settings
 
 UNSIGNED = "Generated document — not signed"
 HEADINGS = ["Subjective", "Objective", "Assessment", "Plan"]
@@ -124,6 +125,19 @@ def test_a_section_of_any_characters_takes_time_that_is_linear_in_its_length(
     template.rendered(note(content=NoteContent(plan=text)), "pdf")
     # Four sections of 50,000 emoji took 124 s with quadratic time.
     assert process_time() - begun < 3
+
+
+def test_the_largest_note_is_far_below_the_default_limits() -> None:
+    # Each paragraph ends with one character. A tenth of the longest section is enough to measure.
+    text = "\U00100000\u2029" * (LONGEST_SECTION // 2 // 10)
+    content = NoteContent(subjective=text, objective=text, assessment=text, plan=text)
+    settings = load_settings(page_size="letter")
+    begun = process_time()
+    rendered = Template.from_settings(settings).rendered(note(content=content), "pdf")
+    assert (process_time() - begun) * 10 < settings.max_seconds / 2
+    assert len(rendered.data) * 10 < settings.max_bytes / 2
+    assert rendered.pages is not None
+    assert 300 < rendered.pages <= 315  # the first and the last page also have other content
 
 
 def test_a_word_that_is_wider_than_a_page_begins_behind_the_word_before_it(

@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 from aiormq.exceptions import ConnectionClosed
 
-from bus.errors import Unavailable
+from bus.errors import ConfigurationError, Unavailable
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneTransportFactory
+from bus.transports.rabbitmq.handshake import address
 from tests.unit.transports.rabbitmq.fakes import connected
 
 
@@ -96,3 +97,12 @@ async def test_a_lost_connection_is_logged_with_the_reason_that_aiormq_has(
     (record,) = caplog.records
     assert f"lost ({why}" in record.getMessage()
     assert "Eleonora" not in record.getMessage()
+
+
+@pytest.mark.parametrize("host", ["broker..example", f"{'b' * 64}.example", "[::1"])
+def test_a_url_with_an_impossible_host_is_a_configuration_error_that_shows_no_password(
+    host: str,
+) -> None:
+    with pytest.raises(ConfigurationError, match="BUS_URL is not a valid URL") as caught:
+        address(f"amqp://guest:hunter2@{host}/")
+    assert "hunter2" not in str(caught.value)

@@ -4,7 +4,9 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,62 @@ def test_a_relative_folder_is_an_absolute_path(
     assert (
         DocumentFolder(Path("documents")).write("a.pdf", b"x") == tmp_path / "documents" / "a.pdf"
     )
+
+
+@pytest.mark.parametrize("replaced", ["folder", "parent", "nothing", "file"])
+def test_a_folder_that_is_moved_sends_no_document_elsewhere(tmp_path: Path, replaced: str) -> None:
+    parent = tmp_path / "parent"
+    folder = DocumentFolder(parent / "documents")
+    moved = parent if replaced == "parent" else folder.path
+    moved.rename(tmp_path / "moved")
+    if replaced == "file":
+        folder.path.touch()
+    elif replaced != "nothing":
+        folder.path.mkdir(parents=True)
+    with pytest.raises(Unavailable, match=r"moved or replaced\. Restore it, or restart"):
+        folder.write("a.pdf", b"content")
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".pdf", ".part"}]
+    if moved.is_dir():
+        moved.rename(tmp_path / "other")
+    else:
+        moved.unlink(missing_ok=True)
+    (tmp_path / "moved").rename(moved)
+    assert folder.write("a.pdf", b"content").read_bytes() == b"content"
+
+
+def test_a_folder_that_is_moved_during_a_write_is_not_reported_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = DocumentFolder(tmp_path / "documents")
+    replace = os.replace
+
+    def replace_after_move(*args: Any, **options: Any) -> None:
+        folder.path.rename(tmp_path / "moved")
+        folder.path.mkdir()
+        replace(*args, **options)
+
+    monkeypatch.setattr(os, "replace", replace_after_move)
+    with pytest.raises(Unavailable, match="moved or replaced"):
+        folder.write("a.pdf", b"content")
+    assert not list(folder.path.iterdir())
+
+
+def test_a_folder_is_closed_when_nothing_uses_it(tmp_path: Path) -> None:
+    before = descriptors()
+    folder = DocumentFolder(tmp_path)
+    folder.write("a.pdf", b"content")
+    assert descriptors() == before + 1
+    del folder
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    """Return the number of this process's open descriptors that are directories."""
+    modes = []
+    for number in range(1024):
+        with suppress(OSError):
+            modes.append(os.fstat(number).st_mode)
+    return sum(map(stat.S_ISDIR, modes))
 
 
 @pytest.mark.parametrize(

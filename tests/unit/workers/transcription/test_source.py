@@ -292,6 +292,12 @@ async def test_a_folder_that_may_be_entered_but_not_listed_is_passed_through(
     assert all(mode & os.O_PATH for mode in flags if mode & os.O_DIRECTORY)
 
 
+async def test_a_long_chain_of_links_is_refused(sources: Sources, tmp_path: Path) -> None:
+    for number in range(1500):
+        (tmp_path / str(number + 1)).symlink_to(str(number))
+    assert isinstance(await fault(sources, str(tmp_path / "1500")), InvalidArgument)
+
+
 async def test_a_loop_of_links_is_refused(sources: Sources, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
