@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
@@ -18,15 +19,18 @@ from aiormq.abc import AbstractChannel
 from pydantic import SecretStr
 
 from bus import Bus, Job, Router, Settings, contract
+from bus.cli.dead.export_file import ExportReader, write
+from bus.cli.dead.imports import Import
 from bus.cli.dead.queues import connected
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Transport
 from bus.messaging.topology.addresses import dead_letter_address
 from bus.messaging.topology.declarations import job_topology
-from bus.messaging.topology.names import dead_letter_queue
+from bus.messaging.topology.names import dead_letter_queue, unroutable_queue
 from bus.operations.brokers.broker import Broker
 from bus.operations.dead_letters import browse
+from bus.operations.dead_letters.browse import browse_queue
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from tests.broker import management_url
@@ -339,6 +343,32 @@ async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(
     assert (put_back.code, json.loads(put_back.out)) == (0, {"file": str(file), "letters": 1})
     (after,) = await browse(transport, WORK)
     assert after.envelope.replace(received=0) == before.envelope.replace(received=0)
+
+
+async def test_hostile_and_unroutable_dead_letters_are_put_back_where_they_were(
+    transport: Transport, vhost_url: str, tmp_path: Path
+) -> None:
+    headers: dict[str, Any] = {
+        "": 1,
+        "first-failed-at": 2**60,
+        "dead-code": "x",
+        "dead-reason": "r" * 20_000,
+    }
+    places = (DEAD, unroutable_queue("archive"))
+    async with await aio_pika.connect(vhost_url) as connection:
+        exchange = (await connection.channel()).default_exchange
+        for queue in places:
+            message = aio_pika.Message(b"{}", message_id=f"m in {queue}", headers=headers)
+            await exchange.publish(message, queue)
+    found = {queue: (await browse_queue(transport, queue)).letters for queue in places}
+    write(tmp_path / "letters.jsonl", [letter for (letter,) in found.values()])
+    for queue in places:
+        assert await ids_in(vhost_url, queue) == [f"m in {queue}"]
+    with ExportReader(tmp_path / "letters.jsonl") as letters:
+        await Import(1).send(transport, letters)
+    for queue in places:
+        (after,) = (await browse_queue(transport, queue)).letters
+        assert (after.id, after.headers) == (f"m in {queue}", headers)
 
 
 async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(
