@@ -15,7 +15,8 @@ from rich.text import Text
 
 from bus.cli.errors import exit_code
 from bus.cli.output import print_json, table_console
-from bus.errors import BusError
+from bus.errors import BusError, ConfigurationError
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.escaped_text import one_line
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
@@ -162,13 +163,32 @@ async def connect(
     if choice.kind == "named":
         # Prefer the settings' address: it includes the certificate authorities and the password
         # from the password file.
-        report.server = await probe_server(settings.address if settings else broker.url)
+        await probe_hosts(settings.address if settings else broker.url, report)
     elif start:
         try:
             await broker.start()
             report.server = await probe_server(broker.url)
         finally:
             await broker.stop()
+
+
+async def probe_hosts(url: str, report: Report) -> None:
+    """Connect to each host, and add the first answer and all problems to the report."""
+    for host in require_urls(url):
+        try:
+            server = await probe_server(host.text)
+        except BusError as error:
+            report.failed(error)
+            continue
+        report.server = report.server or server
+        if server["cluster"] != report.server["cluster"]:
+            report.failed(
+                ConfigurationError(
+                    f"host {host.place} belongs to the cluster {server['cluster']!r}, but an "
+                    f"earlier host in BUS_URL to {report.server['cluster']!r}. List only nodes of "
+                    "one cluster in BUS_URL."
+                )
+            )
 
 
 async def probe_server(url: str) -> dict[str, str]:
