@@ -62,7 +62,7 @@ class AddressForm:
     ports: tuple[int, int]
     """The default port of each scheme."""
     advice: str
-    """Text that says how to write a URL of this kind."""
+    """Text that shows how to write a URL of this kind."""
 
 
 AMQP = AddressForm(
@@ -203,7 +203,7 @@ def _match(text: str, form: AddressForm, subject: str) -> re.Match[str]:
     """Return the parts of one URL.
 
     Raises:
-        UrlError: The text is not such a URL, or it could be read in two ways.
+        UrlError: The text is not a URL of this kind, or it could be read in two ways.
     """
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     if scheme not in form.schemes:
@@ -272,7 +272,7 @@ def _check_similar(first: BrokerUrl, url: BrokerUrl, form: AddressForm, subject:
     """Check that a URL can stand in one list with the first URL.
 
     Raises:
-        UrlError: The two URLs do not fit together.
+        UrlError: The two URLs differ in a part that must be equal.
     """
     if url.scheme != first.scheme:
         # If a host with TLS fails, no password must be sent to the next host as plain text.

@@ -67,8 +67,8 @@ class Endpoint:
 class Management:
     """A client for one broker's API.
 
-    The client uses the user and password in the API's URL. If this URL has no user, the client uses
-    the user and password in the AMQP URL of the same host, or in the first AMQP URL.
+    The client uses the user and password in the API's URL. If this URL has no user, it uses those
+    of the same host's AMQP URL, or of the first AMQP URL.
 
     If there are several hosts, the client uses the first one that answers, and keeps to it.
     """
