@@ -28,6 +28,7 @@ BROKEN = """
 async def app(scope, receive, send):
     raise ConnectionError
 """
+PATIENCE = "60"  # seconds. On a loaded machine a process can take longer than 5 s to start.
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
@@ -65,7 +66,8 @@ async def test_the_page_does_what_it_says_with_signed_messages_in_two_processes(
 ) -> None:
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    for name, value in {**SIGNED, "UVICORN_PORT": str(port), "WEB_URL": url}.items():
+    web = {"UVICORN_PORT": str(port), "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": PATIENCE}
+    for name, value in {**SIGNED, **web, "WEB_URL": url}.items():
         monkeypatch.setenv(name, value)
     async with followed(PAGE, tmp_path, vhost_url):
         async with asyncio.timeout(60):
