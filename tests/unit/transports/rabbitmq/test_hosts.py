@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from bus.cli.dead.queues import IgnoredReturns
 from bus.errors import Unauthenticated, Unavailable
+from bus.settings import Settings
+from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.credential_refresh import is_accepted
 from bus.transports.rabbitmq.handshake import probe
@@ -150,6 +153,17 @@ async def test_a_probe_asks_the_next_host_and_never_a_host_of_another_cluster() 
         second.cluster = "y"
         with pytest.raises(Unavailable, match=r"cannot be reached.*belongs to the cluster 'y'"):
             await probe(url)
+
+
+async def test_the_heartbeat_of_the_url_is_that_of_each_connection_and_of_its_watch() -> None:
+    host = Host()
+    async with hosts(host) as url:
+        settings = Settings(url=SecretStr(f"{url}?heartbeat=5"))
+        transport = RabbitMQTransport(settings, name="desk")
+        await transport.start(IgnoredReturns(), timeout=10)
+        await transport.close()
+        assert host.heartbeats == [5, 5, 5]
+        assert [link._heartbeat for link in transport._links] == [5, 5, 5]
 
 
 async def test_a_new_password_is_tried_at_the_first_host_that_answers() -> None:
