@@ -7,6 +7,7 @@ restores its own channels, consumers and topology.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from faststream.rabbit import RabbitBroker
 from pydantic import SecretStr
@@ -16,7 +17,6 @@ from bus.errors import BusError, FailedPrecondition, Unavailable
 from bus.messaging.backoff import backoff
 from bus.messaging.broker_addresses import BrokerUrl, describe_brokers
 from bus.messaging.supervision import run_forever
-from bus.transports.faststream.hosts_connection import rotation_of
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.rabbitmq.exceptions import (
     EXPECTED_ERRORS,
@@ -25,10 +25,11 @@ from bus.transports.rabbitmq.exceptions import (
     map_errors,
     to_bus_error,
 )
+from bus.transports.rabbitmq.hosts_connection import HostRotation, HostsConnection
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 from bus.transports.rabbitmq.log_filter import redact_library_logs
 
-__all__ = ["RobustConnection"]
+__all__ = ["RobustConnection", "rotate_hosts", "rotation_of"]
 
 log = logging.getLogger("bus.faststream")
 
@@ -204,3 +205,20 @@ class RobustConnection(OpenConnection):
                 error,
                 extra={"link": self.name, "why": str(error)},
             )
+
+
+def rotate_hosts(broker: RabbitBroker, rotation: HostRotation) -> None:
+    """Let a FastStream broker take the next host of the rotation for each attempt to connect."""
+    # FastStream passes these arguments to aio-pika, but its constructor has no parameter for them.
+    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001
+        HostsConnection, rotation=rotation
+    )
+
+
+def rotation_of(broker: RabbitBroker) -> HostRotation | None:
+    """Return the rotation that `rotate_hosts` gave to a broker, or None."""
+    connection_class = broker._connection_kwargs.get("connection_class")  # noqa: SLF001
+    if not isinstance(connection_class, partial):
+        return None
+    rotation = connection_class.keywords.get("rotation")
+    return rotation if isinstance(rotation, HostRotation) else None

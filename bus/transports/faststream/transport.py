@@ -24,8 +24,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustConnection
-from bus.transports.faststream.hosts_connection import HostRotation, rotate_hosts
+from bus.transports.faststream.connection import RobustConnection, rotate_hosts
 from bus.transports.faststream.subscriber import FastStreamConsumer
 from bus.transports.rabbitmq.aiormq_channels import (
     AiormqConsumerChannel,
@@ -35,6 +34,7 @@ from bus.transports.rabbitmq.aiormq_channels import (
 from bus.transports.rabbitmq.body_limit import SendLimit
 from bus.transports.rabbitmq.connection import Channel
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
+from bus.transports.rabbitmq.hosts_connection import HostRotation
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.queue_depth import ready_in
 

@@ -310,8 +310,8 @@ class SupervisedConnection(OpenConnection):
     def _next_url(self) -> URL:
         """Return the URL for the next attempt to connect. Each attempt takes the next host.
 
-        After a lost connection the next host is tried first. The lost host may be shut down or hang,
-        and would only delay the service.
+        After a lost connection the next host is tried first. The lost host may be shut down or
+        hang, and would only delay the service.
         """
         self._host = self._hosts[self._attempts % len(self._hosts)]
         self._attempts += 1

@@ -20,10 +20,10 @@ from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustConnection
-from bus.transports.faststream.hosts_connection import HostsConnection, rotation_of
+from bus.transports.faststream.connection import RobustConnection, rotation_of
 from bus.transports.faststream.subscriber import FastStreamConsumer
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
+from bus.transports.rabbitmq.hosts_connection import HostsConnection
 from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
 from tests.polling import until
 from tests.unit.fakes import virtual

@@ -1,4 +1,4 @@
-"""aio-pika's robust connection to one of several hosts.
+"""aio-pika's robust connection to one of several hosts, for FastStream's broker.
 
 aio-pika reconnects to the same host for ever. This connection takes the next host for each attempt,
 and refuses a host of another cluster.
@@ -7,12 +7,10 @@ and refuses a host of another cluster.
 import asyncio
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from aio_pika import RobustConnection as AioPikaConnection
 from aiormq.exceptions import AMQPConnectionError
-from faststream.rabbit import RabbitBroker
 from typing_extensions import override
 from yarl import URL
 
@@ -23,13 +21,13 @@ from bus.transports.rabbitmq.connection import connection_url
 from bus.transports.rabbitmq.exceptions import to_bus_error
 from bus.transports.rabbitmq.handshake import CLUSTER, properties_of
 
-__all__ = ["HostRotation", "HostsConnection", "rotate_hosts", "rotation_of"]
+__all__ = ["HostRotation", "HostsConnection"]
 
 log = logging.getLogger("bus.faststream")
 
 
 class HostRotation:
-    """The hosts of a FastStream broker. They are shared by its attempts to connect."""
+    """The hosts of a broker. All connections of a FastStream broker share them."""
 
     def __init__(self, hosts: Sequence[BrokerUrl], *, heartbeat: int, name: str) -> None:
         """Begin with the first host.
@@ -115,20 +113,3 @@ class HostsConnection(AioPikaConnection):
                 extra={"link": self._rotation.name, "broker": place, "why": reason},
             )
         self._reasons[place] = reason
-
-
-def rotate_hosts(broker: RabbitBroker, rotation: HostRotation) -> None:
-    """Let a FastStream broker connect with a `HostsConnection`."""
-    # FastStream passes these arguments to aio-pika, but its constructor has no parameter for them.
-    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001
-        HostsConnection, rotation=rotation
-    )
-
-
-def rotation_of(broker: RabbitBroker) -> HostRotation | None:
-    """Return the rotation that `rotate_hosts` gave to a broker, or None."""
-    connection_class = broker._connection_kwargs.get("connection_class")  # noqa: SLF001
-    if not isinstance(connection_class, partial):
-        return None
-    rotation = connection_class.keywords.get("rotation")
-    return rotation if isinstance(rotation, HostRotation) else None
