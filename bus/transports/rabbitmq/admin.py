@@ -48,15 +48,15 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
     The session ignores the setting `topology`. It declares objects even if the setting is `verify`.
 
     Args:
-        settings: The broker's address, credentials and time limits.
+        settings: The broker's addresses, credentials and time limits.
 
     Yields:
         A session on the open connection.
 
     Raises:
-        Unauthenticated: The broker refuses the credentials. The function does not try again.
-        ConfigurationError: The broker refuses the virtual host. The function does not try again.
-        Unavailable: The broker does not answer within the connect timeout.
+        Unauthenticated: Every host refuses the credentials. The function does not try again.
+        ConfigurationError: Every host refuses the virtual host. The function does not try again.
+        Unavailable: No host answers within the connect timeout for each host.
     """
     password = PasswordFile.of(settings.password_file)
     link = SupervisedConnection(

@@ -41,6 +41,8 @@ class HostRotation:
         self.name = name
         self.password: str | None = None
         """The password for the next attempt to connect. None: the password in the host's URL."""
+        self.reasons: dict[str, str] = {}
+        """The last reason why each host was not connected, since the last connection."""
         self._heartbeat = heartbeat
         self._attempts = 0
 
@@ -70,8 +72,6 @@ class HostsConnection(AioPikaConnection):
         super().__init__(rotation.url, **options)
         self._rotation = rotation
         self._cluster = Cluster.of(rotation.hosts)
-        self._reasons: dict[str, str] = {}
-        """The last reason of each host since the last connection."""
         self._is_refused = False
         """True if the bus has just closed the connection to a host of another cluster."""
 
@@ -88,7 +88,7 @@ class HostsConnection(AioPikaConnection):
                 await asyncio.gather(self.transport.connection.close(), return_exceptions=True)
             # aio-pika tries again only after an error of a connection.
             raise AMQPConnectionError(str(error)) from None
-        self._reasons.clear()
+        self._rotation.reasons.clear()
         await super()._on_connected()
 
     @override
@@ -105,11 +105,11 @@ class HostsConnection(AioPikaConnection):
         await super()._on_connection_close(closing)
 
     def _report(self, place: str, reason: str) -> None:
-        if self._reasons.get(place) != reason:
+        if self._rotation.reasons.get(place) != reason:
             log.warning(
                 "%s: cannot connect (%s); trying again",
                 self._rotation.name,
                 reason,
                 extra={"link": self._rotation.name, "broker": place, "why": reason},
             )
-        self._reasons[place] = reason
+        self._rotation.reasons[place] = reason
