@@ -7,7 +7,6 @@ name server (epmd). When the node ends, its epmd ends too.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -24,7 +23,9 @@ from pathlib import Path
 from bus.errors import ConfigurationError, Unavailable
 from bus.operations.brokers import node_guard
 from bus.operations.brokers.installation import Installation
+from bus.operations.brokers.node_files import USER, startup_error_lines, write_node_files
 from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, speaks_amqp
+from bus.operations.brokers.rabbitmqctl import run_ctl
 from bus.operations.management_api import Management
 
 __all__ = ["PrivateNode"]
@@ -44,23 +45,6 @@ CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
 POLL_INTERVAL_SECONDS = 0.02
 """Seconds between two checks while the node starts or stops."""
-LOG_LINES = 15
-USER = "bus"
-
-DEFAULTS = {
-    "default_user": USER,
-    "management.tcp.ip": LOOPBACK,
-    # The node logs to log/rabbit.log. The start script writes to output.log.
-    "log.console": "false",
-    "log.file": "rabbit.log",
-    # The default alarm would block publishers on a laptop with a nearly full disk.
-    "disk_free_limit.absolute": "1MB",
-    # The default is a large part of the machine's memory, but other programs need memory.
-    "vm_memory_high_watermark.absolute": "1GB",
-    # RabbitMQ keeps the log of quorum queues in memory up to this size. The default is 512 MiB.
-    "raft.wal_max_size_bytes": "67108864",
-}
-"""Settings in the rabbitmq.conf of each private node. The argument `config` overrides them."""
 
 
 class PrivateNode:
@@ -201,51 +185,19 @@ class PrivateNode:
         Raises:
             Unavailable: The command failed, or took longer than `timeout`.
         """
-        process = await asyncio.create_subprocess_exec(
-            self._installation.ctl,
-            "-q",
-            *arguments,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            output, errors = await asyncio.wait_for(process.communicate(), timeout)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"rabbitmqctl {arguments[0]} did not finish within {timeout:g} s"
-            ) from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode:
-            raise Unavailable(
-                f"rabbitmqctl {arguments[0]} failed: {errors.decode(errors='replace').strip()}"
-            )
-        return output.decode()
+        program = self._installation.ctl
+        return await run_ctl(program, arguments, self._environment(), timeout=timeout)
 
     def _make_directory(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="bus-rabbitmq-"))
         finalizer = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self._directory, self._remove = directory, finalizer
         config = {
-            **DEFAULTS,
             "default_pass": self._password,
             "management.tcp.port": str(self.management_port),
             **self._config,
         }
-        (directory / "rabbitmq.conf").write_text(
-            "".join(f"{key} = {value}\n" for key, value in config.items()), encoding="utf-8"
-        )
-        (directory / "plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
-        (directory / "empty.conf").touch()
-        cookie = directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(20), encoding="ascii")
-        # Erlang rejects a cookie file that other users can read.
-        cookie.chmod(0o400)
+        write_node_files(directory, config, self._plugins)
 
     def _environment(self) -> dict[str, str]:
         """Return the node's environment.
@@ -364,19 +316,3 @@ class PrivateNode:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
-
-
-def startup_error_lines(files: list[Path]) -> list[str]:
-    """Return the log lines that contain the reason of a failed start.
-
-    The reason is before the first `BOOT FAILED`. Long supervisor reports follow `BOOT FAILED`.
-    If the log does not contain `BOOT FAILED`, return the last lines.
-    """
-    lines = [
-        line
-        for file in files
-        if file.exists()
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
-    end = next((number for number, line in enumerate(lines) if "BOOT FAILED" in line), len(lines))
-    return lines[max(end - LOG_LINES, 0) : end]
