@@ -1,12 +1,20 @@
-"""The files in the directory of a private node: its configuration, cookie and logs."""
+"""The files and the environment of a private node."""
 
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bus.operations.brokers.installation import Installation
 from bus.operations.brokers.ports import LOOPBACK
 
-__all__ = ["DEFAULTS", "USER", "startup_error_lines", "write_node_files"]
+__all__ = [
+    "DEFAULTS",
+    "USER",
+    "new_node_name",
+    "node_environment",
+    "startup_error_lines",
+    "write_node_files",
+]
 
 LOG_LINES = 15
 USER = "bus"
@@ -27,6 +35,11 @@ DEFAULTS = {
 """Settings in the rabbitmq.conf of each private node. The argument `config` overrides them."""
 
 
+def new_node_name() -> str:
+    """Return a name for an Erlang node that no other node of this machine has."""
+    return f"bus-{secrets.token_hex(4)}@localhost"
+
+
 def write_node_files(directory: Path, config: Mapping[str, str], plugins: Sequence[str]) -> None:
     """Write the files that a node reads when it starts.
 
@@ -42,9 +55,41 @@ def write_node_files(directory: Path, config: Mapping[str, str], plugins: Sequen
     (directory / "plugins").write_text(f"[{','.join(plugins)}].\n", encoding="utf-8")
     (directory / "empty.conf").touch()
     cookie = directory / ".erlang.cookie"
+    cookie.unlink(missing_ok=True)
     cookie.write_text(secrets.token_hex(20), encoding="ascii")
     # Erlang rejects a cookie file that other users can read.
     cookie.chmod(0o400)
+
+
+def node_environment(installation: Installation, directory: Path, name: str) -> dict[str, str]:
+    """Return the environment of the node `name`, without its ports.
+
+    The `RABBITMQ_*` and `ERL_*` variables of this process are not copied, because they can belong
+    to another node.
+    """
+    loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+    return {
+        "PATH": installation.search_path,
+        "HOME": str(directory),
+        "LANG": "C.UTF-8",
+        "ERL_CRASH_DUMP_SECONDS": "0",
+        # The guard starts epmd. If Erlang started epmd, epmd would outlive the node.
+        "ERL_FLAGS": "-start_epmd false",
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
+        # The empty file replaces this machine's /etc/rabbitmq/rabbitmq-env.conf.
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),
+        "RABBITMQ_CTL_ERL_ARGS": loopback,
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_NODENAME": name,
+        "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+        # With this variable the script replaces itself with Erlang (exec). So the node has the
+        # process id of the script.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
 
 
 def startup_error_lines(files: list[Path]) -> list[str]:
