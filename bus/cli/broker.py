@@ -22,10 +22,10 @@ from bus.cli.broker_options import (
 )
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
-from bus.settings.values import environment_value
 
 __all__ = ["command", "started"]
 

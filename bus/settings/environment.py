@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from bus.errors import ConfigurationError
 from bus.messaging.suggestions import did_you_mean
-from bus.settings.values import strip_value
+from bus.messaging.variable_values import strip_value
 
 __all__ = ["EnvironmentSettings", "aliases_of"]
 
@@ -39,7 +39,7 @@ class EnvironmentSettings(BaseSettings):
     )
 
     _verbatim: ClassVar[frozenset[str]] = frozenset()
-    """Names of fields whose value keeps the white space around it, unless it has nothing else."""
+    """Names of fields that keep the white space around a value. Only white space is not set."""
 
     @classmethod
     @override

@@ -26,9 +26,9 @@ from bus.messaging.body_limit import (
     HIGHEST_MAX_BODY_BYTES,
     LOWEST_MAX_BODY_BYTES,
 )
+from bus.messaging.variable_values import strip_value
 from bus.security.secret_files import check_trusted_file, read_password
 from bus.settings.environment import EnvironmentSettings
-from bus.settings.values import strip_value
 
 __all__ = ["Settings"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.errors import ConfigurationError
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import broker_for, select_broker
 from bus.operations.management_api import Management
-from bus.settings.values import environment_value
 from bus.testing.shell import shell_settings
 
 __all__ = ["RabbitMQ", "isolated", "running_broker", "virtual_host", "with_vhost"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bus.errors import ConfigurationError
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.docker import engine_answers
@@ -14,7 +15,6 @@ from bus.operations.brokers.external import ExternalBroker
 from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.kept_node import KeptNode
 from bus.operations.brokers.private_node import PrivateNode
-from bus.settings.values import environment_value
 
 __all__ = ["INSTALL", "BrokerChoice", "Probes", "broker_for", "select_broker"]
 

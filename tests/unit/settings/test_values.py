@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from bus.errors import ConfigurationError
+from bus.messaging.variable_values import environment_value, strip_value
 from bus.settings import EnvironmentSettings, Settings, load_settings
-from bus.settings.values import environment_value, strip_value
 from tests.integration.certificates import certificates
 from workers.documents.settings import DocumentsSettings
 from workers.transcription.settings import TranscriptionSettings
