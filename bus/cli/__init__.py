@@ -47,6 +47,8 @@ COMPLETING = "_BUS_COMPLETE"
 """Environment variable that the shell sets when it requests the completion of a command line."""
 ENV_FILE = "BUS_ENV_FILE"
 """Environment variable with the path of a file `.env`."""
+HARMLESS = frozenset({"--help", "--version"})
+"""Options with which a command line only prints text about the program."""
 OPTION_VARIABLES = ("BUS_CONTRACTS", "BUS_GRANTS")
 """Environment variables that typer reads for options."""
 LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
@@ -93,7 +95,7 @@ def prepare_environment(
         # The module is loaded only if there is a file, because it takes milliseconds to import.
         module = importlib.import_module("bus.cli.env_file")
         # A shell cannot show an error while it completes a line, and help must always be available.
-        if COMPLETING in environment or not arguments or "--help" in arguments:
+        if COMPLETING in environment or not arguments or not HARMLESS.isdisjoint(arguments):
             with suppress(BusError):
                 module.load_env_file(environment)
         else:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_args
 from pydantic import AliasChoices, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
 from bus.errors import ConfigurationError
@@ -73,7 +73,8 @@ class EnvironmentSettings(BaseSettings):
             )
         kept = {f"{prefix}{field}".lower() for field in cls._verbatim}
         for source in (env_settings, dotenv_settings):
-            source.env_vars = _given_values(source.env_vars, kept)
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = _given_values(source.env_vars, kept)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @classmethod

@@ -55,7 +55,7 @@ def _describe(name: str, bare: set[str]) -> str:
     found = similar_names(name.upper().removeprefix(PREFIX), bare, cutoff=CUTOFF)
     similar = [f"{PREFIX}{suffix}" for suffix in found]
     question = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    return f"{ascii(name)[1:-1]} is not a setting of the bus, and has no effect{question}"
+    return f"{ascii(name)[1:-1]} is not a setting of the bus, so the bus ignores it{question}"
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aio_pika
@@ -9,10 +10,10 @@ import pytest
 
 from bus.errors import Unavailable
 from bus.operations.brokers.broker_options import BrokerOptions
-from bus.operations.brokers.installation import Installation
+from bus.operations.brokers.installation import Installation, versions
 from bus.operations.brokers.kept_node import KeptNode
 from bus.operations.brokers.ports import free_ports
-from tests.broker import kill_with_queues_on_disk
+from tests.broker import CTL, kill_with_queues_on_disk
 from tests.integration.command import bus
 
 PASSWORD = "a b#\"%$'"
@@ -48,12 +49,16 @@ async def test_a_kept_broker_has_its_url_and_its_jobs_after_the_next_start(
     assert (refused.code, "in use by another broker" in refused.err) == (69, True)
 
     await kill_with_queues_on_disk(first)  # without the 6 s of a graceful stop
+    first._kept.save(replace(first._kept.state, rabbitmq="3.0.0"))  # as before an upgrade
     first._kept.unlock()
     second = KeptNode(installation, directory, BrokerOptions())
     nodes.append(second)
     assert (second.url, second.management_url) == (first.url, first.management_url)
     await second.start()
     assert await depth(second.url, "work") == 1
+    flags = await second.ctl("list_feature_flags", "state", timeout=CTL)
+    assert {*flags.split()} - {"state"} == {"enabled"}
+    assert second._kept.state.rabbitmq == versions(installation)["rabbitmq"]
 
 
 async def depth(url: str, queue: str) -> int | None:

@@ -124,14 +124,17 @@ class KeptDirectory:
 
     def describe_upgrade(self, installed: str) -> str:
         """Return a sentence about a change of RabbitMQ's version, or an empty string."""
-        written = self.state.rabbitmq
-        if written in {None, installed}:
+        if not self.is_upgraded(installed):
             return ""
         return (
-            f"{self.path} was written by RabbitMQ {written}, and RabbitMQ {installed} did not "
-            "start with it. Check that RabbitMQ supports this upgrade in one step, or name "
+            f"{self.path} was written by RabbitMQ {self.state.rabbitmq}, and RabbitMQ {installed} "
+            "did not start with it. Check that RabbitMQ supports this upgrade in one step, or name "
             "another directory. "
         )
+
+    def is_upgraded(self, installed: str) -> bool:
+        """Return True if another version of RabbitMQ has written the data."""
+        return self.state.rabbitmq not in {None, installed}
 
     def save(self, state: NodeState) -> None:
         """Write the state. A crash leaves either the old or the new state."""

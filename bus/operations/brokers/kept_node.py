@@ -66,6 +66,9 @@ class KeptNode(PrivateNode):
             await super().start()
         except Unavailable as error:
             raise Unavailable(f"{self._kept.describe_upgrade(installed)}{error}") from error
+        if self._kept.is_upgraded(installed):
+            # RabbitMQ refuses the next upgrade if the features of this one are not enabled.
+            await self.ctl("enable_feature_flag", "all")
         self._kept.save(replace(self._state, rabbitmq=installed))
 
     @override

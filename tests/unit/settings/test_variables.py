@@ -58,13 +58,13 @@ def test_a_variable_of_the_bus_or_of_the_program_is_known(name: str) -> None:
 )
 def test_a_misspelled_variable_is_described_with_the_nearest_name(name: str, meant: str) -> None:
     assert describe_unknown_variables({name: "secret"}) == [
-        f"{name} is not a setting of the bus, and has no effect; did you mean {meant}?"
+        f"{name} is not a setting of the bus, so the bus ignores it; did you mean {meant}?"
     ]
 
 
 def test_a_variable_that_is_like_none_is_described_without_a_suggestion() -> None:
     assert describe_unknown_variables({"BUS_ID": "42"}) == [
-        "BUS_ID is not a setting of the bus, and has no effect"
+        "BUS_ID is not a setting of the bus, so the bus ignores it"
     ]
 
 
