@@ -146,6 +146,13 @@ def test_only_the_logs_of_this_run_are_searched_for_errors(used: Path) -> None:
     assert [path.name for path in (used / "log").iterdir()] == ["rabbit.old"]
 
 
+def test_git_ignores_a_directory_that_lies_in_a_checkout(used: Path) -> None:
+    subprocess.run(["git", "init", "-q", used.parent], check=True)
+    KeptDirectory(used).tidy()
+    status = ["git", "-C", str(used.parent), "status", "--porcelain"]
+    assert subprocess.run(status, check=True, capture_output=True).stdout == b""
+
+
 def test_the_state_on_disk_holds_only_names_that_are_known(used: Path) -> None:
     known = json.loads((used / "broker.json").read_text())
     (used / "broker.json").write_text(json.dumps({**known, "surprise": 1}))
