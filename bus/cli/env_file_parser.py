@@ -36,7 +36,7 @@ def parse_variables(text: str, prefix: str) -> dict[str, str]:
         raise ValueError(", ".join(map(str, wrong)))
     return {
         name: value
-        for name, value in _variables(bindings)
+        for name, value in dict(_variables(bindings)).items()
         if strip_value(value) or not name.upper().startswith(OWN_PREFIX)
     }
 

@@ -76,6 +76,11 @@ def test_a_line_is_read_as_other_programs_read_it(
     assert load(HOME="/home")[1] == {"HOME": "/home", "BUS_URL": value}
 
 
+def test_an_empty_line_of_a_name_removes_the_earlier_one(file: Path) -> None:
+    file.write_text("BUS_URL=here\nBUS_URL=\n")
+    assert load()[1] == {}
+
+
 # --- What a file that was found must not set ---
 
 
