@@ -258,7 +258,7 @@ def describe_env_file(file: EnvFile | None) -> list[str]:
     overridden = ", ".join(file.overridden)
     return [
         f"{file.path} sets {taken}" + (f"; already set: {overridden}" if overridden else ""),
-        *file.describe_refused(),
+        *file.describe_problems(),
         *filter(None, (file.describe_other(),)),
     ]
 

@@ -8,14 +8,15 @@ import os
 import re
 import stat
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bus.cli.env_file_parser import parse_variables
 from bus.cli.output import say
 from bus.errors import ConfigurationError
-from bus.messaging.variable_values import environment_value
-from bus.security.secret_files import read_trusted_file
+from bus.messaging.variable_values import environment_value, strip_value
+from bus.security.secret_files import GROUP_AND_OTHERS, read_trusted_file
 
 __all__ = [
     "DEFAULT_FILE",
@@ -54,6 +55,8 @@ PROTECTED = frozenset(
 
 `BUS_PASSWORD_FILE` is one of them: its content is sent to the host of `BUS_URL`.
 """
+SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
+"""Variables that can have a key or a secret itself, or the path of its file."""
 CREDENTIALS: Mapping[str, tuple[str, ...]] = {
     "BUS_URL": ("BUS_PASSWORD_FILE",),
     "BUS_MANAGEMENT_URL": ("BUS_URL", "BUS_PASSWORD_FILE"),
@@ -85,6 +88,8 @@ class EnvFile:
     """Names that no file sets."""
     other: tuple[str, ...] = ()
     """Names of other programs in a file that was found."""
+    readable: tuple[str, ...] = ()
+    """Names of keys and secrets in the file that other users of this machine can read."""
     problem: str | None = None
     """Reason why a file that was found is not used."""
 
@@ -92,8 +97,8 @@ class EnvFile:
         """Return a line with the names that were taken, or None."""
         return f"settings from {self.path}: {', '.join(self.taken)}" if self.taken else None
 
-    def describe_refused(self) -> list[str]:
-        """Return a line for each kind of names that were not taken, with the remedy."""
+    def describe_problems(self) -> list[str]:
+        """Return a line for each problem: names that were not taken, and readable secrets."""
         lines = []
         if self.problem:
             lines.append(f"{self.path} is not used: {self.problem}")
@@ -106,6 +111,11 @@ class EnvFile:
             lines.append(
                 f"{self.path} does not set {', '.join(self.forbidden)}: no file may set a variable "
                 "that decides which programs or files are used. Set it in the environment."
+            )
+        if self.readable:
+            lines.append(
+                f"{self.path}: other users can read {', '.join(self.readable)} in it. "
+                f"Run `chmod 600 {self.path}`."
             )
         return lines
 
@@ -165,7 +175,7 @@ def read_and_announce(environment: MutableMapping[str, str], command: str | None
     file = load_env_file(environment)
     if file is None or command in QUIET:
         return
-    for line in filter(None, (file.describe_taken(), *file.describe_refused())):
+    for line in filter(None, (file.describe_taken(), *file.describe_problems())):
         say(line)
 
 
@@ -228,8 +238,29 @@ def _apply(text: str, file: EnvFile, environment: MutableMapping[str, str]) -> E
     return EnvFile(
         path=file.path,
         is_named=file.is_named,
+        readable=_readable_secrets(file, values),
         **{kind: tuple(names) for kind, names in kinds.items()},  # type: ignore[arg-type]
     )
+
+
+def _readable_secrets(file: EnvFile, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of keys and secrets that are in a file with access for other users.
+
+    A value that is the path of a key's file is not a secret.
+    """
+    try:
+        mode = Path(file.path).stat().st_mode
+    except OSError:  # the name of a pipe that is closed by now
+        return ()
+    if not file.is_named or not stat.S_ISREG(mode) or not mode & GROUP_AND_OTHERS:
+        return ()
+    return tuple(name for name in SECRETS if name in values and not _is_path(values[name]))
+
+
+def _is_path(value: str) -> bool:
+    with suppress(OSError):  # a key can be too long for a path
+        return Path(strip_value(value)).exists()
+    return False
 
 
 def _kind(name: str, file: EnvFile, environment: Mapping[str, str]) -> str:

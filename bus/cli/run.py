@@ -158,7 +158,7 @@ def warn_if_disabled() -> None:
 def describe_env_file() -> Iterator[tuple[int, str]]:
     """Yield a level and a line for each kind of names in the file `.env` of this process."""
     if file := current_file():
-        yield from ((logging.WARNING, line) for line in file.describe_refused())
+        yield from ((logging.WARNING, line) for line in file.describe_problems())
         lines = (file.describe_taken(), file.describe_other())
         yield from ((logging.INFO, line) for line in lines if line is not None)
 

@@ -150,8 +150,9 @@ class KeptDirectory:
     def tidy(self) -> None:
         """Prepare the directory for a start.
 
-        Git ignores the directory, because it has a password. The logs of the last run are renamed, so that errors are searched only in this run's logs.
-        If the first start was interrupted, its incomplete data is removed.
+        Git ignores the directory, because it has a password. The logs of the last run are renamed,
+        so that errors are searched only in this run's logs. If the first start was interrupted, its
+        incomplete data is removed.
         """
         (self.path / ".gitignore").write_text("*\n", encoding="ascii")
         for log in self.path.glob("log/*.log"):

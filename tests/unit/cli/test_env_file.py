@@ -125,7 +125,7 @@ def test_a_found_file_never_decides_about_trust_but_a_named_one_does(name: str, 
     file.write_text(f"{name}=secret")
     found, environment = load()
     assert (found.refused, environment) == ((name,), {})
-    (line,) = found.describe_refused()
+    (line,) = found.describe_problems()
     assert line.startswith(f".env does not set {name}, because only a file that you name")
     assert line.endswith("run `export BUS_ENV_FILE=.env`.")
     assert load(BUS_ENV_FILE=".env")[1] == {name: "secret"}
@@ -153,7 +153,7 @@ def test_a_found_file_leaves_the_variables_of_other_programs_alone(file: Path) -
     found, environment = load()
     assert (found.other, environment) == (("LD_PRELOAD", "SHOP_ROOMS", "PATH"), {})
     assert "SHOP_ROOMS" in (found.describe_other() or "")
-    assert found.describe_refused() == []
+    assert found.describe_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_no_file_decides_which_programs_run(name: str, file: Path) -> None:
     file.write_text(f"{name}=/evil\nSHOP_ROOMS=[]\n")
     found, environment = load(BUS_ENV_FILE=".env")
     assert (found.forbidden, environment) == ((name,), {"SHOP_ROOMS": "[]"})
-    assert name in found.describe_refused()[0]
+    assert name in found.describe_problems()[0]
 
 
 # --- Files that cannot be used ---
@@ -207,7 +207,7 @@ def test_a_found_file_that_others_could_write_is_not_used_and_the_reason_is_told
     spoil(file)
     found, environment = load()
     assert environment == {}
-    assert f".env is not used: {problem}" in found.describe_refused()[0]
+    assert f".env is not used: {problem}" in found.describe_problems()[0]
 
 
 def test_a_found_file_of_another_user_is_not_used(
@@ -219,7 +219,7 @@ def test_a_found_file_of_another_user_is_not_used(
     )
     found, environment = load()
     assert environment == {}
-    assert "the file belongs to another user" in found.describe_refused()[0]
+    assert "the file belongs to another user" in found.describe_problems()[0]
 
 
 def test_a_directory_of_this_name_is_no_file(file: Path) -> None:
@@ -259,6 +259,18 @@ def test_an_invalid_line_is_named_by_its_number_and_never_shown(line: str, file:
         with pytest.raises(ConfigurationError, match=r"^\.env: line (4, )?6 is invalid") as caught:
             load_env_file(environment)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o640, True), (0o600, False)])
+def test_a_named_file_with_a_secret_that_others_can_read_is_told(
+    mode: int, is_told: bool, file: Path
+) -> None:
+    (file.parent / "operator.key").touch()
+    file.write_text(f"BUS_KEY={'s' * 400}\nBUS_OPERATOR_KEY=operator.key\nBUS_URL={URL}\n")
+    file.chmod(mode)
+    told = load(BUS_ENV_FILE=".env")[0].describe_problems()
+    text = ".env: other users can read BUS_KEY in it. Run `chmod 600 .env`."
+    assert told == ([text] if is_told else [])
 
 
 # --- The command line ---
