@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.env_file import EnvFile, current_file
+from bus.cli.env_file import EnvFile, current_file, describe_file
 from bus.cli.errors import exit_code
 from bus.cli.output import print_json, table_console
 from bus.errors import BusError
@@ -243,24 +243,11 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
         else "not found",
     )
     yield "container engine", "answers" if report.container_engine else "does not answer"
-    yield from (("env file", line) for line in describe_env_file(report.env_file))
+    yield from (("env file", line) for line in describe_file(report.env_file))
     yield "settings", "; ".join((report.settings, *report.unknown))
     yield "security", security(report)
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
-
-
-def describe_env_file(file: EnvFile | None) -> list[str]:
-    """Return lines about the file `.env`: the names that it sets, and the other names."""
-    if file is None:
-        return ["none"]
-    taken = ", ".join(file.taken) or "nothing"
-    overridden = ", ".join(file.overridden)
-    return [
-        f"{file.path} sets {taken}" + (f"; already set: {overridden}" if overridden else ""),
-        *file.describe_problems(),
-        *filter(None, (file.describe_other(),)),
-    ]
 
 
 def connection(report: Report) -> str:

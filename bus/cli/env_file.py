@@ -24,6 +24,7 @@ __all__ = [
     "VARIABLE",
     "EnvFile",
     "current_file",
+    "describe_file",
     "load_env_file",
     "read_and_announce",
 ]
@@ -127,6 +128,18 @@ class EnvFile:
             f"{self.path} does not set {', '.join(self.other)}, because they are not settings of "
             f"the bus. If your handlers read them, run `export {VARIABLE}={DEFAULT_FILE}`."
         )
+
+
+def describe_file(file: EnvFile | None) -> list[str]:
+    """Return all lines about the file, for `bus doctor`."""
+    if file is None:
+        return ["none"]
+    already = f"; already set: {', '.join(file.overridden)}" if file.overridden else ""
+    return [
+        f"{file.path} sets {', '.join(file.taken) or 'nothing'}{already}",
+        *file.describe_problems(),
+        *filter(None, (file.describe_other(),)),
+    ]
 
 
 _current: list[EnvFile] = []

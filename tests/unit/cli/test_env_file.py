@@ -12,7 +12,14 @@ import typer
 from typer.testing import CliRunner
 
 from bus.cli import ENV_FILE, prepare_environment
-from bus.cli.env_file import PROTECTED, VARIABLE, EnvFile, current_file, load_env_file
+from bus.cli.env_file import (
+    PROTECTED,
+    VARIABLE,
+    EnvFile,
+    current_file,
+    describe_file,
+    load_env_file,
+)
 from bus.cli.errors import Reporter
 from bus.errors import ConfigurationError
 from bus.settings import Settings
@@ -271,6 +278,15 @@ def test_a_named_file_with_a_secret_that_others_can_read_is_told(
     told = load(BUS_ENV_FILE=".env")[0].describe_problems()
     text = ".env: other users can read BUS_KEY in it. Run `chmod 600 .env`."
     assert told == ([text] if is_told else [])
+
+
+def test_the_doctor_describes_each_kind_of_names(file: Path) -> None:
+    file.write_text("BUS_URL=x\nBUS_TOPOLOGY=verify\nBUS_KEY=secret\nSHOP=1\n")
+    taken, refused, other = describe_file(load(BUS_TOPOLOGY="declare")[0])
+    assert taken == ".env sets BUS_URL; already set: BUS_TOPOLOGY"
+    assert refused.startswith(".env does not set BUS_KEY")
+    assert other.startswith(".env does not set SHOP, because they are not settings of the bus")
+    assert describe_file(None) == ["none"]
 
 
 # --- The command line ---
