@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract, Kind, require_resolved
-from bus.errors import BusError, ConfigurationError, ContractError, NotFound
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    ContractError,
+    InvalidArgument,
+    NotFound,
+)
 from bus.messaging.failure_location import failure_location
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
@@ -86,17 +92,19 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     """Return the contract of a type.
 
     Args:
-        type_: Type of the contract, as the user typed it.
+        type_: Type of the contract, as the user typed it. The version may be missing if the
+            command accepts only one version.
         chosen: Names of modules, as in `known_contracts`.
         kind: Kind of contract that the command accepts. None accepts all kinds.
 
     Raises:
         NotFound: No contract has this type. The error names similar types.
+        InvalidArgument: The version is missing, and there are several. The error names them.
         ContractError: The contract is of another kind. The error names the command for that kind.
         ConfigurationError: As in `known_contracts`.
     """
     known = known_contracts(chosen)
-    contract = next((contract for contract in known.contracts if contract.type == type_), None)
+    contract = _matching(type_, known.contracts, kind)
     if contract is None:
         problem = (
             f"contract {type_!r} does not exist"
@@ -108,9 +116,26 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     if kind is not None and contract.kind != kind:
         article = "an" if contract.kind == "event" else "a"
         raise ContractError(
-            f"{type_} is {article} {contract.kind}. Use `bus {COMMANDS[contract.kind]}`."
+            f"{contract.type} is {article} {contract.kind}. Use `bus {COMMANDS[contract.kind]}`."
         )
     return contract
+
+
+def _matching(type_: str, contracts: Iterable[Contract], kind: Kind | None) -> Contract | None:
+    """Return the contract of a type, or the only version of a contract with this name."""
+    named = [contract for contract in contracts if type_ in {contract.type, contract.name}]
+    exact = [contract for contract in named if contract.type == type_]
+    of_kind = [contract for contract in named if kind in {None, contract.kind}]
+    found = exact or of_kind or named
+    if len(found) > 1:
+        versions = [
+            contract.type for contract in sorted(found, key=lambda contract: contract.version)
+        ]
+        raise InvalidArgument(
+            f"{type_} has several versions: {', '.join(versions)}. "
+            f"Write the type with its version, such as {versions[-1]}."
+        )
+    return found[0] if found else None
 
 
 def load_router(target: str) -> Router:
