@@ -49,6 +49,14 @@ class KeyDirectory:
         """
         return self.path / f"{owner}.key"
 
+    def owners(self) -> list[str]:
+        """Return the sorted names of the services and operators that have a key file."""
+        try:
+            stems = [file.stem for file in self.path.glob("*.key")]
+        except OSError:  # The user may not read the directory.
+            return []
+        return sorted(stem for stem in stems if OWNER.fullmatch(stem))
+
     def public(self) -> list[Jwk]:
         """Return the public keys in the file. If the file does not exist, return an empty list.
 
