@@ -13,6 +13,7 @@ from typing import Any
 
 from bus.errors import AlreadyExists, ConfigurationError, NotFound
 from bus.messaging.suggestions import did_you_mean
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 from bus.security.keys import Algorithm, Role, read_jwk
 from bus.security.private_keys import generate, read_private
 
@@ -266,11 +267,13 @@ def _read_set(file: Path) -> list[Jwk]:
         ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = decode_utf8(file.read_bytes())
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         raise ConfigurationError(f"{file} cannot be read. Check that it is a text file.") from None
+    except NotUtf8 as error:
+        raise ConfigurationError(f"{file} {error}.") from None
     try:
         keys = json.loads(text)["keys"]
     except (ValueError, TypeError, KeyError, RecursionError):
