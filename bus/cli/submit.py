@@ -23,7 +23,7 @@ from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded, Unavailable
 from bus.messaging.context import JobHandle, correlated, correlation
 from bus.messaging.envelope import Progress, new_id
-from bus.messaging.labels import one_line
+from bus.messaging.labels import one_line, short_id
 from bus.runtime.bus import Bus
 
 __all__ = ["command"]
@@ -92,14 +92,14 @@ def command(
 
 def say_submitted(type_: str, job_id: str) -> None:
     """Print the ids of a job that the broker has confirmed, and how to follow the job."""
-    correlation_id = correlation.get()
+    correlation_id = correlation.get() or ""
     say(
         f"submitted {type_} as {job_id} with correlation id {correlation_id}; "
         "the broker has confirmed it"
     )
     say(
-        "search the logs of the services for the correlation id; if the job fails, "
-        f"`bus dead list --correlation-id {correlation_id}` shows it"
+        "follow it in the logs by the correlation id; if it fails, "
+        f"`bus dead list --correlation-id {short_id(correlation_id)}` shows it"
     )
 
 
