@@ -1,0 +1,136 @@
+"""Report of `bus doctor`: the findings, and their output."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bus.cli.errors import exit_code
+from bus.errors import BusError
+from bus.messaging.escaped_text import one_line
+
+__all__ = ["Report", "print_report"]
+
+SECURITY = {
+    "on": "each message is signed and verified",
+    "dev": "BUS_AUTH=dev: all services share one secret",
+    "off": "BUS_AUTH=off: messages are not signed, and any client can act as any service",
+}
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Findings of the doctor.
+
+    `missing` names the settings that a service requires and that are not set. `problems` has the
+    other reasons for which a service could not start.
+    """
+
+    python: str = field(default_factory=platform.python_version)
+    packages: dict[str, str | None] = field(default_factory=dict)
+    extras: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    rabbitmq: dict[str, str] | None = None
+    container_engine: bool = False
+    settings: str = "valid"
+    auth: str | None = None
+    security: str | None = None
+    missing: list[str] = field(default_factory=list)
+    services: dict[str, bool] = field(default_factory=dict)
+    """The checked services. True if the settings allow the service to start."""
+    broker: str | None = None
+    why: str | None = None
+    server: dict[str, str] | None = None
+    problems: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+    def secured_by(self, auth: str) -> None:
+        """Record the value of `BUS_AUTH`."""
+        self.auth, self.security = auth, SECURITY[auth]
+
+    def lacks(self, settings: list[str]) -> None:
+        """Record the settings that are not set."""
+        self.missing = settings
+        if settings:
+            self.exit_code = self.exit_code or os.EX_CONFIG
+
+    def failed(self, error: BusError) -> None:
+        """Add a problem. The first problem determines the exit code."""
+        self.problems.append(str(error))
+        self.exit_code = self.exit_code or exit_code(error)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the report as a table, with the problems below it."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows(report):
+        table.add_row(name, Text(one_line(value)))
+    console.print(table)
+    if report.missing:
+        console.print("missing:", style="bold yellow", end=" ")
+        console.print(describe_missing(report), markup=False, highlight=False, soft_wrap=True)
+    for problem in report.problems:
+        console.print("problem:", style="bold red", end=" ")
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if not report.missing and not report.problems:
+        console.print("no problems found", style="green")
+
+
+def describe_missing(report: Report) -> str:
+    """Return the missing settings, and the commands that help to set them."""
+    is_one = len(report.missing) == 1
+    remedy = (
+        "Set it to the same secret text of at least 32 bytes for all services."
+        if report.auth == "dev"
+        else "Create keys with `bus keys new SERVICE`, set the variables that it prints, and write "
+        "a grants file (see `bus grants --help`). For a first try, set BUS_AUTH=off instead."
+    )
+    return (
+        f"{', '.join(report.missing)} {'is' if is_one else 'are'} not set, so a service cannot "
+        f"start. {remedy}"
+    )
+
+
+def rows(report: Report) -> Iterable[tuple[str, str]]:
+    """Yield the rows of the table: the name of a check and its result."""
+    yield "python", report.python
+    yield "packages", join_versions(report.packages)
+    for name, parts in report.extras.items():
+        missing = [part for part, installed in parts.items() if not installed]
+        yield (
+            f"extra {name}",
+            f"not installed: pip install 'trunkline[{name}]'" if missing else join_versions(parts),
+        )
+    rabbitmq = report.rabbitmq
+    yield (
+        "rabbitmq-server",
+        f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}"
+        if rabbitmq
+        else "not found",
+    )
+    yield "container engine", "answers" if report.container_engine else "does not answer"
+    yield "settings", report.settings
+    yield "security", report.security or "unknown"
+    for service, can_start in report.services.items():
+        yield f"service {service}", "its keys and grants are valid" if can_start else "cannot start"
+    yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
+    yield "connection", connection(report)
+
+
+def connection(report: Report) -> str:
+    """Return the result of the connection test: the broker's version, or `failed`, or a hint."""
+    if server := report.server:
+        product = f"{server['product']} {server['version']}"
+        return f"{product} ({server['platform']}), {server['cluster']}"
+    is_checked = report.settings == "valid" or report.broker == "named"
+    return "failed" if is_checked else "not checked, because the settings are wrong"
+
+
+def join_versions(parts: Mapping[str, str | None]) -> str:
+    """Return the distributions and their versions on one line."""
+    return ", ".join(f"{name} {installed or 'missing'}" for name, installed in parts.items())
