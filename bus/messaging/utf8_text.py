@@ -1,7 +1,7 @@
 """UTF-8 text of files and of standard input.
 
-Editors and shells on Windows write a byte order mark, or UTF-16. The mark is removed, and UTF-16 is
-an error that says so.
+Editors and shells on Windows write a byte order mark, or UTF-16. The mark is removed. UTF-16 is
+refused with an error that names it.
 """
 
 import codecs
