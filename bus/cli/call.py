@@ -32,7 +32,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The request's type, for example transcription.get.v1.",
+            help="The request's type, for example transcription.get.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("request"),
         ),
     ],

@@ -53,7 +53,8 @@ def show(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The contract's type, such as transcription.get.v1.",
+            help="The contract's type, such as transcription.get.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types(),
         ),
     ],

@@ -24,7 +24,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The event's type, for example transcription.completed.v1.",
+            help="The event's type, for example transcription.completed.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("event"),
         ),
     ],

@@ -42,7 +42,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The job's type, for example transcription.transcribe.v1.",
+            help="The job's type, for example transcription.transcribe.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("job"),
         ),
     ],
