@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,14 +169,30 @@ def test_a_named_service_is_checked_with_its_own_key(machine: Machine) -> None:
     assert machine.diagnosis()[0] == 0, "all services in the directory"
 
 
+ANNEX = """
+from bus import Event, Router, contract
+
+@contract("annex.opened", version=1)
+class Opened(Event):
+    pass
+
+router = Router("library")
+
+@router.event(Opened)
+async def on_opened(event: Opened) -> None: ...
+"""
+
+
 def test_a_router_that_may_not_consume_its_events_is_a_problem(machine: Machine) -> None:
-    target = "tests.integration.library_service:router"
-    code, text = machine.diagnosis(target)
+    (machine.folder / "annex_of_the_library.py").write_text(ANNEX, encoding="utf-8")
+    machine.patch.chdir(machine.folder)
+    machine.patch.setattr(sys, "path", [*sys.path])  # the command adds the folder
+    code, text = machine.diagnosis("annex_of_the_library:router")
     assert code == os.EX_CONFIG
-    assert "library may not consume library.scanned. Grant it in " in text
-    granted = GRANTS.replace("consume = []", 'consume = ["library.scanned"]', 1)
+    assert "library may not consume annex.opened. Grant it in " in text
+    granted = GRANTS.replace("consume = []", 'consume = ["annex.opened"]', 1)
     (machine.folder / "grants.toml").write_text(granted, encoding="utf-8")
-    assert machine.diagnosis(target)[0] == 0
+    assert machine.diagnosis("annex_of_the_library:router")[0] == 0
 
 
 def test_a_broker_that_does_not_answer_is_a_problem(machine: Machine) -> None:
