@@ -22,6 +22,15 @@ SECURITY = {
 }
 
 
+CREATE_KEYS = "Create keys with `bus keys new SERVICE`, and set the variables that it prints."
+REMEDIES = {
+    "BUS_KEY": CREATE_KEYS,
+    "BUS_JWKS": CREATE_KEYS,
+    "BUS_GRANTS": "Write a grants file (see `bus grants --help`), and set BUS_GRANTS to its path.",
+}
+"""Instruction for each setting that can be missing."""
+
+
 @dataclass(kw_only=True)
 class Report:
     """Findings of the doctor.
@@ -83,17 +92,15 @@ def print_report(report: Report, console: Console) -> None:
 
 def describe_missing(report: Report) -> str:
     """Return the missing settings, and the commands that help to set them."""
-    is_one = len(report.missing) == 1
-    remedy = (
-        "Set it to the same secret text of at least 32 bytes for all services."
-        if report.auth == "dev"
-        else "Create keys with `bus keys new SERVICE`, set the variables that it prints, and write "
-        "a grants file (see `bus grants --help`). For a first try, set BUS_AUTH=off instead."
-    )
-    return (
-        f"{', '.join(report.missing)} {'is' if is_one else 'are'} not set, so a service cannot "
-        f"start. {remedy}"
-    )
+    names = " and ".join(filter(None, [", ".join(report.missing[:-1]), report.missing[-1]]))
+    verb = "is" if len(report.missing) == 1 else "are"
+    if report.auth == "dev":
+        remedies = ["Set it to the same secret text of at least 32 bytes for all services."]
+    else:
+        remedies = [remedy for name, remedy in REMEDIES.items() if name in report.missing]
+        remedies.append("For a first try, set BUS_AUTH=off instead.")
+    unique = " ".join(dict.fromkeys(remedies))
+    return f"{names} {verb} not set, so a service cannot start. {unique}"
 
 
 def rows(report: Report) -> Iterable[tuple[str, str]]:

@@ -145,7 +145,7 @@ def test_doctor_finds_all_well_with_a_broker_that_answers(vhost_url: str) -> Non
 def test_doctor_says_what_a_service_needs_to_prove_who_it_is(vhost_url: str) -> None:
     done = bus("doctor", BUS_URL=vhost_url, BUS_GRANTS="grants.toml")
     assert done.returncode == os.EX_CONFIG, done.stdout + done.stderr
-    assert "missing: BUS_KEY, BUS_JWKS are not set, so a service cannot start." in done.stdout
+    assert "missing: BUS_KEY and BUS_JWKS are not set, so a service cannot start." in done.stdout
     assert "no problems found" not in done.stdout
 
 

@@ -89,10 +89,11 @@ def test_a_setting_that_is_missing_is_an_error(name: str, machine: Machine) -> N
     machine.unset(name)
     code, text = machine.diagnosis()
     assert code == os.EX_CONFIG
-    assert (
-        f"missing: BUS_{name.upper()} is not set, so a service cannot start. Create keys with "
-        "`bus keys new SERVICE`" in text
+    remedy = (
+        "Write a grants file" if name == "grants" else "Create keys with `bus keys new SERVICE`"
     )
+    assert f"missing: BUS_{name.upper()} is not set, so a service cannot start. {remedy}" in text
+    assert text.rstrip().endswith("For a first try, set BUS_AUTH=off instead.")
     assert json.loads(machine.diagnosis("--json")[1])["missing"] == [f"BUS_{name.upper()}"]
 
 
