@@ -18,7 +18,7 @@ from bus.cli.options import (
 )
 from bus.cli.output import print_json, suppress_library_logs
 from bus.cli.payload_input import message_from
-from bus.cli.sender import AsService, sending_service
+from bus.cli.sender import AsService, select_sender
 from bus.contracts.contract import Message, Request, encode
 from bus.messaging.context import correlated
 from bus.messaging.envelope import new_id
@@ -62,7 +62,7 @@ def command(
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
     with suppress_library_logs():
-        sender = sending_service(as_service)
+        sender = select_sender(as_service)
         # `contract_named` has checked that this is the contract of a request.
         reply = asyncio.run(send_request(sender, request, timeout))  # type: ignore[arg-type]
     print_json(json.loads(encode(reply, contract.reply)), compact=as_json)

@@ -12,7 +12,12 @@ import typer
 
 from bus.cli.doctor_report import Report, print_report
 from bus.cli.output import print_json, suppress_library_logs, table_console
-from bus.cli.start_checks import ServiceContracts, check_services, missing_settings, services_of
+from bus.cli.start_checks import (
+    ServiceContracts,
+    check_services,
+    list_missing_settings,
+    resolve_services,
+)
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
@@ -80,7 +85,7 @@ def command(
     """
     console = table_console()
     with console.status("checking"), suppress_library_logs():
-        services = services_of(targets or [])
+        services = resolve_services(targets or [])
         report = asyncio.run(examine(os.environ, services, start=start))
     if as_json:
         print_json(asdict(report), compact=True)
@@ -103,8 +108,8 @@ async def examine(
     settings: Settings | None = None
     try:
         settings = load_settings()
-        report.secured_by(settings.auth)
-        report.lacks(missing_settings(settings))
+        report.record_auth(settings.auth)
+        report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"
         report.failed(error)

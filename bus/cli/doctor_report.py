@@ -56,11 +56,11 @@ class Report:
     problems: list[str] = field(default_factory=list)
     exit_code: int = 0
 
-    def secured_by(self, auth: str) -> None:
+    def record_auth(self, auth: str) -> None:
         """Record the value of `BUS_AUTH`."""
         self.auth, self.security = auth, SECURITY[auth]
 
-    def lacks(self, settings: list[str]) -> None:
+    def record_missing(self, settings: list[str]) -> None:
         """Record the settings that are not set."""
         self.missing = settings
         if settings:

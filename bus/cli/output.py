@@ -24,7 +24,7 @@ from bus.messaging.escaped_text import escape_json, escape_text, shorten_spaces
 __all__ = [
     "EscapingConsole",
     "fits",
-    "json_text",
+    "format_json",
     "print_json",
     "say",
     "suppress_library_logs",
@@ -70,13 +70,13 @@ def print_json(value: Any, *, compact: bool) -> None:
         compact: True prints one line for programs. False indents the JSON, and colours it on a
             terminal.
     """
-    text = json_text(value, **({"separators": (",", ":")} if compact else {"indent": 2}))
+    text = format_json(value, **({"separators": (",", ":")} if compact else {"indent": 2}))
     EscapingConsole().print(
         text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True
     )
 
 
-def json_text(value: Any, **form: Any) -> str:
+def format_json(value: Any, **form: Any) -> str:
     """Return a value as JSON that standard output can show and that programs can read.
 
     If the encoding of standard output lacks a character, all characters outside of ASCII are

@@ -36,7 +36,7 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
         NotFound: The file cannot be read.
         typer.BadParameter: There is more than one payload.
     """
-    text = checked_text(read_payload(contract, arguments, file))
+    text = require_utf8(read_payload(contract, arguments, file))
     try:
         message: Message = decode(
             contract.model, text, extra=extra_fields(contract), subject=contract.type
@@ -76,7 +76,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
     return b"{}"
 
 
-def checked_text(payload: bytes) -> bytes:
+def require_utf8(payload: bytes) -> bytes:
     """Return the payload without a byte order mark.
 
     Raises:

@@ -10,7 +10,7 @@ from bus.cli.loading import contract_named
 from bus.cli.options import Contracts, File, Payload, completed_types, finite
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
-from bus.cli.sender import publishing_service
+from bus.cli.sender import select_publisher
 from bus.contracts.contract import Event
 from bus.messaging.context import correlated, correlation
 from bus.messaging.envelope import new_id
@@ -64,7 +64,7 @@ def command(
     """
     contract = contract_named(type_, contracts or [], kind="event")
     with suppress_library_logs():
-        publisher = publishing_service(contract, as_service)
+        publisher = select_publisher(contract, as_service)
     event = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
         # `contract_named` has checked that this is the contract of an event.

@@ -39,13 +39,17 @@ async def watch_queues(
     Raises:
         typer.Exit: The reader of the output has closed the pipe.
     """
-    with signals() as stop, until_closed(stop) as is_closed, display(as_json=as_json) as update:
+    with (
+        signals() as stop,
+        stop_when_closed(stop) as is_closed,
+        open_display(as_json=as_json) as update,
+    ):
         while not stop.is_set():
             inspection = asyncio.ensure_future(inspect_once(settings, selection))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait({inspection, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if inspection.done():
-                update(outcome(inspection))
+                update(read_outcome(inspection))
                 await asyncio.wait({stopping}, timeout=seconds)
             inspection.cancel()
             stopping.cancel()
@@ -58,7 +62,7 @@ async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueRepor
     return await inspect_queues(BrokerAddress.of(settings, renew=False), selection)
 
 
-def outcome(inspection: "asyncio.Future[QueueReport]") -> QueueReport | BusError:
+def read_outcome(inspection: "asyncio.Future[QueueReport]") -> QueueReport | BusError:
     """Return the report of an inspection, or its error if a command shows it to the user."""
     error = inspection.exception()
     if error is None:
@@ -69,7 +73,7 @@ def outcome(inspection: "asyncio.Future[QueueReport]") -> QueueReport | BusError
 
 
 @contextmanager
-def until_closed(stop: asyncio.Event) -> Iterator[Callable[[], bool]]:
+def stop_when_closed(stop: asyncio.Event) -> Iterator[Callable[[], bool]]:
     """Set `stop` when the reader of standard output closes the pipe, such as `head -1`.
 
     Without this function the command would notice only at the next refresh.
@@ -102,18 +106,18 @@ def _pipe_of_output() -> int | None:
     return None
 
 
-def display(*, as_json: bool) -> AbstractContextManager[Update]:
+def open_display(*, as_json: bool) -> AbstractContextManager[Update]:
     """Return a context manager for the output. The block gets the function that updates it."""
     console = table_console()
     if as_json:
         return contextlib.nullcontext(update_json)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
-        return live_display(console)
+        return open_live_display(console)
     return contextlib.nullcontext(lambda seen: update_piped(console, seen))
 
 
 @contextmanager
-def live_display(console: Console) -> Iterator[Update]:
+def open_live_display(console: Console) -> Iterator[Update]:
     """Refresh the table in place, on a terminal."""
     with Live(console=console, auto_refresh=False) as live:
         yield lambda seen: update_live(live, seen)

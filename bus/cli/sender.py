@@ -7,10 +7,10 @@ import typer
 
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError, ContractError
-from bus.runtime.key_owner import owners_of_key
+from bus.runtime.key_owner import find_key_owners
 from bus.settings import load_settings
 
-__all__ = ["AsService", "publishing_service", "sending_service"]
+__all__ = ["AsService", "select_publisher", "select_sender"]
 
 CLI = "cli"
 """Name of the service that sends requests and jobs if no key names a service."""
@@ -27,7 +27,7 @@ AsService = Annotated[
 ]
 
 
-def sending_service(chosen: str | None) -> str:
+def select_sender(chosen: str | None) -> str:
     """Return the service that sends a request or job.
 
     Args:
@@ -39,7 +39,7 @@ def sending_service(chosen: str | None) -> str:
     """
     if chosen is not None:
         return chosen
-    owners = asyncio.run(owners_of_key(load_settings()))
+    owners = asyncio.run(find_key_owners(load_settings()))
     if not owners or CLI in owners:
         return CLI
     if len(owners) > 1:
@@ -50,7 +50,7 @@ def sending_service(chosen: str | None) -> str:
     return owners[0]
 
 
-def publishing_service(contract: Contract, chosen: str | None) -> str:
+def select_publisher(contract: Contract, chosen: str | None) -> str:
     """Return the service that publishes an event, which is the owner of its contract.
 
     Args:
@@ -62,7 +62,7 @@ def publishing_service(contract: Contract, chosen: str | None) -> str:
         ConfigurationError: The keys cannot be read.
     """
     owner = contract.service
-    owners = asyncio.run(owners_of_key(load_settings())) if chosen is None else [chosen]
+    owners = asyncio.run(find_key_owners(load_settings())) if chosen is None else [chosen]
     if owners == [owner]:
         return owner
     if owners and owner not in owners:

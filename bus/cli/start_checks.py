@@ -6,11 +6,11 @@ from bus.cli.doctor_report import Report
 from bus.cli.loading import load_router
 from bus.contracts.contract import Contract, check_part
 from bus.errors import BusError, ConfigurationError, ContractError
-from bus.runtime.key_owner import owners_of_key
+from bus.runtime.key_owner import find_key_owners
 from bus.runtime.security import security_from_settings
 from bus.settings import Settings
 
-__all__ = ["ServiceContracts", "check_services", "missing_settings", "services_of"]
+__all__ = ["ServiceContracts", "check_services", "list_missing_settings", "resolve_services"]
 
 ServiceContracts = Mapping[str, Sequence[Contract]]
 """Contracts that each service serves, by the name of the service."""
@@ -25,7 +25,7 @@ ANY_SERVICE = "any"
 """Name for the check of settings that are the same for all services, and that name none."""
 
 
-def missing_settings(settings: Settings) -> list[str]:
+def list_missing_settings(settings: Settings) -> list[str]:
     """Return the variables that a service requires and that are not set."""
     return [
         f"BUS_{name.upper()}"
@@ -34,7 +34,7 @@ def missing_settings(settings: Settings) -> list[str]:
     ]
 
 
-def services_of(targets: Sequence[str]) -> ServiceContracts:
+def resolve_services(targets: Sequence[str]) -> ServiceContracts:
     """Return the services that a user named, with the contracts that their routers serve.
 
     Args:
@@ -87,7 +87,7 @@ def _service_of(target: str) -> tuple[str, Sequence[Contract]]:
 async def _default_services(settings: Settings) -> ServiceContracts:
     if settings.auth != "on":
         return {ANY_SERVICE: ()}
-    owners = await owners_of_key(settings)
+    owners = await find_key_owners(settings)
     if not owners:
         raise ConfigurationError(
             "BUS_KEY names a directory without the key of a service. "

@@ -18,7 +18,7 @@ from bus.cli.options import (
 )
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
-from bus.cli.sender import AsService, sending_service
+from bus.cli.sender import AsService, select_sender
 from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded, Unavailable
 from bus.messaging.context import JobHandle, correlated, correlation
@@ -80,7 +80,7 @@ def command(
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
-        sender = sending_service(as_service)
+        sender = select_sender(as_service)
         if no_wait:
             job_id = asyncio.run(submit(sender, job, timeout))
             print_json({"id": job_id, "correlation_id": correlation_id}, compact=as_json)

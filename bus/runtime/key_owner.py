@@ -7,10 +7,10 @@ from bus.security.key_set import read_key_set
 from bus.security.keyring import Keyring
 from bus.settings import Settings
 
-__all__ = ["owners_of_key"]
+__all__ = ["find_key_owners"]
 
 
-async def owners_of_key(settings: Settings) -> list[str]:
+async def find_key_owners(settings: Settings) -> list[str]:
     """Return the sorted names of the services that `BUS_KEY` names.
 
     The public key set shows the owner of a key. A directory names the services that have a key file

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.output import json_text, say
+from bus.cli.output import format_json, say
 from bus.errors import BusError
 from bus.messaging.escaped_text import escape_text, one_line
 from bus.operations.dead_letters import DeadLetter
@@ -169,7 +169,7 @@ def format_payload(letter: DeadLetter) -> str:
     JSON is indented. Any other payload is shown as a Python bytes literal.
     """
     try:
-        return json_text(json.loads(letter.envelope.body), indent=2)
+        return format_json(json.loads(letter.envelope.body), indent=2)
     except (ValueError, RecursionError):
         return repr(letter.envelope.body)
 

@@ -12,7 +12,7 @@ import time
 import pytest
 from rich.console import Console
 
-from bus.cli.queue_watch import until_closed, update_json, update_piped
+from bus.cli.queue_watch import stop_when_closed, update_json, update_piped
 from bus.errors import Unavailable
 from bus.operations.queue_inspection import QueueReport, QueueStatus
 from bus.transports.rabbitmq.handshake import BrokerInfo
@@ -62,7 +62,7 @@ async def test_the_end_of_the_reader_is_noticed_between_two_refreshes(
     stop = asyncio.Event()
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        with until_closed(stop) as is_closed:
+        with stop_when_closed(stop) as is_closed:
             assert not is_closed()
             os.close(reading)
             await asyncio.wait_for(stop.wait(), 20)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bus import Event, contract
-from bus.cli.sender import publishing_service, sending_service
+from bus.cli.sender import select_publisher, select_sender
 from bus.contracts.contract import Catalog, contract_of
 from bus.errors import BusError, ConfigurationError, ContractError
 from bus.security.key_directory import KeyDirectory
@@ -36,15 +36,15 @@ def test_the_owner_of_the_key_sends_the_message(
     file = keys.key_file("library")
     for key in (str(file), file.read_text(encoding="utf-8")):
         monkeypatch.setenv("BUS_KEY", key)
-        assert sending_service(None) == publishing_service(SCANNED, None) == "library"
-        assert sending_service("reader") == "reader"
+        assert select_sender(None) == select_publisher(SCANNED, None) == "library"
+        assert select_sender("reader") == "reader"
 
 
 def test_the_only_service_in_a_directory_of_keys_sends_the_message(
     keys: KeyDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUS_KEY", str(keys.path))
-    assert sending_service(None) == publishing_service(SCANNED, None) == "library"
+    assert select_sender(None) == select_publisher(SCANNED, None) == "library"
 
 
 def test_several_services_in_a_directory_of_keys_are_listed(
@@ -53,11 +53,11 @@ def test_several_services_in_a_directory_of_keys_are_listed(
     keys.new("reader", "reader-1")
     monkeypatch.setenv("BUS_KEY", str(keys.path))
     with pytest.raises(ConfigurationError, match=r"library, reader\. .*--as library\."):
-        sending_service(None)
+        select_sender(None)
     with pytest.raises(ContractError, match=r"Publish as its owner with --as library\."):
-        publishing_service(SCANNED, None)
+        select_publisher(SCANNED, None)
     keys.new("cli", "cli-1")
-    assert sending_service(None) == "cli"
+    assert select_sender(None) == "cli"
 
 
 def test_the_key_of_another_service_publishes_nothing(
@@ -69,7 +69,7 @@ def test_the_key_of_another_service_publishes_nothing(
         ContractError,
         match=r"so reader \(BUS_KEY\) cannot publish it\. Set BUS_KEY to the key of library\.",
     ):
-        publishing_service(SCANNED, None)
+        select_publisher(SCANNED, None)
 
 
 @pytest.mark.parametrize("auth", ["dev", "off"])
@@ -78,11 +78,11 @@ def test_without_keys_the_command_line_sends_the_message(
 ) -> None:
     monkeypatch.setenv("BUS_AUTH", auth)
     monkeypatch.setenv("BUS_KEY", "a secret of at least thirty-two bytes")
-    assert sending_service(None) == "cli"
+    assert select_sender(None) == "cli"
     with pytest.raises(ContractError, match="--as library"):
-        publishing_service(SCANNED, None)
+        select_publisher(SCANNED, None)
     with pytest.raises(ContractError, match="so reader cannot publish it"):
-        publishing_service(SCANNED, "reader")
+        select_publisher(SCANNED, "reader")
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_key_that_belongs_to_no_service_is_refused(
     file = (keys if owner == "ida" else elsewhere).key_file(owner)
     monkeypatch.setenv("BUS_KEY", str(file))
     with pytest.raises(BusError, match=problem):
-        sending_service(None)
+        select_sender(None)
