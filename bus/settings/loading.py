@@ -11,7 +11,7 @@ from bus.settings.service import Settings
 
 __all__ = ["load_settings"]
 
-REFUSALS = frozenset({"boolean", "broker_url", "debug_with_auth", "url_heartbeat"})
+REFUSALS = frozenset({"boolean", "broker_url", "debug_with_auth", "padded_secret", "url_heartbeat"})
 """Rules of `Settings` that have a text of their own."""
 REMEDIES = {
     "password_file": (

@@ -1,4 +1,5 @@
-from bus.cli.doctor import Report, probe_hosts
+from bus.cli.doctor import probe_hosts
+from bus.cli.doctor_report import Report
 from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
