@@ -29,7 +29,7 @@ BY_NAME = {
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.security.jwks_source": {"bus.security.key_set_download"},
-    "bus.settings": {"bus.contracts.violations"},
+    "bus.settings.loading": {"bus.contracts.violations"},
     "bus.testing": {"the modules in bus/testing/__init__.py"},
     "bus.testing.plugin": {"pytest_asyncio"},
     "workers.demo.stage": {"the router of a worker in WORKERS"},

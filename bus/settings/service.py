@@ -1,16 +1,10 @@
-"""Settings of a service, read from the environment and validated once.
+"""The settings of a service."""
 
-No other module reads the environment.
-"""
-
-import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args
+from typing import Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import (
@@ -23,8 +17,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from typing_extensions import override
+from pydantic_settings import SettingsConfigDict
 
 from bus.contracts.limits import MAX_SECONDS
 from bus.errors import ConfigurationError
@@ -34,69 +27,11 @@ from bus.messaging.body_limit import (
     LOWEST_MAX_BODY_BYTES,
 )
 from bus.security.secret_files import check_trusted_file, read_password
+from bus.settings.environment import EnvironmentSettings
 
-__all__ = ["EnvironmentSettings", "Settings", "load_settings"]
+__all__ = ["Settings"]
 
 DAY_SECONDS = 24 * 3600
-
-
-class EnvironmentSettings(BaseSettings):
-    """Base class of settings that are read from the environment.
-
-    Set `env_prefix` in the subclass. The environment variable of a field is the field's name in
-    capitals after this prefix. If a variable has this name in other letters, such as `bus_auth`,
-    `ConfigurationError` is raised: pydantic would let one of the two win.
-
-    A boolean is not a number, and a number is never infinite or NaN.
-    """
-
-    # allow_inf_nan=False: every wait must end, so no setting may be infinite.
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[Any],
-        init_settings: Any,
-        env_settings: Any,
-        dotenv_settings: Any,
-        file_secret_settings: Any,
-    ) -> tuple[Any, ...]:
-        """Check the names of the environment's variables, and return pydantic's own sources.
-
-        Raises:
-            ConfigurationError: A variable has the name of a setting, in other letters.
-        """
-        prefix = cls.model_config.get("env_prefix", "")
-        names = [f"{prefix}{field}" for field in cls.model_fields]
-        # pydantic compares in lower case, in which the Kelvin sign is a "k", too.
-        right = {name.lower(): name.upper() for name in names}
-        wrong = [name for name in sorted(os.environ) if right.get(name.lower(), name) != name]
-        if wrong:
-            raise ConfigurationError(
-                "settings: "
-                + "; ".join(
-                    f"{shown}: the name must be in capitals. Write {capitals}, and remove {shown}"
-                    for shown, capitals in ((ascii(n)[1:-1], right[n.lower()]) for n in wrong)
-                )
-            )
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_boolean(cls, value: object, info: ValidationInfo) -> object:
-        field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and _is_numeric(field.annotation):
-            raise PydanticCustomError("boolean", "must be a number, not a boolean")
-        return value
-
-
-def _is_numeric(annotation: object) -> bool:
-    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return not {int, float}.isdisjoint(kinds)
 
 
 class Settings(EnvironmentSettings):
@@ -408,66 +343,3 @@ def _parse_bytes(value: object) -> int | None:
         return TypeAdapter(ByteSize).validate_python(value)
     except ValidationError:
         return None
-
-
-REFUSALS = frozenset({"boolean", "debug_with_auth", "url_query", "url_scheme"})
-"""Rules of this module, whose text is written here."""
-REMEDIES = {
-    "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
-    "password_file": (
-        "the file cannot be used. Name a readable file that is not world-writable, with the "
-        "password or token on one line"
-    ),
-    "ca_file": (
-        "the file cannot be used. Name a readable file with certificates as PEM that is not "
-        "world-writable"
-    ),
-    "client_key": (
-        "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
-        "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
-        "another file. No file may be world-writable"
-    ),
-    "max_message": (
-        f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
-        f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
-    ),
-    "management_url": (
-        "the address is not valid. Write http://host:port, or https://…. Write user:password@ "
-        "before the host if they differ from those in BUS_URL"
-    ),
-}
-"""Mapping from a field's name to the error message for a wrong value.
-
-The error message never shows the value, because a value can contain a password.
-"""
-
-
-def load_settings(**overrides: object) -> Settings:
-    """Return the settings of this process.
-
-    Args:
-        **overrides: Values by field name. They replace the values of the environment.
-
-    Raises:
-        ConfigurationError: A value is invalid. The error names all variables that are wrong.
-            It never shows a value, except the scheme of a URL.
-    """
-    try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values
-    except ValidationError as error:
-        text = "; ".join(map(_describe_violation, error.errors()))
-        raise ConfigurationError(f"settings: {text}") from None
-
-
-def _describe_violation(detail: Any) -> str:
-    """Return the name of a variable and the rule that its value violates."""
-    name, kind = "_".join(map(str, detail["loc"])), detail["type"]
-    if kind == "value_error":
-        rule = REMEDIES.get(name, detail["msg"])
-    elif kind in REFUSALS:
-        rule = detail["msg"]
-    else:
-        # Only invalid settings need this module, which takes milliseconds to import.
-        texts = import_module("bus.contracts.violations")
-        rule = texts.describe_violation(Settings.__pydantic_core_schema__, detail)
-    return f"BUS_{name.upper()}: {rule}"

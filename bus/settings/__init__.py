@@ -1,0 +1,10 @@
+"""Settings of a service, read from the environment and validated once.
+
+No other package reads the environment.
+"""
+
+from bus.settings.environment import EnvironmentSettings
+from bus.settings.loading import load_settings
+from bus.settings.service import Settings
+
+__all__ = ["EnvironmentSettings", "Settings", "load_settings"]

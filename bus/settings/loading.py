@@ -1,0 +1,74 @@
+"""Reading of the settings, with one error for all wrong variables."""
+
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from bus.errors import ConfigurationError
+from bus.messaging.body_limit import HIGHEST_MAX_BODY_BYTES, LOWEST_MAX_BODY_BYTES
+from bus.settings.service import Settings
+
+__all__ = ["load_settings"]
+
+REFUSALS = frozenset({"boolean", "debug_with_auth", "url_query", "url_scheme"})
+"""Rules of `Settings` that have a text of their own."""
+REMEDIES = {
+    "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
+    "password_file": (
+        "the file cannot be used. Name a readable file that is not world-writable, with the "
+        "password or token on one line"
+    ),
+    "ca_file": (
+        "the file cannot be used. Name a readable file with certificates as PEM that is not "
+        "world-writable"
+    ),
+    "client_key": (
+        "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
+        "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
+        "another file. No file may be world-writable"
+    ),
+    "max_message": (
+        f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
+        f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
+    ),
+    "management_url": (
+        "the address is not valid. Write http://host:port, or https://…. Write user:password@ "
+        "before the host if they differ from those in BUS_URL"
+    ),
+}
+"""Mapping from a field's name to the error message for a wrong value.
+
+The error message never shows the value, because a value can contain a password.
+"""
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        **overrides: Values by field name. They replace the values of the environment.
+
+    Raises:
+        ConfigurationError: A value is invalid. The error names all variables that are wrong.
+            It never shows a value, except the scheme of a URL.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values
+    except ValidationError as error:
+        text = "; ".join(map(_describe_violation, error.errors()))
+        raise ConfigurationError(f"settings: {text}") from None
+
+
+def _describe_violation(detail: Any) -> str:
+    """Return the name of a variable and the rule that its value violates."""
+    name, kind = "_".join(map(str, detail["loc"])), detail["type"]
+    if kind == "value_error":
+        rule = REMEDIES.get(name, detail["msg"])
+    elif kind in REFUSALS:
+        rule = detail["msg"]
+    else:
+        # Only invalid settings need this module, which takes milliseconds to import.
+        texts = import_module("bus.contracts.violations")
+        rule = texts.describe_violation(Settings.__pydantic_core_schema__, detail)
+    return f"BUS_{name.upper()}: {rule}"
