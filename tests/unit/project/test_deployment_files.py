@@ -16,13 +16,14 @@ import pytest
 import yaml
 
 from bus.settings import Settings
-from tests.examples.page import blocks
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/how-to/deploy-your-own-service.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 UPGRADE = (ROOT / "docs/how-to/upgrade.md").read_text(encoding="utf-8")
-FILES = {block.title: block.text for block in blocks(PAGE)}
+FILES = dict(
+    re.findall(r"^```(?!console)\w+ title=\"(.+?)\"\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+)
 KUBERNETES = "1.37"
 MANIFESTS = [name for name in FILES if name.startswith(("k8s/", "topology/"))]
 SETTINGS = {f"BUS_{name.upper()}" for name in Settings.model_fields}
