@@ -328,7 +328,11 @@ def _print_ui(console: Console, broker: Broker) -> None:
     The URLs of an external broker are not printed, because they can contain its password.
     """
     if isinstance(broker, ExternalBroker):
-        console.print(f"{broker.describe()} continues to run. Ctrl-C ends the demo.")
+        console.print(
+            f"{broker.describe()}: it continues to run. Ctrl-C ends the demo.",
+            markup=False,
+            highlight=False,
+        )
         return
     console.print(f"RabbitMQ's UI: {broker.management_url or 'unknown'}", highlight=False)
     console.print(

@@ -149,7 +149,7 @@ def join_errors(errors: Sequence[BusError]) -> BusError:
         return errors[0]
     is_refused = all(isinstance(error, REFUSALS) for error in errors)
     error_class = type(errors[0]) if is_refused else Unavailable
-    return error_class(" ".join(dict.fromkeys(f"{error}".rstrip(".") + "." for error in errors)))
+    return error_class("; ".join(dict.fromkeys(str(error).rstrip(".") for error in errors)) + ".")
 
 
 def closing_reason(closing: "asyncio.Future[Any]") -> str | None:
