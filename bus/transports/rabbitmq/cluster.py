@@ -41,7 +41,7 @@ class Cluster:
     def of(cls, urls: Sequence[BrokerUrl]) -> "Cluster":
         """Return the cluster of these hosts. All connections of this process share it."""
         # A forked process does not have the connections of its parent.
-        hosts = [url.place for url in urls]
+        hosts = sorted({url.place for url in urls})
         return cls._known.setdefault((os.getpid(), *hosts), cls(hosts))
 
     def join(self, connection: object, host: str, name: object) -> None:
