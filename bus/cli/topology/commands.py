@@ -12,7 +12,15 @@ from bus.cli.loading import known_contracts, load_router
 from bus.cli.options import Contracts
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.cli.topology.migrate import migrate
-from bus.cli.topology.options import AsJson, ManagementUrl, Routers, override_settings, require
+from bus.cli.topology.options import (
+    DIFFERENCES_EXIT_CODE,
+    AsJson,
+    ManagementUrl,
+    Routers,
+    override_settings,
+    require,
+)
+from bus.cli.topology.prune import prune
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as apply_topology
 from bus.operations.topology.apply import plan as plan_topology
@@ -33,8 +41,6 @@ from bus.settings import load_settings
 
 __all__ = ["command"]
 
-DIFFERENCES_EXIT_CODE = 2
-"""Exit code if the broker's topology differs from the required topology."""
 COLOURS = {
     "missing": "yellow",
     "different": "red",
@@ -59,7 +65,7 @@ def plan(
     object. different: the object exists with other properties, which cannot be changed in place;
     migrate recreates a queue. unsafe: a policy could cause the loss of messages. unfinished: a
     migration was interrupted. superfluous: the object's name belongs to one of these services, but
-    the service does not require the object; no command deletes it.
+    the service does not require the object; prune deletes it.
 
     Exit code 0: there are no differences, or only superfluous objects. 2: there are other
     differences.
@@ -198,6 +204,7 @@ def access(
 
 
 command.command()(migrate)
+command.command()(prune)
 
 
 def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:

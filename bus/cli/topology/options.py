@@ -10,7 +10,17 @@ from bus.operations.topology.required import RequiredTopology
 from bus.runtime.requirements import required_by
 from bus.settings import Settings, load_settings
 
-__all__ = ["AsJson", "ManagementUrl", "Routers", "override_settings", "require"]
+__all__ = [
+    "DIFFERENCES_EXIT_CODE",
+    "AsJson",
+    "ManagementUrl",
+    "Routers",
+    "override_settings",
+    "require",
+]
+
+DIFFERENCES_EXIT_CODE = 2
+"""Exit code if the broker's topology differs from the required topology."""
 
 Routers = Annotated[
     list[str],
