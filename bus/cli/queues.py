@@ -28,6 +28,7 @@ from bus.operations.queue_inspection import (
     QueueStatus,
     inspect_queues,
 )
+from bus.operations.unserved_queues import UnservedQueue, find_unserved
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
@@ -177,7 +178,7 @@ def show(report: QueueReport, *, as_json: bool) -> None:
         console.print(line, highlight=False)
 
 
-def queue_to_json(status: QueueStatus) -> dict[str, Any]:
+def queue_to_json(status: QueueStatus, unserved: UnservedQueue | None) -> dict[str, Any]:
     """Return one queue as JSON. The keys are part of the command line's interface."""
     return {
         "name": status.name,
@@ -191,14 +192,17 @@ def queue_to_json(status: QueueStatus) -> dict[str, Any]:
         "consumers": status.consumers,
         "oldest": None if status.oldest is None else round(status.oldest, 1),
         "trouble": status.last_error,
+        "unserved": unserved is not None,
+        "newer": unserved.newer if unserved else None,
     }
 
 
 def to_json(report: QueueReport) -> dict[str, Any]:
     """Return the report as JSON. Unknown values are null. Times are in seconds."""
+    unserved = find_unserved(report.queues)
     return {
         "broker": asdict(report.server),
         "at": round(report.at, 3),
         "without_management": report.without_management,
-        "queues": [queue_to_json(queue) for queue in report.queues],
+        "queues": [queue_to_json(queue, unserved.get(queue.name)) for queue in report.queues],
     }
