@@ -3,6 +3,8 @@
 The targets for `bus topology` are `tests.integration.stock_service:earlier` and `…:router`.
 """
 
+import asyncio
+
 from bus import Event, Job, Request, RetryPolicy, Router, contract
 from bus.contracts.contract import Catalog
 
@@ -29,13 +31,15 @@ class Find(Request[None]):
     pass
 
 
+sold = asyncio.Event()
+"""Set when an event of the earlier version has arrived."""
 earlier = Router("stock")
 router = Router("stock")
 
 
 @earlier.event(SoldV1, retry=RetryPolicy(attempts=2, first_delay=1))
 async def on_sold_v1(_event: SoldV1) -> None:
-    pass
+    sold.set()
 
 
 @earlier.job(Count, retry=RetryPolicy(attempts=2, first_delay=5))

@@ -2,26 +2,30 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aio_pika
 import pytest
+from pamqp.common import FieldTable
 from pydantic import SecretStr
 
-from bus import Bus, NotFound
+from bus import Bus, DataLoss, NotFound, RetryPolicy, Router
+from bus.messaging.topology.model import Binding
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
+from bus.operations.topology.broker_state import queue_bindings
 from bus.operations.topology.permissions import ADMINISTRATOR
 from bus.operations.topology.prune import PruneOptions, PruneResult, prune
 from bus.operations.topology.prune_model import Decision
 from bus.runtime.requirements import required_by
-from bus.runtime.router import Router
 from bus.security.grants import Grants, ServiceGrants
+from bus.transports.rabbitmq.admin import open_admin_session
+from bus.transports.rabbitmq.queue_depth import QueueDepth
 from tests.integration.broker_users import place_for
 from tests.integration.command import bus
 from tests.integration.ledger import Place
-from tests.integration.stock_service import SoldV1, catalog, earlier, on_sold_v1, router
+from tests.integration.stock_service import SoldV1, catalog, earlier, on_sold_v1, router, sold
 from tests.polling import until
 
 OLD, NEW, ASK = "stock.events.shop.sold.v1", "stock.events.shop.sold.v2", "stock.requests.find.v1"
@@ -237,9 +241,75 @@ async def test_the_user_that_declares_the_topology_may_prune(
         assert not GONE & await queues(place)
 
 
+async def test_an_unbound_queue_is_emptied_by_a_worker_that_does_not_bind_it_again(
+    place: Place,
+) -> None:
+    async with Bus("shop", settings=place.settings) as shop:
+        await shop.publish(SoldV1())
+    await pruned(place, told=[OLD], timeout=0)
+    settings = place.settings.model_copy(update={"topology": "verify", "management_url": None})
+    only_old = Router("stock")
+    only_old.event(SoldV1, retry=RetryPolicy(attempts=2, first_delay=1))(on_sold_v1)
+    sold.clear()
+    async with Bus("stock", settings=settings) as service, service.serving(only_old):
+        await asyncio.wait_for(sold.wait(), 40)
+    assert OLD not in {each.queue for each in await bound(place) if each.exchange == "bus.events"}
+
+
+async def bound(place: Place) -> frozenset[Binding]:
+    return await queue_bindings(place.settings)
+
+
 async def test_only_an_old_work_queue_can_be_named(place: Place) -> None:
     with pytest.raises(NotFound, match=f"queue '{NEW}' is not an old work queue.*{OLD}"):
         await pruned(place, told=[NEW])
+
+
+# --- The deletion ---
+
+KINDS: Mapping[str, FieldTable] = {"quorum": {"x-queue-type": "quorum"}, "classic": {}}
+
+
+async def take(_message: aio_pika.abc.AbstractIncomingMessage) -> None:
+    """Take a message."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_queue_with_a_message_or_a_consumer_is_not_deleted(place: Place, kind: str) -> None:
+    async with (
+        await place.connect() as connection,
+        connection.channel() as channel,
+        open_admin_session(place.settings) as session,
+    ):
+        queue = await channel.declare_queue("q", durable=True, arguments=KINDS[kind])
+        await channel.default_exchange.publish(aio_pika.Message(b"{}"), "q")
+        assert not await session.delete_idle("q", is_quorum=kind == "quorum")
+        tag = await queue.consume(take, no_ack=True)
+        assert not await session.delete_idle("q", is_quorum=kind == "quorum")
+        await queue.cancel(tag)
+        assert await session.delete_idle("q", is_quorum=kind == "quorum", if_empty=False)
+        assert "q" not in await queues(place)
+        assert await session.delete_idle("q", is_quorum=kind == "quorum")
+
+
+async def test_a_message_that_arrives_after_the_last_check_is_reported(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def see_nothing(*_arguments: object) -> QueueDepth:
+        return QueueDepth()
+
+    await publish(place, "bus.events", "shop.sold.v1")
+    monkeypatch.setattr("bus.transports.rabbitmq.admin.depth_by", see_nothing)
+    async with open_admin_session(place.settings) as session:
+        with pytest.raises(DataLoss, match=f"{OLD} received 1 messages in the moment"):
+            await session.delete_idle(OLD, is_quorum=True)
+
+
+async def test_an_exchange_with_a_binding_is_not_deleted(place: Place) -> None:
+    async with open_admin_session(place.settings) as session:
+        assert not await session.delete_exchange("stock.retry.5s")
+        await session.delete("stock.retry.5s", if_empty=False)
+        assert await session.delete_exchange("stock.retry.5s")
 
 
 # --- The command ---
@@ -264,11 +334,3 @@ async def test_the_command_lists_old_queues_with_the_exit_code_2(place: Place) -
     assert (result["clean"], result["dry_run"], result["left"]) == (False, True, [])
     assert "Set BUS_MANAGEMENT_URL to the address of the API." in blind.err
     assert len(blind.err.splitlines()) == 1
-
-
-async def test_the_command_says_when_nothing_is_old(place: Place) -> None:
-    done = await bus(
-        "topology", "prune", "tests.integration.stock_service:earlier", **place.environment
-    )
-    assert (done.code, done.out) == (0, "")
-    assert done.err == "the broker has no old queues of these services; nothing to do\n"

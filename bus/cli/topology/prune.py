@@ -27,7 +27,7 @@ __all__ = ["prune"]
 
 DONE = {"unbind": "unbound", "delete": "deleted"}
 PLANNED = {"unbind": "would unbind", "delete": "would delete"}
-LEFT = {"wait": "waiting", "keep": "kept"}
+LEFT = {"wait": "waiting for", "keep": "kept"}
 STYLES = {"wait": "yellow", "keep": "red"}
 
 

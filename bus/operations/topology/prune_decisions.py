@@ -27,7 +27,7 @@ QUIET_SECONDS = 6.0
 RabbitMQ renews the totals of a quorum queue every 5 s (its `quorum_tick_interval`). Only the totals
 include unacked messages, and messages that the broker is dead-lettering.
 """
-CHECKING = f"for {QUIET_SECONDS:g} s, no message may be in flight"
+CHECKING = f"no message may be in flight for {QUIET_SECONDS:g} s"
 WORK: tuple[QueueRole, ...] = ("jobs", "events")
 
 

@@ -273,7 +273,7 @@ WAITS: Mapping[str, tuple[Observation, str]] = {
     "messages": (unbound(EARLIER, OLD={"messages": 2}), "2 messages must be handled"),
     "not yet quiet": (
         unbound(EARLIER, OLD={"quiet_for": QUIET_SECONDS - 0.1}),
-        "for 6 s, no message may be in flight",
+        "no message may be in flight for 6 s",
     ),
     "retries": (
         unbound(EARLIER, OLD={"quiet_for": 6.5}, TIER={"messages": 3, "empty_for": 0}),
@@ -281,7 +281,7 @@ WAITS: Mapping[str, tuple[Observation, str]] = {
     ),
     "a tier that has just become empty": (
         unbound(EARLIER, OLD={"quiet_for": 6.5}, TIER={"empty_for": 1}),
-        "for 6 s, no message may be in flight",
+        "no message may be in flight for 6 s",
     ),
 }
 
