@@ -10,7 +10,7 @@ import pytest
 from pamqp.common import FieldTable
 from pydantic import SecretStr
 
-from bus import Bus, DataLoss, NotFound, RetryPolicy, Router
+from bus import Bus, DataLoss, NotFound, PermissionDenied, RetryPolicy, Router, Settings
 from bus.messaging.topology.model import Binding
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
@@ -227,18 +227,23 @@ async def test_similar_names_and_other_services_are_not_touched(place: Place) ->
     assert set(done.foreign) == {"stock.events.notes.v1", "stock.jobs.pack.v1"}
 
 
-async def test_the_user_that_declares_the_topology_may_prune(
+async def test_only_the_user_that_declares_the_topology_may_prune(
     shared_broker: Broker, vhost_url: str
 ) -> None:
     grants = Grants({"stock": ServiceGrants(consume=frozenset({"shop.sold"}))})
     async with place_for(shared_broker, vhost_url, [earlier], grants, tuple(catalog)) as users:
         place = Place(shared_broker, vhost_url)
-        url = users.address(ADMINISTRATOR)
-        place.settings = place.settings.model_copy(
-            update={"url": SecretStr(url), "topology": "verify"}
-        )
+        administrator, service = users.address(ADMINISTRATOR), users.address("stock")
+        login = administrator.removeprefix("amqp://").partition("@")[0]
+        api = SecretStr(place.management_url.replace("://", f"://{login}@"))
+        place.settings = Settings(url=SecretStr(service), management_url=api, topology="verify")
+        before = await queues(place)
+        with pytest.raises(PermissionDenied, match=OLD):
+            await pruned(place)
+        assert await queues(place) == before
+        place.settings = Settings(url=SecretStr(administrator), management_url=api)
         assert (await pruned(place)).left == ()
-        assert not GONE & await queues(place)
+        assert before - await queues(place) == GONE
 
 
 async def test_an_unbound_queue_is_emptied_by_a_worker_that_does_not_bind_it_again(

@@ -50,7 +50,7 @@ class OldQueue:
     tier: str | None = None
     """Delay in the name of a retry tier, such as `30s`."""
     is_migrating: bool = False
-    """True if a migration of the queue was interrupted."""
+    """True if a migration of the queue, or of the work queue of dead letters, was interrupted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,9 @@ def _to_old_queue(parsed: QueueName, state: BrokerState) -> OldQueue:
         is_quorum=state.queues[parsed.name].kind == "quorum",
         work_queue=parsed.work_queue,
         tier=parsed.name.removeprefix(prefix) if parsed.role == "retry" else None,
-        is_migrating=migration_queue(parsed.name) in state.queues,
+        is_migrating=any(
+            migration_queue(name) in state.queues for name in (parsed.name, parsed.work_queue or "")
+        ),
     )
 
 

@@ -375,7 +375,9 @@ def test_a_queue_that_is_still_needed_is_kept_and_the_reason_has_a_remedy(name: 
 def test_a_queue_with_an_interrupted_migration_is_kept() -> None:
     queues = {**EARLIER.queues, f"bus.holding.{OLD}": ActualQueue(kind="quorum")}
     old = find_old(CURRENT, replace(EARLIER, queues=queues))
-    assert reason(old, idle(EARLIER), OLD).startswith("keep: its migration was interrupted")
+    seen = idle(EARLIER)
+    assert reason(old, seen, OLD).startswith("keep: its migration was interrupted")
+    assert reason(old, without(seen, OLD), OLD_DEAD).startswith("keep: its migration was")
 
 
 def test_the_objects_that_a_kept_queue_needs_are_kept_with_it() -> None:
