@@ -32,8 +32,10 @@ PROGRAMS = {
     "bus": ["-m", "bus.cli"],
     "python": [],
     "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    "uvicorn": ["-m", "uvicorn"],
 }
-SERVES = ("bus", "run")
+SERVES = (["bus", "run"], ["uvicorn", "web.app:app"])
+"""Beginnings of commands that run until Ctrl-C, and write log lines."""
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "export", "bus broker")
 """Commands that the test has already done: an environment, and a broker in BUS_URL."""
 WARNING = "BUS_AUTH=off: "
@@ -72,7 +74,7 @@ class Terminal:
         await self.end()
         words = shlex.split(command)
         assert words[0] in PROGRAMS, f"{command!r}: this test knows {', '.join(PROGRAMS)}"
-        self.typed, self.serves, self.skipping = command, tuple(words[:2]) == SERVES, False
+        self.typed, self.serves, self.skipping = command, words[:2] in SERVES, False
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, *PROGRAMS[words[0]], *words[1:]),
             cwd=self.folder,
