@@ -169,7 +169,7 @@ async def test_a_message_in_a_retry_tier_returns_to_its_queue_which_is_not_delet
 
     def report(decision: Decision) -> None:
         reasons.append(decision.detail)
-        if decision.name == OLD and decision.detail == "1 message must be handled":
+        if decision.name == OLD and decision.detail.startswith("1 message must be handled"):
             raise Interrupted
 
     with pytest.raises(Interrupted):

@@ -289,7 +289,7 @@ def _why_wait(state: QueueObservation) -> str | None:
     if state.consumers:
         return f"{_count(state.consumers, 'consumer')} must stop"
     if state.messages:
-        return f"{_count(state.messages, 'message')} must be handled"
+        return f"{_count(state.messages, 'message')} must be handled by the earlier code"
     return CHECKING if state.quiet_for < QUIET_SECONDS else None
 
 

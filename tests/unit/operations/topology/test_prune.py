@@ -270,7 +270,10 @@ def test_the_forecast_has_all_steps_of_a_run_in_their_order() -> None:
 
 WAITS: Mapping[str, tuple[Observation, str]] = {
     "a consumer": (unbound(EARLIER, OLD={"consumers": 1}), "1 consumer must stop"),
-    "messages": (unbound(EARLIER, OLD={"messages": 2}), "2 messages must be handled"),
+    "messages": (
+        unbound(EARLIER, OLD={"messages": 2}),
+        "2 messages must be handled by the earlier code",
+    ),
     "not yet quiet": (
         unbound(EARLIER, OLD={"quiet_for": QUIET_SECONDS - 0.1}),
         "no message may be in flight for 6 s",
@@ -413,7 +416,7 @@ TOLD: Mapping[str, tuple[Observation, str, str]] = {
     "its messages are awaited": (
         unbound(EARLIER, OLD={"messages": 1}),
         OLD,
-        "wait: 1 message must be handled",
+        "wait: 1 message must be handled by the earlier code",
     ),
     "dead letters keep it": (
         idle(EARLIER, OLD_DEAD={"messages": 1}),
