@@ -132,9 +132,7 @@ def show(result: PruneResult, *, dry_run: bool) -> None:
             soft_wrap=True,
         )
     for name in result.foreign:
-        say(
-            f"not touched: queue {name} has a name of these services, but the bus did not create it"
-        )
+        say(f"not touched: queue {name}, because the bus did not create it")
     if any(decision.action == "wait" for decision in result.left) and not dry_run:
         say("the time is over; run the command again to continue")
     elif not result.left and not result.steps:

@@ -160,7 +160,7 @@ class AdminSession:
 
         A classic queue checks both conditions itself. A quorum queue cannot check them
         (https://github.com/rabbitmq/rabbitmq-server/issues/10543). So the session checks them just
-        before the deletion. The two calls take about a millisecond each.
+        before the deletion. The two calls take some milliseconds.
 
         Args:
             queue: The queue's name. A queue that does not exist counts as deleted.
