@@ -49,7 +49,7 @@ async def place(shared_broker: Broker, vhost_url: str) -> Place:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time for which a queue must be quiet."""
-    monkeypatch.setattr("bus.operations.topology.prune_decisions.QUIET_SECONDS", 0.2)
+    monkeypatch.setattr("bus.operations.topology.prune_model.QUIET_SECONDS", 0.2)
     monkeypatch.setattr("bus.operations.topology.prune.POLL_INTERVAL_SECONDS", 0.05)
 
 
@@ -149,16 +149,37 @@ async def test_dead_letters_keep_their_queues_and_are_never_deleted(place: Place
 
 
 async def test_a_running_worker_of_the_earlier_code_keeps_its_queues(place: Place) -> None:
-    """After its end the same command deletes them. With `even_if_used` it waits for the end."""
     settings = place.settings.model_copy(update={"topology": "verify"})
     async with Bus("stock", settings=settings) as service, service.serving(earlier):
         kept = await pruned(place)
         assert left(kept) == {OLD: "keep", JOB: "keep", ASK: "keep"}
         assert kept.steps == ()
-        told = await pruned(place, told=[OLD], timeout=0.3)
-        assert left(told) == {OLD: "wait", JOB: "keep", ASK: "keep"}
-        assert [each.name for each in told.steps] == [OLD]
-    assert (await pruned(place)).left == ()
+
+
+async def test_with_even_if_used_a_run_waits_for_the_end_of_the_earlier_worker(
+    place: Place,
+) -> None:
+    waits = asyncio.Event()
+
+    def report(decision: Decision) -> None:
+        if (decision.name, decision.detail) == (OLD, "1 consumer must stop"):
+            waits.set()
+
+    settings = place.settings.model_copy(update={"topology": "verify"})
+    async with Bus("stock", settings=settings) as service, service.serving(earlier):
+        run = asyncio.create_task(pruned(place, report=report, told=[OLD, JOB, ASK]))
+        await asyncio.wait_for(waits.wait(), 40)
+        assert await queues(place) >= GONE
+    assert (await run).left == ()
+    assert not GONE & await queues(place)
+
+
+async def test_requests_that_still_come_keep_their_queue_unless_it_is_named(place: Place) -> None:
+    await publish(place, "bus.requests", "stock.find.v1")
+    assert left(await pruned(place)) == {ASK: "keep"}
+    assert ASK in await queues(place)
+    assert (await pruned(place, told=[ASK])).left == ()
+    assert ASK not in await queues(place)
 
 
 async def test_a_message_in_a_retry_tier_returns_to_its_queue_which_is_not_deleted(
@@ -209,6 +230,26 @@ async def test_a_worker_that_starts_during_a_run_has_its_queues_afterwards(place
         await until(lambda: service.ready, "the worker to be ready")
         found = await plan(required_by([earlier], place.settings), place.settings)
         assert found.differences == ()
+
+
+async def test_a_worker_that_consumes_while_its_queue_is_unbound_gets_the_binding_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.operations.topology.prune_model.QUIET_SECONDS", 60)
+    reached = {action: asyncio.Event() for action in ("unbind", "bind")}
+
+    def report(decision: Decision) -> None:
+        if decision.name == OLD and decision.action in reached:
+            reached[decision.action].set()
+
+    async with await place.connect() as connection, connection.channel() as channel:
+        run = asyncio.create_task(pruned(place, report=report, timeout=60))
+        await reached["unbind"].wait()
+        await (await channel.get_queue(OLD, ensure=False)).consume(take)
+        await asyncio.wait_for(reached["bind"].wait(), 40)
+        run.cancel()
+        await asyncio.wait([run])
+        assert OLD in {each.queue for each in await bound(place) if each.exchange == "bus.events"}
 
 
 async def test_similar_names_and_other_services_are_not_touched(place: Place) -> None:

@@ -25,7 +25,7 @@ from bus.operations.topology.prune_model import Decision
 
 __all__ = ["prune"]
 
-DONE = {"unbind": "unbound", "delete": "deleted"}
+DONE = {"unbind": "unbound", "bind": "bound again", "delete": "deleted"}
 PLANNED = {"unbind": "would unbind", "delete": "would delete"}
 LEFT = {"wait": "waiting for", "keep": "kept"}
 STYLES = {"wait": "yellow", "keep": "red"}
@@ -102,9 +102,10 @@ class ProgressDisplay:
 
 def to_line(decision: Decision, verb: str) -> str:
     """Return the decision as one line that begins with `verb`."""
-    if decision.action == "unbind":
+    if decision.bindings:
         bindings = ", ".join(map(format_binding, decision.bindings))
-        return f"{verb} {decision.name} from {bindings}"
+        preposition = "to" if decision.action == "bind" else "from"
+        return f"{verb} {decision.name} {preposition} {bindings}"
     detail = f": {decision.detail}" if decision.detail else ""
     return f"{verb} {decision.what} {decision.name}{detail}"
 

@@ -136,6 +136,7 @@ class PruneRun:
         self._queues = {queue.name: queue for queue in old.queues}
         self._empty, self._quiet = Periods(), Periods()
         self._reported: set[Decision] = set()
+        self._removed: dict[str, tuple[Binding, ...]] = {}
         self._bound: set[str] = set()
         self.steps: list[Decision] = []
 
@@ -157,6 +158,7 @@ class PruneRun:
                 messages=messages,
                 consumers=depth.consumers,
                 bindings=own,
+                removed=self._removed.get(name, ()),
                 empty_for=self._empty.observe(name, now, is_true=is_empty),
                 quiet_for=self._quiet.observe(name, now, is_true=is_quiet),
             )
@@ -176,15 +178,15 @@ class PruneRun:
         while True:
             decisions = decide(self._old, await self.observe(), self._options.even_if_used)
             known = len(self.steps)
-            for step in _select(decisions, "unbind", "delete"):
+            for step in _select(decisions, "bind", "unbind", "delete"):
                 await self._execute(step)
-            if len(self.steps) > known:
+            if len(self.steps) != known:
                 continue  # other steps may be possible now
             for reason in _select(decisions, "wait"):
                 if not reason.follows:
                     self._report_once(reason)
             left = tuple(self._describe_left(decision) for decision in decisions)
-            if not _select(left, "wait", "unbind", "delete") or self._now() >= ends:
+            if not _select(left, "wait", "bind", "unbind", "delete") or self._now() >= ends:
                 return left
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
@@ -193,8 +195,14 @@ class PruneRun:
 
         A program can also bind a queue again. So a binding can be removed more than once.
         """
+        if step.action == "bind":
+            await self._broker.bind(step.bindings)
+            self.steps = [each for each in self.steps if each.bindings != step.bindings]
+            self._report(step)
+            return
         if step.action == "unbind":
             await self._broker.unbind(step.bindings)
+            self._removed[step.name] = step.bindings
         elif step.what == "exchange":
             if step.name in self._bound or not await self._broker.delete_exchange(step.name):
                 self._bound.add(step.name)

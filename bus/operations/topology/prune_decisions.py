@@ -8,26 +8,28 @@ only on the state of the broker, so a new run continues an interrupted run.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
-from bus.messaging.topology.model import Binding, QueueRole
+from bus.messaging.topology.model import QueueRole
 from bus.messaging.topology.names import (
     DEAD,
-    RETRY_DELAYS,
-    dead_letter_queue,
     queue_prefix,
     retry_return_exchange,
 )
 from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
-from bus.operations.topology.prune_model import Decision, Observation, QueueObservation
+from bus.operations.topology.prune_model import (
+    BOUND_AGAIN,
+    CHECKING,
+    QUIET_SECONDS,
+    Decision,
+    Observation,
+    QueueObservation,
+    bindings_of,
+    count,
+    why_wait,
+)
+from bus.operations.topology.prune_work_queues import decide_requests, decide_work
 
-__all__ = ["QUIET_SECONDS", "decide", "forecast"]
+__all__ = ["decide", "forecast"]
 
-QUIET_SECONDS = 6.0
-"""Seconds for which a queue must be quiet before it is deleted.
-
-RabbitMQ renews the totals of a quorum queue every 5 s (its `quorum_tick_interval`). Only the totals
-include unacked messages, and messages that the broker is dead-lettering.
-"""
-CHECKING = f"no message may be in flight for {QUIET_SECONDS:g} s"
 WORK: tuple[QueueRole, ...] = ("jobs", "events")
 
 
@@ -95,13 +97,13 @@ def _decide_queue(
     is_told = queue.name in even_if_used
     match queue.role:
         case "requests":
-            return _decide_requests(step, seen[queue.name], is_told=is_told)
+            return decide_requests(step, seen[queue.name], is_told=is_told)
         case "retry":
             return _decide_tier(step, queue, seen, earlier)
         case "dead":
             return _decide_dead(step, queue, seen, earlier)
         case _:
-            return _decide_work(step, queue, old, seen, is_told=is_told)
+            return decide_work(step, queue, old, seen, is_told=is_told)
 
 
 def _find_foreign_use(queue: OldQueue, state: QueueObservation) -> str | None:
@@ -120,81 +122,6 @@ def _find_foreign_use(queue: OldQueue, state: QueueObservation) -> str | None:
     return None
 
 
-def _decide_requests(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
-    """Decide about a request queue.
-
-    A request is worthless after its deadline, so its queue can be deleted with waiting requests.
-    The queue stays bound until then, because only the binding shows that the bus created it.
-    """
-    if state.consumers:
-        return _decide_consumed(step, state, is_told=is_told)
-    if state.messages and not is_told:
-        detail = (
-            f"it holds {_count(state.messages, 'request')}, so callers still send this version. "
-            f"Change the callers, or use --even-if-used {step.name}."
-        )
-        return replace(step, action="keep", detail=detail)
-    return step
-
-
-def _decide_work(
-    step: Decision, queue: OldQueue, old: OldObjects, seen: Observation, *, is_told: bool
-) -> Decision:
-    state = seen[queue.name]
-    dead = seen.get(dead_letter_queue(queue.name))
-    if dead is not None and dead.messages:
-        detail = (
-            f"{_count(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
-            f"List them with `bus dead list --queue {queue.name}`."
-        )
-        return replace(step, action="keep", detail=detail)
-    sources = _bindings_of(state, SOURCES[queue.role])
-    if sources and not is_told:
-        if state.consumers:
-            return _decide_consumed(step, state, is_told=False)
-        if state.messages:
-            detail = (
-                f"it holds {_count(state.messages, 'message')}, so services may still send this "
-                "version. Change these services, let a worker with the earlier code handle the "
-                f"messages, or use --even-if-used {queue.name}."
-            )
-            return replace(step, action="keep", detail=detail)
-    if sources:
-        return replace(step, action="unbind", bindings=sources)
-    reason = _why_wait(state) or next(_find_returning(queue, old, seen), None)
-    return replace(step, action="wait", detail=reason) if reason else step
-
-
-def _decide_consumed(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
-    if is_told:
-        return replace(step, action="wait", detail=_why_wait(state) or "")
-    detail = (
-        f"it has {_count(state.consumers, 'consumer')}, so a worker with the earlier code runs. "
-        f"Stop this worker, or use --even-if-used {step.name}."
-    )
-    return replace(step, action="keep", detail=detail)
-
-
-def _find_returning(queue: OldQueue, old: OldObjects, seen: Observation) -> Iterator[str]:
-    """Yield a reason to wait for each retry tier that can hold a message of the queue.
-
-    Only a consumer of the queue sends its messages to a tier. So the tier holds no such message if
-    it was empty after the last consumer had stopped. The same is true when the delay of the tier
-    has passed since then.
-    """
-    quiet_for = seen[queue.name].quiet_for
-    for name in old.tiers.get(queue.service, ()):
-        tier = name.rpartition(".")[2]
-        state = seen.get(name, QueueObservation(empty_for=QUIET_SECONDS))
-        if state.empty_for >= QUIET_SECONDS or quiet_for >= RETRY_DELAYS[tier] + QUIET_SECONDS:
-            continue
-        yield (
-            f"{_count(state.messages, 'message')} in {name} can return to it within {tier}"
-            if state.messages
-            else CHECKING
-        )
-
-
 def _decide_dead(
     step: Decision, queue: OldQueue, seen: Observation, earlier: Mapping[str, Decision]
 ) -> Decision:
@@ -208,7 +135,7 @@ def _decide_dead(
     if state.messages and not (queue.work_queue and queue.work_queue in seen):
         where = f"--queue {queue.work_queue}" if queue.work_queue else f"--service {queue.service}"
         detail = (
-            f"its {_count(state.messages, 'dead letter')} must be replayed or deleted first. "
+            f"its {count(state.messages, 'dead letter')} must be replayed or deleted first. "
             f"List them with `bus dead list {where}`."
         )
         return replace(step, action="keep", detail=detail)
@@ -233,9 +160,11 @@ def _decide_tier(
     if needed and not is_idle:
         return needed
     if state.messages:
-        detail = f"{_count(state.messages, 'message')} must leave it, within {queue.tier}"
+        detail = f"{count(state.messages, 'message')} must leave it, within {queue.tier}"
         return replace(step, action="wait", detail=detail)
-    sources = _bindings_of(state, queue.name)
+    sources = bindings_of(state, queue.name)
+    if sources and state.removed:
+        return replace(step, action="keep", detail=BOUND_AGAIN)
     if sources:
         return replace(step, action="unbind", bindings=sources)
     return needed or _decide_quiet(step, state)
@@ -275,23 +204,5 @@ def _decide_needed(
 
 
 def _decide_quiet(step: Decision, state: QueueObservation) -> Decision:
-    reason = _why_wait(state)
+    reason = why_wait(state)
     return replace(step, action="wait", detail=reason) if reason else step
-
-
-def _bindings_of(state: QueueObservation, exchange: str) -> tuple[Binding, ...]:
-    found = [binding for binding in state.bindings if binding.exchange == exchange]
-    return tuple(sorted(found, key=lambda binding: binding.routing_key))
-
-
-def _why_wait(state: QueueObservation) -> str | None:
-    """Return the reason why a queue without a source cannot be deleted yet, or None."""
-    if state.consumers:
-        return f"{_count(state.consumers, 'consumer')} must stop"
-    if state.messages:
-        return f"{_count(state.messages, 'message')} must be handled by the earlier code"
-    return CHECKING if state.quiet_for < QUIET_SECONDS else None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bus.cli.output import print_json
-from bus.cli.topology.prune import show, to_json
+from bus.cli.topology.prune import DONE, show, to_json, to_line
 from bus.messaging.topology.model import Binding
 from bus.operations.topology.prune import PruneResult
 from bus.operations.topology.prune_model import Decision
@@ -42,6 +42,11 @@ def test_a_kept_queue_has_one_line_with_the_reason(capsys: pytest.CaptureFixture
         [f"kept queue {QUEUE}: it has 1 consumer. Stop it."],
         [],
     )
+
+
+def test_a_binding_that_was_created_again_is_reported() -> None:
+    bind = Decision(action="bind", what="queue", name=QUEUE, bindings=(BINDING,))
+    assert to_line(bind, DONE["bind"]) == f"bound again {QUEUE} to bus.events by shop.sold.v1"
 
 
 def test_a_run_that_is_over_time_tells_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:

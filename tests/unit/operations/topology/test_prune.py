@@ -11,8 +11,8 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.messaging.topology.model import Binding, Topology, merge
 from bus.operations.topology.broker_state import ActualExchange, ActualQueue, BrokerState
 from bus.operations.topology.old_objects import OldObjects, find_old
-from bus.operations.topology.prune_decisions import QUIET_SECONDS, decide, forecast
-from bus.operations.topology.prune_model import Observation, QueueObservation
+from bus.operations.topology.prune_decisions import decide, forecast
+from bus.operations.topology.prune_model import QUIET_SECONDS, Observation, QueueObservation
 from bus.operations.topology.required import RequiredTopology
 from bus.runtime.requirements import required_by
 from bus.runtime.router import Router
@@ -110,6 +110,9 @@ def holding(*topologies: Topology) -> BrokerState:
 
 EARLIER = holding(needed(stock(version=1)).topology)
 CURRENT, NOTHING = needed(stock()), needed(stock(version=3))
+
+
+BINDING = Binding(exchange="bus.events", queue=OLD, routing_key="shop.sold.v1")
 
 
 def names(old: OldObjects) -> list[str]:
@@ -358,6 +361,14 @@ KEEPS: Mapping[str, tuple[Observation, str, str]] = {
             f"--even-if-used {ASK}."
         ),
     ),
+    "a queue that was bound again": (
+        idle(EARLIER, OLD={"removed": (BINDING,)}),
+        OLD,
+        (
+            "a worker with the earlier code has bound it again. Stop this worker, and run the "
+            "command again."
+        ),
+    ),
     "another program's binding": (
         idle(EARLIER, OLD={"bindings": frozenset([Binding(exchange="stock.all", queue=OLD)])}),
         OLD,
@@ -373,6 +384,22 @@ KEEPS: Mapping[str, tuple[Observation, str, str]] = {
 def test_a_queue_that_is_still_needed_is_kept_and_the_reason_has_a_remedy(name: str) -> None:
     seen, queue, why = KEEPS[name]
     assert reason(ALL, seen, queue) == f"keep: {why}"
+
+
+def test_a_worker_that_started_while_its_queue_was_unbound_gets_its_binding_back() -> None:
+    seen = unbound(EARLIER, OLD={"removed": (BINDING,), "consumers": 1})
+    (step,) = [each for each in decide(FOUND, seen) if each.name == OLD]
+    assert (step.action, step.bindings) == ("bind", (BINDING,))
+    assert reason(FOUND, seen, OLD, OLD) == "wait: 1 consumer must stop"
+
+
+def test_an_old_tier_that_was_bound_again_is_kept() -> None:
+    state = _state_of_tier()
+    removed = Binding(exchange=TIER, queue=TIER)
+    assert reason(find_old(NOTHING, state), idle(state, TIER={"removed": (removed,)}), TIER) == (
+        "keep: a worker with the earlier code has bound it again. Stop this worker, and run the "
+        "command again."
+    )
 
 
 def test_a_queue_with_an_interrupted_migration_is_kept() -> None:
