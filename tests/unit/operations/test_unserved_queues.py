@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.cli.queue_table import notes
-from bus.cli.queues import to_json
+from bus.cli.queue_table import notes, report_to_json
 from bus.messaging.topology.names import parse_queue_name, split_version
 from bus.operations.queue_inspection import QueueReport, QueueStatus
 from bus.operations.unserved_queues import UnservedQueue, find_unserved
@@ -100,7 +99,7 @@ def test_a_note_names_the_newer_version_and_the_command() -> None:
             "delete the old queue with `bus topology prune`[/]"
         )
     ]
-    shown = to_json(report)["queues"]
+    shown = report_to_json(report)["queues"]
     assert [(each["unserved"], each["newer"]) for each in shown] == [(True, NEW), (False, None)]
 
 
