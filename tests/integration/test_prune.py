@@ -345,7 +345,7 @@ async def test_a_message_that_arrives_after_the_last_check_is_reported(
         return QueueDepth()
 
     await publish(place, "bus.events", "shop.sold.v1")
-    monkeypatch.setattr("bus.transports.rabbitmq.admin.depth_by", see_nothing)
+    monkeypatch.setattr("bus.transports.rabbitmq.delete.depth_by", see_nothing)
     async with open_admin_session(place.settings) as session:
         with pytest.raises(DataLoss, match=f"{OLD} received 1 messages in the moment"):
             await session.delete_idle(OLD, is_quorum=True)

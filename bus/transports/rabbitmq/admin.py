@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelPreconditionFailed
 
-from bus.errors import DataLoss, Unavailable
+from bus.errors import Unavailable
 from bus.messaging.topology.model import Binding, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
@@ -22,6 +21,7 @@ from bus.transports.rabbitmq.connection import (
 )
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.declare import find_missing
+from bus.transports.rabbitmq.delete import delete_idle, delete_unbound
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.shovel_channel import ShovelChannel, fresh_tag
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
@@ -156,55 +156,14 @@ class AdminSession:
             await channel.queue_delete(queue, if_empty=if_empty, timeout=RPC_TIMEOUT_SECONDS)
 
     async def delete_idle(self, queue: str, *, is_quorum: bool, if_empty: bool = True) -> bool:
-        """Delete a queue only if it has no consumers and no ready messages.
-
-        A classic queue checks both conditions itself. A quorum queue cannot check them
-        (https://github.com/rabbitmq/rabbitmq-server/issues/10543). So the session checks them just
-        before the deletion. The two calls take some milliseconds.
-
-        Args:
-            queue: The queue's name. A queue that does not exist counts as deleted.
-            is_quorum: True for a quorum queue, False for a classic queue.
-            if_empty: If False, delete a queue that has ready messages, too.
-
-        Returns:
-            False if the queue has consumers or messages, and was not deleted.
-
-        Raises:
-            DataLoss: A message was published to the quorum queue after the check. It was deleted.
-            PermissionDenied: The user may not delete the queue.
-        """
+        """Delete a queue only if it has no consumers and no ready messages; see `delete_idle`."""
         async with self._channel(f"deleting {queue}") as channel:
-            if not is_quorum:
-                return await _delete_classic(channel, queue, if_empty=if_empty)
-            depth = await depth_by(channel, queue)
-            if depth.missing:
-                return True
-            if depth.consumers or (depth.ready and if_empty):
-                return False
-            deleted = await channel.queue_delete(queue, timeout=RPC_TIMEOUT_SECONDS)
-        if deleted.message_count and if_empty:
-            raise DataLoss(
-                f"queue {queue} received {deleted.message_count} messages in the moment of its "
-                "deletion, and they were deleted with it. Check which program still uses the queue."
-            )
-        return True
+            return await delete_idle(channel, queue, is_quorum=is_quorum, if_empty=if_empty)
 
     async def delete_exchange(self, exchange: str) -> bool:
-        """Delete an exchange only if no queue or exchange is bound to it.
-
-        Returns:
-            False if something is bound to the exchange, so that it was not deleted.
-
-        Raises:
-            PermissionDenied: The user may not delete the exchange.
-        """
+        """Delete an exchange only if nothing is bound to it; see `delete_unbound`."""
         async with self._channel(f"deleting {exchange}") as channel:
-            try:
-                await channel.exchange_delete(exchange, if_unused=True, timeout=RPC_TIMEOUT_SECONDS)
-            except ChannelPreconditionFailed:
-                return False
-        return True
+            return await delete_unbound(channel, exchange)
 
     @asynccontextmanager
     async def shovel(
@@ -262,16 +221,6 @@ class AdminSession:
                 yield channel
             finally:
                 await close_quietly(channel)
-
-
-async def _delete_classic(channel: Channel, queue: str, *, if_empty: bool) -> bool:
-    try:
-        await channel.queue_delete(
-            queue, if_unused=True, if_empty=if_empty, timeout=RPC_TIMEOUT_SECONDS
-        )
-    except ChannelPreconditionFailed:
-        return False
-    return True
 
 
 class Shovel:
