@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tests run this file by its path
 
 from diagram_shapes import LINE, Arrow, Box, svg  # noqa: E402
+from overview_diagram import overview  # noqa: E402
 
 from bus.contracts.contract import Catalog, Job, contract, contract_of  # noqa: E402
 from bus.messaging.handler import Middleware  # noqa: E402
@@ -251,6 +252,7 @@ def job() -> str:
 
 
 DIAGRAMS = {
+    "images/overview.svg": overview,
     "explanation/layers.svg": layers,
     "explanation/request.svg": request,
     "explanation/job.svg": job,

@@ -187,7 +187,8 @@ def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> Non
 
 
 @pytest.mark.parametrize(
-    "name", [f"explanation/{name}.svg" for name in ("layers", "request", "job")]
+    "name",
+    ["images/overview.svg", *(f"explanation/{name}.svg" for name in ("layers", "request", "job"))],
 )
 def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
     drawn = runpy.run_path(str(ROOT / "scripts/diagrams.py"))["DIAGRAMS"][name]()
