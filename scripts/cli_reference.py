@@ -26,7 +26,8 @@ PREFACE = """# Command line
 - `bus --version` prints the version.
 - If a command, option, contract, module, router, service, queue or key is mistyped, the error
   suggests similar names.
-- The [settings](settings.md) come from the environment.
+- The [settings](settings.md) come from the environment, and from the
+  [file `.env`](settings.md#the-file-env) of the current folder.
   A command that needs a broker connects to `BUS_URL`.
   If it is not set, `bus broker` and `bus demo` start a broker.
 

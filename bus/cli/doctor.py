@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bus.cli.env_file import EnvFile, current_file, describe_file
 from bus.cli.errors import exit_code
 from bus.cli.output import print_json, table_console
 from bus.errors import BusError
@@ -21,6 +22,7 @@ from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 from bus.settings import Settings, load_settings
+from bus.settings.variables import describe_unknown_variables
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 
 __all__ = ["command"]
@@ -34,6 +36,7 @@ CORE = (
     "pydantic-settings",
     "pyjwt",
     "pynacl",
+    "python-dotenv",
     "structlog",
     "tenacity",
     "typer",
@@ -68,8 +71,9 @@ SECURITY = {
 class Report:
     """Findings of the doctor.
 
-    `missing` names the settings that a service requires and that are not set. Missing settings do
-    not count as problems, so `exit_code` can be 0.
+    `missing` names the settings that a service requires and that are not set. `unknown` describes
+    variables that look like settings and are not. Neither counts as a problem, so `exit_code` can
+    be 0.
     """
 
     python: str = field(default_factory=platform.python_version)
@@ -77,7 +81,9 @@ class Report:
     extras: dict[str, dict[str, str | None]] = field(default_factory=dict)
     rabbitmq: dict[str, str] | None = None
     container_engine: bool = False
+    env_file: EnvFile | None = None
     settings: str = "valid"
+    unknown: list[str] = field(default_factory=list)
     security: str | None = None
     missing: list[str] = field(default_factory=list)
     broker: str | None = None
@@ -129,6 +135,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     if installation := find_installation(environment):
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
     report.container_engine = await asyncio.to_thread(engine_answers, environment)
+    report.env_file, report.unknown = current_file(), describe_unknown_variables(environment)
     settings: Settings | None = None
     try:
         settings = load_settings()
@@ -236,7 +243,8 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
         else "not found",
     )
     yield "container engine", "answers" if report.container_engine else "does not answer"
-    yield "settings", report.settings
+    yield from (("env file", line) for line in describe_file(report.env_file))
+    yield "settings", "; ".join((report.settings, *report.unknown))
     yield "security", security(report)
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)

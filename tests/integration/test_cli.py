@@ -53,6 +53,7 @@ def without_broker(environment: Mapping[str, str]) -> dict[str, str]:
     """Return this environment without the settings of the bus, updated with `environment`."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("BUS_")},
+        "BUS_ENV_FILE": os.devnull,
         "COLUMNS": "200",
         **environment,
     }

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ("bus", "contracts", "workers")
 BY_NAME = {
     "bus": {"the modules in bus/__init__.pyi"},
-    "bus.cli": {"bus.cli.<command>", "importlib.metadata"},
+    "bus.cli": {"bus.cli.<command>", "bus.cli.env_file", "importlib.metadata"},
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
     "bus.cli.loading": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
