@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from bus.cli.errors import INTERRUPTED, Reporter
+from bus.cli.terminal_encoding import accept_any_text
 from bus.errors import BusError
 from bus.messaging.variable_values import environment_value
 
@@ -64,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
+    if arguments is None:
+        # If other code calls this function, the streams belong to that code.
+        accept_any_text()
     debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
     reporter = Reporter(debug=debug)
     for library in ("aio_pika", "aiormq"):
