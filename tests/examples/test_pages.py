@@ -31,6 +31,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
     "name",
     [
         "add-a-service",
+        "deploy-your-own-service",
         "move-from-celery",
         "move-from-rest",
         "test-without-a-broker",
