@@ -68,6 +68,8 @@ class Terminal:
     skipping: bool = False
     serves: bool = False
     seen: list[str] = field(default_factory=list)
+    printed: list[tuple[str, str]] = field(default_factory=list)
+    """Each line, also the warnings, with its command. An empty line is the end of a command."""
 
     async def type(self, command: str) -> None:
         """Start a command after the previous one has ended with success."""
@@ -127,8 +129,9 @@ class Terminal:
         assert self.process.stdout
         async with asyncio.timeout(PATIENCE):
             while (line := (await self.process.stdout.readline()).decode()).startswith(WARNING):
-                pass
+                self.printed.append((self.typed, line))
         self.seen.append(line)
+        self.printed.append((self.typed, line))
         return line
 
     async def _drained(self) -> list[str]:
@@ -145,8 +148,8 @@ def matches(expected: str, line: str) -> bool:
 
 
 @asynccontextmanager
-async def followed(page: Path, folder: Path, url: str) -> AsyncIterator[None]:
-    """Follow all steps of the page; inside the block its services still run."""
+async def followed(page: Path, folder: Path, url: str) -> AsyncIterator[dict[str, Terminal]]:
+    """Follow all steps of the page, and yield its terminals; their services still run then."""
     environment = {
         **os.environ,
         "BUS_URL": url,
@@ -166,7 +169,7 @@ async def followed(page: Path, folder: Path, url: str) -> AsyncIterator[None]:
                 file = folder / block.title
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block.text, encoding="utf-8")
-        yield
+        yield terminals
         await asyncio.gather(*(terminal.end() for terminal in terminals.values()))
     finally:
         for terminal in terminals.values():

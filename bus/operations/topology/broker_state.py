@@ -29,6 +29,7 @@ __all__ = [
     "management_of",
     "policies_for",
     "policy_of",
+    "queue_bindings",
     "queue_totals",
     "read_broker_state",
 ]
@@ -174,6 +175,17 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
         "GET", f"queues/{vhost}{TOTALS}&columns=name,messages"
     )
     return {row["name"]: row.get("messages") or 0 for row in rows}
+
+
+async def queue_bindings(settings: Settings) -> frozenset[Binding]:
+    """Return the current bindings of all queues in the virtual host.
+
+    Raises:
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
+    """
+    vhost = _quote_vhost(settings.address)
+    return frozenset(_to_bindings(await management_of(settings).call("GET", f"bindings/{vhost}")))
 
 
 def management_of(settings: Settings) -> Management:
