@@ -39,7 +39,7 @@ class Output:
         for part in VARIABLE.finditer(expected):
             pattern += re.escape(expected[end : part.start()]) + self._pattern(part, ids)
             end = part.end()
-        found = re.fullmatch(pattern + re.escape(expected[end:]), line.rstrip("\n"))
+        found = re.fullmatch(pattern + re.escape(expected[end:]), line.rstrip())
         if found is None:
             return False
         for shown, printed in zip(ids, found.groups(), strict=True):

@@ -22,6 +22,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -33,6 +34,8 @@ from tests.examples.output import ANYTHING, Output
 from tests.integration.command import interruptible
 
 ROOT = Path(__file__).parents[2]
+SERVICE = ROOT / "examples/library.py"
+"""Service that some pages link to. It is then in the folder in which the reader works."""
 MARK = "Not run by a test: "
 FENCE = re.compile(
     rf"(?:^\*{MARK}(?P<reason>[^\n]+)\*\n\n)?"
@@ -227,6 +230,8 @@ async def followed(
     """
     steps, programs = folder / "steps", folder / "programs"
     steps.mkdir()
+    if f"{SERVICE.parent.name}/{SERVICE.name}" in page.read_text(encoding="utf-8"):
+        shutil.copy(SERVICE, steps)
     _write_programs(programs)
     given = {"BUS_URL": url, **(environment or {})}
     variables = {

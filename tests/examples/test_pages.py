@@ -27,16 +27,22 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
     assert named <= there
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "add-a-service",
-        "move-from-celery",
-        "move-from-rest",
-        "test-without-a-broker",
-        "write-handlers",
-    ],
-)
+HOW_TO = [
+    "add-a-service",
+    "keys",
+    "move-from-celery",
+    "move-from-rest",
+    "test-without-a-broker",
+    "write-handlers",
+]
+"""Pages with blocks that have a title. This test runs these blocks."""
+
+SIGNED = {"BUS_AUTH": "on"}
+VARIABLES: dict[str, dict[str, str]] = {"keys": SIGNED}
+"""Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
+
+
+@pytest.mark.parametrize("name", HOW_TO)
 async def test_a_how_to_does_what_it_says(
     name: str,
     shared_broker: Broker,
@@ -46,5 +52,6 @@ async def test_a_how_to_does_what_it_says(
 ) -> None:
     monkeypatch.setenv("BUS_TEST_URL", shared_broker.url)
     monkeypatch.setenv("BUS_TEST_MANAGEMENT_URL", management_url(shared_broker))
-    async with followed(ROOT / f"docs/how-to/{name}.md", tmp_path, vhost_url):
+    page = ROOT / f"docs/how-to/{name}.md"
+    async with followed(page, tmp_path, vhost_url, environment=VARIABLES.get(name)):
         pass
