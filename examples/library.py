@@ -6,6 +6,7 @@ Serve it with BUS_URL set to a RabbitMQ: BUS_AUTH=off bus run library:router
 from bus import Context, Event, Job, Message, NotFound, Request, RetryPolicy, Router, contract
 
 SHELVES = {"Emma": "A3", "Ulysses": "J7"}
+TORN = {"Ulysses"}
 
 
 class Place(Message):
@@ -45,8 +46,8 @@ async def find(request: FindBook) -> Place:
 async def scan(job: ScanBook, context: Context) -> Scan:
     if job.title not in SHELVES:
         raise NotFound("no such book")  # permanent: dead-lettered at once
-    if job.title == "Ulysses":
-        raise RuntimeError("page 732 is torn")  # retried, and dead-lettered after two attempts
+    if job.title in TORN:
+        raise RuntimeError("a page is torn")  # retried, and dead-lettered after two attempts
     await context.progress(0.5, "half of it")
     await context.bus.publish(BookScanned(title=job.title))
     return Scan(pages=4)

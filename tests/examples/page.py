@@ -57,6 +57,8 @@ CHANGES_THE_SHELL = ("export ", "unset ", "umask ")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "bus broker")
 """Commands that the test has already done: an environment, and a broker in BUS_URL."""
 CONTINUED = re.compile(r"(?<=[^^])\\\n *")
+ADDRESSES = ("BUS_URL", "BUS_MANAGEMENT_URL")
+"""Variables that a page cannot know, so it sets them to the address of an example."""
 QUESTION = re.compile(r"(.*\[y/N\]: )(\w)")
 WARNING = "BUS_AUTH=off: "
 """Warning of every program on these pages, which explain it once."""
@@ -100,7 +102,7 @@ class Terminal:
     folder: Path
     environment: dict[str, str]
     given: Mapping[str, str]
-    """Variables that keep their value, because a page cannot know it."""
+    """Variables that keep their value, because the page cannot know it."""
     output: Output
     typed: str = ""
     process: asyncio.subprocess.Process | None = None
@@ -163,7 +165,7 @@ class Terminal:
         assert self.process.stdin
         async with asyncio.timeout(PATIENCE):
             printed = (await self.process.stdout.readuntil(b"[y/N]: ")).decode()
-        assert self.output.matches(question, printed), f"{self.typed}: it asked {printed!r}"
+        assert self.output.matches(question.rstrip(), printed), f"{self.typed}: it asked {printed!r}"
         self.process.stdin.write(f"{answer}\n".encode())
 
     async def press(self, key: str) -> None:
@@ -233,15 +235,16 @@ async def followed(
     if f"{SERVICE.parent.name}/{SERVICE.name}" in page.read_text(encoding="utf-8"):
         shutil.copy(SERVICE, steps)
     _write_programs(programs)
-    given = {"BUS_URL": url, **(environment or {})}
+    started = {"BUS_URL": url, **(environment or {})}
+    given = {name: value for name, value in started.items() if name in ADDRESSES}
     variables = {
         **os.environ,
-        **given,
         "BUS_LOG_FORMAT": "console",
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",
+        **started,
     }
     output, terminals = Output(), dict[str, Terminal]()
     try:

@@ -29,6 +29,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 
 HOW_TO = [
     "add-a-service",
+    "handle-dead-letters",
     "keys",
     "move-from-celery",
     "move-from-rest",
@@ -38,8 +39,14 @@ HOW_TO = [
 """Pages with blocks that have a title. This test runs these blocks."""
 
 SIGNED = {"BUS_AUTH": "on"}
-VARIABLES: dict[str, dict[str, str]] = {"keys": SIGNED}
+VARIABLES: dict[str, dict[str, str]] = {
+    "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
+    "keys": SIGNED,
+}
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
+
+MANAGED = {"handle-dead-letters"}
+"""Pages with commands that need the management API, which has its usual port there."""
 
 
 @pytest.mark.parametrize("name", HOW_TO)
@@ -53,5 +60,8 @@ async def test_a_how_to_does_what_it_says(
     monkeypatch.setenv("BUS_TEST_URL", shared_broker.url)
     monkeypatch.setenv("BUS_TEST_MANAGEMENT_URL", management_url(shared_broker))
     page = ROOT / f"docs/how-to/{name}.md"
-    async with followed(page, tmp_path, vhost_url, environment=VARIABLES.get(name)):
+    environment = dict(VARIABLES.get(name, {}))
+    if name in MANAGED:
+        environment["BUS_MANAGEMENT_URL"] = management_url(shared_broker)
+    async with followed(page, tmp_path, vhost_url, environment=environment):
         pass
