@@ -2,7 +2,7 @@
 
 `…` matches any text. These parts differ from run to run, so they match any part of the same form:
 
-- a time, a duration in ms, the line number of a frame of the bus;
+- a time, a duration in ms, the broker's version and name, a frame's line number in the bus;
 - an id (a UUID or its first 8 characters, or the id of a key). The same id on a page always stands
   for the same id of the run, also in the commands that the reader types.
 """
@@ -16,6 +16,7 @@ KEY_ID = r"[a-z][a-z-]*-\d{8}-[0-9a-f]{6}"
 SHORT = r"(?<![\w-])[0-9a-f]{8}(?![\w-])"
 ID = re.compile(f"{UUID}|{KEY_ID}|{SHORT}")
 LIKE = {
+    "broker": r"RabbitMQ \d[\d.]*, [\w-]+@[\w.-]+",
     "id": ID.pattern,
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
     "clock": r"\d\d:\d\d:\d\d",

@@ -59,6 +59,8 @@ NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "bus broker")
 CONTINUED = re.compile(r"(?<=[^^])\\\n *")
 ADDRESSES = ("BUS_URL", "BUS_MANAGEMENT_URL")
 """Variables that a page cannot know, so it sets them to the address of an example."""
+SAMPLED = re.compile(r"bus queues(?!.*--watch)")
+"""Commands that show numbers of the management API, which are some seconds old."""
 QUESTION = re.compile(r"(.*\[y/N\]: )(\w)")
 WARNING = "BUS_AUTH=off: "
 """Warning of every program on these pages, which explain it once."""
@@ -165,8 +167,19 @@ class Terminal:
         assert self.process.stdin
         async with asyncio.timeout(PATIENCE):
             printed = (await self.process.stdout.readuntil(b"[y/N]: ")).decode()
-        assert self.output.matches(question.rstrip(), printed), f"{self.typed}: it asked {printed!r}"
+        assert self.output.matches(question.rstrip(), printed), (
+            f"{self.typed}: it asked {printed!r}"
+        )
         self.process.stdin.write(f"{answer}\n".encode())
+
+    async def type_until(self, command: str, expected: list[str]) -> None:
+        """Repeat a command until its output is as shown, because the broker counts every 5 s."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                await self.type(command)
+                lines = await self._drained()
+                if len(lines) == len(expected) and all(map(self.output.matches, expected, lines)):
+                    return
 
     async def press(self, key: str) -> None:
         """Press a key: Ctrl-C ends the process with success, and Ctrl-\\ kills it."""
@@ -275,13 +288,23 @@ def _write_programs(folder: Path) -> None:
 
 
 async def _typed(text: str, terminal: Terminal) -> None:
-    ours = True
-    for line in CONTINUED.sub("", text).splitlines():
-        if line.startswith("$ "):
-            ours = not line.removeprefix("$ ").startswith(NOT_TYPED)
-            if ours:
-                await terminal.type(line.removeprefix("$ "))
-        elif line in KEYS:
-            await terminal.press(line)
-        elif ours:
-            await terminal.see(line)
+    before, *steps = re.split(r"^\$ ", CONTINUED.sub("", text), flags=re.MULTILINE)
+    for line in before.splitlines():
+        await _seen(line, terminal)
+    for step in steps:
+        command, *lines = step.splitlines()
+        if command.startswith(NOT_TYPED):
+            continue
+        if SAMPLED.match(command):
+            await terminal.type_until(command, lines)
+            continue
+        await terminal.type(command)
+        for line in lines:
+            await _seen(line, terminal)
+
+
+async def _seen(line: str, terminal: Terminal) -> None:
+    if line in KEYS:
+        await terminal.press(line)
+    else:
+        await terminal.see(line)

@@ -30,6 +30,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 HOW_TO = [
     "add-a-service",
     "handle-dead-letters",
+    "inspect-queues",
     "keys",
     "move-from-celery",
     "move-from-rest",
@@ -45,7 +46,7 @@ VARIABLES: dict[str, dict[str, str]] = {
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
-MANAGED = {"handle-dead-letters"}
+MANAGED = {"handle-dead-letters", "inspect-queues"}
 """Pages with commands that need the management API, which has its usual port there."""
 
 
