@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.ports import free_ports
 from bus.operations.management_api import Management
 from tests.broker import management_url
 from tests.examples.page import ROOT, followed
@@ -34,6 +35,7 @@ HOW_TO = [
     "keys",
     "move-from-celery",
     "move-from-rest",
+    "run-a-worker",
     "test-without-a-broker",
     "write-handlers",
 ]
@@ -43,6 +45,7 @@ SIGNED = {"BUS_AUTH": "on"}
 VARIABLES: dict[str, dict[str, str]] = {
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
+    "run-a-worker": SIGNED,
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
@@ -64,5 +67,6 @@ async def test_a_how_to_does_what_it_says(
     environment = dict(VARIABLES.get(name, {}))
     if name in MANAGED:
         environment["BUS_MANAGEMENT_URL"] = management_url(shared_broker)
-    async with followed(page, tmp_path, vhost_url, environment=environment):
+    stand_ins = {"8080": str(free_ports(1)[0])}
+    async with followed(page, tmp_path, vhost_url, environment=environment, stand_ins=stand_ins):
         pass
