@@ -1,6 +1,7 @@
 """MkDocs hooks that build a site from this repository's Markdown files.
 
 - The navigation is made from the folders, so a new page needs no configuration.
+  A new how-to page also needs a line in `docs/how-to/README.md`, which groups these pages.
 - README, CONTRIBUTING, CHANGELOG and SECURITY become pages, and README is the first page.
 - A link to another file, such as an example or a script, leads to a page that shows the file.
   Therefore the site needs no Git host.
@@ -18,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-__all__ = ["on_config", "on_files", "on_page_markdown"]
+__all__ = ["groups_of", "on_config", "on_files", "on_page_markdown"]
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs"
@@ -37,8 +38,11 @@ SECTIONS = {
     "Reference": "reference",
     "Decisions": "adr",
 }
+GROUPED = ("how-to",)
+"""Sections with groups. The first page of such a section lists its pages under headings."""
+
 ORDER = (
-    *("README", "first-service", "run-a-worker", "add-a-service", "test-without-a-broker"),
+    *("README", "first-service"),
     *(
         "architecture",
         "delivery",
@@ -80,11 +84,30 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     _, contributing, *others = FROM_ROOT.values()
     config.nav = [
         {"Home": "index.md"},
-        *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
+        *({title: _navigation(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
         {"Glossary": "glossary.md"},
         {"Project": [contributing, *_pages("contributing"), *others, *MEASURED]},
     ]
     return config
+
+
+def _navigation(folder: str) -> list[str | dict[str, list[str]]]:
+    """Return the pages of a section, in the groups that its first page has as headings."""
+    groups = groups_of(ROOT / DOCS / folder / "README.md") if folder in GROUPED else {}
+    grouped = {page for pages in groups.values() for page in pages}
+    return [
+        *(page for page in _pages(folder) if Path(page).name not in grouped),
+        *({title: [f"{folder}/{page}" for page in pages]} for title, pages in groups.items()),
+    ]
+
+
+def groups_of(index: Path) -> dict[str, list[str]]:
+    """Return the groups of a section's first page: the pages that each heading lists."""
+    _, *groups = re.split(r"^## ", index.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        group.partition("\n")[0]: re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", group, re.MULTILINE)
+        for group in groups
+    }
 
 
 def _pages(folder: str) -> list[str]:

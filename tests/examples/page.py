@@ -50,9 +50,11 @@ PROGRAMS = {
     "bus": ["-m", "bus.cli"],
     "python": [],
     "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    "uvicorn": ["-m", "uvicorn"],
 }
 """Programs of an environment. All others of a page are those of the machine."""
-SERVES = re.compile(r"(?:^|\s)bus (?:--debug )?run\s")
+SERVES = re.compile(r"(?:^|\s)(?:bus (?:--debug )?run|uvicorn web\.app:app)(?:\s|$)")
+"""Commands that run until Ctrl-C, and write log lines."""
 CHANGES_THE_SHELL = ("export ", "unset ", "umask ")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "bus broker")
 """Commands that the test has already done: an environment, and a broker in BUS_URL."""
@@ -244,10 +246,7 @@ async def followed(
     such as the name of a host, with the texts that replace them.
     """
     steps, programs = folder / "steps", folder / "programs"
-    steps.mkdir()
-    if f"{SERVICE.parent.name}/{SERVICE.name}" in page.read_text(encoding="utf-8"):
-        shutil.copy(SERVICE, steps)
-    _write_programs(programs)
+    _prepare(page, steps, programs)
     started = {"BUS_URL": url, **(environment or {})}
     given = {name: value for name, value in started.items() if name in ADDRESSES}
     variables = {
@@ -279,10 +278,13 @@ async def followed(
             await terminal.kill()
 
 
-def _write_programs(folder: Path) -> None:
-    folder.mkdir()
+def _prepare(page: Path, steps: Path, programs: Path) -> None:
+    steps.mkdir()
+    if f"{SERVICE.parent.name}/{SERVICE.name}" in page.read_text(encoding="utf-8"):
+        shutil.copy(SERVICE, steps)
+    programs.mkdir()
     for name, arguments in PROGRAMS.items():
-        program = folder / name
+        program = programs / name
         program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
         program.chmod(0o755)
 
