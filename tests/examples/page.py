@@ -10,7 +10,8 @@ A fence `console title="terminal 2"` has the input and the output of a terminal:
 - any other line is output, in which `…` matches any text (`output.py` has more);
 - a line with `…` alone matches any lines.
 
-A command must end with success, unless its output has a line that begins with `error: `.
+A command must end with success, unless its output has a line that begins with `error: ` or
+`Traceback `.
 
 The line `*Not run by a test: it needs a Docker engine.*` before a fence gives the reason why the
 runner skips the fence. `tests/unit/project/test_page_blocks.py` reports each fence that is neither
@@ -63,6 +64,7 @@ ADDRESSES = ("BUS_URL", "BUS_MANAGEMENT_URL")
 """Variables that a page cannot know, so it sets them to the address of an example."""
 SAMPLED = re.compile(r"bus queues(?!.*--watch)")
 """Commands that show numbers of the management API, which are some seconds old."""
+FAILURES = ("error: ", "Traceback ")
 QUESTION = re.compile(r"(.*\[y/N\]: )(\w)")
 WARNING = "BUS_AUTH=off: "
 """Warning of every program on these pages, which explain it once."""
@@ -153,7 +155,7 @@ class Terminal:
         if question := QUESTION.fullmatch(expected):
             await self._answer(*question.groups())
             return
-        self.fails = self.fails or expected.startswith("error: ")
+        self.fails = self.fails or expected.startswith(FAILURES)
         while line := await self._line():
             if self.output.matches(expected, line):
                 self.skipping = False

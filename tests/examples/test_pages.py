@@ -30,6 +30,9 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 
 HOW_TO = [
     "add-a-service",
+    "configure-logging",
+    "encrypt-payloads",
+    "find-a-failure",
     "handle-dead-letters",
     "inspect-queues",
     "keys",
@@ -43,13 +46,14 @@ HOW_TO = [
 
 SIGNED = {"BUS_AUTH": "on"}
 VARIABLES: dict[str, dict[str, str]] = {
+    "find-a-failure": {"COLUMNS": "80"},
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
     "run-a-worker": SIGNED,
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
-MANAGED = {"handle-dead-letters", "inspect-queues"}
+MANAGED = {"find-a-failure", "handle-dead-letters", "inspect-queues"}
 """Pages with commands that need the management API, which has its usual port there."""
 
 
