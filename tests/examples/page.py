@@ -10,6 +10,9 @@ A fence `console title="terminal 2"` has the input and the output of a terminal:
 - any other line is output, in which `…` matches any text (`output.py` has more);
 - a line with `…` alone matches any lines.
 
+The next fence follows at once if the last line of this one is a line of output. If it is `…`, or a
+command without output, the next fence follows when the command has ended.
+
 A command must end with success, unless its output has a line that begins with `error: ` or
 `Traceback `.
 
@@ -30,6 +33,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.examples.output import ANYTHING, Output
 from tests.integration.command import interruptible
@@ -108,7 +112,7 @@ class Terminal:
     folder: Path
     environment: dict[str, str]
     given: Mapping[str, str]
-    """Variables that keep their value, because the page cannot know it."""
+    """Addresses of the broker of this test, which the page cannot know."""
     output: Output
     typed: str = ""
     process: asyncio.subprocess.Process | None = None
@@ -145,7 +149,10 @@ class Terminal:
         out, _ = await process.communicate()
         assert process.returncode == 0, f"{command}: {out.decode()}"
         lines = (entry.partition("=") for entry in out.decode().split("\0") if entry)
-        self.environment = {name: value for name, _, value in lines} | self.given
+        self.environment = {name: value for name, _, value in lines}
+        for name, value in self.given.items():
+            if urlsplit(value).port != urlsplit(self.environment[name]).port:
+                self.environment[name] = value
 
     async def see(self, expected: str) -> None:
         """Assert that this line is next. A service's own log lines may come before it."""
@@ -199,7 +206,7 @@ class Terminal:
         """Assert that the process ends as shown, with no more output; stop a service first."""
         if self.process is None:
             return
-        if self.serves:
+        if self.serves and not self.fails:
             await self.press("^C")
             return
         assert self.process.stdin
@@ -210,6 +217,11 @@ class Terminal:
         assert self.skipping or not rest, (
             f"{self.typed}: it printed more than the page shows: {rest}"
         )
+
+    async def ended(self) -> None:
+        """Wait until the command ends, as a reader does before the next step in another shell."""
+        if not self.serves or self.fails:
+            await self.end()
 
     async def kill(self) -> None:
         """End a process that still runs, with its children."""
@@ -292,6 +304,7 @@ def _prepare(page: Path, steps: Path, programs: Path) -> None:
 
 
 async def _typed(text: str, terminal: Terminal) -> None:
+    lines: list[str] = []
     before, *steps = re.split(r"^\$ ", CONTINUED.sub("", text), flags=re.MULTILINE)
     for line in before.splitlines():
         await _seen(line, terminal)
@@ -305,6 +318,8 @@ async def _typed(text: str, terminal: Terminal) -> None:
         await terminal.type(command)
         for line in lines:
             await _seen(line, terminal)
+    if text.endswith(f"\n{ANYTHING}\n") or (steps and not lines):
+        await terminal.ended()
 
 
 async def _seen(line: str, terminal: Terminal) -> None:

@@ -30,15 +30,18 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 
 HOW_TO = [
     "add-a-service",
+    "change-a-queue",
     "configure-logging",
     "encrypt-payloads",
     "find-a-failure",
+    "give-each-service-a-broker-user",
     "handle-dead-letters",
     "inspect-queues",
     "keys",
     "move-from-celery",
     "move-from-rest",
     "run-a-worker",
+    "run-where-others-manage-the-broker",
     "test-without-a-broker",
     "write-handlers",
 ]
@@ -53,8 +56,22 @@ VARIABLES: dict[str, dict[str, str]] = {
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
-MANAGED = {"find-a-failure", "handle-dead-letters", "inspect-queues"}
+MANAGED = {"change-a-queue", "find-a-failure", "handle-dead-letters", "inspect-queues"}
 """Pages with commands that need the management API, which has its usual port there."""
+
+
+OLD_QUEUE = {
+    "durable": True,
+    "arguments": {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,
+        "x-overflow": "reject-publish",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-dead-letter-exchange": "bus.dead",
+        "x-dead-letter-routing-key": "library.jobs.scan.v1",
+    },
+}
+"""Queue of an earlier version, which the page on changing a queue migrates."""
 
 
 @pytest.mark.parametrize("name", HOW_TO)
@@ -65,12 +82,31 @@ async def test_a_how_to_does_what_it_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    managed, url = management_url(shared_broker), urlsplit(vhost_url)
     monkeypatch.setenv("BUS_TEST_URL", shared_broker.url)
-    monkeypatch.setenv("BUS_TEST_MANAGEMENT_URL", management_url(shared_broker))
+    monkeypatch.setenv("BUS_TEST_MANAGEMENT_URL", managed)
+    environment = VARIABLES.get(name, {}) | (
+        {"BUS_MANAGEMENT_URL": managed} if name in MANAGED else {}
+    )
+    if name == "change-a-queue":
+        queue = f"queues/{quote(url.path.removeprefix('/'), safe='')}/library.jobs.scan.v1"
+        await Management(managed, shared_broker.url).call("PUT", queue, OLD_QUEUE)
     page = ROOT / f"docs/how-to/{name}.md"
-    environment = dict(VARIABLES.get(name, {}))
-    if name in MANAGED:
-        environment["BUS_MANAGEMENT_URL"] = management_url(shared_broker)
-    stand_ins = {"8080": str(free_ports(1)[0])}
-    async with followed(page, tmp_path, vhost_url, environment=environment, stand_ins=stand_ins):
+    async with followed(
+        page, tmp_path, vhost_url, environment=environment, stand_ins=stand_ins(vhost_url, managed)
+    ):
         pass
+
+
+def stand_ins(url: str, managed: str) -> dict[str, str]:
+    """Return the texts of the pages that stand for a port or a broker, and what they stand for."""
+    parts = urlsplit(url)
+    return {
+        "127.0.0.1:8080": f"127.0.0.1:{(port := free_ports(1)[0])}",
+        "BUS_HEALTH_PORT=8080": f"BUS_HEALTH_PORT={port}",
+        "http://broker.example:15672": managed,
+        "--user admin:password": f"--user {parts.username}:{parts.password}",
+        "--vhost backbone": f"--vhost {parts.path.removeprefix('/')}",
+        "amqps://": "amqp://",
+        "@broker.example/backbone": f"@{parts.hostname}:{parts.port}{parts.path}",
+    }
