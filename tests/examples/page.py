@@ -13,8 +13,8 @@ A fence `console title="terminal 2"` has the input and the output of a terminal:
 The next fence follows at once if the last line of this one is a line of output. If it is `…`, or a
 command without output, the next fence follows when the command has ended.
 
-A command must end with success, unless its output has a line that begins with `error: ` or
-`Traceback `.
+A command must end with success, unless its output has a line that begins with `error: `,
+`Traceback ` or, as pytest prints errors, `E  `.
 
 The line `*Not run by a test: it needs a Docker engine.*` before a fence gives the reason why the
 runner skips the fence. `tests/unit/project/test_page_blocks.py` reports each fence that is neither
@@ -68,7 +68,7 @@ ADDRESSES = ("BUS_URL", "BUS_MANAGEMENT_URL")
 """Variables that a page cannot know, so it sets them to the address of an example."""
 SAMPLED = re.compile(r"bus queues(?!.*--watch)")
 """Commands that show numbers of the management API, which are some seconds old."""
-FAILURES = ("error: ", "Traceback ")
+FAILURES = ("error: ", "Traceback ", "E  ")
 QUESTION = re.compile(r"(.*\[y/N\]: )(\w)")
 WARNING = "BUS_AUTH=off: "
 """Warning of every program on these pages, which explain it once."""

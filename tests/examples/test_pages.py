@@ -11,6 +11,7 @@ from bus.operations.brokers.ports import free_ports
 from bus.operations.management_api import Management
 from tests.broker import management_url
 from tests.examples.page import ROOT, followed
+from tests.speech import needs_speech
 
 TUTORIAL = ROOT / "docs/tutorial/first-service.md"
 QUEUE = re.compile(r"`((?:bakery|shop)\.(?:requests|jobs|events|retry|unroutable)\.[a-z0-9.]+)`")
@@ -34,6 +35,7 @@ HOW_TO = [
     "configure-logging",
     "encrypt-payloads",
     "find-a-failure",
+    "generate-documents",
     "give-each-service-a-broker-user",
     "handle-dead-letters",
     "inspect-queues",
@@ -43,6 +45,7 @@ HOW_TO = [
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "test-without-a-broker",
+    "transcribe-recordings",
     "write-handlers",
 ]
 """Pages with blocks that have a title. This test runs these blocks."""
@@ -74,7 +77,11 @@ OLD_QUEUE = {
 """Queue of an earlier version, which the page on changing a queue migrates."""
 
 
-@pytest.mark.parametrize("name", HOW_TO)
+SPEECH = {"transcribe-recordings"}
+CASES = [pytest.param(name, marks=needs_speech if name in SPEECH else ()) for name in HOW_TO]
+
+
+@pytest.mark.parametrize("name", CASES)
 async def test_a_how_to_does_what_it_says(
     name: str,
     shared_broker: Broker,
@@ -93,12 +100,16 @@ async def test_a_how_to_does_what_it_says(
         await Management(managed, shared_broker.url).call("PUT", queue, OLD_QUEUE)
     page = ROOT / f"docs/how-to/{name}.md"
     async with followed(
-        page, tmp_path, vhost_url, environment=environment, stand_ins=stand_ins(vhost_url, managed)
+        page,
+        tmp_path,
+        vhost_url,
+        environment=environment,
+        stand_ins=stand_ins(vhost_url, managed, tmp_path),
     ):
         pass
 
 
-def stand_ins(url: str, managed: str) -> dict[str, str]:
+def stand_ins(url: str, managed: str, folder: Path) -> dict[str, str]:
     """Return the texts of the pages that stand for a port or a broker, and what they stand for."""
     parts = urlsplit(url)
     return {
@@ -107,6 +118,7 @@ def stand_ins(url: str, managed: str) -> dict[str, str]:
         "http://broker.example:15672": managed,
         "--user admin:password": f"--user {parts.username}:{parts.password}",
         "--vhost backbone": f"--vhost {parts.path.removeprefix('/')}",
+        "/srv/documents": str(folder / "documents"),
         "amqps://": "amqp://",
         "@broker.example/backbone": f"@{parts.hostname}:{parts.port}{parts.path}",
     }
