@@ -26,7 +26,8 @@ PREFACE = """# Command line
 - `bus --version` prints the version.
 - If a command, option, contract, module, router, service, queue or key is mistyped, the error
   suggests similar names.
-- The [settings](settings.md) come from the environment.
+- The [settings](settings.md) come from the environment, and from the
+  [file `.env`](settings.md#the-file-env) of the current folder.
   A command that needs a broker connects to `BUS_URL`.
   If it is not set, `bus broker` and `bus demo` start a broker.
 
@@ -42,8 +43,19 @@ The shell stores typed commands in its history.
 Therefore read a confidential payload from a file or from standard input.
 
 **An event** belongs to one service, and no other service publishes it.
-For `bus publish`, `--as SERVICE` must name this service.
-For requests and jobs, `--as` names the sending service (default `cli`)."""
+The owner of `BUS_KEY` sends a message, so `--as SERVICE` is only required in two cases:
+`BUS_KEY` is a directory with the keys of several services, or `bus publish` runs without keys.
+Without keys, requests and jobs are sent by the service `cli`.
+
+**Types and ids can be shortened.**
+If a contract has only one version, write `library.find` for `library.find.v1`.
+The first 4 or more characters of a message's id are enough, as in the lines of a worker's log.
+If a short form has several meanings, the command lists them and does nothing.
+
+**Every encoding works.**
+A terminal that does not use UTF-8 gets a similar character or the character's code.
+JSON is escaped there, so that it stays valid.
+Files and standard input must be UTF-8, with or without a byte order mark."""
 
 EXITS = """## Exit codes
 

@@ -97,11 +97,12 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(definitions(everything), indent=2))
         case ["--load", path]:
             try:
-                url = load_settings().url.get_secret_value()
-                print(
-                    "definitions:",
-                    asyncio.run(load(read(Path(path)), url, os.environ.get("BUS_MANAGEMENT_URL"))),
-                )
+                settings = load_settings()
+                secret = settings.management_url
+                management_url = secret.get_secret_value() if secret else None
+                url = settings.url.get_secret_value()
+                loaded = asyncio.run(load(read(Path(path)), url, management_url))
+                print("definitions:", loaded)
             except BusError as error:
                 print(f"definitions: {error}", file=sys.stderr)
                 return exit_code(error)

@@ -3,6 +3,7 @@
 A test must not create or delete queues on a broker that the shell names.
 """
 
+import os
 from collections.abc import MutableMapping
 
 __all__ = ["isolate"]
@@ -21,3 +22,4 @@ def isolate(environment: MutableMapping[str, str]) -> None:
     ]:
         del environment[name]
     environment["BUS_AUTH"] = "off"
+    environment["BUS_ENV_FILE"] = os.devnull  # not the file of the developer's checkout

@@ -7,13 +7,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import typer
 
 from bus.cli.errors import INTERRUPTED, Reporter
+from bus.cli.terminal_encoding import accept_any_text
+from bus.errors import BusError
+from bus.messaging.variable_values import environment_value
 
 __all__ = ["COMMANDS", "build", "main"]
 
@@ -43,6 +46,12 @@ DEBUG = "--debug"
 PROGRAM = "bus"
 COMPLETING = "_BUS_COMPLETE"
 """Environment variable that the shell sets when it requests the completion of a command line."""
+ENV_FILE = "BUS_ENV_FILE"
+"""Environment variable with the path of a file `.env`."""
+HARMLESS = frozenset({"--help", "--version"})
+"""Options with which a command line only prints text about the program."""
+OPTION_VARIABLES = ("BUS_CONTRACTS", "BUS_GRANTS")
+"""Environment variables that typer reads for options."""
 LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 """Environment variables that can hold the typed command line; the shell sets one of them."""
 
@@ -56,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
+    if arguments is None:
+        # If other code calls this function, the streams belong to that code.
+        accept_any_text()
     debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
+    reporter = Reporter(debug=debug)
     for library in ("aio_pika", "aiormq"):
         # Do not print the libraries' log: the command prints the error of a failed connection.
         logging.getLogger(library).addHandler(logging.NullHandler())
@@ -64,10 +77,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Only the program `bus` pauses garbage collection. If other code calls this function with
         # arguments, the process belongs to that code, so garbage collection stays on.
         with pause_garbage_collection() if arguments is None else nullcontext():
-            app = build(completed_line(os.environ) or rest, Reporter(debug=debug))
+            if arguments is None:
+                prepare_environment(os.environ, rest, reporter)
+            app = build(completed_line(os.environ) or rest, reporter)
         app(rest, prog_name=PROGRAM)
     except KeyboardInterrupt:  # Ctrl-C while the command's module is imported
         sys.exit(INTERRUPTED)
+
+
+def prepare_environment(
+    environment: MutableMapping[str, str], arguments: Sequence[str], reporter: Reporter
+) -> None:
+    """Read the file `.env`, and remove the white space around the variables of options.
+
+    Only the program `bus` does this, because the environment of another program belongs to it.
+
+    Raises:
+        SystemExit: The file cannot be used.
+    """
+    if environment_value(environment, ENV_FILE) or os.path.lexists(".env"):
+        # The module is loaded only if there is a file, because it takes milliseconds to import.
+        module = importlib.import_module("bus.cli.env_file")
+        # A shell cannot show an error while it completes a line, and help must always be available.
+        if COMPLETING in environment or not arguments or not HARMLESS.isdisjoint(arguments):
+            with suppress(BusError):
+                module.load_env_file(environment)
+        else:
+            try:
+                reporter(module.read_and_announce)(environment, command_name(arguments))
+            except typer.Exit as ended:
+                sys.exit(ended.exit_code)
+    # Children of this process must not read a file that is created later.
+    environment[ENV_FILE] = os.devnull
+    for name in OPTION_VARIABLES:
+        if name in environment:
+            environment[name] = environment_value(environment, name) or ""
 
 
 @contextmanager
@@ -109,14 +153,19 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
     The other commands are placeholders that have only a summary.
     """
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=global_options)
-    command_name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = command_name(arguments)
     for name, summary in COMMANDS.items():
-        if name == command_name:
+        if name == chosen:
             module = importlib.import_module(f"bus.cli.{name.replace('-', '_')}")
             attach(app, name, module.command, reporter)
         else:
             app.command(name, help=summary)(placeholder)
     return app
+
+
+def command_name(arguments: Sequence[str]) -> str | None:
+    """Return the first argument that is not an option, or None."""
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
 def attach(

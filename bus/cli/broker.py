@@ -11,9 +11,20 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.console import Console
 
+from bus.cli.broker_options import (
+    Keep,
+    ManagementPort,
+    Password,
+    PasswordFile,
+    Port,
+    check_ports,
+    chosen_password,
+)
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 
 __all__ = ["command", "started"]
@@ -28,31 +39,50 @@ def command(
         bool,
         typer.Option("--json", help="Print the broker's URLs as JSON on one line, for programs."),
     ] = False,
+    port: Port = None,
+    management_port: ManagementPort = None,
+    password: Password = None,
+    password_file: PasswordFile = None,
+    keep: Keep = None,
 ) -> None:
     """Run a private RabbitMQ with its management UI until Ctrl-C.
 
     The command starts the RabbitMQ that is installed on this machine. If none is installed, it
-    starts a container. At the end it removes the broker's data. If BUS_URL is set, the
-    command starts no broker.
+    starts a container. Ports and password are random, and at the end the command removes the
+    broker's data. If BUS_URL is set, the command starts no broker.
+
+    With --port, --password or --keep, the broker has the same URL after each start, so that a file
+    `.env` with BUS_URL stays valid. With one of these options the command starts a broker even if
+    BUS_URL is set.
     """
     console = EscapingConsole(stderr=as_json)
-    choice = select_broker(os.environ)
+    check_ports(port, management_port)
+    options = BrokerOptions(
+        port=port,
+        management_port=management_port,
+        password=chosen_password(password, password_file),
+        keep=keep,
+    )
+    choice = select_broker(os.environ, own=bool(options))
     if choice.kind == "named":
         if as_json:
             print_json(connection_fields(choice, broker_for(choice)), compact=True)
         console.print(
             f"{broker_for(choice).describe()}: nothing is started. "
-            "Unset BUS_URL to start a private broker.",
+            "Unset BUS_URL, or pass --port or --keep, to start a private broker.",
             soft_wrap=True,
         )
         return
-    asyncio.run(serve(choice, console, as_json=as_json))
+    asyncio.run(serve(choice, options, console, as_json=as_json))
 
 
-async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> None:
+async def serve(
+    choice: BrokerChoice, options: BrokerOptions, console: Console, *, as_json: bool
+) -> None:
     """Start the broker, print its address, and stop it after Ctrl-C or SIGTERM."""
+    kept = options.keep is not None
     with signals() as stop:
-        async with started(choice, console, stop) as broker:
+        async with started(choice, console, stop, options) as broker:
             if broker is None:
                 return
             if as_json:
@@ -61,20 +91,40 @@ async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> Non
                 console.print(
                     format_card(choice, broker), markup=False, highlight=False, soft_wrap=True
                 )
-            console.print("Ctrl-C stops the broker and removes its data.")
+            warn_of_other_url(broker, console)
+            effect = f"keeps its data in {options.keep}" if kept else "removes its data"
+            console.print(f"Ctrl-C stops the broker and {effect}.", markup=False, soft_wrap=True)
             await until(stop, broker)
-        console.print("The broker is stopped, and its data is removed.")
+            if kept:
+                console.print("The broker stops, which takes about 6 s.")
+        console.print(
+            f"The broker is stopped, and its data is {'kept' if kept else 'removed'}.",
+        )
+
+
+def warn_of_other_url(broker: Broker, console: Console) -> None:
+    """Warn the user if BUS_URL is not the URL of the broker that was started."""
+    url = environment_value(os.environ, "BUS_URL")
+    if url is not None and url != broker.url:
+        console.print(
+            "BUS_URL is set, but it is not the URL of this broker. Commands and workers use "
+            "BUS_URL: set it to the URL above, or unset it.",
+            soft_wrap=True,
+        )
 
 
 @contextlib.asynccontextmanager
 async def started(
-    choice: BrokerChoice, console: Console, stop: asyncio.Event
+    choice: BrokerChoice,
+    console: Console,
+    stop: asyncio.Event,
+    options: BrokerOptions | None = None,
 ) -> AsyncIterator[Broker | None]:
     """Run the chosen broker inside the block.
 
     The block gets the broker, or None if `stop` is set before the broker has started.
     """
-    broker = broker_for(choice)
+    broker = broker_for(choice, options)
     starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())
     try:
         with console.status("starting RabbitMQ (about 5 s)"):

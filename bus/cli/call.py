@@ -9,9 +9,7 @@ import typer
 from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import (
-    CLI,
     AsJson,
-    AsService,
     Contracts,
     File,
     Payload,
@@ -20,7 +18,10 @@ from bus.cli.options import (
 )
 from bus.cli.output import print_json, suppress_library_logs
 from bus.cli.payload_input import message_from
+from bus.cli.sender import AsService, select_sender
 from bus.contracts.contract import Message, Request, encode
+from bus.messaging.context import correlated
+from bus.messaging.envelope import new_id
 from bus.runtime.bus import Bus
 
 __all__ = ["command"]
@@ -31,7 +32,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The request's type, for example transcription.get.v1.",
+            help="The request's type, for example transcription.get.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("request"),
         ),
     ],
@@ -39,7 +41,7 @@ def command(
     *,
     file: File = None,
     contracts: Contracts = None,
-    as_service: AsService = CLI,
+    as_service: AsService = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -55,13 +57,14 @@ def command(
 
     The payload is checked against the contract before the request is sent. If the service replies
     with an error, the command prints the error's class and text, and ends with the exit code of the
-    class.
+    class. The error also has the correlation id, by which the logs of the services can be searched.
     """
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
     with suppress_library_logs():
+        sender = select_sender(as_service)
         # `contract_named` has checked that this is the contract of a request.
-        reply = asyncio.run(send_request(as_service, request, timeout))  # type: ignore[arg-type]
+        reply = asyncio.run(send_request(sender, request, timeout))  # type: ignore[arg-type]
     print_json(json.loads(encode(reply, contract.reply)), compact=as_json)
 
 
@@ -70,5 +73,5 @@ async def send_request(
 ) -> Message | None:
     """Open a connection, send the request, and return the reply."""
     async with Bus(service) as bus:
-        with add_class():
+        with correlated(new_id()) as correlation_id, add_class(correlation_id):
             return await bus.request(request, timeout=timeout)

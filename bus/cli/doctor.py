@@ -2,25 +2,30 @@
 
 import asyncio
 import os
-import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from bus.cli.errors import exit_code
-from bus.cli.output import print_json, table_console
-from bus.errors import BusError
-from bus.messaging.escaped_text import one_line
+from bus.cli.doctor_report import Report, print_report
+from bus.cli.env_file import current_file
+from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.start_checks import (
+    ServiceContracts,
+    check_services,
+    list_missing_settings,
+    resolve_services,
+)
+from bus.errors import BusError, ConfigurationError, Unavailable
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 from bus.settings import Settings, load_settings
+from bus.settings.variables import describe_unknown_variables
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 
 __all__ = ["command"]
@@ -34,6 +39,7 @@ CORE = (
     "pydantic-settings",
     "pyjwt",
     "pynacl",
+    "python-dotenv",
     "structlog",
     "tenacity",
     "typer",
@@ -51,48 +57,18 @@ EXTRAS = {
     "whisper": ("faster-whisper",),
 }
 """Distributions that each extra of `trunkline` installs."""
-REQUIRED_SETTINGS: dict[str, tuple[str, ...]] = {
-    "on": ("key", "jwks", "grants"),
-    "dev": ("key",),
-    "off": (),
-}
-"""Settings that a service requires to start, for each value of `BUS_AUTH`."""
-SECURITY = {
-    "on": "each message is signed and verified",
-    "dev": "BUS_AUTH=dev: all services share one secret",
-    "off": "BUS_AUTH=off: messages are not signed, and any client can act as any service",
-}
-
-
-@dataclass(kw_only=True)
-class Report:
-    """Findings of the doctor.
-
-    `missing` names the settings that a service requires and that are not set. Missing settings do
-    not count as problems, so `exit_code` can be 0.
-    """
-
-    python: str = field(default_factory=platform.python_version)
-    packages: dict[str, str | None] = field(default_factory=dict)
-    extras: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    rabbitmq: dict[str, str] | None = None
-    container_engine: bool = False
-    settings: str = "valid"
-    security: str | None = None
-    missing: list[str] = field(default_factory=list)
-    broker: str | None = None
-    why: str | None = None
-    server: dict[str, str] | None = None
-    problems: list[str] = field(default_factory=list)
-    exit_code: int = 0
-
-    def failed(self, error: BusError) -> None:
-        """Add a problem. The first problem determines the exit code."""
-        self.problems.append(str(error))
-        self.exit_code = self.exit_code or exit_code(error)
 
 
 def command(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SERVICE|MODULE:ROUTER",
+            show_default=False,
+            help="Services or routers. Check whether each could start. Default: the owner of "
+            "BUS_KEY.",
+        ),
+    ] = None,
     *,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON on one line, for programs.")
@@ -107,12 +83,14 @@ def command(
     """Check the installation, the settings and the broker.
 
     The report shows the broker that the commands would use, the reason for this choice, and
-    whether the broker answers. The exit code is 0 if there is no problem. If there are problems,
-    it is the exit code of the first problem.
+    whether the broker answers. The command reads the keys and grants as a service does at its
+    start. The exit code is 0 if a service could start. If not, it is the exit code of the first
+    problem. Missing settings, such as BUS_KEY, have the exit code 78.
     """
     console = table_console()
-    with console.status("checking"):
-        report = asyncio.run(examine(os.environ, start=start))
+    with console.status("checking"), suppress_library_logs():
+        services = resolve_services(targets or [])
+        report = asyncio.run(examine(os.environ, services, start=start))
     if as_json:
         print_json(asdict(report), compact=True)
     else:
@@ -120,7 +98,9 @@ def command(
     raise typer.Exit(report.exit_code)
 
 
-async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
+async def examine(
+    environment: Mapping[str, str], services: ServiceContracts, *, start: bool
+) -> Report:
     """Check everything, and return the report. A `BusError` is added to the report, not raised."""
     report = Report(
         packages=installed_versions(CORE),
@@ -129,25 +109,41 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     if installation := find_installation(environment):
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
     report.container_engine = await asyncio.to_thread(engine_answers, environment)
+    report.env_file, report.unknown = current_file(), describe_unknown_variables(environment)
     settings: Settings | None = None
     try:
         settings = load_settings()
-        report.missing = [
-            f"BUS_{name.upper()}"
-            for name in REQUIRED_SETTINGS[settings.auth]
-            if getattr(settings, name) is None
-        ]
-        report.security = SECURITY[settings.auth]
+        report.record_auth(settings.auth)
+        report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"
         report.failed(error)
+    if settings and not report.missing:
+        await check_services(settings, services, report)
     try:
-        choice = select_broker(environment)
-        report.broker, report.why = choice.kind, choice.why
-        await connect(choice, settings, report, start=start)
+        await examine_broker(environment, settings, report, start=start)
     except BusError as error:
         report.failed(error)
     return report
+
+
+async def examine_broker(
+    environment: Mapping[str, str], settings: Settings | None, report: Report, *, start: bool
+) -> None:
+    """Choose a broker and connect to it. Add the choice and the answer to the report."""
+    try:
+        choice = select_broker(environment)
+    except ConfigurationError:
+        if environment_value(environment, "BUS_URL") or start or settings is None:
+            raise
+        # This machine cannot start a broker. A service needs only one that runs.
+        with suppress(Unavailable):
+            await probe_default(settings, report)
+        if report.server is None:
+            raise
+        return
+    report.broker, report.why = choice.kind, choice.why
+    await connect(choice, settings, report, start=start)
 
 
 async def connect(
@@ -156,7 +152,7 @@ async def connect(
     """Connect to the broker, and add its answer to the report.
 
     If `BUS_URL` is set, connect to that broker. If it is not set and `start` is True, start a
-    broker, connect to it, and stop it.
+    broker, connect to it, and stop it. If neither, connect to the default URL.
     """
     broker = broker_for(choice)
     if choice.kind == "named":
@@ -169,6 +165,20 @@ async def connect(
             report.server = await probe_server(broker.url)
         finally:
             await broker.stop()
+    elif settings is not None:
+        await probe_default(settings, report)
+
+
+async def probe_default(settings: Settings, report: Report) -> None:
+    """Connect to the default URL, which a service uses if `BUS_URL` is not set."""
+    try:
+        report.server = await probe_server(settings.address)
+    except Unavailable as error:
+        raise Unavailable(
+            "BUS_URL is not set, and no broker answers at its default, localhost:5672. Start one "
+            "with `bus broker`, and export the BUS_URL that it prints. `bus doctor --start` checks "
+            "whether this machine can start one."
+        ) from error
 
 
 async def probe_server(url: str) -> dict[str, str]:
@@ -186,74 +196,3 @@ def installed_versions(names: Iterable[str]) -> dict[str, str | None]:
         except PackageNotFoundError:
             result[name] = None
     return result
-
-
-def print_report(report: Report, console: Console) -> None:
-    """Print the report as a table, with the problems below it."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows(report):
-        table.add_row(name, Text(one_line(value)))
-    console.print(table)
-    for problem in report.problems:
-        console.print("problem:", style="bold red", end=" ")
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    if not report.problems:
-        verdict = (
-            ("no problems, but a service does not start without the missing settings", "yellow")
-            if report.missing
-            else ("no problems found", "green")
-        )
-        console.print(verdict[0], style=verdict[1])
-
-
-def security(report: Report) -> str:
-    """Return text that describes how messages are signed and names the missing settings."""
-    missing = (
-        f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` creates keys)"
-        if report.missing
-        else ""
-    )
-    return f"{report.security or 'unknown'}{missing}"
-
-
-def rows(report: Report) -> Iterable[tuple[str, str]]:
-    """Yield the rows of the table: the name of a check and its result."""
-    yield "python", report.python
-    yield "packages", join_versions(report.packages)
-    for name, parts in report.extras.items():
-        missing = [part for part, installed in parts.items() if not installed]
-        yield (
-            f"extra {name}",
-            f"not installed: pip install 'trunkline[{name}]'" if missing else join_versions(parts),
-        )
-    rabbitmq = report.rabbitmq
-    yield (
-        "rabbitmq-server",
-        f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}"
-        if rabbitmq
-        else "not found",
-    )
-    yield "container engine", "answers" if report.container_engine else "does not answer"
-    yield "settings", report.settings
-    yield "security", security(report)
-    yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
-    yield "connection", connection(report)
-
-
-def connection(report: Report) -> str:
-    """Return the result of the connection test: the broker's version, or `failed`, or a hint."""
-    if server := report.server:
-        product = f"{server['product']} {server['version']}"
-        return f"{product} ({server['platform']}), {server['cluster']}"
-    return (
-        "failed"
-        if report.problems
-        else "not checked, because BUS_URL is not set. Use --start to start a broker and check it."
-    )
-
-
-def join_versions(parts: Mapping[str, str | None]) -> str:
-    """Return the distributions and their versions on one line."""
-    return ", ".join(f"{name} {installed or 'missing'}" for name, installed in parts.items())

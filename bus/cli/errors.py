@@ -133,17 +133,25 @@ class Reporter:
 
 
 @contextmanager
-def add_class() -> Iterator[None]:
+def add_class(correlation_id: str | None = None) -> Iterator[None]:
     """Let the text of a `BusError` in the block begin with the name of its class.
 
     A service writes its errors for callers that catch classes. Without the class, `no such book`
     does not show whether the service found nothing or failed.
+
+    Args:
+        correlation_id: Correlation id of the message. The text ends with it, unless the message was
+            certainly not sent. The user searches the logs of the services for it.
     """
     try:
         yield
     except errors.BusError as error:
         # The service chose the text. A line end in it could forge a second line of the command.
-        error.args = (f"{type(error).__name__}: {one_line(str(error))}",)
+        text = f"{type(error).__name__}: {one_line(str(error))}"
+        is_unsent = isinstance(error, errors.Unavailable) and not error.maybe_executed
+        if correlation_id is not None and not is_unsent:
+            text = f"{text.removesuffix('.')}; correlation id {correlation_id}"
+        error.args = (text,)
         raise
 
 

@@ -3,18 +3,24 @@
 If a name is unknown, the error suggests similar names.
 """
 
-import contextlib
-import importlib
-import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.cli.module_import import (
+    dotted_name,
+    import_module_named,
+    import_with_submodules,
+    prepend_working_directory,
+)
 from bus.contracts.contract import CATALOG, Contract, Kind, require_resolved
-from bus.errors import BusError, ConfigurationError, ContractError, NotFound
-from bus.messaging.failure_location import failure_location
+from bus.errors import (
+    ConfigurationError,
+    ContractError,
+    InvalidArgument,
+    NotFound,
+)
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
 
@@ -26,8 +32,6 @@ EXAMPLE = f"workers.transcription:{DEFAULT_ROUTER}"
 """Example of a router for error messages that cannot name a router of the user."""
 MAX_SHOWN_MODULES = 5
 """Maximum number of module names that an error or a caption shows."""
-MAX_TEXT = 200
-"""Maximum number of characters of an error's text."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
 """Pattern of the names that an error may show.
 
@@ -86,17 +90,19 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     """Return the contract of a type.
 
     Args:
-        type_: Type of the contract, as the user typed it.
+        type_: Type of the contract, as the user typed it. The version may be missing if the
+            command accepts only one version.
         chosen: Names of modules, as in `known_contracts`.
         kind: Kind of contract that the command accepts. None accepts all kinds.
 
     Raises:
         NotFound: No contract has this type. The error names similar types.
+        InvalidArgument: The version is missing, and there are several. The error names them.
         ContractError: The contract is of another kind. The error names the command for that kind.
         ConfigurationError: As in `known_contracts`.
     """
     known = known_contracts(chosen)
-    contract = next((contract for contract in known.contracts if contract.type == type_), None)
+    contract = _matching(type_, known.contracts, kind)
     if contract is None:
         problem = (
             f"contract {type_!r} does not exist"
@@ -108,9 +114,26 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     if kind is not None and contract.kind != kind:
         article = "an" if contract.kind == "event" else "a"
         raise ContractError(
-            f"{type_} is {article} {contract.kind}. Use `bus {COMMANDS[contract.kind]}`."
+            f"{contract.type} is {article} {contract.kind}. Use `bus {COMMANDS[contract.kind]}`."
         )
     return contract
+
+
+def _matching(type_: str, contracts: Iterable[Contract], kind: Kind | None) -> Contract | None:
+    """Return the contract of a type, or the only version of a contract with this name."""
+    named = [contract for contract in contracts if type_ in {contract.type, contract.name}]
+    exact = [contract for contract in named if contract.type == type_]
+    of_kind = [contract for contract in named if kind in {None, contract.kind}]
+    found = exact or of_kind or named
+    if len(found) > 1:
+        versions = [
+            contract.type for contract in sorted(found, key=lambda contract: contract.version)
+        ]
+        raise InvalidArgument(
+            f"{type_} has several versions: {', '.join(versions)}. "
+            f"Write the type with its version, such as {versions[-1]}."
+        )
+    return found[0] if found else None
 
 
 def load_router(target: str) -> Router:
@@ -168,25 +191,6 @@ def load_routers(targets: Sequence[str]) -> list[Router]:
     return [router for _, router in routers.values()]
 
 
-def dotted_name(path: str) -> str | None:
-    """Return the name by which a Python file or package can be imported from the working directory.
-
-    The name is None if the file cannot be imported from there.
-    """
-    absolute = Path(os.path.normpath(Path.cwd() / path))
-    if not absolute.is_relative_to(Path.cwd()):
-        return None
-    parts = absolute.relative_to(Path.cwd()).with_suffix("").parts
-    parts = parts[:-1] if parts[-1:] == ("__init__",) else parts
-    return ".".join(parts) if parts and all(part.isidentifier() for part in parts) else None
-
-
-def prepend_working_directory() -> None:
-    """Put the working directory first on `sys.path`, as `python -m` does."""
-    if sys.path[:1] != [directory := str(Path.cwd())]:
-        sys.path.insert(0, directory)
-
-
 def has_default() -> bool:
     """Return True if the working directory has a package or module `contracts`."""
     return Path(DEFAULT_MODULE).is_dir() or Path(f"{DEFAULT_MODULE}.py").is_file()
@@ -205,108 +209,3 @@ def check_is_local(name: str) -> None:
             f"Python imports {name!r} from {paths[0]} and not from this folder. "
             "Add an __init__.py to the package in this folder, or use --contracts."
         )
-
-
-def import_module_named(name: str) -> object:
-    """Import a module, and redirect its output from standard output to standard error.
-
-    The standard output of a command is only for data.
-
-    Raises:
-        ConfigurationError: The module cannot be imported. The error names the file and line.
-        BusError: The module declares a contract or a handler incorrectly.
-    """
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return importlib.import_module(name)
-    except BusError as error:
-        # The text already names the incorrect declaration. The instruction stays at its end.
-        error.args = (f"{import_location(error)}: {error}", *error.args[1:])
-        raise
-    except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(
-                f"{name} imports {error.name!r}, which does not exist, at "
-                f"{import_location(error)}. Install that module, or correct the import."
-            ) from error
-        raise ConfigurationError(
-            f"module {error.name!r} does not exist. "
-            f"Run `bus` in a folder from which {name!r} can be imported"
-            f"{suggest_siblings(name, error.name) or '.'}"
-        ) from error
-    except (Exception, SystemExit) as error:  # the import runs the module's code
-        raise ConfigurationError(
-            f"{name} cannot be imported: {describe_import_error(error)}. "
-            "Correct the module, or see the traceback with `bus --debug`."
-        ) from error
-
-
-def describe_import_error(error: BaseException) -> str:
-    """Return the class, text and place of an error that a module raised at its import.
-
-    Only the first line of the text is shown. The other lines of a pydantic error contain values.
-    """
-    if isinstance(error, SystemExit):
-        text = "the module called sys.exit"
-    else:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-    line = text.strip().partition("\n")[0].rstrip(".")[:MAX_TEXT]
-    return f"{type(error).__name__}{f': {line}' if line else ''} at {import_location(error)}"
-
-
-def import_location(error: BaseException) -> str:
-    """Return the file, line and function of an error at import. A module has no function."""
-    if isinstance(error, SyntaxError) and error.filename:
-        path = Path(error.filename)
-        name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return f"{name}:{error.lineno or 1}"
-    return (failure_location(error) or "an unknown place").removesuffix(" <module>")
-
-
-def import_with_submodules(name: str) -> list[str]:
-    """Import a module, or a package and every module in it, and return the modules' names."""
-    module = import_module_named(name)
-    submodules = sorted(
-        {
-            f"{name}.{submodule}"
-            for folder in getattr(module, "__path__", [])
-            for submodule in modules_in(Path(folder))
-        }
-    )
-    for submodule in submodules:
-        import_module_named(submodule)
-    return submodules or [name]
-
-
-def modules_in(folder: Path) -> Iterable[str]:
-    """Yield the dotted names of the modules in a package's folder and its subfolders.
-
-    Modules named `__main__` are skipped, because an import would run a program.
-    """
-    for path in folder.rglob("*.py"):
-        parts = path.relative_to(folder).with_suffix("").parts
-        if (
-            parts[-1] != "__init__"
-            and parts[-1] != "__main__"
-            and all(part.isidentifier() for part in parts)
-        ):
-            yield ".".join(parts)
-
-
-def suggest_siblings(name: str, missing: str | None) -> str:
-    """Return a suggestion of similar module names, or an empty string if there is none.
-
-    Args:
-        name: Dotted name of the module that the user named.
-        missing: Module that Python did not find. If it is neither `name` nor the first part of
-            `name`, there is no suggestion.
-    """
-    parent, _, last = name.rpartition(".")
-    if missing != name and missing != name.partition(".")[0]:
-        return ""
-    folder = Path(*parent.split(".")) if missing == name and parent else Path()
-    part = last if missing == name else name.partition(".")[0]
-    with contextlib.suppress(OSError):
-        stems = [path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()]
-        return did_you_mean(part, [stem for stem in stems if stem.isidentifier()])
-    return ""

@@ -16,9 +16,7 @@ from bus.contracts.contract import Contract, Kind
 from bus.contracts.limits import MAX_SECONDS
 
 __all__ = [
-    "CLI",
     "AsJson",
-    "AsService",
     "Contracts",
     "File",
     "Payload",
@@ -26,9 +24,6 @@ __all__ = [
     "duration",
     "finite",
 ]
-
-CLI = "cli"
-"""Default name of the service that sends requests and jobs from the command line."""
 
 Contracts = Annotated[
     list[str] | None,
@@ -56,14 +51,6 @@ File = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
-AsService = Annotated[
-    str,
-    typer.Option(
-        "--as",
-        metavar="SERVICE",
-        help="The service that sends the message. BUS_KEY must be this service's key.",
-    ),
-]
 
 
 def completed_types(

@@ -18,11 +18,13 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from bus.cli.terminal_encoding import can_show
 from bus.messaging.escaped_text import escape_json, escape_text, shorten_spaces
 
 __all__ = [
     "EscapingConsole",
     "fits",
+    "format_json",
     "print_json",
     "say",
     "suppress_library_logs",
@@ -68,11 +70,24 @@ def print_json(value: Any, *, compact: bool) -> None:
         compact: True prints one line for programs. False indents the JSON, and colours it on a
             terminal.
     """
-    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
-    text = escape_json(json.dumps(value, ensure_ascii=False, **form))
+    text = format_json(value, **({"separators": (",", ":")} if compact else {"indent": 2}))
     EscapingConsole().print(
         text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True
     )
+
+
+def format_json(value: Any, **form: Any) -> str:
+    """Return a value as JSON that standard output can show and that programs can read.
+
+    If the encoding of standard output lacks a character, all characters outside of ASCII are
+    escaped.
+
+    Args:
+        value: A value that `json.dumps` accepts.
+        **form: Options of `json.dumps`, such as `indent`.
+    """
+    text = escape_json(json.dumps(value, ensure_ascii=False, **form))
+    return text if can_show(text, sys.stdout) else json.dumps(value, **form)
 
 
 def table_console() -> Console:

@@ -6,6 +6,7 @@ output is often copied to logs.
 
 import json
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import typer
 from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.schema import schema_of
 from bus.errors import ContractViolation, InvalidArgument, NotFound
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 
 __all__ = ["message_from"]
 
@@ -29,12 +31,12 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
         file: Path from `--file`. `-` means standard input.
 
     Raises:
-        InvalidArgument: The payload is missing, or is not JSON.
+        InvalidArgument: The payload is missing, or is not JSON in UTF-8.
         ContractViolation: The payload does not fit the contract. The error names the fields.
         NotFound: The file cannot be read.
         typer.BadParameter: There is more than one payload.
     """
-    text = read_payload(contract, arguments, file)
+    text = require_utf8(read_payload(contract, arguments, file))
     try:
         message: Message = decode(
             contract.model, text, extra=extra_fields(contract), subject=contract.type
@@ -64,7 +66,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
         return arguments[0].encode(errors="surrogateescape")  # the same bytes that the shell passed
     requested = bool(arguments or file)
     text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
-    if text.strip():
+    if text.removeprefix(BOM_UTF8).strip():
         return text
     if requested or any(field.is_required() for field in contract.model.model_fields.values()):
         raise InvalidArgument(
@@ -72,6 +74,18 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
             f"{describe_fields(contract)}"
         )
     return b"{}"
+
+
+def require_utf8(payload: bytes) -> bytes:
+    """Return the payload without a byte order mark.
+
+    Raises:
+        InvalidArgument: The payload is not UTF-8.
+    """
+    try:
+        return decode_utf8(payload).encode()
+    except NotUtf8 as error:
+        raise InvalidArgument(f"the payload {error}.") from None
 
 
 def read_file(file: Path) -> bytes:
@@ -108,8 +122,6 @@ def json_problem(text: bytes) -> str | None:
         json.loads(text)
     except json.JSONDecodeError as error:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
-    except UnicodeDecodeError:
-        return "the text is not UTF-8"
     except RecursionError:
         return "the text is nested too deeply"
     except ValueError:  # Python refuses to read a number of thousands of digits

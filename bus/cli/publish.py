@@ -10,9 +10,9 @@ from bus.cli.loading import contract_named
 from bus.cli.options import Contracts, File, Payload, completed_types, finite
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
-from bus.contracts.contract import Contract, Event
-from bus.errors import ContractError
-from bus.messaging.context import correlated
+from bus.cli.sender import select_publisher
+from bus.contracts.contract import Event
+from bus.messaging.context import correlated, correlation
 from bus.messaging.envelope import new_id
 from bus.runtime.bus import Bus
 
@@ -24,7 +24,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The event's type, for example transcription.completed.v1.",
+            help="The event's type, for example transcription.completed.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("event"),
         ),
     ],
@@ -38,7 +39,8 @@ def command(
             "--as",
             metavar="SERVICE",
             show_default=False,
-            help="Publish as this service, which must be the event's owner.",
+            help="Publish as this service, which must be the event's owner. Default: the owner of "
+            "BUS_KEY.",
         ),
     ] = None,
     timeout: Annotated[
@@ -57,14 +59,16 @@ def command(
 ) -> None:
     """Publish an event, and wait until the broker has confirmed it.
 
-    Only the service that owns an event may publish it, so --as must name this service.
+    Only the service that owns an event may publish it. So BUS_KEY must be the key of this service.
+    Without keys, --as must name the service.
     """
     contract = contract_named(type_, contracts or [], kind="event")
-    check_owner(contract, as_service)
+    with suppress_library_logs():
+        publisher = select_publisher(contract, as_service)
     event = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
         # `contract_named` has checked that this is the contract of an event.
-        asyncio.run(publish_event(contract.service, event, timeout))  # type: ignore[arg-type]
+        asyncio.run(publish_event(publisher, event, timeout))  # type: ignore[arg-type]
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
         return
@@ -74,23 +78,8 @@ def command(
     )
 
 
-def check_owner(contract: Contract, service: str | None) -> None:
-    """Raise `ContractError` if the service does not own the event."""
-    owner = contract.service
-    if service is None:
-        raise ContractError(
-            f"{contract.type} belongs to {owner}, and no other service may publish it. "
-            f"Publish as its owner with --as {owner}."
-        )
-    if service != owner:
-        raise ContractError(
-            f"{contract.type} belongs to {owner}, so {service} cannot publish it. "
-            f"Publish as its owner with --as {owner}."
-        )
-
-
 async def publish_event(service: str, event: Event, timeout: float | None) -> None:
     """Open a connection, and publish the event."""
     async with Bus(service) as bus:
-        with add_class():
+        with add_class(correlation.get()):
             await bus.publish(event, timeout=timeout)

@@ -3,9 +3,11 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -14,11 +16,18 @@ from bus.messaging.escaped_text import one_line
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.operations.queue_inspection import QueueReport, QueueStatus
 
-__all__ = ["notes", "table"]
+__all__ = ["notes", "print_report", "report_to_json", "table"]
 
 UNKNOWN = "-"
 WORK = ("requests", "jobs", "events")
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+def print_report(report: QueueReport, console: Console) -> None:
+    """Print the table, and the notes below it."""
+    console.print(table(report))
+    for line in notes(report):
+        console.print(line, highlight=False)
 
 
 def table(report: QueueReport) -> RenderableType:
@@ -31,11 +40,10 @@ def table(report: QueueReport) -> RenderableType:
         grid.add_row(Text(one_line(service), style="bold"))
         for row in service_rows(service, list(queues)):
             grid.add_row(*row)
-    at = time.strftime("%H:%M:%S", time.localtime(report.at))
+    server, at = report.server, time.strftime("%H:%M:%S", time.localtime(report.at))
+    age_note = ", counts up to 5 s old" if any(queue.is_sampled for queue in report.queues) else ""
     head = Text(
-        one_line(
-            f"{report.server.product} {report.server.version}, {report.server.cluster}, at {at}"
-        ),
+        one_line(f"{server.product} {server.version}, {server.cluster}, at {at}{age_note}"),
         style="dim",
     )
     body = grid if report.queues else Text("no queues of the bus")
@@ -156,3 +164,31 @@ def age(seconds: float | None) -> str:
         return UNKNOWN
     size, unit = next((entry for entry in UNITS if seconds >= entry[0]), UNITS[-1])
     return f"{math.floor(seconds / size)}{unit}"
+
+
+def queue_to_json(status: QueueStatus) -> dict[str, Any]:
+    """Return one queue as JSON. The keys are part of the command line's interface."""
+    return {
+        "name": status.name,
+        "service": status.service,
+        "purpose": status.role,
+        "work_queue": status.work_queue,
+        "type": status.type,
+        "exists": status.exists,
+        "ready": status.ready,
+        "unacked": status.unacked,
+        "sampled": status.is_sampled,
+        "consumers": status.consumers,
+        "oldest": None if status.oldest is None else round(status.oldest, 1),
+        "trouble": status.last_error,
+    }
+
+
+def report_to_json(report: QueueReport) -> dict[str, Any]:
+    """Return the report as JSON. Unknown values are null. Times are in seconds."""
+    return {
+        "broker": asdict(report.server),
+        "at": round(report.at, 3),
+        "without_management": report.without_management,
+        "queues": [queue_to_json(queue) for queue in report.queues],
+    }

@@ -2,33 +2,22 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
-from bus.cli.broker import signals
 from bus.cli.loading import has_default, known_contracts, load_router
 from bus.cli.options import Contracts, finite
 from bus.cli.output import print_json, table_console
-from bus.cli.queue_table import notes, table
+from bus.cli.queue_table import print_report, report_to_json
+from bus.cli.queue_watch import watch_queues
 from bus.contracts.contract import check_part
-from bus.errors import BusError, ContractError, NotFound
-from bus.messaging.escaped_text import one_line
+from bus.errors import ContractError, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.declarations import job_topology, request_topology
 from bus.messaging.topology.names import service_queues
-from bus.operations.queue_inspection import (
-    BrokerAddress,
-    QueueFilter,
-    QueueReport,
-    QueueStatus,
-    inspect_queues,
-)
-from bus.settings import Settings, load_settings
+from bus.operations.queue_inspection import BrokerAddress, QueueFilter, inspect_queues
+from bus.settings import load_settings
 
 __all__ = ["command"]
 
@@ -50,7 +39,8 @@ def command(
             min=0.5,
             callback=finite,
             metavar="SECONDS",
-            help="Refresh at this interval, until Ctrl-C.",
+            help="Refresh at this interval, until Ctrl-C. In a pipe each refresh is a block of "
+            "lines.",
         ),
     ] = None,
     contracts: Contracts = None,
@@ -81,7 +71,10 @@ def command(
     if not report.queues and target and not selection.names:
         hint = did_you_mean(target, asyncio.run(list_services(where)))
         raise NotFound(f"service {target!r} has no queues on this broker{hint}")
-    show(report, as_json=as_json)
+    if as_json:
+        print_json(report_to_json(report), compact=True)
+    else:
+        print_report(report, table_console())
 
 
 def select_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
@@ -122,83 +115,3 @@ def guess_queues(service: str, contracts: Sequence[str]) -> set[str]:
 async def list_services(where: BrokerAddress) -> set[str]:
     """Return the names of the services that have queues on the broker."""
     return {queue.service for queue in (await inspect_queues(where, QueueFilter())).queues}
-
-
-async def watch_queues(
-    settings: Settings, selection: QueueFilter, seconds: float, *, as_json: bool
-) -> None:
-    """Show the queues, and refresh the display every `seconds` until Ctrl-C or SIGTERM.
-
-    If the broker does not answer, show the error, and try again at the next refresh.
-    """
-    with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
-        while not stop.is_set():
-            inspection = asyncio.ensure_future(inspect_once(settings, selection))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({inspection, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if inspection.done():
-                update(live, inspection, as_json=as_json)
-                await asyncio.wait({stopping}, timeout=seconds)
-            inspection.cancel()
-            stopping.cancel()
-
-
-async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueReport:
-    """Inspect the queues. The password file is read again, because its content can have changed."""
-    return await inspect_queues(BrokerAddress.of(settings, renew=False), selection)
-
-
-def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
-    """Show the result of an inspection on the live display, or print it as one line of JSON."""
-    error = inspection.exception()
-    if error is not None and not isinstance(error, BusError):
-        raise error
-    if as_json:
-        print_json({"error": str(error)} if error else to_json(inspection.result()), compact=True)
-    elif error is not None:
-        live.update(Text(one_line(f"error: {error}"), style="red"), refresh=True)
-    else:
-        report = inspection.result()
-        # Show the notes above the table: rich cuts off the lines that do not fit on the screen.
-        live.update(
-            Group(*(Text.from_markup(line, emoji=False) for line in notes(report)), table(report)),
-            refresh=True,
-        )
-
-
-def show(report: QueueReport, *, as_json: bool) -> None:
-    """Print the report as JSON or as a table with notes."""
-    if as_json:
-        print_json(to_json(report), compact=True)
-        return
-    console = table_console()
-    console.print(table(report))
-    for line in notes(report):
-        console.print(line, highlight=False)
-
-
-def queue_to_json(status: QueueStatus) -> dict[str, Any]:
-    """Return one queue as JSON. The keys are part of the command line's interface."""
-    return {
-        "name": status.name,
-        "service": status.service,
-        "purpose": status.role,
-        "work_queue": status.work_queue,
-        "type": status.type,
-        "exists": status.exists,
-        "ready": status.ready,
-        "unacked": status.unacked,
-        "consumers": status.consumers,
-        "oldest": None if status.oldest is None else round(status.oldest, 1),
-        "trouble": status.last_error,
-    }
-
-
-def to_json(report: QueueReport) -> dict[str, Any]:
-    """Return the report as JSON. Unknown values are null. Times are in seconds."""
-    return {
-        "broker": asdict(report.server),
-        "at": round(report.at, 3),
-        "without_management": report.without_management,
-        "queues": [queue_to_json(queue) for queue in report.queues],
-    }

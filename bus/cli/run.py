@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.env_file import current_file
 from bus.cli.errors import is_debugging, show_traceback
 from bus.cli.loading import load_routers
 from bus.cli.output import say
@@ -24,6 +25,7 @@ from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
+from bus.settings.variables import describe_unknown_variables
 
 __all__ = ["command"]
 
@@ -92,6 +94,8 @@ def command(
     if processes > 1 or reload:
         options = ["--debug"] if is_debugging() else []
         arguments = [sys.executable, "-m", "bus.cli", *options, "run", *targets]
+        for _, line in describe_env_file():
+            say(f"bus run: {line}")
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     routers = load_routers(targets)
@@ -124,6 +128,7 @@ async def serve(
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
+    log_environment()
     services = [(router, Bus(router.name, settings=settings)) for router in routers]
     serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:
@@ -148,6 +153,25 @@ def warn_if_disabled() -> None:
             "bus run: the logging configuration of the application disabled the loggers of the "
             "bus, so no failure is logged. Set disable_existing_loggers to False."
         )
+
+
+def describe_env_file() -> Iterator[tuple[int, str]]:
+    """Yield a level and a line for each kind of names in the file `.env` of this process."""
+    if file := current_file():
+        yield from ((logging.WARNING, line) for line in file.describe_problems())
+        lines = (file.describe_taken(), file.describe_other())
+        yield from ((logging.INFO, line) for line in lines if line is not None)
+
+
+def log_environment() -> None:
+    """Log the names in the file `.env`, and warn of variables that are not settings.
+
+    The routers must be loaded before, because their modules define the settings of the service.
+    """
+    for level, line in describe_env_file():
+        log.log(level, "%s", line)
+    for line in describe_unknown_variables(os.environ):
+        log.warning("%s", line)
 
 
 def _do_nothing() -> None:

@@ -9,9 +9,7 @@ import typer
 from bus.cli.errors import add_class
 from bus.cli.loading import contract_named
 from bus.cli.options import (
-    CLI,
     AsJson,
-    AsService,
     Contracts,
     File,
     Payload,
@@ -20,11 +18,12 @@ from bus.cli.options import (
 )
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
+from bus.cli.sender import AsService, select_sender
 from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded, Unavailable
-from bus.messaging.context import JobHandle, correlated
+from bus.messaging.context import JobHandle, correlated, correlation
 from bus.messaging.envelope import Progress, new_id
-from bus.messaging.labels import one_line
+from bus.messaging.labels import one_line, short_id
 from bus.runtime.bus import Bus
 
 __all__ = ["command"]
@@ -43,7 +42,8 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="The job's type, for example transcription.transcribe.v1.",
+            help="The job's type, for example transcription.transcribe.v1. "
+            "The only version may be left out.",
             autocompletion=completed_types("job"),
         ),
     ],
@@ -51,7 +51,7 @@ def command(
     *,
     file: File = None,
     contracts: Contracts = None,
-    as_service: AsService = CLI,
+    as_service: AsService = None,
     no_wait: Annotated[
         bool,
         typer.Option(
@@ -72,24 +72,42 @@ def command(
 ) -> None:
     """Submit a job, show its progress, and print its result as JSON.
 
-    Each progress update is a line on standard error. If this command ends before the job, for
-    example by Ctrl-C, the job continues, but no other command can print the job's result.
+    When the broker has confirmed the job, the command prints the job's id and its correlation id on
+    standard error. Each progress update is a line on standard error, too. If this command ends
+    before the job, for example by Ctrl-C, the job continues, but no other command can print the
+    job's result.
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
+        sender = select_sender(as_service)
         if no_wait:
-            job_id = asyncio.run(submit(as_service, job, timeout))
+            job_id = asyncio.run(submit(sender, job, timeout))
             print_json({"id": job_id, "correlation_id": correlation_id}, compact=as_json)
+            if not as_json:
+                say_submitted(contract.type, job_id)
             return
-        result = asyncio.run(follow(as_service, job, timeout))
+        result = asyncio.run(follow(sender, job, timeout))
     print_json(json.loads(encode(result, contract.reply)), compact=as_json)
+
+
+def say_submitted(type_: str, job_id: str) -> None:
+    """Print the ids of a job that the broker has confirmed, and how to follow the job."""
+    correlation_id = correlation.get() or ""
+    say(
+        f"submitted {type_} as {job_id} with correlation id {correlation_id}; "
+        "the broker has confirmed it"
+    )
+    say(
+        "follow it in the logs by the correlation id; if it fails, "
+        f"`bus dead list --correlation-id {short_id(correlation_id)}` shows it"
+    )
 
 
 async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
     """Open a connection, submit the job, and return the job's id."""
     async with Bus(service) as bus:
-        with add_class():
+        with add_class(correlation.get()):
             return (await bus.submit(job, timeout=timeout)).id
 
 
@@ -101,9 +119,9 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
         Unavailable: The broker has not answered for `MAX_DISCONNECTED_SECONDS`.
     """
     async with Bus(service) as bus:
-        with add_class():
+        with add_class(correlation.get()):
             handle = await bus.submit(job)
-            say(f"submitted as {handle.id}")
+            say_submitted(handle.type, handle.id)
             updates = asyncio.ensure_future(print_updates(handle))
             connection = asyncio.ensure_future(report_connection(bus))
             try:

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from bus.messaging.envelope import Envelope
 from bus.messaging.escaped_text import one_line
 
-__all__ = ["drop_type", "failure_label", "message_facts", "message_label", "one_line", "short_id"]
+__all__ = [
+    "UUID",
+    "drop_type",
+    "failure_label",
+    "message_facts",
+    "message_label",
+    "one_line",
+    "short_id",
+]
 
 UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 SHORT_ID_LENGTH = 8

@@ -2,7 +2,10 @@
 
 An inspection changes nothing. It merges two sources. AMQP's passive declaration returns the current
 numbers of ready messages and consumers. The management API returns the names, the numbers of
-unacked messages and all other values. The API's values can be some seconds old.
+unacked messages and all other values. RabbitMQ counts them every 5 s.
+
+The numbers of ready and unacked messages of a queue are always of one moment. Otherwise a message
+that a consumer takes between the two reads would be counted twice, or not at all.
 
 An inspection never fetches messages. A fetched message is marked as redelivered, and the fetch
 counts towards a quorum queue's delivery limit.
@@ -52,6 +55,11 @@ class QueueStatus:
     exists: bool = True
     ready: int | None = None
     unacked: int | None = None
+    is_sampled: bool = False
+    """True if `ready` and `unacked` are RabbitMQ's last count, which is up to 5 s old.
+
+    False if they are current, or unknown.
+    """
     consumers: int | None = None
     oldest: float | None = None
     """Seconds since the message at the head of the queue was first sent.
@@ -148,19 +156,17 @@ async def inspect_queues(
     """
     server = await probe(broker.url)
     listing = await fetch_listing(broker, server)
-    names = select_names(selection, listing)
+    names, at = select_names(selection, listing), clock()
     queue_depths = await depths(
         broker.url, [name.name for name in names if may_declare_passively(name, broker, listing)]
     )
-    states = [
-        merge_depths(name, queue_depths.get(name.name), listing, now=clock()) for name in names
-    ]
+    states = [merge_depths(name, queue_depths.get(name.name), listing, now=at) for name in names]
     expected = {*selection.names}
     return QueueReport(
         server=server,
         queues=tuple(state for state in states if state.exists or state.name in expected),
         without_management=listing.why,
-        at=clock(),
+        at=at,
     )
 
 
@@ -253,17 +259,19 @@ def merge_depths(
 ) -> QueueStatus:
     """Merge the values of one queue from AMQP and from the management API.
 
-    If the queue is healthy, use AMQP's numbers of ready messages and consumers. They are newer.
+    If the queue is healthy, use AMQP's number of consumers, which is newer. AMQP's number of ready
+    messages is used only if no message can be unacked. If not, both numbers are the API's.
     """
     row = (listing.rows or {}).get(name.name, {})
     problem = None if row.get("state") in HEALTHY else f"{row['state']}"
     current = (
         depth if depth and not depth.last_error and not depth.missing and not problem else None
     )
-    ready, unacked = (
-        current.ready if current else row.get("messages_ready"),
-        row.get("messages_unacknowledged"),
-    )
+    ready, unacked = row.get("messages_ready"), row.get("messages_unacknowledged")
+    is_sampled = ready is not None
+    if current and (ready is None or not (current.consumers or unacked)):
+        # Without a consumer no message has become unacked since RabbitMQ counted.
+        ready, is_sampled = current.ready, False
     # Ignore the timestamp of an empty queue. RabbitMQ still reports it for a while after the last
     # message has left the queue.
     sent = row.get("head_message_timestamp") if ready or unacked else None
@@ -276,6 +284,7 @@ def merge_depths(
         exists=not depth.missing if depth else listing.rows is None or bool(row),
         ready=ready,
         unacked=unacked,
+        is_sampled=is_sampled,
         consumers=current.consumers if current else row.get("consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
         last_error=problem or (depth.last_error if depth else None),

@@ -90,6 +90,9 @@ class AnonymousIdentity:
     async def close(self) -> None:
         """Do nothing."""
 
+    def check_signing_key(self) -> None:
+        """Do nothing: no message is signed."""
+
     def guard(self, contract: Contract) -> OpenGuard:  # noqa: ARG002 - the parameters of `ServiceIdentity`
         """Return a guard that authorizes every message."""
         return OpenGuard()

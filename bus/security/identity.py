@@ -71,6 +71,14 @@ class ServiceIdentity:
             loop.create_task(self._grants.run()),
         ]
 
+    def check_signing_key(self) -> None:
+        """Check that this service can sign messages now.
+
+        Raises:
+            FailedPrecondition: No key of this service is valid now.
+        """
+        self._ring.signing_key()
+
     def guard(self, contract: Contract) -> EndpointGuard:
         """Return the guard of the endpoint that serves `contract`."""
         return EndpointGuard(contract, self.verifier)

@@ -11,7 +11,13 @@ from bus.security.keys import PrivateKey
 from bus.security.private_keys import read_private
 from bus.security.secret_files import read_private_file, read_trusted_file
 
-__all__ = ["MAX_KEY_SET_BYTES", "PublicSource", "private_key_source", "public_key_source"]
+__all__ = [
+    "MAX_KEY_SET_BYTES",
+    "PublicSource",
+    "key_directory",
+    "private_key_source",
+    "public_key_source",
+]
 
 FETCH_TIMEOUT_SECONDS = 5.0
 """Maximum seconds of one download of the key set."""
@@ -35,19 +41,24 @@ def private_key_source(
         variable: The name of the setting, for errors.
         owner: The name of the service. None: the path cannot be a directory.
     """
-    if setting.lstrip().startswith(("{", "-----BEGIN")):
+    if _is_key(setting):
         return lambda: read_private(setting)
-    path = Path(setting)
-    if owner is not None and _is_directory(path):
-        path = KeyDirectory(path).key_file(owner)
+    directory = None if owner is None else key_directory(setting)
+    path = Path(setting) if directory is None else directory.key_file(owner or "")
     return lambda: read_private(read_private_file(path, variable))
 
 
-def _is_directory(path: Path) -> bool:
+def key_directory(setting: str) -> KeyDirectory | None:
+    """Return the directory that a setting such as `BUS_KEY` names, or None if it names a key."""
     try:
-        return path.is_dir()
+        is_directory = not _is_key(setting) and Path(setting).is_dir()
     except (OSError, ValueError):  # By mistake, the path can be the key itself.
-        return False
+        is_directory = False
+    return KeyDirectory(Path(setting)) if is_directory else None
+
+
+def _is_key(setting: str) -> bool:
+    return setting.lstrip().startswith(("{", "-----BEGIN"))
 
 
 def public_key_source(setting: str, *, limit: float = FETCH_TIMEOUT_SECONDS) -> PublicSource:

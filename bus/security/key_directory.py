@@ -13,6 +13,7 @@ from typing import Any
 
 from bus.errors import AlreadyExists, ConfigurationError, NotFound
 from bus.messaging.suggestions import did_you_mean
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 from bus.security.keys import Algorithm, Role, read_jwk
 from bus.security.private_keys import generate, read_private
 
@@ -48,6 +49,14 @@ class KeyDirectory:
         It is the value of `BUS_KEY` for a service, and of `BUS_OPERATOR_KEY` for an operator.
         """
         return self.path / f"{owner}.key"
+
+    def owners(self) -> list[str]:
+        """Return the sorted names of the services and operators that have a key file."""
+        try:
+            stems = [file.stem for file in self.path.glob("*.key")]
+        except OSError:  # The user may not read the directory.
+            return []
+        return sorted(stem for stem in stems if OWNER.fullmatch(stem))
 
     def public(self) -> list[Jwk]:
         """Return the public keys in the file. If the file does not exist, return an empty list.
@@ -258,11 +267,13 @@ def _read_set(file: Path) -> list[Jwk]:
         ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = decode_utf8(file.read_bytes())
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         raise ConfigurationError(f"{file} cannot be read. Check that it is a text file.") from None
+    except NotUtf8 as error:
+        raise ConfigurationError(f"{file} {error}.") from None
     try:
         keys = json.loads(text)["keys"]
     except (ValueError, TypeError, KeyError, RecursionError):

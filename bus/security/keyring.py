@@ -159,29 +159,28 @@ class Keyring:
                 if key.thumbprint in thumbprints
             }
         )
+        kind = "a service" if is_service else "an operator"
         if not owners:
             return (
-                f"BUS_JWKS has no public key of {self.owner or f'an {self.role}'} that matches "
+                f"BUS_JWKS has no public key of {self.owner or kind} that matches "
                 f"{setting}, so no service could verify the signatures. "
                 "Publish the keys that `bus keys jwks` prints."
             )
         named = " and ".join(f"the {role} {owner!r}" for role, owner in owners)
-        if not is_service:
+        if not is_service or self.owner is None:
+            option = "" if is_service else " --operator"
             return (
-                f"{setting} belongs to {named}, but an operator's key is required. "
-                "Create one with `bus keys new NAME --operator`."
+                f"{setting} belongs to {named}, but {kind}'s key is required. "
+                f"Create one with `bus keys new NAME{option}`."
             )
         services = [owner for role, owner in owners if role == "service"]
-        alternative = (
-            f", or pass `--as {services[0]}` to `bus call`, `publish` or `submit`"
-            if services
-            else ""
-        )
-        several = (
-            " If the process runs several services, set BUS_KEY to the directory with their keys."
-            if services
-            else ""
-        )
+        alternative, several = "", ""
+        if services:
+            alternative = f", or pass `--as {services[0]}` to `bus call`, `publish` or `submit`"
+            several = (
+                " If the process runs several services, set BUS_KEY to the directory with their "
+                "keys."
+            )
         return (
             f"{setting} belongs to {named}, but this process runs as {self.owner!r}. "
             f"Create a key with `bus keys new {self.owner}`{alternative}.{several}"

@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 
 __all__ = [
     "GROUP_AND_OTHERS",
@@ -183,7 +184,7 @@ def read_secret_file(
     max_bytes: int,
     accepts_pipe: bool = False,
 ) -> str:
-    """Return the text of a file that a setting names.
+    """Return the text of a file that a setting names, without a byte order mark.
 
     The mode is checked on the open file, so that no other file can replace it after the check. The
     function does not wait for the writer of a named pipe, unless it accepts a pipe.
@@ -209,9 +210,9 @@ def read_secret_file(
     if len(content) > max_bytes:
         raise ConfigurationError(f"{subject} is larger than {max_bytes} bytes. Name another file.")
     try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{subject} is not UTF-8 text. Name another file.") from None
+        return decode_utf8(content)
+    except NotUtf8 as error:
+        raise ConfigurationError(f"{subject} {error}, or name another file.") from None
 
 
 @contextmanager

@@ -1,17 +1,22 @@
 """The base class of settings that are read from the environment."""
 
 import os
+from collections.abc import Container, Mapping
+from itertools import chain
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import AliasChoices, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
 from bus.errors import ConfigurationError
+from bus.messaging.suggestions import did_you_mean
+from bus.messaging.variable_values import strip_value
 
-__all__ = ["EnvironmentSettings"]
+__all__ = ["EnvironmentSettings", "aliases_of"]
 
 
 class EnvironmentSettings(BaseSettings):
@@ -21,6 +26,10 @@ class EnvironmentSettings(BaseSettings):
     capitals after this prefix. If a variable has this name in other letters, such as `bus_auth`,
     `ConfigurationError` is raised: pydantic would let one of the two win.
 
+    White space around a variable's value does not count, and an empty variable is not set. An
+    argument of the constructor that is not a field raises `ConfigurationError`, unless the subclass
+    sets `extra`.
+
     A boolean is not a number, and a number is never infinite or NaN.
     """
 
@@ -28,6 +37,9 @@ class EnvironmentSettings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
     )
+
+    _verbatim: ClassVar[frozenset[str]] = frozenset()
+    """Names of fields that keep the white space around a value. Only white space is not set."""
 
     @classmethod
     @override
@@ -39,11 +51,13 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: Any,
         file_secret_settings: Any,
     ) -> tuple[Any, ...]:
-        """Check the names of the environment's variables, and return pydantic's own sources.
+        """Check the names of variables and arguments, and return pydantic's own sources.
 
         Raises:
-            ConfigurationError: A variable has the name of a setting, in other letters.
+            ConfigurationError: A variable has the name of a setting, in other letters. Or an
+                argument is not a field.
         """
+        cls._refuse_unknown(init_settings)
         prefix = cls.model_config.get("env_prefix", "")
         names = [f"{prefix}{field}" for field in cls.model_fields]
         # pydantic compares in lower case, in which the Kelvin sign is a "k", too.
@@ -57,7 +71,32 @@ class EnvironmentSettings(BaseSettings):
                     for shown, capitals in ((ascii(n)[1:-1], right[n.lower()]) for n in wrong)
                 )
             )
+        kept = {f"{prefix}{field}".lower() for field in cls._verbatim}
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = _given_values(source.env_vars, kept)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @classmethod
+    def _refuse_unknown(cls, init_settings: Any) -> None:
+        """Refuse an argument of the constructor that is not a field.
+
+        Raises:
+            ConfigurationError: An argument is not a field, and the class ignores such arguments.
+        """
+        if cls.model_config.get("extra") != EnvironmentSettings.model_config["extra"]:
+            return
+        known = {*cls.model_fields, *chain(*map(aliases_of, cls.model_fields.values()))}
+        unknown = [name for name in init_settings.init_kwargs if name not in known]
+        if unknown:
+            raise ConfigurationError(
+                "settings: "
+                + "; ".join(
+                    f"{name} is not a field of {cls.__name__}{did_you_mean(name, known)}"
+                    for name in unknown
+                )
+                + ". Correct or remove the argument."
+            )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -66,6 +105,33 @@ class EnvironmentSettings(BaseSettings):
         if isinstance(value, bool) and _is_numeric(field.annotation):
             raise PydanticCustomError("boolean", "must be a number, not a boolean")
         return value
+
+
+def aliases_of(field: FieldInfo) -> list[str]:
+    """Return the other names by which a field is read."""
+    validation = field.validation_alias
+    choices = validation.choices if isinstance(validation, AliasChoices) else [validation]
+    return [name for name in (field.alias, *choices) if isinstance(name, str)]
+
+
+def _given_values(
+    variables: Mapping[str, str | None], verbatim: Container[str]
+) -> dict[str, str | None]:
+    """Return the variables that have a value, without white space around it.
+
+    Docker Compose sets an omitted variable to the empty string, and a file from Windows ends its
+    lines with a carriage return.
+
+    Args:
+        variables: The values by the name of the variable.
+        verbatim: Names in lower case of variables whose value is not changed.
+    """
+    stripped = {name: value and strip_value(value) for name, value in variables.items()}
+    return {
+        name: variables[name] if name.lower() in verbatim else value
+        for name, value in stripped.items()
+        if value
+    }
 
 
 def _is_numeric(annotation: object) -> bool:

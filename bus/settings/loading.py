@@ -11,7 +11,7 @@ from bus.settings.service import Settings
 
 __all__ = ["load_settings"]
 
-REFUSALS = frozenset({"boolean", "debug_with_auth", "url_query", "url_scheme"})
+REFUSALS = frozenset({"boolean", "debug_with_auth", "padded_secret", "url_query", "url_scheme"})
 """Rules of `Settings` that have a text of their own."""
 REMEDIES = {
     "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",

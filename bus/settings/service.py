@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import (
@@ -26,6 +26,7 @@ from bus.messaging.body_limit import (
     HIGHEST_MAX_BODY_BYTES,
     LOWEST_MAX_BODY_BYTES,
 )
+from bus.messaging.variable_values import strip_value
 from bus.security.secret_files import check_trusted_file, read_password
 from bus.settings.environment import EnvironmentSettings
 
@@ -46,6 +47,7 @@ class Settings(EnvironmentSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix="BUS_")
+    _verbatim: ClassVar[frozenset[str]] = frozenset({"key"})
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
@@ -197,6 +199,25 @@ class Settings(EnvironmentSettings):
     dead letter or a metric.
     """
 
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Remove the space around a path or a key, and refuse a shared secret with such space.
+
+        An earlier version takes the space for a part of the secret. If this version removed it,
+        services of both versions would have different secrets.
+        """
+        if key is None:
+            return None
+        text = strip_value(key.get_secret_value())
+        if text != key.get_secret_value() and info.data.get("auth") == "dev":
+            raise PydanticCustomError(
+                "padded_secret",
+                "the secret must not begin or end with white space. Write it without spaces and "
+                "line ends around it, for all services at the same time",
+            )
+        return SecretStr(text)
+
     @field_validator("max_message", mode="before")
     @classmethod
     def _read_size(cls, value: object) -> int:
@@ -309,7 +330,7 @@ class Settings(EnvironmentSettings):
     @field_validator("management_url")
     @classmethod
     def _check_management_url(cls, url: SecretStr | None) -> SecretStr | None:
-        # Docker Compose sets an omitted variable to the empty string.
+        # A program may pass on the value of a variable that is empty.
         if url is None or not url.get_secret_value():
             return None
         parts = urlsplit(url.get_secret_value())

@@ -79,7 +79,7 @@ def hide_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SHELL.items():
         if os.environ.get(name) == value:
             monkeypatch.delenv(name)
-    if AUTH not in os.environ:
+    if not os.environ.get(AUTH, "").strip():  # an empty variable is not set
         monkeypatch.setenv(AUTH, "off")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.errors import ConfigurationError
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import broker_for, select_broker
 from bus.operations.management_api import Management
@@ -37,7 +38,8 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     """
     settings = shell_settings(environment)
     kept = {name: value for name, value in environment.items() if name not in settings}
-    return {**kept, **{own: kept[name] for name, own in NAMES.items() if kept.get(name)}}
+    named = {own: environment_value(kept, name) for name, own in NAMES.items()}
+    return {**kept, **{own: value for own, value in named.items() if value is not None}}
 
 
 @contextmanager

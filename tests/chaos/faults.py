@@ -17,7 +17,7 @@ from bus.messaging.topology.names import (
     retry_return_exchange,
 )
 from bus.messaging.topology.names import JOBS as EXCHANGE
-from bus.operations.brokers.private_node import DEFAULTS
+from bus.operations.brokers.node_files import DEFAULTS
 from tests.broker import queues_to_disk
 from tests.chaos.contracts import SERVICE, Happened, Work
 from tests.chaos.journal import ACKED, EFFECT, FAILED, Tail

@@ -19,7 +19,8 @@ from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Binding
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.container import ContainerBroker
-from bus.operations.brokers.private_node import DEFAULTS, PrivateNode
+from bus.operations.brokers.node_files import DEFAULTS
+from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.management_api import Management
 from bus.runtime.bus import Bus
 from bus.settings import Settings

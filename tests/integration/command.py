@@ -68,7 +68,7 @@ async def ended(process: asyncio.subprocess.Process, seconds: float = 150) -> En
     """Wait until a command ends by itself, and return its output and exit code."""
     async with asyncio.timeout(seconds):
         out, err = await process.communicate()
-    return Ended(code=process.returncode, out=out.decode(), err=err.decode())
+    return Ended(code=process.returncode, out=(out or b"").decode(), err=err.decode())
 
 
 async def bus(*arguments: str, **environment: str) -> Ended:

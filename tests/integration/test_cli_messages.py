@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from tests.integration.library_service import heard, router
 from tests.polling import until
 
 CONTRACTS = "tests.integration.library_service"
+ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 EMMA = '{"title": "Emma"}'
 
 
@@ -55,7 +57,10 @@ async def test_what_the_service_refuses_is_a_line_and_the_exit_code_of_its_class
 ) -> None:
     answer = await said(served, "call", "library.find.v1", '{"title": "Emmma"}')
     assert (answer.code, answer.out) == (os.EX_NOINPUT, "")
-    assert answer.err == "error: NotFound: library.find.v1: no such book \\u001b[2J\n"
+    assert re.fullmatch(
+        rf"error: NotFound: library.find.v1: no such book \\u001b\[2J; correlation id {ID}\n",
+        answer.err,
+    )
 
 
 async def test_what_does_not_fit_the_contract_is_not_sent(served: str) -> None:
@@ -132,9 +137,20 @@ async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_stan
 ) -> None:
     answer = await said(served, "submit", "library.scan.v1", EMMA, "--json")
     assert answer.out == '{"shelf":"B1"}\n'
-    first, second = answer.err.splitlines()
-    assert first.startswith("submitted as ")
-    assert second == " 50% half of it"
+    submitted, hint, progress = answer.err.splitlines()
+    ids = re.fullmatch(
+        rf"submitted library.scan.v1 as ({ID}) with correlation id ({ID}); .* confirmed it",
+        submitted,
+    )
+    assert ids
+    assert f"`bus dead list --correlation-id {ids[2][:8]}`" in hint
+    assert progress == " 50% half of it"
+
+
+async def test_a_job_that_nobody_waits_for_has_its_ids_on_both_outputs(served: str) -> None:
+    answer = await said(served, "submit", "library.scan", EMMA, "--no-wait")
+    ids = json.loads(answer.out)
+    assert f"as {ids['id']} with correlation id {ids['correlation_id']}" in answer.err
 
 
 async def test_a_job_goes_on_without_who_submitted_it(served: str) -> None:

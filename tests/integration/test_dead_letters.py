@@ -37,6 +37,7 @@ from tests.broker import management_url
 from tests.integration.command import Ended, bus, ended, running
 
 SECRET = "Eleonora Quist"
+UUID_END = "69-65da-4741-9053-a6d7357cb8dc"
 
 
 @contract("archive.file", version=1)
@@ -416,3 +417,16 @@ def open_on(link: SupervisedConnection) -> list[AbstractChannel]:
         for channel in link._underlay().channels.values()
         if channel is not None and not channel.is_closed
     ]
+
+
+async def test_a_short_id_and_a_type_without_version_select_dead_letters(
+    transport: Transport, vhost_url: str
+) -> None:
+    ids = [f"{number}{UUID_END}" for number in ("1bca79", "1bca7a", "9cbb82")]
+    await bury(transport, *ids)
+    replayed = await dead(vhost_url, "replay", "9cbb", "--type", "archive.file", "--queue", WORK)
+    assert (replayed.code, f"id '9cbb' is {ids[2]}" in replayed.err) == (0, True)
+    purged = await dead(vhost_url, "purge", "1bca79", "--queue", WORK, "--yes")
+    assert (purged.code, "deleted 1 dead letter" in purged.err) == (0, True)
+    assert await ids_in(vhost_url, WORK) == [ids[2]]
+    assert await ids_in(vhost_url, DEAD) == [ids[1]]

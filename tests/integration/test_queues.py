@@ -24,6 +24,7 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 from tests.broker import management_url
 from tests.integration.command import bus
 from tests.integration.library_service import ScanBook, heard, router
+from tests.polling import until
 
 WORK, DEAD, ASK = "library.jobs.scan.v1", "library.jobs.scan.v1.dead", "library.requests.find.v1"
 NOBODY = "http://127.0.0.1:1"
@@ -162,3 +163,27 @@ async def test_without_the_management_api_all_queues_cannot_be_listed(calm: dict
     assert answer.code == os.EX_UNAVAILABLE
     assert "MODULE:ROUTER" in answer.err
     assert len(answer.err.splitlines()) == 1
+
+
+async def test_a_message_that_a_consumer_takes_is_counted_once(
+    vhost_url: str, where: BrokerAddress
+) -> None:
+    async with await aio_pika.connect(vhost_url) as connection:
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=2)
+        queue = await channel.declare_queue(
+            WORK, durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        for _ in range(10):
+            await channel.default_exchange.publish(aio_pika.Message(b"{}", delivery_mode=2), WORK)
+        taken: list[aio_pika.abc.AbstractIncomingMessage] = []
+
+        async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            taken.append(message)
+
+        await queue.consume(take)
+        await until(lambda: len(taken) == 2, "two messages")
+        work = state(await inspect_queues(where, QueueFilter()), WORK)
+    # RabbitMQ counts the messages of a quorum queue every 5 s, so the count can still be 0.
+    assert (work.ready or 0) + (work.unacked or 0) in {0, 10}
+    assert (work.consumers, work.is_sampled) == (1, True)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bus.cli.audit import audited, revealing
+from bus.cli.dead.abbreviations import browse_selected
 from bus.cli.dead.export_file import write
 from bus.cli.dead.imports import import_
 from bus.cli.dead.messages import count_letters, describe_not_scanned, describe_unmatched, summary
@@ -27,7 +28,7 @@ from bus.cli.dead.options import (
     Until,
     build_selection,
 )
-from bus.cli.dead.queues import browse_all, run
+from bus.cli.dead.queues import run
 from bus.cli.dead.replay import purge_, replay_
 from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
@@ -71,11 +72,12 @@ def list_(
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    browse_result = run(
-        lambda transport, names: browse_all(transport, names, selection, scan=scan),
+    found = run(
+        lambda transport, names: browse_selected(transport, names, selection, scan=scan),
         service,
         queue,
     )
+    selection, browse_result = found.selection, found.result
     letters = browse_result.letters[:limit]
     if as_json:
         print_json(
@@ -94,7 +96,9 @@ def list_(
 
 @command.command()
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The message id.")],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The message id, or its first 4 or more characters.")
+    ],
     *,
     service: Service = None,
     queue: Queues = None,
@@ -178,11 +182,12 @@ def export(
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    browse_result = run(
-        lambda transport, names: browse_all(transport, names, selection, scan=scan),
+    found = run(
+        lambda transport, names: browse_selected(transport, names, selection, scan=scan),
         service,
         queue,
     )
+    selection, browse_result = found.selection, found.result
     write(file, browse_result.letters)
     audited("exported", file=str(file.absolute()), letters=len(browse_result.letters), **operator)
     if as_json:
@@ -211,15 +216,15 @@ def find_letters(
     """Return all dead letters with this id. A message can be dead-lettered more than once.
 
     Raises:
+        InvalidArgument: The id is abbreviated, and ambiguous or too short.
         NotFound: No dead letter has this id.
     """
+    selection = Selection(ids=frozenset([id_]))
     browse_result = run(
-        lambda transport, names: browse_all(
-            transport, names, Selection(ids=frozenset([id_])), scan=scan
-        ),
+        lambda transport, names: browse_selected(transport, names, selection, scan=scan),
         service,
         queues,
-    )
+    ).result
     if not browse_result.letters:
         raise NotFound(
             f"dead letter {id_!r} was not found{describe_not_scanned(browse_result.not_scanned)}. "

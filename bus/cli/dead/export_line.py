@@ -12,6 +12,7 @@ from typing import Any
 
 from bus.contracts.limits import is_number
 from bus.messaging.envelope import MAX_TEXT_LENGTH
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 from bus.transports.wire_format import (
     KNOWN_HEADERS,
     MAX_DEADLINE_MS,
@@ -56,20 +57,26 @@ def checked_line(line: bytes, *, first: bool) -> dict[str, Any]:
 
 
 def read_json(line: bytes, *, first: bool) -> Any:
-    """Return the value of a line of JSON, in which no key is doubled and all numbers are finite."""
-    if first and line.startswith(b"\xef\xbb\xbf"):
-        raise LineError("begins with a byte order mark. Save the file as UTF-8 without it")
-    if not line.strip():
+    """Return the value of a line of JSON, in which no key is doubled and all numbers are finite.
+
+    A byte order mark at the start of the file is ignored.
+    """
+    try:
+        # Only the first line of a file can begin with a byte order mark.
+        text = decode_utf8(line) if first else line.decode()
+    except NotUtf8 as error:
+        raise LineError(f"{error}") from None
+    except UnicodeDecodeError as error:
+        raise LineError(f"is not UTF-8: byte {error.start + 1} of the line is invalid") from None
+    if not text.strip():
         raise LineError("is empty")
     try:
         return json.loads(
-            line.decode(),
+            text,
             object_pairs_hook=_unique_members,
             parse_constant=_refuse_constant,
             parse_float=_parse_finite,
         )
-    except UnicodeDecodeError:
-        raise LineError("is not UTF-8") from None
     except json.JSONDecodeError as error:
         cut = "" if line.endswith(b"\n") else ". The end of the file may be missing"
         raise LineError(f"is not JSON: {error.msg} in column {error.colno}{cut}") from None

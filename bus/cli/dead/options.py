@@ -47,7 +47,8 @@ Types = Annotated[
         "--type",
         metavar="TYPE",
         show_default=False,
-        help="Only messages of this type, such as library.scan.v1. The option is repeatable.",
+        help="Only messages of this type, such as library.scan.v1. The only version may be left "
+        "out. The option is repeatable.",
     ),
 ]
 Codes = Annotated[
@@ -85,11 +86,16 @@ Correlation = Annotated[
         "--correlation-id",
         metavar="ID",
         show_default=False,
-        help="Only messages with this correlation id.",
+        help="Only messages with this correlation id. Its first 4 or more characters are enough.",
     ),
 ]
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids of messages.")
+    list[str] | None,
+    typer.Argument(
+        metavar="ID",
+        show_default=False,
+        help="Ids of messages. The first 4 or more characters of an id are enough.",
+    ),
 ]
 Scan = Annotated[
     int,

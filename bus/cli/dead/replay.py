@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from bus.cli.audit import audited, who
+from bus.cli.dead.abbreviations import browse_selected, complete_selection
 from bus.cli.dead.messages import (
     count_letters,
     describe_unmatched,
@@ -28,7 +29,7 @@ from bus.cli.dead.options import (
     Until,
     build_selection,
 )
-from bus.cli.dead.queues import browse_all, run
+from bus.cli.dead.queues import run
 from bus.cli.options import duration, finite
 from bus.cli.output import say
 from bus.messaging.ports.transport import Transport
@@ -122,6 +123,8 @@ def replay_(
     results: dict[str, ReplayReport] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
+        nonlocal selection
+        selection = await complete_selection(transport, names, selection, scan=scan)
         countersign = (
             await operator_signer(settings, actor=who(), reason=reason)
             if extend is not None
@@ -185,11 +188,12 @@ def purge_(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
     require_selection(selection, everything)
-    browse_result = run(
-        lambda transport, names: browse_all(transport, names, selection, scan=scan),
+    found = run(
+        lambda transport, names: browse_selected(transport, names, selection, scan=scan),
         service,
         queue,
     )
+    selection, browse_result = found.selection, found.result
     if not browse_result.letters:
         say(summary(browse_result, 0, selection))
         report_purged({}, browse_result, as_json=as_json)

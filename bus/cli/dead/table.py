@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.output import say
+from bus.cli.output import format_json, say
 from bus.errors import BusError
-from bus.messaging.escaped_text import escape_json, escape_text, one_line
+from bus.messaging.escaped_text import escape_text, one_line
 from bus.operations.dead_letters import DeadLetter
 from bus.runtime.security import cipher_from_settings
 from bus.security.encryption import ENCRYPTION
@@ -169,8 +169,7 @@ def format_payload(letter: DeadLetter) -> str:
     JSON is indented. Any other payload is shown as a Python bytes literal.
     """
     try:
-        payload = json.loads(letter.envelope.body)
-        return escape_json(json.dumps(payload, ensure_ascii=False, indent=2))
+        return format_json(json.loads(letter.envelope.body), indent=2)
     except (ValueError, RecursionError):
         return repr(letter.envelope.body)
 

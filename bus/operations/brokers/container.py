@@ -8,9 +8,11 @@ import asyncio
 import secrets
 import time
 from typing import Any
+from urllib.parse import quote
 
 from bus.errors import ConfigurationError, Unavailable
-from bus.operations.brokers.ports import speaks_amqp
+from bus.operations.brokers.broker_options import BrokerOptions
+from bus.operations.brokers.ports import LOOPBACK, speaks_amqp
 from bus.operations.management_api import Management
 
 try:
@@ -23,6 +25,7 @@ __all__ = ["ContainerBroker"]
 IMAGE = "rabbitmq:4-management"
 USER = "bus"
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
+LOCAL = ("localhost", LOOPBACK)
 START_TIMEOUT_SECONDS = 60.0
 """Maximum seconds until the broker answers. On an idle machine the start takes 5 to 10 s."""
 POLL_INTERVAL_SECONDS = 0.1
@@ -36,21 +39,34 @@ ADVICE = (
 class ContainerBroker:
     """A RabbitMQ container with the management UI. The container engine chooses the ports."""
 
-    def __init__(self, image: str = IMAGE) -> None:
+    def __init__(self, image: str = IMAGE, options: BrokerOptions | None = None) -> None:
+        """Choose the password, and check that testcontainers is installed.
+
+        Args:
+            image: The image of the container.
+            options: The ports and the password that the broker must have. If an option is set, the
+                ports are only opened on 127.0.0.1, unless the engine has another loopback address
+                than this process.
+
+        Raises:
+            ConfigurationError: testcontainers is not installed.
+        """
         if testcontainers is None:
             raise ConfigurationError(
                 "testcontainers is not installed, and a RabbitMQ in a container requires it. "
                 "Run `pip install 'trunkline[containers]'`."
             )
         self._image = image
-        self._password = secrets.token_urlsafe(12)
+        self._options = options or BrokerOptions()
+        self._password = self._options.password or secrets.token_urlsafe(12)
         self._container: Any = None
         self._host, self._ports = "", {AMQP_PORT: 0, MANAGEMENT_PORT: 0}
 
     @property
     def url(self) -> str:
         """`amqp://bus:<password>@<host>:<port>/`."""
-        return f"amqp://{USER}:{self._password}@{self._host}:{self._ports[AMQP_PORT]}/"
+        password = quote(self._password, safe="")
+        return f"amqp://{USER}:{password}@{self._host}:{self._ports[AMQP_PORT]}/"
 
     @property
     def management_url(self) -> str:
@@ -128,10 +144,28 @@ class ContainerBroker:
         container.with_env("RABBITMQ_DEFAULT_USER", USER).with_env(
             "RABBITMQ_DEFAULT_PASS", self._password
         )
+        if self._options:
+            bindings: Any = self._bindings(container.get_docker_client())
+            container.ports.update(bindings)
         self._container = container
         container.start()
         self._host = container.get_container_host_ip()
         self._ports = {port: int(container.get_exposed_port(port)) for port in self._ports}
+
+    def _bindings(self, engine: Any) -> dict[str, tuple[Any, ...]]:
+        """Return the address and the port on the engine's machine for each port of the container.
+
+        Args:
+            engine: The Docker client of testcontainers.
+        """
+        is_local = engine.get_connection_mode().value == "docker_host" and engine.host() in LOCAL
+        # The password may be easy to guess, so another machine must not reach the broker.
+        address = LOOPBACK if is_local else "0.0.0.0"  # noqa: S104 - no loopback is shared
+        chosen = {
+            AMQP_PORT: self._options.port,
+            MANAGEMENT_PORT: self._options.management_port,
+        }
+        return {str(port): (address, own) if own else (address,) for port, own in chosen.items()}
 
     async def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS

@@ -1,6 +1,6 @@
 """The guard of a private node: a program that stops the node when the owner process ends.
 
-usage: python node_guard.py DIRECTORY EPMD SERVER
+usage: python node_guard.py DIRECTORY EPMD SERVER [LOCK]
 
 The environment contains `ERL_EPMD_PORT` and the node's variables.
 
@@ -9,6 +9,9 @@ group. The guard's standard input is a pipe from the owner. If the owner ends, e
 pipe closes. When the pipe closes, the guard kills the node and removes DIRECTORY. On SIGTERM the
 guard shuts the node down gracefully. If the guard itself is killed on Linux, the kernel kills epmd
 and the node. On other systems, epmd and the node continue to run.
+
+LOCK is the file descriptor of a lock on DIRECTORY, if the node's data is kept. With LOCK, the guard
+never removes DIRECTORY. When the pipe closes, it shuts the node down gracefully.
 
 This file imports only the standard library, so it starts in a few milliseconds.
 """
@@ -37,17 +40,18 @@ PR_SET_PDEATHSIG = 1
 """Option of prctl(2). It sets the signal that a child process receives when its parent ends."""
 
 
-def main(directory: str, epmd: str, server: str) -> int:
+def main(directory: str, epmd: str, server: str, lock: str | None = None) -> int:
     """Start epmd and the node. Watch the node until it ends. Return 0 after a graceful stop."""
     stop_signal = StopSignal()
     name_server = start([epmd, "-address", "127.0.0.1"])
     try:
         wait_for_port(int(os.environ["ERL_EPMD_PORT"]), name_server)
-        node = start([server])
+        # The node inherits the lock, so no other node can use the data while the node runs.
+        node = start([server], () if lock is None else (int(lock),))
         Path(directory, "pids.json").write_text(
             json.dumps({"epmd": name_server.pid, "node": node.pid}), encoding="utf-8"
         )
-        return watch(node, stop_signal, Path(directory))
+        return watch(node, stop_signal, Path(directory) if lock is None else None)
     finally:
         end(name_server)
 
@@ -64,14 +68,17 @@ class StopSignal:
         self.received = True
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
+def start(command: list[str], inherited: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
     """Start a child process that does not read the terminal.
+
+    `inherited` are the file descriptors that the child process gets.
 
     On Linux the kernel kills the child process when the guard ends.
     """
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
+        pass_fds=inherited,
         preexec_fn=die_with_parent(),  # noqa: PLW1509 - safe, as this process has one thread
     )
 
@@ -102,18 +109,20 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     sys.exit(f"guard: epmd did not open port {port}")
 
 
-def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, directory: Path) -> int:
+def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, temporary: Path | None) -> int:
     """Wait until the node ends.
 
-    If a stop signal arrives, stop the node. If the owner ends, kill the node and remove the node's
-    directory. Return 0 after a graceful stop.
+    If a stop signal arrives, stop the node. If the owner ends, kill the node and remove its
+    temporary directory. If the node has none, stop the node. Return 0 after a graceful stop.
     """
     while node.poll() is None:
         if stop_signal.received:
             return stop(node)
         if owner_is_gone():
+            if temporary is None:
+                return stop(node)
             end(node)
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             return 1
     return 1
 

@@ -3,11 +3,12 @@
 import contextlib
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 from bus.errors import Unavailable
 
-__all__ = ["LOOPBACK", "accepts", "free_ports", "speaks_amqp"]
+__all__ = ["LOOPBACK", "accepts", "check_free", "free_ports", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
@@ -20,17 +21,21 @@ PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"
 
 
-def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
+def free_ports(
+    count: int, chance: random.Random | None = None, *, excluded: Collection[int] = ()
+) -> list[int]:
     """Return `count` different ports on which no program listens.
 
     Args:
         count: The number of ports.
         chance: The random number generator that chooses the ports. None: the system's generator.
+        excluded: Ports that the function must not return.
 
     Raises:
         Unavailable: The range of ports has fewer than `count` free ports.
     """
-    candidates = range(MIN_PORT, max(first_ephemeral(), MIN_PORT + 1_000))
+    ports_below = range(MIN_PORT, max(first_ephemeral(), MIN_PORT + 1_000))
+    candidates = [port for port in ports_below if port not in excluded]
     order = (chance or random.SystemRandom()).sample(candidates, len(candidates))
     ports = [port for _, port in zip(range(count), filter(bindable, order), strict=False)]
     if len(ports) < count:
@@ -39,6 +44,20 @@ def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
             f"{candidates[-1]}, but {count} are required. Stop programs that use these ports."
         )
     return ports
+
+
+def check_free(ports: Collection[int]) -> None:
+    """Check that no program listens on the ports.
+
+    Raises:
+        Unavailable: A program listens on one of the ports.
+    """
+    for port in ports:
+        if not bindable(port):
+            raise Unavailable(
+                f"port {port} cannot be opened, because another program uses it. "
+                "Stop that program, or choose another port."
+            )
 
 
 def first_ephemeral() -> int:

@@ -7,9 +7,9 @@ name server (epmd). When the node ends, its epmd ends too.
 """
 
 import asyncio
-import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,11 +20,21 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from bus.errors import ConfigurationError, Unavailable
+from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.operations.brokers import node_guard
+from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.installation import Installation
-from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, speaks_amqp
+from bus.operations.brokers.node_files import (
+    USER,
+    new_node_name,
+    node_environment,
+    startup_error_lines,
+    write_node_files,
+)
+from bus.operations.brokers.ports import LOOPBACK, accepts, check_free, free_ports, speaks_amqp
+from bus.operations.brokers.rabbitmqctl import run_ctl
 from bus.operations.management_api import Management
 
 __all__ = ["PrivateNode"]
@@ -42,25 +52,10 @@ The value exceeds `STOP_GRACE_SECONDS`. After `STOP_GRACE_SECONDS` the guard kil
 """
 CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
+CONF_WORD = re.compile(r"[A-Za-z0-9_-]+")
+"""Values that rabbitmq.conf can hold in every version of RabbitMQ."""
 POLL_INTERVAL_SECONDS = 0.02
 """Seconds between two checks while the node starts or stops."""
-LOG_LINES = 15
-USER = "bus"
-
-DEFAULTS = {
-    "default_user": USER,
-    "management.tcp.ip": LOOPBACK,
-    # The node logs to log/rabbit.log. The start script writes to output.log.
-    "log.console": "false",
-    "log.file": "rabbit.log",
-    # The default alarm would block publishers on a laptop with a nearly full disk.
-    "disk_free_limit.absolute": "1MB",
-    # The default is a large part of the machine's memory, but other programs need memory.
-    "vm_memory_high_watermark.absolute": "1GB",
-    # RabbitMQ keeps the log of quorum queues in memory up to this size. The default is 512 MiB.
-    "raft.wal_max_size_bytes": "67108864",
-}
-"""Settings in the rabbitmq.conf of each private node. The argument `config` overrides them."""
 
 
 class PrivateNode:
@@ -77,6 +72,7 @@ class PrivateNode:
         *,
         config: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
+        options: BrokerOptions | None = None,
     ) -> None:
         """Choose the node's name, password and ports.
 
@@ -84,21 +80,28 @@ class PrivateNode:
             installation: The programs to run.
             config: Lines of rabbitmq.conf, such as `{"consumer_timeout": "5000"}`.
             plugins: Plugins to enable, in addition to the management UI.
+            options: The ports and the password that the node must have. By default they are random.
         """
         self._installation = installation
         self._plugins = ("rabbitmq_management", *plugins)
         self._config = dict(config or {})
-        self._name = f"bus-{secrets.token_hex(4)}@localhost"
-        self._password = secrets.token_urlsafe(12)
+        options = options or BrokerOptions()
+        self._name = new_node_name()
+        self._password = options.password or secrets.token_urlsafe(12)
         self._guard: subprocess.Popen[bytes] | None = None
         self._directory: Path | None = None
         self._remove: Callable[[], object] = lambda: None
-        self.port, self.management_port, self._dist_port, self._epmd_port = free_ports(4)
+        self._locks: tuple[int, ...] = ()
+        self._chosen_ports = tuple(filter(None, (options.port, options.management_port)))
+        free = free_ports(4, excluded=self._chosen_ports)
+        self.port = options.port or free[0]
+        self.management_port = options.management_port or free[1]
+        self._dist_port, self._epmd_port = free[2:]
 
     @property
     def url(self) -> str:
         """`amqp://bus:<password>@127.0.0.1:<port>/`."""
-        return f"amqp://{USER}:{self._password}@{LOOPBACK}:{self.port}/"
+        return f"amqp://{USER}:{quote(self._password, safe='')}@{LOOPBACK}:{self.port}/"
 
     @property
     def management_url(self) -> str:
@@ -142,12 +145,14 @@ class PrivateNode:
         """Start the node. Return when clients can connect and the UI answers.
 
         Raises:
-            Unavailable: The node did not start. The error contains the end of the node's log.
+            Unavailable: The node did not start, or another program uses a port that the caller has
+                chosen. The error contains the end of the node's log.
         """
         if self.running:
             return
         # If the node ended by itself, some of its processes may still run.
         await self._stop_processes(signal.SIGKILL)
+        check_free(self._chosen_ports)
         if self._directory is None:
             self._make_directory()
         self._launch()
@@ -201,99 +206,56 @@ class PrivateNode:
         Raises:
             Unavailable: The command failed, or took longer than `timeout`.
         """
-        process = await asyncio.create_subprocess_exec(
-            self._installation.ctl,
-            "-q",
-            *arguments,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            output, errors = await asyncio.wait_for(process.communicate(), timeout)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"rabbitmqctl {arguments[0]} did not finish within {timeout:g} s"
-            ) from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode:
-            raise Unavailable(
-                f"rabbitmqctl {arguments[0]} failed: {errors.decode(errors='replace').strip()}"
-            )
-        return output.decode()
+        program = self._installation.ctl
+        return await run_ctl(program, arguments, self._environment(), timeout=timeout)
 
     def _make_directory(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="bus-rabbitmq-"))
         finalizer = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self._directory, self._remove = directory, finalizer
+        self._write_files(directory)
+
+    def _write_files(self, directory: Path) -> None:
+        is_plain = CONF_WORD.fullmatch(self._password) is not None
         config = {
-            **DEFAULTS,
-            "default_pass": self._password,
+            # rabbitmq.conf cannot hold every password. `_authenticate` sets the other ones.
+            "default_pass": self._password if is_plain else secrets.token_urlsafe(12),
             "management.tcp.port": str(self.management_port),
             **self._config,
         }
-        (directory / "rabbitmq.conf").write_text(
-            "".join(f"{key} = {value}\n" for key, value in config.items()), encoding="utf-8"
-        )
-        (directory / "plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
-        (directory / "empty.conf").touch()
-        cookie = directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(20), encoding="ascii")
-        # Erlang rejects a cookie file that other users can read.
-        cookie.chmod(0o400)
+        write_node_files(directory, config, self._plugins)
 
     def _environment(self) -> dict[str, str]:
-        """Return the node's environment.
-
-        The `RABBITMQ_*` and `ERL_*` variables of this process are not copied, because they can
-        belong to another node.
-        """
-        directory = self.directory
-        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        """Return the node's environment."""
+        environment = node_environment(self._installation, self.directory, self._name)
         return {
-            "PATH": self._installation.search_path,
-            "HOME": str(directory),
-            "LANG": "C.UTF-8",
-            "ERL_CRASH_DUMP_SECONDS": "0",
+            **environment,
             "ERL_EPMD_PORT": str(self._epmd_port),
-            # The guard starts epmd. If Erlang started epmd, epmd would outlive the node.
-            "ERL_FLAGS": "-start_epmd false",
-            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
-            "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
-            # The empty file replaces this machine's /etc/rabbitmq/rabbitmq-env.conf.
-            "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),
-            "RABBITMQ_CTL_ERL_ARGS": loopback,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
-            "RABBITMQ_LOG_BASE": str(directory / "log"),
-            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
-            "RABBITMQ_NODENAME": self._name,
-            "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
-            # With this variable the script replaces itself with Erlang (exec). So the node has the
-            # process id of the script.
-            "RUNNING_UNDER_SYSTEMD": "true",
         }
 
     def _launch(self) -> None:
         directory = self.directory
         (directory / "pids.json").unlink(missing_ok=True)
-        programs = [str(self._installation.epmd), str(self._installation.server)]
+        arguments = [self._installation.epmd, self._installation.server, *self._locks]
         with (directory / "output.log").open("wb") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", node_guard.__file__, str(directory), *programs],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    node_guard.__file__,
+                    str(directory),
+                    *map(str, arguments),
+                ],
                 env=self._environment(),
                 cwd=directory,
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self._locks,
             )
 
     async def _wait_ready(self) -> None:
@@ -311,7 +273,22 @@ class PrivateNode:
             START_TIMEOUT_SECONDS,
             "open its management port",
         )
-        await Management(self.management_url, self.url).call("GET", "whoami")
+        await self._authenticate()
+
+    async def _authenticate(self) -> None:
+        """Check that the node accepts the password. If it has another password, change it."""
+        management = Management(self.management_url, self.url)
+        try:
+            await management.call("GET", "whoami")
+        except Unauthenticated:
+            await run_ctl(
+                self._installation.ctl,
+                ("change_password", USER),
+                self._environment(),
+                text=self._password,
+                timeout=CTL_TIMEOUT_SECONDS,
+            )
+            await management.call("GET", "whoami")
 
     def _raise_if_ended(self) -> bool:
         if self.running:
@@ -364,19 +341,3 @@ class PrivateNode:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
-
-
-def startup_error_lines(files: list[Path]) -> list[str]:
-    """Return the log lines that contain the reason of a failed start.
-
-    The reason is before the first `BOOT FAILED`. Long supervisor reports follow `BOOT FAILED`.
-    If the log does not contain `BOOT FAILED`, return the last lines.
-    """
-    lines = [
-        line
-        for file in files
-        if file.exists()
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
-    end = next((number for number, line in enumerate(lines) if "BOOT FAILED" in line), len(lines))
-    return lines[max(end - LOG_LINES, 0) : end]

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bus.errors import ConfigurationError
+from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.external import ExternalBroker
 from bus.operations.brokers.installation import Installation, find_installation
+from bus.operations.brokers.kept_node import KeptNode
 from bus.operations.brokers.private_node import PrivateNode
 
 __all__ = ["INSTALL", "BrokerChoice", "Probes", "broker_for", "select_broker"]
@@ -19,6 +22,10 @@ INSTALL = (
     "this machine has no RabbitMQ and no Docker engine. "
     "Run `apt-get install rabbitmq-server` (Debian, Ubuntu) or `brew install rabbitmq` (macOS), "
     "start a Docker engine, or set BUS_URL=amqp://user:password@host/vhost."
+)
+KEEPS_NOTHING = (
+    "a RabbitMQ in a container cannot keep its data in a directory. Install rabbitmq-server on "
+    "this machine, or run RabbitMQ with Docker Compose and a volume for /var/lib/rabbitmq."
 )
 
 
@@ -45,7 +52,11 @@ class Probes:
 
 
 def select_broker(
-    environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None
+    environment: Mapping[str, str],
+    *,
+    memory: bool = False,
+    own: bool = False,
+    probes: Probes | None = None,
 ) -> BrokerChoice:
     """Return the first available broker.
 
@@ -55,6 +66,7 @@ def select_broker(
 
     Args:
         environment: The environment variables.
+        own: If True, ignore `BUS_URL`, because the caller starts a broker of its own.
         memory: If True and no other broker is available, choose the broker in memory.
         probes: The functions that detect brokers. None: the functions for this machine.
 
@@ -63,12 +75,14 @@ def select_broker(
             contains advice.
     """
     machine = probes or Probes()
-    if url := environment.get("BUS_URL"):
-        return _choose_url(url, environment.get("BUS_MANAGEMENT_URL"), memory=memory)
-    if kind := environment.get("BUS_TEST_BROKER"):
+    url = environment_value(environment, "BUS_URL")
+    if url and not own:
+        return _choose_url(url, environment_value(environment, "BUS_MANAGEMENT_URL"), memory=memory)
+    if kind := environment_value(environment, "BUS_TEST_BROKER"):
         return _choose_kind(kind, environment, machine)
     if installation := machine.installation(environment):
-        why = f"BUS_URL is not set, and this machine has a RabbitMQ ({installation.server})"
+        reason = "its options require a new broker" if own else "BUS_URL is not set"
+        why = f"{reason}, and this machine has a RabbitMQ ({installation.server})"
         return BrokerChoice(kind="node", why=why, installation=installation)
     if machine.engine(environment):
         return _choose_container(
@@ -127,7 +141,7 @@ def _choose_container(
 ) -> BrokerChoice:
     if machine.module("testcontainers"):
         return BrokerChoice(
-            kind="container", why=why, image=environment.get("BUS_TEST_IMAGE") or None
+            kind="container", why=why, image=environment_value(environment, "BUS_TEST_IMAGE")
         )
     problem = (
         "a Docker engine answers, but testcontainers is not installed. "
@@ -138,22 +152,33 @@ def _choose_container(
     raise ConfigurationError(problem)
 
 
-def broker_for(choice: BrokerChoice) -> Broker:
+def broker_for(choice: BrokerChoice, options: BrokerOptions | None = None) -> Broker:
     """Return the chosen broker. The caller must start the broker.
 
+    Args:
+        choice: The kind of broker.
+        options: Options of a broker that this program starts. By default, ports and password are
+            random, and the data is removed at the end.
+
     Raises:
-        ConfigurationError: The choice is the broker in memory. The broker in memory is a transport,
-            and cannot be started.
+        ConfigurationError: The choice is the broker in memory, which is a transport and cannot be
+            started. Or the options are not possible for this kind of broker.
+        Unavailable: Another broker uses the directory of the options.
     """
+    options = options or BrokerOptions()
     if choice.url:
         return ExternalBroker(choice.url, choice.management_url)
     if choice.installation:
-        return PrivateNode(choice.installation)
+        if options.keep is not None:
+            return KeptNode(choice.installation, options.keep, options)
+        return PrivateNode(choice.installation, options=options)
     if choice.kind == "container":
+        if options.keep is not None:
+            raise ConfigurationError(KEEPS_NOTHING)
         # The import is deferred, because this import loads the Docker client. It takes longer than
         # all other imports of this module together.
         container = importlib.import_module("bus.operations.brokers.container")
-        broker: Broker = container.ContainerBroker(choice.image or container.IMAGE)
+        broker: Broker = container.ContainerBroker(choice.image or container.IMAGE, options)
         return broker
     raise ConfigurationError(
         "the broker in memory cannot be started. Set BUS_URL=memory: to connect to it."

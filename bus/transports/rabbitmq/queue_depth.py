@@ -25,6 +25,11 @@ TIMEOUT_SECONDS = 5.0
 
 A declaration takes about a millisecond.
 """
+MAX_CONCURRENT_READS = 50
+"""Maximum number of queues that are read at a time, each on its own channel.
+
+The depths of many queues are then of almost the same moment.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +114,15 @@ async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
     queues = list(names)
     if not queues:
         return {}
+    slots = asyncio.Semaphore(MAX_CONCURRENT_READS)
+
+    async def read(connection: AbstractConnection, queue: str) -> QueueDepth:
+        async with slots:
+            return await _read_depth(connection, queue)
+
     async with connected(url, TIMEOUT_SECONDS) as connection:
-        return {queue: await _read_depth(connection, queue) for queue in queues}
+        found = await asyncio.gather(*(read(connection, queue) for queue in queues))
+    return dict(zip(queues, found, strict=True))
 
 
 async def _read_depth(connection: AbstractConnection, queue: str) -> QueueDepth:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from bus.cli import broker as cli
 from bus.errors import Unavailable
+from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.select import BrokerChoice
 
 
@@ -29,10 +30,13 @@ class Ended:
 async def test_where_it_is_can_be_read_by_programs_and_by_people(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
-    monkeypatch.setattr(cli, "broker_for", lambda _: Ended())
+    monkeypatch.setattr(cli, "broker_for", lambda *_: Ended())
     with pytest.raises(Unavailable, match="a broker has stopped unexpectedly"):
         await cli.serve(
-            BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json
+            BrokerChoice(kind="node", why="it is here"),
+            BrokerOptions(),
+            Console(stderr=as_json),
+            as_json=as_json,
         )
     out = capsys.readouterr().out
     if as_json:

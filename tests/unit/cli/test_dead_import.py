@@ -197,12 +197,20 @@ def test_a_last_line_that_was_cut_off_is_refused_as_such(
     assert "The end of the file may be missing" in error
 
 
-def test_a_byte_order_mark_is_refused_with_advice(
+def test_a_byte_order_mark_at_the_start_of_the_file_is_ignored(file: Path) -> None:
+    with ExportReader(file) as plain:
+        expected = list(plain)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    with ExportReader(file) as marked:
+        assert list(marked) == expected
+
+
+def test_a_file_in_utf_16_is_refused_with_advice(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
     assert refused(file) == os.EX_DATAERR
-    assert "line 1 begins with a byte order mark. Save the file" in capsys.readouterr().err
+    assert "line 1 is UTF-16 text, and must be UTF-8" in capsys.readouterr().err
 
 
 def test_a_line_without_an_end_is_refused(

@@ -60,3 +60,17 @@ def test_a_hostile_key_set_is_an_invalid_configuration_and_is_not_changed(
     assert exit_of(*command, *folder) == os.EX_CONFIG
     assert f"{tmp_path / file} " in capsys.readouterr().err
     assert (tmp_path / file).read_bytes() == CONTENTS[content]
+
+
+def test_a_byte_order_mark_of_a_key_set_is_ignored_and_utf_16_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ("--directory", str(tmp_path))
+    assert exit_of("keys", "new", "office", *folder) == 0
+    for file in (tmp_path / "jwks.json", tmp_path / "office.key"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+        assert exit_of("keys", "rotate", "office", *folder) == 0
+    (tmp_path / "jwks.json").write_text('{"keys": []}', encoding="utf-16")
+    capsys.readouterr()
+    assert exit_of("keys", "list", *folder) == os.EX_CONFIG
+    assert "jwks.json is UTF-16 text, and must be UTF-8" in capsys.readouterr().err

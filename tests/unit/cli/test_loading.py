@@ -6,7 +6,7 @@ import pytest
 
 from bus.cli.loading import contract_named, known_contracts, load_router, load_routers
 from bus.contracts.contract import CATALOG
-from bus.errors import ConfigurationError, ContractError, NotFound
+from bus.errors import ConfigurationError, ContractError, InvalidArgument, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.router import Router
 
@@ -102,8 +102,31 @@ def test_an_unknown_type_gets_the_nearest_and_the_modules_that_were_looked_at(he
         r"\(searched shelf_contracts\)",
     ):
         contract_named("shelf.fnid.v1", ["shelf_contracts"])
-    with pytest.raises(NotFound, match=r"did you mean 'shelf.find.v1'\?"):
-        contract_named("shelf.find", ["shelf_contracts"])
+    with pytest.raises(NotFound, match=r"'shelf.fnid' does not .*; did you mean 'shelf.find.v1'\?"):
+        contract_named("shelf.fnid", ["shelf_contracts"])
+
+
+def test_the_only_version_of_a_contract_may_be_left_out(here: Path) -> None:
+    write(here / "rack_contracts.py", CONTRACTS.format(service="rack"))
+    assert contract_named("rack.find", ["rack_contracts"]).type == "rack.find.v1"
+    assert contract_named("rack.renamed", ["rack_contracts"], kind="event").version == 1
+    with pytest.raises(ContractError, match=r"rack.renamed.v1 is an event\. Use `bus publish`"):
+        contract_named("rack.renamed", ["rack_contracts"], kind="request")
+
+
+def test_a_name_with_several_versions_gets_a_list_of_them(here: Path) -> None:
+    versions = CONTRACTS.format(service="wing") + (
+        '@contract("wing.find", version=10)\nclass Find10(Request[None]): ...\n'
+        '@contract("wing.find", version=2)\nclass Find2(Request[None]): ...\n'
+    )
+    write(here / "wing_contracts.py", versions)
+    with pytest.raises(
+        InvalidArgument,
+        match=r"wing.find has several versions: wing.find.v1, wing.find.v2, wing.find.v10\. "
+        r"Write the type with its version, such as wing.find.v10\.",
+    ):
+        contract_named("wing.find", ["wing_contracts"])
+    assert contract_named("wing.find.v2", ["wing_contracts"]).version == 2
 
 
 def test_a_payload_in_the_place_of_a_type_is_not_shown(here: Path) -> None:

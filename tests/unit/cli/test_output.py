@@ -1,6 +1,5 @@
 """Output of the commands: texts of others on a terminal and in a pipe."""
 
-import asyncio
 import io
 import json
 import time
@@ -17,7 +16,7 @@ from bus.cli.dead.table import details, format_payload, show_table
 from bus.cli.errors import Reporter
 from bus.cli.output import EscapingConsole, print_json, say
 from bus.cli.queue_table import notes, table
-from bus.cli.queues import update
+from bus.cli.queue_watch import update_live
 from bus.cli.submit import format_update
 from bus.errors import NotFound
 from bus.messaging.envelope import Progress
@@ -119,14 +118,13 @@ def test_no_command_replaces_a_text_with_an_emoji(capsys: pytest.CaptureFixture[
     assert "\U0001f4af" not in shown
 
 
-async def test_the_live_queues_keep_a_name_that_looks_like_the_code_of_an_emoji() -> None:
+def test_the_live_queues_keep_a_name_that_looks_like_the_code_of_an_emoji() -> None:
     queue = QueueStatus(name="a.jobs.:100:.v1", service="a", role="jobs", ready=1, consumers=0)
     server = BrokerInfo(product="p", version="1", cluster="c", platform="x")
-    result = asyncio.get_running_loop().create_future()
-    result.set_result(QueueReport(at=time.time(), server=server, queues=(queue,)))
+    report = QueueReport(at=time.time(), server=server, queues=(queue,))
     on = console()
     with Live(console=on, auto_refresh=False) as live:
-        update(live, result, as_json=False)
+        update_live(live, report)
     assert ":100:" in printed(on)
     assert "\U0001f4af" not in printed(on)
 

@@ -118,10 +118,31 @@ def test_what_is_no_json_is_told_by_its_place(text: str, told: str) -> None:
     assert "Quist" not in str(caught.value)
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_told_by_their_offset(tmp_path: Path) -> None:
     (tmp_path / "payload").write_bytes(b'{"patient": "\xff"}')
-    with pytest.raises(InvalidArgument, match="not UTF-8"):
+    with pytest.raises(InvalidArgument, match="is not UTF-8 text, because the byte at offset 13 "):
         message_from(ADMIT, [], tmp_path / "payload")
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b'\xef\xbb\xbf{"patient": "x"}'
+    (tmp_path / "payload").write_bytes(text)
+    assert message_from(ADMIT, [], tmp_path / "payload") == Admit(patient="x")
+    piped(monkeypatch, text)
+    assert message_from(ADMIT, [], None) == Admit(patient="x")
+    piped(monkeypatch, b"\xef\xbb\xbf\r\n")
+    assert message_from(contract_of(Opened), [], None) == Opened()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_payload_in_utf_16_is_refused_with_advice(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(monkeypatch, f'{{"patient": "{SECRET}"}}'.encode(encoding))
+    with pytest.raises(
+        InvalidArgument, match=rf"the payload is {encoding[:6].upper()} text, .*\. Save it as UTF-8"
+    ):
+        message_from(ADMIT, [], None)
 
 
 def test_a_model_that_takes_more_than_its_fields_gets_them() -> None:

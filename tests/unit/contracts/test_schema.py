@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, Field, HttpUrl
 from rich.console import Console
 
-from bus.cli.contracts import show_all, table_row, to_json
+from bus.cli.contract_output import show_all, table_row
+from bus.cli.contract_schemas import to_json
 from bus.cli.loading import Known
 from bus.contracts.contract import Catalog, Message, Request, contract, contract_of
 from bus.contracts.schema import fields_of, sample_of, schema_of

@@ -1,4 +1,3 @@
-import asyncio
 import io
 import json
 from dataclasses import replace
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from bus.cli.queue_table import age, notes, table
-from bus.cli.queues import update
+from bus.cli.queue_watch import update_live
 from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.topology.names import QueueName, parse_queue_name
 from bus.operations.queue_inspection import (
@@ -100,14 +99,29 @@ def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_
 # --- Merge of the two sources ---
 
 
-def test_amqp_is_the_newer_word_on_what_is_ready_and_who_consumes() -> None:
+@pytest.mark.parametrize(
+    ("depth", "sample", "expected"),
+    [
+        # (ready, consumers), (ready, unacked), and (ready, unacked, sampled) of the result
+        ((8, 1), (10, 0), (10, 0, True)),
+        ((8, 1), (8, 2), (8, 2, True)),
+        ((10, 0), (8, 2), (8, 2, True)),
+        ((10, 0), (0, 0), (10, 0, False)),
+        ((10, 1), (None, None), (10, None, False)),
+    ],
+    ids=["a consumer came", "a consumer works", "a consumer went", "nobody consumes", "new queue"],
+)
+def test_the_messages_of_a_queue_are_counted_at_one_moment(
+    depth: tuple[int, int],
+    sample: tuple[int | None, int | None],
+    expected: tuple[int, int | None, bool],
+) -> None:
+    values = {"messages_ready": sample[0], "messages_unacknowledged": sample[1], "consumers": 7}
     state = merge_depths(
-        named(WORK),
-        QueueDepth(ready=3, consumers=2),
-        row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1),
-        now=100,
+        named(WORK), QueueDepth(ready=depth[0], consumers=depth[1]), row(WORK, **values), now=100
     )
-    assert (state.ready, state.consumers, state.unacked, state.type) == (3, 2, 4, "quorum")
+    assert (state.ready, state.unacked, state.is_sampled) == expected
+    assert (state.consumers, state.type) == (depth[1], "quorum")
 
 
 def test_a_queue_without_its_leader_says_zero_by_amqp_and_is_not_believed() -> None:
@@ -273,14 +287,12 @@ def test_the_notes_say_what_somebody_should_do() -> None:
     ]
 
 
-async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_all_queues() -> None:
+def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_all_queues() -> None:
     written = io.StringIO()
-    looking = asyncio.get_running_loop().create_future()
-    looking.set_result(SEEN)
     with Live(
         console=Console(file=written, force_terminal=True, width=80, height=6), auto_refresh=False
     ) as live:
-        update(live, looking, as_json=False)
+        update_live(live, SEEN)
         frame = written.getvalue()
     assert f"{WORK}: 12 ready and no consumer" in frame
 
@@ -292,6 +304,18 @@ def test_what_could_not_be_told_is_told_with_the_reason() -> None:
     )
     assert "no \\[answer]; set BUS_MANAGEMENT_URL" in told[0]
     assert "request queues are not inspected" in told[1]
+
+
+def test_the_line_above_the_table_says_how_old_the_counts_can_be() -> None:
+    console = Console(width=80, color_system=None)
+    counted = QueueStatus(name=WORK, service="library", role="jobs", ready=0, is_sampled=True)
+    current = replace(counted, is_sampled=False)
+    heads = []
+    for queues in ((current, counted), (current,)):
+        with console.capture() as capture:
+            console.print(table(replace(SEEN, queues=queues)))
+        heads.append(capture.get().splitlines()[0].rstrip())
+    assert [head.partition(", at ")[2][8:] for head in heads] == [", counts up to 5 s old", ""]
 
 
 def test_no_queues_are_told_in_words() -> None:

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ("bus", "contracts", "workers")
 BY_NAME = {
     "bus": {"the modules in bus/__init__.pyi"},
-    "bus.cli": {"bus.cli.<command>", "importlib.metadata"},
+    "bus.cli": {"bus.cli.<command>", "bus.cli.env_file", "importlib.metadata"},
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
-    "bus.cli.loading": {"the router that the user names"},
+    "bus.cli.module_import": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
     "bus.contracts.any_checks": {"bus.contracts.guards"},
     "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
@@ -41,7 +41,7 @@ BY_NAME = {
 COMPUTED = {
     "bus",
     "bus.cli",
-    "bus.cli.loading",
+    "bus.cli.module_import",
     "bus.testing",
     "workers.demo.stage",
     "workers.transcription.engine",

@@ -1,3 +1,5 @@
+import os
+
 from tests.isolation import isolate
 
 
@@ -9,4 +11,9 @@ def test_of_the_callers_settings_only_those_that_steer_the_tests_are_left() -> N
         "PATH": "/bin",
     }
     isolate(environment)
-    assert environment == {"BUS_AUTH": "off", "BUS_TEST_BROKER": "node", "PATH": "/bin"}
+    assert environment == {
+        "BUS_AUTH": "off",
+        "BUS_ENV_FILE": os.devnull,
+        "BUS_TEST_BROKER": "node",
+        "PATH": "/bin",
+    }

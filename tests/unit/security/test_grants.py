@@ -250,9 +250,21 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         load_grants(tmp_path / "none.toml", CATALOG)
     with pytest.raises(ConfigurationError, match=r"is not TOML: .*line 2"):
         load_grants(_write(tmp_path, "[services.library]\ncall = nobody"), CATALOG)
-    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
+    (tmp_path / "bytes.toml").write_bytes(b"a\xff")
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text, because the byte at offset 1"):
         load_grants(tmp_path / "bytes.toml", CATALOG)
+
+
+def test_a_byte_order_mark_of_a_grants_file_is_ignored_and_utf_16_is_refused(
+    tmp_path: Path,
+) -> None:
+    file = _write(tmp_path, GOOD)
+    expected = load_grants(file, CATALOG)
+    file.write_text(GOOD, encoding="utf-8-sig")
+    assert load_grants(file, CATALOG) == expected
+    file.write_text(GOOD, encoding="utf-16")
+    with pytest.raises(ConfigurationError, match=r"is UTF-16 text, .*\. Save it as UTF-8, or name"):
+        load_grants(file, CATALOG)
 
 
 def test_who_knows_some_contracts_only_takes_the_others_as_they_are(tmp_path: Path) -> None:

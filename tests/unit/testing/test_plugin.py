@@ -169,6 +169,10 @@ def test_the_settings_of_the_shell_do_not_reach_a_test_also_under_xdist(
         "@pytest.fixture\n"
         "def own(monkeypatch):\n"
         "    monkeypatch.setenv('BUS_AUTH', 'dev')\n"
+        "async def test_empty(monkeypatch, request):\n"
+        "    monkeypatch.setenv('BUS_AUTH', ' ')\n"
+        "    request.getfixturevalue('broker')\n"
+        "    assert os.environ['BUS_AUTH'] == 'off'\n"
         "async def test_variable_of_a_test(own, buses, monkeypatch):\n"
         "    monkeypatch.setenv('BUS_HEARTBEAT', '8')\n"
         "    assert (Settings().auth, Settings().heartbeat) == ('dev', 8)\n"
@@ -176,7 +180,7 @@ def test_the_settings_of_the_shell_do_not_reach_a_test_also_under_xdist(
     folder.makepyfile(f"import pytest\n{code}")
     quick = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
     result = folder.runpytest_subprocess("-q", *quick, *LOADED, "-n", "1")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 async def test_memory_buses_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +202,9 @@ def test_the_broker_of_tests_is_never_the_broker_of_the_shell() -> None:
     named = {**shell, "BUS_TEST_URL": "amqp://ci", "BUS_TEST_MANAGEMENT_URL": "http://ci"}
     assert isolated(named)["BUS_URL"] == "amqp://ci"
     assert isolated(named)["BUS_MANAGEMENT_URL"] == "http://ci"
+
+
+def test_an_empty_variable_for_tests_names_no_broker() -> None:
+    empty = {"BUS_TEST_URL": " ", "BUS_TEST_MANAGEMENT_URL": "", "BUS_URL": "amqp://live"}
+    assert "BUS_URL" not in isolated(empty)
+    assert isolated({"BUS_TEST_URL": " amqp://ci\r\n"})["BUS_URL"] == "amqp://ci"

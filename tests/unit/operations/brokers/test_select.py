@@ -1,10 +1,12 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from bus.errors import ConfigurationError
+from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.external import ExternalBroker
 from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.private_node import PrivateNode
@@ -155,6 +157,46 @@ def test_where_there_is_none_the_error_says_what_to_do(
         select_broker(environment, probes=probes)
     assert advice in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_an_own_broker_is_chosen_although_another_one_is_named() -> None:
+    choice = select_broker({"BUS_URL": URL}, own=True, probes=EVERYTHING)
+    assert (choice.kind, choice.url) == ("node", None)
+    assert "its options require a new broker" in choice.why
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\r\n", "\N{NO-BREAK SPACE}"])
+def test_a_variable_of_spaces_is_not_set(blank: str) -> None:
+    empty = dict.fromkeys(
+        ("BUS_URL", "BUS_MANAGEMENT_URL", "BUS_TEST_BROKER", "BUS_TEST_IMAGE"), blank
+    )
+    assert select_broker(empty, probes=EVERYTHING).kind == "node"
+    image = select_broker({**empty, **TESTCONTAINERS}, probes=EVERYTHING).image
+    assert image is None
+
+
+def test_space_around_a_variable_does_not_count() -> None:
+    padded = {"BUS_URL": f" {URL}\r\n", "BUS_MANAGEMENT_URL": "\thttp://there:15672 "}
+    choice = select_broker(padded, probes=EVERYTHING)
+    assert (choice.url, choice.management_url) == (URL, "http://there:15672")
+
+
+def test_a_container_keeps_no_data_and_says_so() -> None:
+    choice = BrokerChoice(kind="container", why="it is here")
+    with pytest.raises(ConfigurationError, match="cannot keep its data in a directory"):
+        broker_for(choice, BrokerOptions(keep=Path("kept")))
+
+
+def test_the_options_reach_the_broker(tmp_path: Path) -> None:
+    installation = Installation(
+        server=tmp_path, ctl=tmp_path, epmd=tmp_path, search_path=str(tmp_path)
+    )
+    choice = BrokerChoice(kind="node", why="it is here", installation=installation)
+    options = BrokerOptions(port=20001, management_port=20002, password="a b")
+    for kept in (None, tmp_path / "kept"):
+        broker = broker_for(choice, replace(options, keep=kept))
+        assert broker.url == "amqp://bus:a%20b@127.0.0.1:20001/"
+        assert broker.management_url == "http://127.0.0.1:20002"
 
 
 def test_a_named_broker_is_taken_as_it_is() -> None:

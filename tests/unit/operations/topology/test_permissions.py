@@ -212,7 +212,7 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
     with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read: No such file"):
         read_passwords(tmp_path / "none.toml")
     path.write_bytes('office = "hunter2\xff"'.encode("latin-1"))
-    with pytest.raises(ConfigurationError, match=r"is not UTF-8 text\.") as told:
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8 text, ") as told:
         read_passwords(path)
     assert "hunter2" not in str(told.value)
 

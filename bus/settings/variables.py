@@ -1,0 +1,82 @@
+"""Names of environment variables that look like settings of the bus, and are not."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic_settings import BaseSettings
+
+from bus.contracts.similar_names import similar_names
+from bus.settings.environment import aliases_of
+
+__all__ = ["OTHER_VARIABLES", "TEST_PREFIX", "describe_unknown_variables"]
+
+PREFIX, TEST_PREFIX = "BUS_", "BUS_TEST_"
+OTHER_VARIABLES = frozenset({"BUS_CONTRACTS", "BUS_ENV_FILE"})
+"""Variables of the command line that are not fields of `Settings`."""
+CUTOFF = 0.5
+"""Minimum similarity of a suggestion: `PORT` is as similar to `HEALTH_PORT`."""
+MAX_DESCRIBED = 10
+"""Maximum number of variables that are described, so that a warning stays readable."""
+KUBERNETES = re.compile(
+    r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""Variables that Kubernetes sets in each pod for a Service of the name `bus` or `bus-…`."""
+KUBERNETES_PORT = re.compile(r"BUS_(\w+_)?PORT"), re.compile(r"(tcp|udp|sctp)://.*")
+"""Name and value of one more such variable. The name alone can be a misspelled setting."""
+
+
+def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable that looks like a setting of the bus, and is not.
+
+    The settings of all loaded classes of pydantic-settings are known, so call this function after
+    the imports of the service.
+
+    Args:
+        environment: The environment variables.
+    """
+    known = {*OTHER_VARIABLES, *_setting_names(BaseSettings)}
+    bare = {name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)}
+    delimited = tuple(_nested_prefixes(BaseSettings))
+    unknown = [
+        name
+        for name, value in sorted(environment.items())
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and not name.startswith((TEST_PREFIX, *delimited))
+        and not _is_from_kubernetes(name, value)
+    ]
+    described = [_describe(name, bare) for name in unknown[:MAX_DESCRIBED]]
+    more = len(unknown) - MAX_DESCRIBED
+    return [*described, *([f"{more} more variables are not settings of the bus"] * (more > 0))]
+
+
+def _describe(name: str, bare: set[str]) -> str:
+    # Without the prefix, which would make all names similar.
+    found = similar_names(name.upper().removeprefix(PREFIX), bare, cutoff=CUTOFF)
+    similar = [f"{PREFIX}{suffix}" for suffix in found]
+    question = f"; did you mean {' or '.join(similar)}?" if similar else ""
+    return f"{ascii(name)[1:-1]} is not a setting of the bus, so the bus ignores it{question}"
+
+
+def _is_from_kubernetes(name: str, value: str) -> bool:
+    port, link = KUBERNETES_PORT
+    return bool(KUBERNETES.fullmatch(name) or (port.fullmatch(name) and link.fullmatch(value)))
+
+
+def _setting_names(settings: type[BaseSettings]) -> Iterator[str]:
+    """Yield the names of the variables of a class and its subclasses, in capitals."""
+    prefix = settings.model_config.get("env_prefix") or ""
+    for name, field in settings.model_fields.items():
+        yield f"{prefix}{name}".upper()
+        yield from (alias.upper() for alias in aliases_of(field))
+    for subclass in settings.__subclasses__():
+        yield from _setting_names(subclass)
+
+
+def _nested_prefixes(settings: type[BaseSettings]) -> Iterator[str]:
+    """Yield the beginnings of the variables of nested fields, in capitals."""
+    if delimiter := settings.model_config.get("env_nested_delimiter"):
+        prefix = settings.model_config.get("env_prefix") or ""
+        yield from (f"{prefix}{name}{delimiter}".upper() for name in settings.model_fields)
+    for subclass in settings.__subclasses__():
+        yield from _nested_prefixes(subclass)

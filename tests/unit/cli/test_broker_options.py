@@ -1,0 +1,51 @@
+import io
+from pathlib import Path
+
+import pytest
+import typer
+
+from bus.cli.broker_options import check_ports, chosen_password
+from bus.errors import ConfigurationError
+
+
+def test_a_password_comes_from_the_option_a_file_or_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_bytes(b'a b#"%\r\n')
+    monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe\n"))
+    assert chosen_password(None, None) is None
+    assert chosen_password("as typed", None) == "as typed"
+    assert chosen_password(None, tmp_path / "password") == 'a b#"%'
+    assert chosen_password("-", None) == "from a pipe"
+
+
+@pytest.mark.parametrize("password", ["", "s\u00fc\u00df", "two\nlines", "x" * 201])
+def test_a_password_that_a_broker_cannot_have_is_refused_and_not_shown(
+    password: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    path.write_text(password)
+    for option, file in ((password, None), (None, path)):
+        with pytest.raises((typer.BadParameter, ConfigurationError)) as caught:
+            chosen_password(option, file)
+        assert not password or password not in str(caught.value)
+
+
+def test_two_passwords_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="cannot be used together"):
+        chosen_password("one", tmp_path / "password")
+
+
+def test_a_password_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="chmod o-w"):
+        chosen_password(None, path)
+
+
+def test_one_port_cannot_serve_two_protocols() -> None:
+    check_ports(None, None)
+    check_ports(20001, 20002)
+    with pytest.raises(typer.BadParameter, match="different ports"):
+        check_ports(20001, 20001)

@@ -1,0 +1,417 @@
+"""The file `.env`: what the command line takes from it, and that nothing else reads it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from bus.cli import ENV_FILE, prepare_environment
+from bus.cli.env_file import (
+    PROTECTED,
+    VARIABLE,
+    EnvFile,
+    current_file,
+    describe_file,
+    load_env_file,
+)
+from bus.cli.errors import Reporter
+from bus.errors import ConfigurationError
+from bus.settings import Settings
+from bus.settings.variables import OTHER_VARIABLES
+
+URL = "amqp://user:secret@broker/"
+HARMLESS = sorted(
+    {f"BUS_{field.upper()}" for field in Settings.model_fields} - PROTECTED | {"BUS_CONTRACTS"}
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of `.env` in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / ".env"
+
+
+def load(**environment: str) -> tuple[EnvFile, dict[str, str]]:
+    """Load the file, and return its names and the environment without `BUS_ENV_FILE`."""
+    found = load_env_file(environment)
+    assert found is not None
+    assert environment.pop("BUS_ENV_FILE") == os.devnull
+    return found, environment
+
+
+def test_a_file_sets_settings_and_only_their_names_are_kept(file: Path) -> None:
+    file.write_text(f"BUS_URL={URL}\nBUS_HEARTBEAT=5\n")
+    found, environment = load()
+    assert environment == {"BUS_URL": URL, "BUS_HEARTBEAT": "5"}
+    assert found.describe_taken() == "settings from .env: BUS_URL, BUS_HEARTBEAT"
+    assert "secret" not in repr(found)
+    assert current_file() == found
+
+
+def test_the_environment_wins_but_an_empty_variable_is_not_set(file: Path) -> None:
+    file.write_text(f"BUS_URL={URL}\nBUS_HEARTBEAT=5\nBUS_TOPOLOGY=\n")
+    found, environment = load(BUS_HEARTBEAT="7", BUS_URL=" ")
+    assert environment == {"BUS_URL": URL, "BUS_HEARTBEAT": "7"}
+    assert (found.taken, found.overridden) == (("BUS_URL",), ("BUS_HEARTBEAT",))
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("export BUS_URL=there", "there"),
+        ("  BUS_URL = there  # a comment", "there"),
+        ("BUS_URL='there'", "there"),
+        ('BUS_URL="there"', "there"),
+        ("BUS_URL=amqp://u:p#ss@there", "amqp://u:p#ss@there"),
+        ("BUS_URL=amqp://${HOME}@there", "amqp://${HOME}@there"),
+        ("BUS_URL=here\nBUS_URL=there", "there"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\ufeff# comment\n\n"])
+def test_a_line_is_read_as_other_programs_read_it(
+    line: str, value: str, start: str, end: str, file: Path
+) -> None:
+    file.write_bytes(f"{start}{line}{end}".encode())
+    assert load(HOME="/home")[1] == {"HOME": "/home", "BUS_URL": value}
+
+
+def test_an_empty_line_of_a_name_removes_the_earlier_one(file: Path) -> None:
+    file.write_text("BUS_URL=here\nBUS_URL=\n")
+    assert load()[1] == {}
+
+
+# --- What a file that was found must not set ---
+
+
+def test_every_setting_is_protected_or_harmless() -> None:
+    assert HARMLESS == [
+        "BUS_CLOCK_LEEWAY",
+        "BUS_CONNECT_TIMEOUT",
+        "BUS_CONSUMER_TIMEOUT",
+        "BUS_CONTRACTS",
+        "BUS_DELIVERY_LIMIT",
+        "BUS_ENCRYPT",
+        "BUS_FASTLANE",
+        "BUS_HEALTH_HOST",
+        "BUS_HEALTH_PORT",
+        "BUS_HEARTBEAT",
+        "BUS_LOG_FORMAT",
+        "BUS_LOG_LEVEL",
+        "BUS_LOG_MESSAGES",
+        "BUS_MANAGEMENT_URL",
+        "BUS_MAX_MESSAGE",
+        "BUS_MESSAGE_TTL",
+        "BUS_PUBLISH_TIMEOUT",
+        "BUS_PUBLISH_WINDOW",
+        "BUS_REQUEST_QUEUE",
+        "BUS_REQUEST_TIMEOUT",
+        "BUS_SERVICE_VERSION",
+        "BUS_START_TIMEOUT",
+        "BUS_STOP_GRACE",
+        "BUS_TOPOLOGY",
+        "BUS_URL",
+    ], "decide whether a new setting is protected (PROTECTED), and add it here if it is not"
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_found_file_sets_a_harmless_variable(name: str, file: Path) -> None:
+    file.write_text(f"{name}=1")
+    assert load()[0].taken == (name,)
+
+
+@pytest.mark.parametrize("name", [*sorted(PROTECTED), "BUS_TEST_BROKER", "bus_auth", "Bus_Key"])
+def test_a_found_file_never_decides_about_trust_but_a_named_one_does(name: str, file: Path) -> None:
+    file.write_text(f"{name}=secret")
+    found, environment = load()
+    assert (found.refused, environment) == ((name,), {})
+    (line,) = found.describe_problems()
+    assert line.startswith(f".env does not set {name}, because only a file that you name")
+    assert line.endswith("run `export BUS_ENV_FILE=.env`.")
+    assert load(BUS_ENV_FILE=".env")[1] == {name: "secret"}
+
+
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("BUS_URL=amqp://other", {"BUS_PASSWORD_FILE": "/run/password"}),
+        ("BUS_MANAGEMENT_URL=https://other", {"BUS_URL": URL}),
+        ("BUS_MANAGEMENT_URL=https://other", {"BUS_PASSWORD_FILE": "/run/password"}),
+    ],
+)
+def test_a_found_file_does_not_choose_who_gets_a_password_of_the_environment(
+    line: str, given: dict[str, str], file: Path
+) -> None:
+    file.write_text(line)
+    found, environment = load(**given)
+    assert environment == given
+    assert found.refused == (line.partition("=")[0],)
+
+
+def test_a_found_file_leaves_the_variables_of_other_programs_alone(file: Path) -> None:
+    file.write_text("LD_PRELOAD=evil.so\nSHOP_ROOMS=[]\nPATH=/evil\nnot a line\n")
+    found, environment = load()
+    assert (found.other, environment) == (("LD_PRELOAD", "SHOP_ROOMS", "PATH"), {})
+    assert "SHOP_ROOMS" in (found.describe_other() or "")
+    assert found.describe_problems() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "PYTHONPATH", "PATH", "HOME", "BASH_ENV"),
+        *("SSLKEYLOGFILE", "SSL_CERT_FILE", "OPENSSL_CONF", "RABBITMQ_HOME", "ERL_FLAGS"),
+        *("BUS_ENV_FILE", "bus_env_file", "_BUS_COMPLETE"),
+    ],
+)
+def test_no_file_decides_which_programs_run(name: str, file: Path) -> None:
+    file.write_text(f"{name}=/evil\nSHOP_ROOMS=[]\n")
+    found, environment = load(BUS_ENV_FILE=".env")
+    assert (found.forbidden, environment) == ((name,), {"SHOP_ROOMS": "[]"})
+    assert name in found.describe_problems()[0]
+
+
+# --- Files that cannot be used ---
+
+
+def open_file(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def open_directory(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def make_binary(path: Path) -> None:
+    path.write_bytes(b"BUS_URL=\xff")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (open_file, "has mode 666. Other users must not write to it: run `chmod o-w .env`."),
+        (open_directory, "all users can write to its directory. If you trust the file, run"),
+        (make_pipe, "is not a regular file"),
+        (make_binary, "is not UTF-8 text"),
+    ],
+)
+def test_a_found_file_that_others_could_write_is_not_used_and_the_reason_is_told(
+    spoil: Callable[[Path], None], problem: str, file: Path
+) -> None:
+    file.write_text(f"BUS_URL={URL}")
+    spoil(file)
+    found, environment = load()
+    assert environment == {}
+    assert f".env is not used: {problem}" in found.describe_problems()[0]
+
+
+def test_a_found_file_of_another_user_is_not_used(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(f"BUS_URL={URL}")
+    os.chown(file, 4711, -1) if os.geteuid() == 0 else monkeypatch.setattr(
+        os, "geteuid", lambda: 4711
+    )
+    found, environment = load()
+    assert environment == {}
+    assert "the file belongs to another user" in found.describe_problems()[0]
+
+
+def test_a_directory_of_this_name_is_no_file(file: Path) -> None:
+    file.mkdir()
+    assert load_env_file({}) is None
+    assert current_file() is None
+
+
+@pytest.mark.parametrize("name", ["missing.env", "folder", "open.env"])
+def test_a_named_file_that_cannot_be_used_is_an_error(name: str, file: Path) -> None:
+    (file.parent / "folder").mkdir()
+    (file.parent / "open.env").write_text("BUS_URL=x")
+    (file.parent / "open.env").chmod(0o666)
+    with pytest.raises(ConfigurationError, match=f"^BUS_ENV_FILE: {name} "):
+        load_env_file({"BUS_ENV_FILE": name})
+
+
+def test_a_named_pipe_is_read(file: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"BUS_KEY=secret\n")
+    os.close(writing)
+    assert load(BUS_ENV_FILE=f"/dev/fd/{reading}")[1] == {"BUS_KEY": "secret"}
+    os.close(reading)
+
+
+def test_no_file_is_read_where_the_null_device_is_named(file: Path) -> None:
+    file.write_text(f"BUS_URL={URL}")
+    environment = {"BUS_ENV_FILE": os.devnull}
+    assert load_env_file(environment) is None
+    assert environment == {"BUS_ENV_FILE": os.devnull}
+
+
+@pytest.mark.parametrize("line", ["BUS_URL", "BUS-URL=secret", "BUS_URL secret", 'BUS_URL="secret'])
+def test_an_invalid_line_is_named_by_its_number_and_never_shown(line: str, file: Path) -> None:
+    file.write_text(f"# comment\n\n\n{line}\nBUS_HEARTBEAT=5\nBUS_X Y=secret\n")
+    for environment in ({}, {"BUS_ENV_FILE": ".env"}):
+        with pytest.raises(ConfigurationError, match=r"^\.env: line (4, )?6 is invalid") as caught:
+            load_env_file(environment)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o640, True), (0o600, False)])
+def test_a_named_file_with_a_secret_that_others_can_read_is_told(
+    mode: int, is_told: bool, file: Path
+) -> None:
+    (file.parent / "operator.key").touch()
+    file.write_text(f"BUS_KEY={'s' * 400}\nBUS_OPERATOR_KEY=operator.key\nBUS_URL={URL}\n")
+    file.chmod(mode)
+    told = load(BUS_ENV_FILE=".env")[0].describe_problems()
+    text = ".env: other users can read BUS_KEY in it. Run `chmod 600 .env`."
+    assert told == ([text] if is_told else [])
+
+
+def test_the_doctor_describes_each_kind_of_names(file: Path) -> None:
+    file.write_text("BUS_URL=x\nBUS_TOPOLOGY=verify\nBUS_KEY=secret\nSHOP=1\n")
+    taken, refused, other = describe_file(load(BUS_TOPOLOGY="declare")[0])
+    assert taken == ".env sets BUS_URL; already set: BUS_TOPOLOGY"
+    assert refused.startswith(".env does not set BUS_KEY")
+    assert other.startswith(".env does not set SHOP, because they are not settings of the bus")
+    assert describe_file(None) == ["none"]
+
+
+# --- The command line ---
+
+
+def test_children_inherit_the_variables_and_read_no_file_again(file: Path) -> None:
+    file.write_text("BUS_HEARTBEAT=5")
+    environment: dict[str, str] = {}
+    prepare_environment(environment, ["health"], Reporter(debug=False))
+    file.write_text("BUS_HEARTBEAT=6\nBUS_TOPOLOGY=verify")
+    prepare_environment(environment, ["health"], Reporter(debug=False))
+    assert environment == {"BUS_ENV_FILE": os.devnull, "BUS_HEARTBEAT": "5"}
+
+
+def test_a_file_that_is_made_after_the_start_is_not_read_by_children(file: Path) -> None:
+    environment: dict[str, str] = {}
+    prepare_environment(environment, ["health"], Reporter(debug=False))
+    assert environment == {"BUS_ENV_FILE": os.devnull}
+
+
+def test_the_names_are_printed_except_by_health_and_run(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"BUS_URL={URL}\nBUS_KEY=secret\n")
+    for command in ("health", "run"):
+        prepare_environment({}, [command], Reporter(debug=False))
+    assert capsys.readouterr() == ("", "")
+    prepare_environment({}, ["queues"], Reporter(debug=False))
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", "settings from .env: BUS_URL")
+    assert "export BUS_ENV_FILE=.env" in err.splitlines()[1]
+    assert "secret" not in err
+
+
+def test_an_invalid_file_ends_a_command_and_not_the_help_or_a_completion(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("BUS_URL\n")
+    with pytest.raises(SystemExit) as ended:
+        prepare_environment({}, ["queues"], Reporter(debug=False))
+    assert ended.value.code == os.EX_CONFIG
+    assert capsys.readouterr().err.startswith("error: .env: line 1 is invalid.")
+    for environment, arguments in (
+        ({}, ["queues", "--help"]),
+        ({}, ["--version"]),
+        ({}, []),
+        ({"_BUS_COMPLETE": "complete_bash", "COMP_WORDS": "bus call "}, ["queues"]),
+    ):
+        prepare_environment(environment, arguments, Reporter(debug=False))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\r\n"])
+def test_an_empty_variable_of_an_option_is_not_set(blank: str, file: Path) -> None:
+    app, environment = typer.Typer(), {"BUS_CONTRACTS": blank, "BUS_GRANTS": blank}
+    prepare_environment(environment, ["health"], Reporter(debug=False))
+    assert {environment["BUS_CONTRACTS"], environment["BUS_GRANTS"]} == {""}
+
+    @app.command()
+    def show(grants: str = typer.Option("none", envvar="BUS_GRANTS")) -> None:
+        typer.echo(grants)
+
+    assert CliRunner().invoke(app, env=environment).output == "none\n"
+
+
+def test_space_around_the_variable_of_an_option_does_not_count(file: Path) -> None:
+    environment = {"BUS_GRANTS": " grants.toml\r\n"}
+    prepare_environment(environment, ["health"], Reporter(debug=False))
+    assert environment["BUS_GRANTS"] == "grants.toml"
+
+
+def python(file: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python in the directory of the file, without the variables of this process."""
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("BUS_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=file.parent,
+        env={**inherited, "COLUMNS": "300", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+READ = "from bus.settings import load_settings; print(load_settings().heartbeat)"
+
+
+def test_the_library_never_reads_the_file(file: Path) -> None:
+    file.write_text("BUS_HEARTBEAT=5")
+    assert python(file, "-c", READ, BUS_ENV_FILE=".env").stdout == "10\n"
+
+
+def test_the_doctor_shows_the_file_its_names_and_misspelled_ones(file: Path) -> None:
+    file.write_text("BUS_HEARTBAET=5\nBUS_KEY=secret\nSHOP_ROOMS=[]\n")
+    shown = python(file, "-m", "bus.cli", "doctor", "--json", BUS_URL="amqp://localhost:1")
+    report = json.loads(shown.stdout)
+    assert report["env_file"]["taken"] == ["BUS_HEARTBAET"]
+    assert report["env_file"]["refused"] == ["BUS_KEY"]
+    (described,) = report["unknown"]
+    assert described.startswith("BUS_HEARTBAET is not a setting of the bus, so the bus ignores it")
+    assert described.endswith("; did you mean BUS_HEARTBEAT?")
+    assert "secret" not in shown.stdout + shown.stderr
+
+
+def test_a_worker_logs_the_names_and_warns_of_misspelled_ones(file: Path) -> None:
+    file.write_text("BUS_URL=amqp://localhost:1\nBUS_HEARTBAET=5\nBUS_AUTH=dev\n")
+    (file.parent / "till.py").write_text('from bus import Router\nrouter = Router("till")\n')
+    ended = python(
+        *(file, "-m", "bus.cli", "run", "till:router"), BUS_AUTH="off", BUS_CONNECT_TIMEOUT="0.2"
+    )
+    records = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    logged = {record["event"]: record["level"] for record in records}
+    assert logged["settings from .env: BUS_URL, BUS_HEARTBAET"] == "info"
+    described = "BUS_HEARTBAET is not a setting of the bus, so the bus ignores it"
+    assert logged[f"{described}; did you mean BUS_HEARTBEAT?"] == "warning"
+
+
+def test_help_and_completion_see_the_variables(file: Path) -> None:
+    file.write_text("BUS_CONTRACTS=shop.contracts")
+    for given, arguments in (({}, ["call", "--help"]), ({"_BUS_COMPLETE": "complete_zsh"}, [])):
+        environment: dict[str, str] = dict(given)
+        prepare_environment(environment, arguments, Reporter(debug=False))
+        assert environment["BUS_CONTRACTS"] == "shop.contracts"
+
+
+def test_one_name_of_the_variable_is_used() -> None:
+    assert ENV_FILE == VARIABLE
+    assert VARIABLE in OTHER_VARIABLES
