@@ -55,10 +55,11 @@ PROGRAMS = {
     "bus": ["-m", "bus.cli"],
     "python": [],
     "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    "faststream": ["-m", "faststream"],
     "uvicorn": ["-m", "uvicorn"],
 }
 """Programs of an environment. All others of a page are those of the machine."""
-SERVES = re.compile(r"(?:^|\s)(?:bus (?:--debug )?run|uvicorn web\.app:app)(?:\s|$)")
+SERVES = re.compile(r"(?:^|\s)(?:bus (?:--debug )?run|faststream run|uvicorn web\.app:app)(?:\s|$)")
 """Commands that run until Ctrl-C, and write log lines."""
 CHANGES_THE_SHELL = ("export ", "unset ", "umask ")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "bus broker")

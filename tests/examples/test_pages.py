@@ -31,6 +31,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 
 HOW_TO = [
     "add-a-service",
+    "adopt-from-faststream",
     "change-a-queue",
     "configure-logging",
     "encrypt-payloads",
