@@ -254,6 +254,19 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
         )
 
 
+async def test_the_page_on_oauth_2_does_what_it_says(secure: Secure, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(secure.token(*SCOPES), encoding="ascii")
+    stand_ins = {
+        "@broker.example/": f"@localhost:{secure.port}/",
+        "/var/run/secrets/broker/token": str(token),
+    }
+    environment = {"BUS_CA_FILE": str(secure.certificates.authority)}
+    page, url = PAGES / "use-oauth-2.md", secure.url("oauth@")
+    async with followed(page, tmp_path, url, environment=environment, stand_ins=stand_ins):
+        pass
+
+
 @pytest.mark.parametrize("what", ["expired", "of another server"])
 async def test_a_token_that_is_no_good_is_refused(secure: Secure, what: str) -> None:
     issuer = secure.issuer if what == "expired" else rsa.generate_private_key(65537, 2048)
