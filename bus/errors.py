@@ -253,7 +253,8 @@ class Unavailable(BusError):
 class NotServed(Unavailable):
     """A request or job that no queue accepts.
 
-    No service serves this version of its contract.
+    No service serves this version of its contract. The queue of a request exists until a minute
+    after the last worker stopped.
     """
 
 

@@ -43,8 +43,9 @@ The shell stores typed commands in its history.
 Therefore read a confidential payload from a file or from standard input.
 
 **An event** belongs to one service, and no other service publishes it.
-The owner of `BUS_KEY` sends a message, so `--as SERVICE` is only required in two cases:
-`BUS_KEY` is a directory with the keys of several services, or `bus publish` runs without keys.
+The owner of `BUS_KEY` sends a message, so `--as SERVICE` is only required in two cases.
+Set it if `BUS_KEY` is a directory with the keys of several services.
+Set it also if `bus publish` runs without keys.
 Without keys, requests and jobs are sent by the service `cli`.
 
 **Types and ids can be shortened.**

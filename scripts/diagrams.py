@@ -1,6 +1,6 @@
-"""Draw the diagrams of docs/explanation as SVG files, with names from the code.
+"""Draw the diagrams of the documents as SVG files, with names from the code.
 
-usage: python scripts/diagrams.py [FOLDER]      default: docs/explanation
+usage: python scripts/diagrams.py [FOLDER]      default: docs
 
 The files are SVG and not Mermaid, because every Git host shows SVG, and a page needs no script from
 another host. A diagram has dark lines on its own light background. The site inverts the colours on
@@ -12,15 +12,15 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # a script finds only its own folder by default
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # the tests run this file by its path
+
+from diagram_shapes import LINE, Arrow, Box, svg  # noqa: E402
+from overview_diagram import overview  # noqa: E402
 
 from bus.contracts.contract import Catalog, Job, contract, contract_of  # noqa: E402
 from bus.messaging.handler import Middleware  # noqa: E402
@@ -37,108 +37,7 @@ from bus.messaging.topology.names import (  # noqa: E402
 )
 from bus.middleware.stacks import CLIENT, SERVER  # noqa: E402
 
-Kind = Literal["process", "exchange", "queue", "step", "ground", "note"]
-FILLS: Mapping[Kind, tuple[str, str]] = {
-    "process": ("#e3eef5", "#1f4e6b"),
-    "exchange": ("#fbe9dd", "#b3541e"),
-    "queue": ("#e4f1e2", "#3c7a35"),
-    "step": ("#ffffff", "#1f4e6b"),
-    "ground": ("#f7f8f9", "#c4ccd2"),
-    "note": ("none", "none"),
-}
-LINE = 18  # distance between two lines of text
-LETTER = 7.4  # approximate width of a character at 13 px
-HEAD = (
-    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-    'orient="auto-start-reverse">'
-)
 PLACES = ("the caller", "the broker", "the service")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """Shape with lines of text in its middle or at its top."""
-
-    kind: Kind
-    x: float
-    y: float
-    w: float
-    h: float
-    lines: tuple[str, ...] = ()
-    at_top: bool = False
-
-    def drawn(self) -> str:
-        """Return the SVG of the shape and its text.
-
-        The first line of a queue or exchange is its name.
-        """
-        fill, stroke = FILLS[self.kind]
-        radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
-        shape = (
-            f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" '
-            f'fill="{fill}" stroke="{stroke}"/>'
-        )
-        if self.kind == "queue":
-            bars = "".join(
-                f"M{self.x + self.w - 7 * n} {self.y + 5}v{self.h - 10}" for n in (1, 2, 3)
-            )
-            shape += f'<path d="{bars}" stroke="{stroke}" opacity="0.5"/>'
-        middle = self.x + (self.w - (21 if self.kind == "queue" else 0)) / 2
-        top = (
-            self.y + LINE + 2
-            if self.at_top
-            else self.y + self.h / 2 - LINE * (len(self.lines) - 1) / 2 + 4.5
-        )
-        weight = ' font-weight="600"' if self.at_top else ""
-        texts = (
-            f'<text x="{middle}" y="{top + LINE * place}"{weight}>{escape(line)}</text>'
-            for place, line in enumerate(self.lines)
-        )
-        return shape + "".join(texts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrow:
-    """Arrow along a path of points, with a label at the position `at`."""
-
-    points: tuple[tuple[float, float], ...]
-    word: str = ""
-    at: tuple[float, float] = (0, 0)
-    dashed: bool = False
-
-    def drawn(self) -> str:
-        """Return the SVG of the line, its head and its label."""
-        way = " ".join(f"{x},{y}" for x, y in self.points)
-        dashes = ' stroke-dasharray="5 4"' if self.dashed else ""
-        line = (
-            f'<polyline points="{way}" fill="none" stroke="#4a5560" stroke-width="1.4" '
-            f'marker-end="url(#head)"{dashes}/>'
-        )
-        words = (
-            f'<text class="word" x="{self.at[0]}" y="{self.at[1] + 16 * place}">'
-            f"{escape(each)}</text>"
-            for place, each in enumerate(self.word.split("\n"))
-        )
-        return line + ("".join(words) if self.word else "")
-
-
-def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> str:
-    """Return the content of an SVG file with these parts."""
-    style = (
-        'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}'
-        ".word{fill:#4a5560;font-size:12px}"
-    )
-    head = f'{HEAD}<path d="M0 0L8 4L0 8z" fill="#4a5560"/></marker>'
-    view_box, size = f"0 0 {width} {height}", f'width="{width}" height="{height}"'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view_box}" {size} role="img">',
-            f"<title>{escape(title)}</title><style>{style}</style><defs>{head}</defs>",
-            f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>',
-            *(part.drawn() for part in parts),
-            "</svg>\n",
-        ]
-    )
 
 
 def layers() -> str:
@@ -352,14 +251,19 @@ def job() -> str:
     return svg(740, 470, "The queues of a job: work, retry tier, return path, dead letters", parts)
 
 
-DIAGRAMS = {"layers": layers, "request": request, "job": job}
+DIAGRAMS = {
+    "images/overview.svg": overview,
+    "explanation/layers.svg": layers,
+    "explanation/request.svg": request,
+    "explanation/job.svg": job,
+}
 
 
 def main(folder: Path) -> None:
     """Write all diagrams."""
     for name, draw in DIAGRAMS.items():
-        (folder / f"{name}.svg").write_text(draw(), encoding="utf-8")
+        (folder / name).write_text(draw(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs/explanation")
+    main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs")

@@ -29,6 +29,7 @@ from bus.cli.output import table_console
 from bus.errors import BusError, ConfigurationError, NotFound, Unavailable
 from bus.messaging.escaped_text import one_line
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.external import ExternalBroker
 from bus.operations.brokers.select import BrokerChoice, select_broker
 from bus.security.key_directory import KeyDirectory
 from bus.transports.rabbitmq.queue_depth import depths
@@ -322,6 +323,17 @@ def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
 
 
 def _print_ui(console: Console, broker: Broker) -> None:
+    """Print the addresses of a broker that the demonstration has started.
+
+    The URLs of an external broker are not printed, because they can contain its password.
+    """
+    if isinstance(broker, ExternalBroker):
+        console.print(
+            f"{broker.describe()}: it continues to run. Ctrl-C ends the demo.",
+            markup=False,
+            highlight=False,
+        )
+        return
     console.print(f"RabbitMQ's UI: {broker.management_url or 'unknown'}", highlight=False)
     console.print(
         f"the broker's URL, with its user and password: {broker.url}",

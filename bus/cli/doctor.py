@@ -20,6 +20,7 @@ from bus.cli.start_checks import (
     resolve_services,
 )
 from bus.errors import BusError, ConfigurationError, Unavailable
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
@@ -158,7 +159,7 @@ async def connect(
     if choice.kind == "named":
         # Prefer the settings' address: it includes the certificate authorities and the password
         # from the password file.
-        report.server = await probe_server(settings.address if settings else broker.url)
+        await probe_hosts(settings.address if settings else broker.url, report)
     elif start:
         try:
             await broker.start()
@@ -179,6 +180,25 @@ async def probe_default(settings: Settings, report: Report) -> None:
             "with `bus broker`, and export the BUS_URL that it prints. `bus doctor --start` checks "
             "whether this machine can start one."
         ) from error
+
+
+async def probe_hosts(url: str, report: Report) -> None:
+    """Connect to each host, and add the first answer and all problems to the report."""
+    for host in require_urls(url):
+        try:
+            server = await probe_server(host.text)
+        except BusError as error:
+            report.failed(error)
+            continue
+        report.server = report.server or server
+        if server["cluster"] != report.server["cluster"]:
+            report.failed(
+                ConfigurationError(
+                    f"host {host.place} belongs to the cluster {server['cluster']!r}, but an "
+                    f"earlier host in BUS_URL to {report.server['cluster']!r}. List only nodes of "
+                    "one cluster in BUS_URL."
+                )
+            )
 
 
 async def probe_server(url: str) -> dict[str, str]:

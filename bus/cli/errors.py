@@ -65,7 +65,7 @@ MEANINGS: dict[int, str] = {
     "`bus health`: the worker is not ready or does not answer",
     2: "the command line is invalid: an unknown command or option, a missing argument, or too many "
     "arguments; `bus topology plan`, `apply` and `verify`: the broker's topology differs from the "
-    "required one",
+    "required one; `bus topology prune`: old queues are left",
     os.EX_DATAERR: "the input is invalid",
     os.EX_NOINPUT: "not found",
     os.EX_UNAVAILABLE: "the broker or the service does not answer",

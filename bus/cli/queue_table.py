@@ -15,6 +15,7 @@ from rich.text import Text
 from bus.messaging.escaped_text import one_line
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.operations.queue_inspection import QueueReport, QueueStatus
+from bus.operations.unserved_queues import UnservedQueue, find_unserved
 
 __all__ = ["notes", "print_report", "report_to_json", "table"]
 
@@ -99,8 +100,10 @@ def notes(report: QueueReport) -> Iterator[str]:
 
     The notes name the problems of the queues, and the values that are unknown and why.
     """
+    unserved = find_unserved(report.queues)
     for queue in report.queues:
-        yield from (f"[yellow]{escape(one_line(text))}[/]" for text in advise(queue))
+        advice = advise(queue, unserved.get(queue.name))
+        yield from (f"[yellow]{escape(one_line(text))}[/]" for text in advice)
     if report.without_management:
         yield (
             "[dim]unacked, oldest and reply queues are unknown: "
@@ -116,20 +119,36 @@ def notes(report: QueueReport) -> Iterator[str]:
             )
 
 
-def advise(queue: QueueStatus) -> Iterator[str]:
+def advise(queue: QueueStatus, unserved: UnservedQueue | None = None) -> Iterator[str]:
     """Yield a line for each problem of one queue, if possible with its remedy."""
     if queue.last_error:
         yield f"{queue.name}: {queue.last_error}"
     if not queue.exists and queue.role in WORK:
         since = "now" if queue.role == "requests" else "yet"
         yield f"{queue.name} does not exist: no process serves it {since}"
-    if queue.role in WORK and queue.ready and queue.consumers == 0:
+    if unserved is not None:
+        yield describe_unserved(queue, unserved)
+    elif queue.role in WORK and queue.ready and queue.consumers == 0:
         yield (
             f"{queue.name}: {queue.ready} ready and no consumer; "
             f"start {queue.service} with `bus run`"
         )
     if queue.role == "dead" and (count := total_messages(queue)):
         yield f"{queue.name}: {count} dead {'letter' if count == 1 else 'letters'}"
+
+
+def describe_unserved(queue: QueueStatus, unserved: UnservedQueue) -> str:
+    """Return the line about a queue that no worker of a running service consumes."""
+    ready = f"{queue.ready} ready and no consumer" if queue.ready else "no consumer"
+    if unserved.newer is not None:
+        return (
+            f"{queue.name}: {ready}, and {queue.service} consumes {unserved.newer}; "
+            "delete the old queue with `bus topology prune`"
+        )
+    return (
+        f"{queue.name}: {ready}, although {queue.service} runs; start a worker that consumes it "
+        "with `bus run`, or use `bus topology prune` if no router declares it"
+    )
 
 
 def short_name(service: str, queue: QueueStatus) -> Text:
@@ -166,7 +185,7 @@ def age(seconds: float | None) -> str:
     return f"{math.floor(seconds / size)}{unit}"
 
 
-def queue_to_json(status: QueueStatus) -> dict[str, Any]:
+def queue_to_json(status: QueueStatus, unserved: UnservedQueue | None) -> dict[str, Any]:
     """Return one queue as JSON. The keys are part of the command line's interface."""
     return {
         "name": status.name,
@@ -181,14 +200,17 @@ def queue_to_json(status: QueueStatus) -> dict[str, Any]:
         "consumers": status.consumers,
         "oldest": None if status.oldest is None else round(status.oldest, 1),
         "trouble": status.last_error,
+        "unserved": unserved is not None,
+        "newer": unserved.newer if unserved else None,
     }
 
 
 def report_to_json(report: QueueReport) -> dict[str, Any]:
     """Return the report as JSON. Unknown values are null. Times are in seconds."""
+    unserved = find_unserved(report.queues)
     return {
         "broker": asdict(report.server),
         "at": round(report.at, 3),
         "without_management": report.without_management,
-        "queues": [queue_to_json(queue) for queue in report.queues],
+        "queues": [queue_to_json(queue, unserved.get(queue.name)) for queue in report.queues],
     }

@@ -93,8 +93,8 @@ class Sender(Protocol):
 
         Raises:
             BusError: The error of the handler. Its error code determines its class.
-            NotServed: No service serves the contract. The error is raised without a wait for the
-                timeout.
+            NotServed: No service has served the contract for a minute. The error is raised without
+                a wait for the timeout.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is

@@ -6,14 +6,16 @@ the topology. Tests that share a broker use it to create virtual hosts.
 
 import asyncio
 import base64
-import contextlib
 import http.client
 import json
 import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote
 
-from bus.errors import ConfigurationError, Unauthenticated, Unavailable
+from bus.errors import BusError, Unauthenticated, Unavailable
+from bus.messaging.broker_addresses import HTTP, BrokerUrl, require_urls
 
 __all__ = ["Management", "usual_address"]
 
@@ -26,49 +28,83 @@ FIRST_FAILURE = 400
 PORT, TLS_PORT = 15672, 15671
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """The API on one host, and the credentials for it."""
+
+    url: BrokerUrl
+    user: str
+    password: str = field(repr=False)
+    authorities: str | None = None
+    """Path of a file with the certificate authorities. None: those of the operating system."""
+
+    @property
+    def where(self) -> str:
+        """The API's address, without user and password."""
+        return f"{self.url.scheme}://{self.url.place}{self.prefix}"
+
+    @property
+    def prefix(self) -> str:
+        """The path before `/api`, without the last `/`."""
+        return self.url.path.rstrip("/")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers of each call."""
+        basic = base64.b64encode(f"{self.user}:{self.password}".encode())
+        return {"authorization": f"Basic {basic.decode()}", "content-type": "application/json"}
+
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a connection that is not open. `timeout` is in seconds."""
+        host, _, port = self.url.place.rpartition(":")
+        host = host.strip("[]")
+        if self.url.scheme == "http":
+            return http.client.HTTPConnection(host, int(port), timeout=timeout)
+        context = ssl.create_default_context(cafile=self.authorities)
+        return http.client.HTTPSConnection(host, int(port), timeout=timeout, context=context)
+
+
 class Management:
     """A client for one broker's API.
 
-    The client uses the user and password in the API's URL. If this URL has no user, the client uses
-    the user and password in the AMQP URL.
+    The client uses the user and password in the API's URL. If this URL has no user, it uses those
+    of the same host's AMQP URL, or of the first AMQP URL.
+
+    If there are several hosts, the client uses the first one that answers, and keeps to it.
     """
 
     def __init__(
-        self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT_SECONDS
+        self,
+        management_url: str,
+        amqp_url: str,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        cluster: str | None = None,
     ) -> None:
         """Read the addresses and credentials from the URLs.
 
         Args:
-            management_url: `http://host:port` or `https://…`. If the API has a path before `/api`,
-                the URL includes this path.
-            amqp_url: The broker's AMQP URL. Its parameter `cafile` is the path of a file with the
-                certificate authorities.
-            timeout: Maximum seconds for one call.
+            management_url: `http://host:port` or `https://…`, or several of them. If the API has a
+                path before `/api`, the URL includes this path.
+            amqp_url: The broker's AMQP URL, or several of them. The parameter `cafile` is the path
+                of a file with the certificate authorities.
+            timeout: Maximum seconds for one call to one host.
+            cluster: The name of the cluster. If there are several hosts, the client skips a host of
+                another cluster. None: do not check.
 
         Raises:
-            ConfigurationError: `management_url` is invalid.
+            ConfigurationError: A URL is invalid.
         """
-        address, credentials = _parse_url(management_url), urlsplit(amqp_url)
-        if address.username:
-            credentials = address
-        self._tls, self._timeout = address.scheme == "https", timeout
-        self._authorities = next(iter(parse_qs(urlsplit(amqp_url).query).get("cafile", ())), None)
-        self._host, self._port = (
-            address.hostname or "localhost",
-            address.port or (443 if self._tls else PORT),
-        )
-        self._prefix = address.path.rstrip("/")
-        self.user = unquote(credentials.username or "guest")
-        basic = base64.b64encode(f"{self.user}:{unquote(credentials.password or 'guest')}".encode())
-        self._headers = {
-            "authorization": f"Basic {basic.decode()}",
-            "content-type": "application/json",
-        }
+        brokers = require_urls(amqp_url)
+        self._endpoints = [_endpoint(url, brokers) for url in require_urls(management_url, HTTP)]
+        self._timeout = timeout
+        self._cluster = cluster if len(self._endpoints) > 1 else None
+        self.user = self._endpoints[0].user
 
     @property
     def where(self) -> str:
         """The API's address. It does not contain the password."""
-        return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}{self._prefix}"
+        return ", ".join(endpoint.where for endpoint in self._endpoints)
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
         """Call the API. Return the value of the JSON response, or None if the response is empty.
@@ -82,28 +118,55 @@ class Management:
             Unauthenticated: The API refused the user or the password.
             Unavailable: The call failed for another reason.
         """
-        return await asyncio.to_thread(self._call, method, path, body)
+        return await asyncio.to_thread(self._call_first, method, path, body)
 
-    def _call(self, method: str, path: str, body: object) -> Any:
-        connection = self._open_connection()
+    def _call_first(self, method: str, path: str, body: object) -> Any:
+        """Call the first host that answers. Later calls use only this host."""
+        errors: list[BusError] = []
+        for endpoint in self._endpoints:
+            try:
+                self._check_cluster(endpoint)
+                answer = self._call(endpoint, method, path, body)
+            except (Unavailable, Unauthenticated) as error:
+                errors.append(error)
+            else:
+                self._endpoints, self._cluster = [endpoint], None
+                return answer
+        if len(errors) == 1:
+            raise errors[0]
+        texts = "; ".join(dict.fromkeys(str(error) for error in errors))
+        raise (type(errors[0]) if len({*map(type, errors)}) == 1 else Unavailable)(texts)
+
+    def _check_cluster(self, endpoint: Endpoint) -> None:
+        if self._cluster is None:
+            return
+        name = self._call(endpoint, "GET", "overview", None).get("cluster_name")
+        if name != self._cluster:
+            raise Unavailable(
+                f"the management API on {endpoint.where} belongs to the cluster {name!r}, and not "
+                f"to {self._cluster!r}"
+            )
+
+    def _call(self, endpoint: Endpoint, method: str, path: str, body: object) -> Any:
+        connection = endpoint.connect(self._timeout)
         try:
             connection.request(
                 method,
-                f"{self._prefix}/api/{path}",
+                f"{endpoint.prefix}/api/{path}",
                 json.dumps(body) if body is not None else None,
-                self._headers,
+                endpoint.headers,
             )
-            answer = connection.getresponse()
-            content = answer.read()
+            with connection.getresponse() as answer:
+                content = answer.read()
         # `http.client` raises ValueError for a chunk with a negative size.
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(
-                f"RabbitMQ's management API on {self._host}:{self._port} does not answer: {error}"
+                f"RabbitMQ's management API on {endpoint.url.place} does not answer: {error}"
             ) from error
         finally:
             connection.close()
         if answer.status == UNAUTHORIZED:
-            raise Unauthenticated(f"RabbitMQ's management API refuses the user {self.user!r}")
+            raise Unauthenticated(f"RabbitMQ's management API refuses the user {endpoint.user!r}")
         if answer.status >= FIRST_FAILURE:
             raise Unavailable(
                 "RabbitMQ's management API answered "
@@ -113,16 +176,8 @@ class Management:
             return json.loads(content) if content else None
         except ValueError as error:
             raise Unavailable(
-                f"the server on {self._host}:{self._port} is not a management API of RabbitMQ"
+                f"the server on {endpoint.url.place} is not a management API of RabbitMQ"
             ) from error
-
-    def _open_connection(self) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        context = ssl.create_default_context(cafile=self._authorities)
-        return http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._timeout, context=context
-        )
 
     async def version(self) -> str:
         """Return RabbitMQ's version, such as `4.0.5`."""
@@ -143,24 +198,28 @@ class Management:
 
 
 def usual_address(amqp_url: str) -> str:
-    """Return the management API's default address.
+    """Return the management API's default address on each host of the broker.
 
     The address has the host of the AMQP URL and the API's default port. If the AMQP URL uses TLS,
     the address is an `https` URL. So the password is not sent as plain text.
+
+    Raises:
+        ConfigurationError: The AMQP URL is invalid.
     """
-    parts = urlsplit(amqp_url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-    return f"https://{host}:{TLS_PORT}" if parts.scheme == "amqps" else f"http://{host}:{PORT}"
+    hosts = dict.fromkeys((url.scheme, url.host) for url in require_urls(amqp_url))
+    return ";".join(
+        f"https://{host}:{TLS_PORT}" if scheme == "amqps" else f"http://{host}:{PORT}"
+        for scheme, host in hosts
+    )
 
 
-def _parse_url(url: str) -> SplitResult:
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
-        # `parts.port` raises ValueError if the URL's port is invalid.
-        # The encoding with IDNA raises ValueError if a label of the host is empty or too long.
-        host = (parts.hostname or "").encode("idna")
-        if parts.scheme in {"http", "https"} and host and parts.port != 0:
-            return parts
-    raise ConfigurationError(
-        "BUS_MANAGEMENT_URL must be http://host:port or https://host:port. Correct or unset it."
+def _endpoint(url: BrokerUrl, brokers: Sequence[BrokerUrl]) -> Endpoint:
+    """Return the API at `url`. `brokers` are the AMQP URLs, one for each host."""
+    broker = next((each for each in brokers if each.host == url.host), brokers[0])
+    credentials = url if url.user else broker
+    return Endpoint(
+        url=url,
+        user=credentials.user or "guest",
+        password=credentials.password or "guest",
+        authorities=next((value for name, value in broker.parameters if name == "cafile"), None),
     )

@@ -132,9 +132,9 @@ class Bus:
         """Connect to the broker, and start to receive replies.
 
         Raises:
-            Unavailable: The connection was not open within `connect_timeout` seconds. Or the
-                consumer of replies was not ready within `start_timeout` seconds.
-            Unauthenticated: The broker refused the user name or the password.
+            Unavailable: The connection was not open within `connect_timeout` seconds for each host.
+                Or the consumer of replies was not ready within `start_timeout` seconds.
+            Unauthenticated: Every host of the broker refused the user name or the password.
             FailedPrecondition: The bus is open already, or is opening or closing.
         """
         if self._life.begin():

@@ -217,8 +217,8 @@ class Client:
                 allow this service's user to publish to the exchange.
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
                 signing key of this service is valid now.
-            NotServed: No queue accepts the request, because no running service serves this version
-                of the contract. This error does not wait for `timeout`.
+            NotServed: No queue accepts the request. No service serves this version of the contract,
+                or the last one stopped over a minute ago. This error does not wait for `timeout`.
             DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
                 have been sent.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is

@@ -37,8 +37,13 @@ MAX_KEY_FILE_BYTES = 1024 * 1024
 """Maximum size of a key file. It is sufficient for several hundred private keys."""
 MAX_PASSWORD_FILE_BYTES = 64 * 1024
 """Maximum size of a password file. An OAuth 2 token has a few hundred to a few thousand bytes."""
+ROOT = 0
+"""User id of the administrator."""
 GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-"""Permission bits that a file with private keys or several passwords must not have."""
+"""Permission bits that a file with private keys or several passwords must not have.
+
+A group may read such a file if root owns it and the process is not root.
+"""
 
 
 class PasswordFile:
@@ -112,6 +117,10 @@ def read_password(path: Path) -> SecretStr:
 def read_private_file(path: Path, variable: str) -> str:
     """Return the text of a file with private keys. Only the file's owner may have access to it.
 
+    The group may read a file of root, unless this process is root. Kubernetes mounts a secret in
+    this form if the pod has `fsGroup`. It has no stricter form that a user other than root can
+    read.
+
     Args:
         path: The value of the setting. By mistake, the value can be the key instead of a path.
         variable: The name of the setting, for errors.
@@ -125,8 +134,8 @@ def read_private_file(path: Path, variable: str) -> str:
         f"{variable}: {_describe_path(path, 'key')}",
         forbidden_mode=GROUP_AND_OTHERS,
         correction=(
-            f"Only its owner may access it: run `chmod 600 {path}`, "
-            "and mount secrets with mode 0400."
+            f"Only its owner may access it: run `chmod 600 {path}`. "
+            "In Kubernetes, mount secrets with defaultMode 0400 and set fsGroup."
         ),
         max_bytes=MAX_KEY_FILE_BYTES,
     )
@@ -193,7 +202,8 @@ def read_secret_file(
         path: The file.
         subject: Text at the start of each error message: the setting, the path, or setting and
             path.
-        forbidden_mode: The permission bits that the file must not have.
+        forbidden_mode: The permission bits that the file must not have. The group may still read
+            a file of root, unless this process is root.
         correction: A sentence that explains how to correct a forbidden mode. It is part of the
             error.
         max_bytes: The largest size of the file.
@@ -241,9 +251,13 @@ def _opened(path: Path, subject: str, *, accepts_pipe: bool) -> Iterator[BinaryI
 
 
 def _check_mode(file: BinaryIO, subject: str, forbidden_mode: int, correction: str) -> None:
-    mode = os.fstat(file.fileno()).st_mode
-    if mode & forbidden_mode:
-        raise ConfigurationError(f"{subject} has mode {stat.S_IMODE(mode):o}. {correction}")
+    status = os.fstat(file.fileno())
+    # Kubernetes adds this bit for fsGroup. Only root can make root the owner of a file, so an
+    # administrator chose the group. See docs/adr/0030.
+    permitted = stat.S_IRGRP if status.st_uid == ROOT != os.geteuid() else 0
+    if status.st_mode & forbidden_mode & ~permitted:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigurationError(f"{subject} has mode {mode:o}. {correction}")
 
 
 def _describe_path(path: Path, secret: str) -> str:

@@ -11,10 +11,9 @@ from bus.settings.service import Settings
 
 __all__ = ["load_settings"]
 
-REFUSALS = frozenset({"boolean", "debug_with_auth", "padded_secret", "url_query", "url_scheme"})
+REFUSALS = frozenset({"boolean", "broker_url", "debug_with_auth", "padded_secret", "url_heartbeat"})
 """Rules of `Settings` that have a text of their own."""
 REMEDIES = {
-    "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
     "password_file": (
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
@@ -32,15 +31,14 @@ REMEDIES = {
         f"the number of bytes is not valid. Write a number from {LOWEST_MAX_BODY_BYTES} to "
         f"{HIGHEST_MAX_BODY_BYTES}, or a text such as 32MiB"
     ),
-    "management_url": (
-        "the address is not valid. Write http://host:port, or https://…. Write user:password@ "
-        "before the host if they differ from those in BUS_URL"
-    ),
 }
 """Mapping from a field's name to the error message for a wrong value.
 
 The error message never shows the value, because a value can contain a password.
 """
+
+FIELDS = {"url_heartbeat": "heartbeat"}
+"""Mapping from a rule about several fields to the name of the field that its error names."""
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -62,7 +60,8 @@ def load_settings(**overrides: object) -> Settings:
 
 def _describe_violation(detail: Any) -> str:
     """Return the name of a variable and the rule that its value violates."""
-    name, kind = "_".join(map(str, detail["loc"])), detail["type"]
+    kind = detail["type"]
+    name = "_".join(map(str, detail["loc"])) or FIELDS[kind]
     if kind == "value_error":
         rule = REMEDIES.get(name, detail["msg"])
     elif kind in REFUSALS:

@@ -3,9 +3,10 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
-from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlencode
 
 from pydantic import (
     ByteSize,
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
@@ -26,8 +28,16 @@ from bus.messaging.body_limit import (
     HIGHEST_MAX_BODY_BYTES,
     LOWEST_MAX_BODY_BYTES,
 )
+from bus.messaging.broker_addresses import HTTP, BrokerUrl, parse_urls
 from bus.messaging.variable_values import strip_value
 from bus.security.secret_files import check_trusted_file, read_password
+from bus.settings.broker_urls import (
+    MAX_HEARTBEAT,
+    MIN_HEARTBEAT,
+    check_broker_urls,
+    check_urls,
+    heartbeat_in,
+)
 from bus.settings.environment import EnvironmentSettings
 
 __all__ = ["Settings"]
@@ -50,7 +60,10 @@ class Settings(EnvironmentSettings):
     _verbatim: ClassVar[frozenset[str]] = frozenset({"key"})
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
-    """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
+    """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`.
+
+    For a cluster, list several URLs or several hosts. Each attempt to connect takes the next host.
+    """
     password_file: Path | None = None
     """File with a password or an OAuth 2 token. Its content replaces the password in `url`.
 
@@ -59,6 +72,7 @@ class Settings(EnvironmentSettings):
     management_url: SecretStr | None = None
     """URL of the broker's management API, `http://host:port` or `https://…`.
 
+    It can list several URLs or hosts, as `url` can. The first one that answers is used.
     Add a user and password only if they differ from those in `url`.
     """
     ca_file: Path | None = None
@@ -81,15 +95,16 @@ class Settings(EnvironmentSettings):
 
     With `verify` a service declares only its own reply queue.
     """
-    heartbeat: int = Field(default=10, ge=1, le=300)
+    heartbeat: int = Field(default=10, ge=MIN_HEARTBEAT, le=MAX_HEARTBEAT)
     """Seconds between heartbeats, 1 to 300. RabbitMQ recommends 5 to 20.
 
+    It can also be a parameter of `url`: `?heartbeat=5`. If both are set, they must be equal.
     A half-open connection is detected within twice this time.
     """
     connect_timeout: float = Field(default=4, gt=0, le=3600)
     """Maximum seconds of one attempt to connect.
 
-    When the bus starts, this limit also applies to all attempts together.
+    When the bus starts, all attempts together last at most this time for each host in `url`.
     """
     start_timeout: float = Field(default=30, gt=0, le=DAY_SECONDS)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
@@ -241,24 +256,7 @@ class Settings(EnvironmentSettings):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.netloc and parts.scheme not in {"", "amqp", "amqps"}:
-            raise PydanticCustomError(
-                "url_scheme",
-                "the address must begin with amqp:// or amqps://, but begins with {scheme}://. "
-                "Write amqp://user:password@host:port/vhost, or amqps://…",
-                {"scheme": parts.scheme},
-            )
-        # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"amqp", "amqps"} or not _has_host(parts) or parts.port == 0:
-            raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
-        # aiormq takes a parameter without a value for true, so blank values count.
-        if "no_verify_ssl" in parse_qs(parts.query, keep_blank_values=True):
-            raise PydanticCustomError(
-                "url_query",
-                "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
-                "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority",
-            )
+        check_broker_urls(url.get_secret_value())
         return url
 
     @field_validator("ca_file")
@@ -295,37 +293,58 @@ class Settings(EnvironmentSettings):
             raise ValueError("client_key is set without client_certificate. Set both.")
         return key
 
-    @property
-    def address(self) -> str:
-        """URL of the broker with the certificate files, in the form that aiormq expects.
+    @model_validator(mode="after")
+    def _take_heartbeat_of_url(self) -> Self:
+        heartbeat = heartbeat_in(self.url.get_secret_value())
+        if heartbeat in {None, self.heartbeat}:
+            return self
+        if "heartbeat" in self.model_fields_set:
+            raise PydanticCustomError(
+                "url_heartbeat",
+                "differs from the heartbeat in BUS_URL. Remove one of the two",
+            )
+        # Pydantic lets no attribute of frozen settings be assigned, also not here.
+        object.__setattr__(self, "heartbeat", heartbeat)
+        return self
 
-        If the URL has no password, the certificate authenticates the service (SASL EXTERNAL). If
-        `password_file` is set, the password is the current content of that file.
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """URL of each host of the broker with the certificate files, as aiormq expects them.
+
+        If a URL has no password, the certificate authenticates the service (SASL EXTERNAL). If
+        `password_file` is set, each password is the current content of that file.
 
         Raises:
             ConfigurationError: The password cannot be read from `password_file`.
         """
-        parts = self._with_password(urlsplit(self.url.get_secret_value()))
+        urls = parse_urls(self.url.get_secret_value())
+        if self.password_file is not None:
+            password = read_password(self.password_file).get_secret_value()
+            urls = tuple(url.with_password(password) for url in urls)
+        return tuple(self._with_files(url).text for url in urls)
+
+    @property
+    def address(self) -> str:
+        """`addresses` as one text, separated by `;`. With one host it is the URL of this host.
+
+        Raises:
+            ConfigurationError: The password cannot be read from `password_file`.
+        """
+        return ";".join(self.addresses)
+
+    def _with_files(self, url: BrokerUrl) -> BrokerUrl:
+        """Add the certificate files to the URL's parameters."""
         files = {
             "cafile": self.ca_file,
             "certfile": self.client_certificate,
             "keyfile": self.client_key,
         }
         query = {name: str(path) for name, path in files.items() if path is not None}
-        if parts.scheme != "amqps" or not query:
-            return urlunsplit(parts)
-        if self.client_certificate is not None and not parts.password:
+        if url.scheme != "amqps" or not query:
+            return url
+        if self.client_certificate is not None and url.password is None:
             query["auth"] = "external"
-        return urlunsplit(
-            parts._replace(query="&".join(filter(None, (parts.query, urlencode(query)))))
-        )
-
-    def _with_password(self, parts: SplitResult) -> SplitResult:
-        if self.password_file is None:
-            return parts
-        credentials, _, host = parts.netloc.rpartition("@")
-        password = quote(read_password(self.password_file).get_secret_value(), safe="")
-        return parts._replace(netloc=f"{credentials.partition(':')[0]}:{password}@{host}")
+        return replace(url, query="&".join(filter(None, (url.query, urlencode(query)))))
 
     @field_validator("management_url")
     @classmethod
@@ -333,20 +352,8 @@ class Settings(EnvironmentSettings):
         # A program may pass on the value of a variable that is empty.
         if url is None or not url.get_secret_value():
             return None
-        parts = urlsplit(url.get_secret_value())
-        # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
-        if parts.scheme not in {"http", "https"} or not _has_host(parts) or parts.port == 0:
-            raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
+        check_urls(url.get_secret_value(), HTTP)
         return url
-
-
-def _has_host(url: SplitResult) -> bool:
-    """Return True if the URL has a host that can be looked up.
-
-    Raises:
-        ValueError: A label of the host is empty or too long, such as in `a..b`.
-    """
-    return bool((url.hostname or "").encode("idna"))
 
 
 @contextmanager

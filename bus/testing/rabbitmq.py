@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.errors import ConfigurationError
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import broker_for, select_broker
@@ -85,4 +85,4 @@ def virtual_host(broker: Broker) -> Iterator[RabbitMQ]:
 
 def with_vhost(url: str, name: str) -> str:
     """Return the URL of another virtual host on the same broker."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))
+    return ";".join(each.with_virtual_host(name).text for each in require_urls(url))

@@ -1,6 +1,7 @@
 """Three private nodes that form one cluster, with one name server and one cookie.
 
-Clients connect through a balancer, which selects a node that answers.
+Clients list the nodes in `BUS_URL`, or connect through a balancer, which selects a node that
+answers.
 """
 
 import asyncio
@@ -186,6 +187,8 @@ class Balancer(FaultyProxy):
 
 
 ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
+BALANCED = "leader-isolated"
+"""Round in which the clients connect through the balancer. In the others they list the nodes."""
 
 # --- Faults ---
 
@@ -283,7 +286,11 @@ async def rounds(
         place.mkdir()
         size = Size(messages=messages, faults=1, seed=seed + number, timeout=timeout)
         async with Scene(
-            cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way
+            cluster.nodes[0],
+            place,
+            environment=faults[name].environment,
+            ways=cluster.way,
+            hosts=() if name == BALANCED else [node.port for node in cluster.nodes],
         ) as scene:
             await shared(cluster, scene.vhost)
             played = await play_in(scene, faults[name], size)

@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,7 @@ class Scene:
         party: Party = OURS,
         environment: Mapping[str, str] | None = None,
         ways: Callable[[], FaultyProxy] | None = None,
+        hosts: Sequence[int] = (),
     ) -> None:
         """Prepare the scene.
 
@@ -100,6 +101,8 @@ class Scene:
             party: Product under test.
             environment: Additional environment of every process.
             ways: Function that returns a proxy for each side; by default a proxy to `node`.
+            hosts: Ports of a cluster's nodes. If given, each process gets the list of these nodes
+                as its `BUS_URL`, without a proxy.
         """
         self.node = node
         self.vhost = f"chaos-{secrets.token_hex(6)}"
@@ -116,6 +119,7 @@ class Scene:
         """Exit codes of the workers that were stopped."""
         self.back: list[float] = []
         """Times at which the broker accepted connections or publishes again (monotonic clock)."""
+        self._hosts = hosts
         self._environment = {**party.environment, **(environment or {})}
         self._names = 0
         self._closing = AsyncExitStack()
@@ -158,7 +162,7 @@ class Scene:
 
     async def _started(self, name: str, command: list[str], proxy: FaultyProxy) -> Actor:
         environment = {
-            "BUS_URL": through(self.url, proxy),
+            "BUS_URL": through(self.url, self._hosts or [proxy.port]),
             "BUS_LOG_LEVEL": "warning",
             **self._environment,
         }
@@ -249,9 +253,8 @@ def _number(body: bytes) -> int:
         return NO_NUMBER
 
 
-def through(url: str, proxy: FaultyProxy) -> str:
-    """Return the broker's URL through the proxy."""
+def through(url: str, ports: Sequence[int]) -> str:
+    """Return the broker's URL with these ports of this machine as its hosts."""
     parts = urlsplit(url)
-    return urlunsplit(
-        parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}")
-    )
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{hosts}"))

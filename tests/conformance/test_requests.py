@@ -178,6 +178,32 @@ async def test_a_request_is_not_served_once_its_last_server_has_been_gone_for_a_
     assert loop.time() - began < 1
 
 
+async def test_a_request_waits_until_its_deadline_if_its_last_server_has_just_stopped(
+    virtual_world: World,
+) -> None:
+    desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
+    async with desk.serving(echo()):
+        await client.request(Ask(), timeout=30)
+    await asyncio.sleep(20)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(DeadlineExceeded):
+        await client.request(Ask(), timeout=30)
+    assert loop.time() - began > 29
+
+
+async def test_a_request_is_answered_by_a_server_that_starts_within_a_minute_after_the_last(
+    virtual_world: World,
+) -> None:
+    desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
+    async with desk.serving(echo()):
+        pass
+    waiting = asyncio.ensure_future(client.request(Ask(text="1"), timeout=50))
+    await asyncio.sleep(40)
+    async with desk.serving(echo()):
+        assert await waiting == Word(text="so 1")
+
+
 async def test_a_request_whose_time_is_over_is_not_handled_by_a_server_that_comes_later(
     virtual_world: World,
 ) -> None:

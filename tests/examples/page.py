@@ -121,6 +121,8 @@ class Terminal:
     serves: bool = False
     fails: bool = False
     seen: list[str] = field(default_factory=list)
+    printed: list[tuple[str, str]] = field(default_factory=list)
+    """Each line, also the warnings, with its command. An empty line is the end of a command."""
 
     async def type(self, command: str) -> None:
         """Start a command after the previous one has ended."""
@@ -152,7 +154,7 @@ class Terminal:
         lines = (entry.partition("=") for entry in out.decode().split("\0") if entry)
         self.environment = {name: value for name, _, value in lines}
         for name, value in self.given.items():
-            if urlsplit(value).port != urlsplit(self.environment[name]).port:
+            if urlsplit(value).netloc.rpartition("@")[2] not in self.environment.get(name, ""):
                 self.environment[name] = value
 
     async def see(self, expected: str) -> None:
@@ -235,8 +237,9 @@ class Terminal:
         assert self.process.stdout
         async with asyncio.timeout(PATIENCE):
             while (line := (await self.process.stdout.readline()).decode()).startswith(WARNING):
-                pass
+                self.printed.append((self.typed, line))
         self.seen.append(line)
+        self.printed.append((self.typed, line))
         return line
 
     async def _drained(self) -> list[str]:
@@ -254,8 +257,8 @@ async def followed(
     *,
     environment: Mapping[str, str] | None = None,
     stand_ins: Mapping[str, str] | None = None,
-) -> AsyncIterator[None]:
-    """Follow all steps of the page; inside the block its services still run.
+) -> AsyncIterator[dict[str, Terminal]]:
+    """Follow all steps of the page, and yield its terminals; their services still run then.
 
     `environment` has variables that the page cannot know, and `stand_ins` has texts of the page,
     such as the name of a host, with the texts that replace them.
@@ -286,7 +289,7 @@ async def followed(
                 file = steps / block.title
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
-        yield
+        yield terminals
         await asyncio.gather(*(terminal.end() for terminal in terminals.values()))
     finally:
         for terminal in terminals.values():
@@ -313,7 +316,7 @@ async def _typed(text: str, terminal: Terminal) -> None:
         command, *lines = step.splitlines()
         if command.startswith(NOT_TYPED):
             continue
-        if SAMPLED.match(command):
+        if SAMPLED.match(command) and ANYTHING not in lines:
             await terminal.type_until(command, lines)
             continue
         await terminal.type(command)

@@ -34,6 +34,7 @@ HOW_TO = [
     "adopt-from-faststream",
     "change-a-queue",
     "configure-logging",
+    "deploy-your-own-service",
     "encrypt-payloads",
     "find-a-failure",
     "generate-documents",

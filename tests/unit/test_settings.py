@@ -216,7 +216,7 @@ def test_the_password_of_a_file_stands_for_the_one_in_the_address(
     file = tmp_path / "password"
     file.write_text(f"{password}\n")
     settings = load_settings(
-        url=f"amqps://{credentials}localhost:5671/books?x=1", password_file=file
+        url=f"amqps://{credentials}localhost:5671/books?capath=x", password_file=file
     )
     address = URL(settings.address)
     assert address.password == password
@@ -225,7 +225,7 @@ def test_the_password_of_a_file_stands_for_the_one_in_the_address(
         "localhost",
         5671,
         "/books",
-        {"x": "1"},
+        {"capath": "x"},
     )
     assert password not in repr(settings)
     file.write_text("the next")

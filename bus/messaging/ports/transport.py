@@ -202,11 +202,11 @@ class Transport(Protocol):
 
         Args:
             observer: Listener for returned messages and lost connections.
-            timeout: Seconds to wait for the connection.
+            timeout: Seconds to wait for the connection, for each host of the broker.
 
         Raises:
             Unavailable: No broker accepted the connection in time.
-            Unauthenticated: The broker refused the credentials. The error is raised without a wait
+            Unauthenticated: Every host refused the credentials. The error is raised without a wait
                 for the timeout.
         """
         ...

@@ -28,6 +28,7 @@ __all__ = [
     "retry_delay_for",
     "service_of",
     "service_queues",
+    "split_version",
     "work_queue",
 ]
 
@@ -147,6 +148,9 @@ NAME = re.compile(
     rf"((?P<work>(requests|jobs)\.{VERSIONED}|events\.{VERSIONED}(\.{PART.pattern})?)"
     r"|replies\.(?P<instance>[\w.-]+)|retry\.(?P<tier>\w+))"
 )
+VERSION = re.compile(rf"(?P<before>.+?)\.v(?P<version>\d+)(?P<after>\.{PART.pattern})?")
+"""Pattern of a queue name with a version. A contract's name has no such part, so the first counts.
+"""
 DEAD_SUFFIX = dead_letter_queue("")
 ROLES: dict[str, QueueRole] = {"requests": "requests", "jobs": "jobs", "events": "events"}
 
@@ -189,6 +193,16 @@ def _parse_dead(name: str, work: str, match: re.Match[str] | None) -> QueueName 
     if name == unroutable_queue(service) and PART.fullmatch(service):
         return QueueName(name=name, service=service, role="dead")
     return None
+
+
+def split_version(name: str) -> tuple[str, int] | None:
+    """Return the name of a work or request queue without its version, and the version.
+
+    Two queues have the same first item if they are for two versions of the same contract and for
+    the same subscription. Return None if the name has no version.
+    """
+    match = VERSION.fullmatch(name)
+    return (f"{match['before']}{match['after'] or ''}", int(match["version"])) if match else None
 
 
 def service_queues(service: str) -> tuple[str, ...]:

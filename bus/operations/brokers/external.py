@@ -1,7 +1,8 @@
 """A broker that this program does not manage."""
 
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+
+from bus.messaging.broker_addresses import require_urls
 
 __all__ = ["ExternalBroker"]
 
@@ -11,7 +12,7 @@ class ExternalBroker:
     """The RabbitMQ at a URL. This program neither starts nor stops this RabbitMQ."""
 
     url: str = field(repr=False)
-    management_url: str | None = None
+    management_url: str | None = field(default=None, repr=False)
     running: bool = True
 
     async def start(self) -> None:
@@ -21,6 +22,10 @@ class ExternalBroker:
         """Do nothing. The broker continues to run."""
 
     def describe(self) -> str:
-        """Return a description. It does not contain the password."""
-        address = urlsplit(self.url)
-        return f"the RabbitMQ that BUS_URL names, on {address.hostname}:{address.port or 5672}"
+        """Return a description. It does not contain the password.
+
+        Raises:
+            ConfigurationError: The URL is invalid.
+        """
+        places = ", ".join(url.place for url in require_urls(self.url))
+        return f"the RabbitMQ that BUS_URL names, on {places}"

@@ -10,4 +10,8 @@
 - `permissions`: the permissions of each service at the broker, derived from the service's grants.
 - `user_passwords`: the passwords of the broker users.
 - `migrate`: recreation of a queue with other arguments. The queue keeps its messages.
+- `old_objects`: the queues and exchanges that the routers of a service do not declare any more.
+- `prune_model`, `prune_decisions`, `prune_work_queues`: the next step for each old object, as pure
+  functions of the observed state.
+- `prune`: deletion of old objects. No event, job or dead letter is deleted.
 """

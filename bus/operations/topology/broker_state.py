@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.topology.model import Binding, Queue
 from bus.operations.management_api import Management, usual_address
 from bus.settings import Settings
+from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.handshake import probe, vhost_of
 
@@ -27,6 +29,7 @@ __all__ = [
     "management_of",
     "policies_for",
     "policy_of",
+    "queue_bindings",
     "queue_totals",
     "read_broker_state",
 ]
@@ -167,21 +170,36 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
         Unavailable: The management API does not answer.
         Unauthenticated: The management API refuses the user.
     """
-    vhost = _quote_vhost(settings.url.get_secret_value())
+    vhost = _quote_vhost(settings.address)
     rows = await management_of(settings).call(
         "GET", f"queues/{vhost}{TOTALS}&columns=name,messages"
     )
     return {row["name"]: row.get("messages") or 0 for row in rows}
 
 
+async def queue_bindings(settings: Settings) -> frozenset[Binding]:
+    """Return the current bindings of all queues in the virtual host.
+
+    Raises:
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
+    """
+    vhost = _quote_vhost(settings.address)
+    return frozenset(_to_bindings(await management_of(settings).call("GET", f"bindings/{vhost}")))
+
+
 def management_of(settings: Settings) -> Management:
-    """Return a client for the management API at `management_url`, or on the default port."""
+    """Return a client for the management API at `management_url`, or on the default port.
+
+    If the process is connected to the broker, the client skips hosts of other clusters.
+    """
     url = settings.address
     return Management(
         settings.management_url.get_secret_value()
         if settings.management_url
         else usual_address(url),
         url,
+        cluster=Cluster.of(require_urls(url)).name,
     )
 
 

@@ -98,7 +98,7 @@ class Plan:
     def clean(self) -> bool:
         """True if the operator has nothing to do.
 
-        Superfluous objects do not count. They harm no service, and no command deletes them.
+        Superfluous objects do not count. They harm no service, and `prune` can delete them.
         """
         return len(self.having("superfluous")) == len(self.differences)
 

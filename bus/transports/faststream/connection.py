@@ -7,38 +7,45 @@ restores its own channels, consumers and topology.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from faststream.rabbit import RabbitBroker
 from pydantic import SecretStr
 from typing_extensions import override
 
-from bus.errors import (
-    BusError,
-    ConfigurationError,
-    FailedPrecondition,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
+from bus.errors import BusError, FailedPrecondition, Unavailable
 from bus.messaging.backoff import backoff
+from bus.messaging.broker_addresses import BrokerUrl, describe_brokers
 from bus.messaging.supervision import run_forever
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
-from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.exceptions import (
+    EXPECTED_ERRORS,
+    REFUSALS,
+    join_errors,
+    map_errors,
+    to_bus_error,
+)
+from bus.transports.rabbitmq.hosts_connection import HostRotation, HostsConnection
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 from bus.transports.rabbitmq.log_filter import redact_library_logs
 
-__all__ = ["RobustConnection"]
+__all__ = ["RobustConnection", "rotate_hosts", "rotation_of"]
 
 log = logging.getLogger("bus.faststream")
 
+APPLICATION = "the application's broker"
+"""Text for the broker of a FastStream application.
+
+FastStream reads the application's URL less strictly than the bus reads `BUS_URL`. If the password
+has a character that is not percent-encoded, a part of it could be the host or the port.
+"""
+UNKNOWN_HOST = BrokerUrl(scheme="amqp", host=APPLICATION)
 EXTRA_CONNECT_SECONDS = 1.0
 """Seconds that the last attempt to connect has to finish after the timeout of `start`.
 
 After these seconds, the bus cancels the attempt. It does not cancel earlier, because aio-pika
 continues a cancelled attempt in the background, without a time limit.
 """
-REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
-"""Errors after which `connect` does not try again, because a new attempt would fail as well."""
 
 
 class RobustConnection(OpenConnection):
@@ -51,11 +58,20 @@ class RobustConnection(OpenConnection):
         self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None], verify: bool = False
     ) -> None:
         redact_library_logs()
-        super().__init__(name, str(broker.specification.url[0]), verify=verify)
+        self._rotation = rotation_of(broker)
+        hosts = self._rotation.hosts if self._rotation else (UNKNOWN_HOST,)
+        super().__init__(name, hosts, verify=verify)
         self.broker = broker
         self._on_lost = on_lost
         self._ours = False
         self._task: asyncio.Task[None] | None = None
+
+    @override
+    def _place(self) -> str:
+        if self._rotation is None:
+            return APPLICATION
+        self._host = self._rotation.current
+        return super()._place()
 
     async def start(self, *, timeout: float) -> None:
         """Connect to the broker. Watch the connection until `close` is called.
@@ -72,34 +88,50 @@ class RobustConnection(OpenConnection):
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect to the broker. Retry until the broker refuses access or the timeout passes.
+        """Connect to the broker. Retry until each host refuses access or the timeout passes.
 
         Args:
-            timeout: Seconds after which no new attempt starts.
+            timeout: Seconds for each host, after which no new attempt starts.
 
         Raises:
-            Unauthenticated: The broker refused the credentials.
-            ConfigurationError: The broker refused the virtual host.
-            PermissionDenied: The broker refused access.
+            Unauthenticated: Every host refused the credentials.
+            ConfigurationError: Every host refused the virtual host.
+            PermissionDenied: Every host refused access.
             FailedPrecondition: FastStream's test broker is in use.
             Unavailable: No attempt succeeded in time.
         """
         loop = asyncio.get_running_loop()
-        ends, failures = loop.time() + timeout, 0
+        ends, failures = loop.time() + timeout * len(self._hosts), 0
+        errors: dict[str, BusError] = {}
         while self._connection is None:
+            place = self._place()
             try:
                 await self._connect(ends + EXTRA_CONNECT_SECONDS)
-            except REFUSALS:
+            except FailedPrecondition:
                 raise
             except BusError as error:
+                errors[place] = error
+                if len(errors) == len({host.place for host in self._hosts}) and all(
+                    isinstance(each, REFUSALS) for each in errors.values()
+                ):
+                    raise join_errors([*errors.values()]) from None
                 failures += 1
                 wait = backoff(failures)
                 if loop.time() + wait > ends:
-                    raise Unavailable(
-                        f"the broker at {self._place()} cannot be reached ({error}). "
-                        "Check that it is running, and that BUS_URL is correct."
-                    ) from None
+                    reasons = "; ".join(dict.fromkeys(map(str, errors.values())))
+                    raise self._unreachable(reasons) from None
                 await asyncio.sleep(wait)
+
+    def _unreachable(self, reasons: str) -> Unavailable:
+        if self._rotation is None:
+            return Unavailable(
+                f"{APPLICATION} cannot be reached ({reasons}). Check that it is running, and that "
+                "the URL of the RabbitBroker is correct."
+            )
+        return Unavailable(
+            f"the broker at {describe_brokers(self._hosts)} cannot be reached ({reasons}). "
+            "Check that it is running, and that BUS_URL is correct."
+        )
 
     async def _connect(self, ends: float) -> None:
         with map_errors(f"connecting to {self._place()}"):
@@ -119,6 +151,8 @@ class RobustConnection(OpenConnection):
     @override
     def use_password_on_reconnect(self, password: SecretStr) -> None:
         """Set the password in the URL that aio-pika uses to reconnect."""
+        if self._rotation is not None:
+            self._rotation.password = password.get_secret_value()
         if self._connection is not None:
             self._connection.url = self._connection.url.with_password(password.get_secret_value())
 
@@ -132,14 +166,11 @@ class RobustConnection(OpenConnection):
         if transport is None or transport.connection.is_closed:
             # The connection was lost, but aio-pika has not cleared its event `connected` yet.
             raise Unavailable(f"the connection to {self._place()} was closed")
+        place = self._place()
+        facts = {"link": self.name, "broker": place}
         self.last_error = None
         self.up.set()
-        log.info(
-            "%s: connected to %s",
-            self.name,
-            self._place(),
-            extra={"link": self.name, "broker": self._place()},
-        )
+        log.info("%s: connected to %s", self.name, place, extra=facts)
         try:
             await asyncio.wait([transport.connection.closing])
         finally:
@@ -149,8 +180,8 @@ class RobustConnection(OpenConnection):
         log.warning(
             "%s: connection to %s lost; FastStream's broker reconnects",
             self.name,
-            self._place(),
-            extra={"link": self.name, "broker": self._place()},
+            place,
+            extra=facts,
         )
 
     def _report(self, error: BaseException) -> None:
@@ -174,3 +205,20 @@ class RobustConnection(OpenConnection):
                 error,
                 extra={"link": self.name, "why": str(error)},
             )
+
+
+def rotate_hosts(broker: RabbitBroker, rotation: HostRotation) -> None:
+    """Let a FastStream broker take the next host of the rotation for each attempt to connect."""
+    # FastStream passes these arguments to aio-pika, but its constructor has no parameter for them.
+    broker._connection_kwargs["connection_class"] = partial(  # noqa: SLF001
+        HostsConnection, rotation=rotation
+    )
+
+
+def rotation_of(broker: RabbitBroker) -> HostRotation | None:
+    """Return the rotation that `rotate_hosts` gave to a broker, or None."""
+    connection_class = broker._connection_kwargs.get("connection_class")  # noqa: SLF001
+    if not isinstance(connection_class, partial):
+        return None
+    rotation = connection_class.keywords.get("rotation")
+    return rotation if isinstance(rotation, HostRotation) else None

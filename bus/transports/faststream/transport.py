@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from faststream.rabbit import RabbitBroker
 
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import (
     Accepted,
@@ -23,7 +24,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustConnection
+from bus.transports.faststream.connection import RobustConnection, rotate_hosts
 from bus.transports.faststream.subscriber import FastStreamConsumer
 from bus.transports.rabbitmq.aiormq_channels import (
     AiormqConsumerChannel,
@@ -31,8 +32,9 @@ from bus.transports.rabbitmq.aiormq_channels import (
     AiormqPublisherChannel,
 )
 from bus.transports.rabbitmq.body_limit import SendLimit
-from bus.transports.rabbitmq.connection import Channel, connection_url
+from bus.transports.rabbitmq.connection import Channel
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
+from bus.transports.rabbitmq.hosts_connection import HostRotation
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.queue_depth import ready_in
 
@@ -49,6 +51,8 @@ The maximum wait of the RabbitMQ transport is also 1 s. FastStream's default is 
 def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
     """Return a FastStream broker that only the bus uses.
 
+    If the setting `url` lists several hosts, each attempt to connect takes the next host.
+
     FastStream does not log the broker's messages, because the bus logs them. FastStream's
     dependency injection by type is off.
 
@@ -56,13 +60,16 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
         settings: The settings with the address, the heartbeat and the connect timeout.
         name: The name of the connection in RabbitMQ's UI.
     """
-    return RabbitBroker(
-        connection_url(settings.address, heartbeat=settings.heartbeat, name=name),
+    rotation = HostRotation(require_urls(settings.address), heartbeat=settings.heartbeat, name=name)
+    broker = RabbitBroker(
+        str(rotation.url),
         timeout=settings.connect_timeout,
         reconnect_interval=RECONNECT_INTERVAL_SECONDS,
         logger=None,
         apply_types=False,
     )
+    rotate_hosts(broker, rotation)
+    return broker
 
 
 class FastStreamTransport:

@@ -21,6 +21,7 @@ from bus.transports.rabbitmq.connection import (
 )
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.declare import find_missing
+from bus.transports.rabbitmq.delete import delete_idle, delete_unbound
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.shovel_channel import ShovelChannel, fresh_tag
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
@@ -48,15 +49,15 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
     The session ignores the setting `topology`. It declares objects even if the setting is `verify`.
 
     Args:
-        settings: The broker's address, credentials and time limits.
+        settings: The broker's addresses, credentials and time limits.
 
     Yields:
         A session on the open connection.
 
     Raises:
-        Unauthenticated: The broker refuses the credentials. The function does not try again.
-        ConfigurationError: The broker refuses the virtual host. The function does not try again.
-        Unavailable: The broker does not answer within the connect timeout.
+        Unauthenticated: Every host refuses the credentials. The function does not try again.
+        ConfigurationError: Every host refuses the virtual host. The function does not try again.
+        Unavailable: No host answers within the connect timeout for each host.
     """
     password = PasswordFile.of(settings.password_file)
     link = SupervisedConnection(
@@ -153,6 +154,16 @@ class AdminSession:
         """
         async with self._channel(f"deleting {queue}") as channel:
             await channel.queue_delete(queue, if_empty=if_empty, timeout=RPC_TIMEOUT_SECONDS)
+
+    async def delete_idle(self, queue: str, *, is_quorum: bool, if_empty: bool = True) -> bool:
+        """Delete a queue only if it has no consumers and no ready messages; see `delete_idle`."""
+        async with self._channel(f"deleting {queue}") as channel:
+            return await delete_idle(channel, queue, is_quorum=is_quorum, if_empty=if_empty)
+
+    async def delete_exchange(self, exchange: str) -> bool:
+        """Delete an exchange only if nothing is bound to it; see `delete_unbound`."""
+        async with self._channel(f"deleting {exchange}") as channel:
+            return await delete_unbound(channel, exchange)
 
     @asynccontextmanager
     async def shovel(

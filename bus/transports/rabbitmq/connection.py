@@ -6,7 +6,7 @@ connection is not used.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import aio_pika
@@ -16,20 +16,24 @@ from aiormq.channel import Channel
 from pydantic import SecretStr
 from yarl import URL
 
-from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
+from bus.errors import BusError, Unavailable
+from bus.messaging.broker_addresses import BrokerUrl, describe_brokers, require_urls
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
+from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.declare import declare, declare_own
 from bus.transports.rabbitmq.exceptions import (
     EXPECTED_ERRORS,
+    REFUSALS,
     closing_reason,
+    join_errors,
     map_errors,
     to_bus_error,
 )
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol, FastLaneTransportFactory
-from bus.transports.rabbitmq.handshake import properties_of
+from bus.transports.rabbitmq.handshake import CLUSTER, properties_of
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 from bus.transports.rabbitmq.log_filter import redact_library_logs
 
@@ -51,19 +55,17 @@ This is the size of the largest message that RabbitMQ can be configured to accep
 """
 BLOCKED_POLL_SECONDS = 1.0
 """Interval in seconds for checking whether a blocked connection was lost."""
-REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
-"""Errors that `start` raises before its timeout. Another attempt to connect would also fail."""
 
 
 class OpenConnection:
     """A connection that opens channels and declares topologies. The connection can be down."""
 
-    def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
+    def __init__(self, name: str, hosts: Sequence[BrokerUrl], *, verify: bool = False) -> None:
         """Create a connection that is not open.
 
         Args:
             name: The name in log messages.
-            url: The broker's address. Logs and errors show only its host, port and virtual host.
+            hosts: The broker's hosts. Logs and errors show only host, port and virtual host.
             verify: If True, declare only the exclusive queues of this connection. Do not
                 declare exchanges and other queues, but check that they exist.
         """
@@ -73,18 +75,16 @@ class OpenConnection:
         self.current_password: SecretStr | None = None
         """The password that was last sent to the broker. Without a password file, it is None."""
         self.last_error: str | None = None
-        self._url = URL(url)
+        self._hosts = tuple(hosts)
+        self._host = self._hosts[0]
+        """The host of the last attempt to connect."""
         self._connection: aio_pika.Connection | None = None
         self._declaring = asyncio.Lock()
         self._broker_names: dict[str, str] = {}
 
     def _place(self) -> str:
         """Return the broker's host, port and virtual host. Omit the user and the password."""
-        vhost = self._url.path.lstrip("/")
-        return (
-            f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"
-            + (f" (virtual host {vhost})" if vhost else "")
-        )
+        return describe_brokers([self._host])
 
     def _underlay(self) -> aiormq.abc.AbstractConnection:
         if self._connection is None or self._connection.transport is None or not self.up.is_set():
@@ -212,7 +212,7 @@ class SupervisedConnection(OpenConnection):
         """Create a connection that is not open; `start` opens it.
 
         Args:
-            url: The broker's address.
+            url: The broker's URL, or several URLs. Each attempt to connect takes the next host.
             name: The name in the RabbitMQ UI and in log messages.
             heartbeat: The heartbeat interval in seconds.
             attempt_timeout: Timeout of one attempt to connect, in seconds.
@@ -220,11 +220,15 @@ class SupervisedConnection(OpenConnection):
             verify: If True, declare only the exclusive queues of this connection. Do not
                 declare exchanges and other queues, but check that they exist.
             password: The password file. Each attempt to connect reads the file. The password in
-                the file replaces the password in `url`.
+                the file replaces the password in each URL.
             on_lost: Called when an open connection is lost or closed.
         """
         redact_library_logs()
-        super().__init__(name, connection_url(url, heartbeat=heartbeat, name=name), verify=verify)
+        super().__init__(name, require_urls(url), verify=verify)
+        self._cluster = Cluster.of(self._hosts)
+        self._attempts = 0
+        self._errors: dict[BrokerUrl, BusError] = {}
+        """The last error of each host since the last connection."""
         self._attempt_timeout = attempt_timeout
         self._heartbeat = heartbeat
         self._fastlane = fastlane
@@ -240,14 +244,14 @@ class SupervisedConnection(OpenConnection):
         """Connect, and keep the connection up until `close` is called.
 
         Args:
-            timeout: Seconds to wait for the first connection.
+            timeout: Seconds to wait for the first connection, for each host.
 
         Raises:
-            Unauthenticated: The broker refuses the credentials. `start` raises this error before
+            Unauthenticated: Every host refuses the credentials. `start` raises this error before
                 the timeout.
-            ConfigurationError: The broker refuses the virtual host, or the password file is not
+            ConfigurationError: Every host refuses the virtual host, or the password file is not
                 valid. `start` raises this error before the timeout.
-            Unavailable: The connection is not up after `timeout` seconds.
+            Unavailable: The connection is not up after `timeout` seconds for each host.
         """
         self._refused = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(
@@ -257,14 +261,17 @@ class SupervisedConnection(OpenConnection):
         up = asyncio.create_task(self.up.wait())
         try:
             await asyncio.wait(
-                (up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                (up, self._refused),
+                timeout=timeout * len(self._hosts),
+                return_when=asyncio.FIRST_COMPLETED,
             )
             if self._refused.done():
                 self._refused.result()
             if not self.up.is_set():
+                reasons = "; ".join(dict.fromkeys(str(error) for error in self._errors.values()))
                 raise Unavailable(
-                    f"the broker at {self._place()} cannot be reached"
-                    f" ({self.last_error or 'no answer'})."
+                    f"the broker at {describe_brokers(self._hosts)} cannot be reached"
+                    f" ({reasons or 'no answer'})."
                     " Check that it is running, and that BUS_URL is correct."
                 )
         finally:
@@ -272,19 +279,18 @@ class SupervisedConnection(OpenConnection):
             self._refused.cancel()
 
     async def _step(self) -> None:
-        if self._password is not None:
-            self.current_password = self._password.read()
-            self._url = self._url.with_password(self.current_password.get_secret_value())
-        connection = aio_pika.Connection(self._url)
+        connection = aio_pika.Connection(self._next_url())
         factory = FastLaneTransportFactory() if self._fastlane else LenientTransportFactory()
         connection.kwargs["transport_factory"] = factory
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()
+            self._cluster.join(self, self._host.place, properties_of(connection).get(CLUSTER))
             self._connection = connection
             if isinstance(factory, FastLaneTransportFactory):
                 self.lane = self._join(factory)
             self.last_error = None
+            self._errors.clear()
             self.up.set()
             log.info(
                 "%s: connected to %s",
@@ -294,11 +300,26 @@ class SupervisedConnection(OpenConnection):
             )
             await self._watch()
         finally:
+            self._cluster.leave(self)
             self._mark_down()
             try:
                 await _close_connection(connection)
             finally:
                 factory.abort()
+
+    def _next_url(self) -> URL:
+        """Return the URL for the next attempt to connect. Each attempt takes the next host.
+
+        After a lost connection the next host is tried first. The lost host may be shut down or
+        hang, and would only delay the service.
+        """
+        self._host = self._hosts[self._attempts % len(self._hosts)]
+        self._attempts += 1
+        host = self._host
+        if self._password is not None:
+            self.current_password = self._password.read()
+            host = host.with_password(self.current_password.get_secret_value())
+        return URL(connection_url(host.text, heartbeat=self._heartbeat, name=self.name))
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
         """Set the fast lane's maximum frame size and feed interval, and return the fast lane."""
@@ -363,7 +384,7 @@ class SupervisedConnection(OpenConnection):
         """Log a failed attempt to connect. Make `start` fail if another attempt cannot succeed."""
         bus_error = to_bus_error(error, f"connecting to {self._place()}")
         reason = str(bus_error)
-        if self.last_error != reason:
+        if reason != str(self._errors.get(self._host)):
             log.warning(
                 "%s: cannot connect (%s); trying again",
                 self.name,
@@ -371,12 +392,14 @@ class SupervisedConnection(OpenConnection):
                 extra={"link": self.name, "broker": self._place(), "why": reason},
             )
         self.last_error = reason
+        self._errors[self._host] = bus_error
         if (
-            isinstance(bus_error, REFUSALS)
+            len(self._errors) == len(set(self._hosts))
+            and all(isinstance(each, REFUSALS) for each in self._errors.values())
             and self._refused is not None
             and not self._refused.done()
         ):
-            self._refused.set_exception(bus_error)
+            self._refused.set_exception(join_errors([*self._errors.values()]))
 
     async def close(self) -> None:
         """Close the connection. After that, it does not reconnect."""

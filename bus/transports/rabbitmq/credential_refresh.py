@@ -24,7 +24,12 @@ from bus.messaging.supervision import run_forever
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.connection import connection_url
-from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.exceptions import (
+    EXPECTED_ERRORS,
+    join_errors,
+    map_errors,
+    to_bus_error,
+)
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 
 __all__ = ["CredentialRefresher", "RefreshableConnection", "is_accepted"]
@@ -128,10 +133,11 @@ class CredentialRefresher:
         """
         if file is None:
             return None
-        url = connection_url(
-            settings.address, heartbeat=settings.heartbeat, name=f"{name} trying a new password"
-        )
-        return cls(file, connections, trial=partial(is_accepted, url))
+        urls = [
+            connection_url(url, heartbeat=settings.heartbeat, name=f"{name} trying a new password")
+            for url in settings.addresses
+        ]
+        return cls(file, connections, trial=partial(is_accepted, urls))
 
     def start(self) -> None:
         """Start to check the file every `POLL_INTERVAL_SECONDS`."""
@@ -232,12 +238,26 @@ class CredentialRefresher:
         )
 
 
-async def is_accepted(url: str, password: SecretStr) -> bool:
+async def is_accepted(urls: Sequence[str], password: SecretStr) -> bool:
     """Return True if the broker accepts this password. The test is an AMQP handshake.
 
+    Args:
+        urls: The URL of each host. The first host that answers decides.
+        password: The password to test.
+
     Raises:
-        BusError: The test had no result. For example, the broker did not answer.
+        BusError: The test had no result. For example, no host answered.
     """
+    errors: list[BusError] = []
+    for url in urls:
+        try:
+            return await _is_accepted_at(url, password)
+        except BusError as error:
+            errors.append(error)
+    raise join_errors(errors)
+
+
+async def _is_accepted_at(url: str, password: SecretStr) -> bool:
     connection = aio_pika.Connection(URL(url).with_password(password.get_secret_value()))
     factory = LenientTransportFactory()
     connection.kwargs["transport_factory"] = factory

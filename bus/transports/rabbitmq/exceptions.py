@@ -6,7 +6,7 @@ The callers of a transport receive only errors of the bus.
 import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,14 @@ from bus.errors import (
 )
 from bus.messaging.supervision import is_own_cancel
 
-__all__ = ["EXPECTED_ERRORS", "closing_reason", "map_errors", "to_bus_error"]
+__all__ = [
+    "EXPECTED_ERRORS",
+    "REFUSALS",
+    "closing_reason",
+    "join_errors",
+    "map_errors",
+    "to_bus_error",
+]
 
 # aiormq raises RuntimeError if a closed channel or connection is used. When aiormq
 # closes a channel or connection, pending calls end with a CancelledError or a plain Exception.
@@ -45,7 +52,11 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     BusError,
 )
 
+REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
+"""Errors of a host that another attempt to connect to this host would not change."""
 CLOSED = "the connection was closed"
+LIBRARY_URL = re.compile(r"amqps?://[^\s\"'>]*")
+"""Pattern of a broker's URL in a library's text, which can show the virtual host and a query."""
 CONNECT_FAILED = re.compile(r"\[Errno (\d{1,5})\] Connect call failed ")
 """Text of asyncio for an address to which no connection is possible. The bus names the broker."""
 
@@ -125,6 +136,22 @@ def map_errors(what: str) -> Iterator[None]:
         raise to_bus_error(error, what) from None
 
 
+def join_errors(errors: Sequence[BusError]) -> BusError:
+    """Return one error for the errors of several hosts.
+
+    If every host refuses, the error has the class of the first refusal. Otherwise it is
+    `Unavailable`.
+
+    Args:
+        errors: The last error of each host, at least one.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    is_refused = all(isinstance(error, REFUSALS) for error in errors)
+    error_class = type(errors[0]) if is_refused else Unavailable
+    return error_class("; ".join(dict.fromkeys(str(error).rstrip(".") for error in errors)) + ".")
+
+
 def closing_reason(closing: "asyncio.Future[Any]") -> str | None:
     """Return the reason why aiormq closed a connection, or None if it has no reason.
 
@@ -151,4 +178,5 @@ def _safe_text(error: BaseException) -> str:
         case _ if not isinstance(error, EXPECTED_ERRORS):
             return type(error).__name__  # the text of an unexpected error may contain message data
     text = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
+    text = LIBRARY_URL.sub("the broker", text)
     return " ".join((text or type(error).__name__).split())

@@ -1,10 +1,9 @@
 """A probe that connects to a broker, checks that the broker answers, and reads its version."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 from aiormq.exceptions import (
@@ -14,10 +13,15 @@ from aiormq.exceptions import (
     ProtocolSyntaxError,
 )
 
-from bus.errors import ConfigurationError, Unauthenticated, Unavailable
+from bus.errors import BusError, Unauthenticated, Unavailable
+from bus.messaging.broker_addresses import BrokerUrl, require_urls
+from bus.transports.rabbitmq.cluster import Cluster
+from bus.transports.rabbitmq.exceptions import join_errors
 
-__all__ = ["BrokerInfo", "connected", "probe", "vhost_of"]
+__all__ = ["CLUSTER", "BrokerInfo", "connected", "probe", "vhost_of"]
 
+CLUSTER = "cluster_name"
+"""Server property with the name of the broker's cluster."""
 TIMEOUT_SECONDS = 5.0
 """Timeout of a probe, in seconds. A handshake on a local network takes 10 ms."""
 
@@ -36,11 +40,12 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
     """Connect to a broker, close the connection, and return the broker's properties.
 
     Args:
-        url: The broker's URL.
-        timeout: Timeout of the connect, in seconds.
+        url: The broker's URL, or several URLs. The hosts are tried in turn.
+        timeout: Timeout of the connect to one host, in seconds.
 
     Raises:
-        ConfigurationError: The URL is not valid.
+        ConfigurationError: The URL is not valid, or the broker belongs to another cluster than the
+            other connections of this process.
         Unauthenticated: The broker refuses the user, the password or the virtual host.
         Unavailable: No server answers at this address, or the server does not use AMQP 0-9-1.
     """
@@ -53,8 +58,8 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
     """Open a connection, and close it at the end of the `with` block.
 
     Args:
-        url: The broker's URL.
-        timeout: Timeout of the connect, in seconds. The close has the same timeout.
+        url: The broker's URL, or several URLs. The hosts are tried in turn.
+        timeout: Timeout of the connect to one host, in seconds. The close has the same timeout.
 
     Yields:
         The open connection.
@@ -63,65 +68,75 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
         BusError: One of the errors that `probe` raises. `Unavailable` is also raised if the
             connection is lost inside the `with` block.
     """
-    broker_address = address(url)
-    try:
-        connection = await _open(url, timeout)
+    hosts = require_urls(url)
+    cluster = Cluster.of(hosts)
+    connection, host = await _open_first(hosts, cluster, timeout)
+    with _named_errors(host, timeout):
         try:
             yield connection
         finally:
-            async with asyncio.timeout(timeout):
-                await connection.close()
+            cluster.leave(connection)
+            await _close(connection, timeout)
+
+
+async def _open_first(
+    hosts: Sequence[BrokerUrl], cluster: Cluster, timeout: float
+) -> tuple[aio_pika.abc.AbstractConnection, BrokerUrl]:
+    """Return a connection to the first host of the cluster that accepts it, and this host."""
+    errors: list[BusError] = []
+    for host in hosts:
+        try:
+            with _named_errors(host, timeout):
+                async with asyncio.timeout(timeout):
+                    connection = await aio_pika.connect(host.text, timeout=timeout)
+                try:
+                    cluster.join(connection, host.place, properties_of(connection).get(CLUSTER))
+                except BusError:
+                    await _close(connection, timeout)
+                    raise
+                return connection, host
+        except BusError as error:
+            errors.append(error)
+    raise join_errors(errors)
+
+
+async def _close(connection: aio_pika.abc.AbstractConnection, timeout: float) -> None:
+    async with asyncio.timeout(timeout):
+        await connection.close()
+
+
+@contextmanager
+def _named_errors(host: BrokerUrl, timeout: float) -> Iterator[None]:
+    """Convert the errors inside the `with` block to errors that name the host."""
+    try:
+        yield
     except (AuthenticationError, ProbableAuthenticationError) as error:
         raise Unauthenticated(
-            f"the broker at {broker_address} refuses the user or the password."
+            f"the broker at {host.place} refuses the user or the password."
             " Check them in BUS_URL, or in BUS_PASSWORD_FILE."
         ) from error
     except ProtocolSyntaxError as error:
         # If RabbitMQ refuses the virtual host, it closes the connection. aiormq reports the close
         # as an unexpected frame.
         raise Unauthenticated(
-            f"the broker at {broker_address} refuses the virtual host {vhost_of(url)!r}."
+            f"the broker at {host.place} refuses the virtual host {host.virtual_host!r}."
             " Create it, or grant this user permissions for it."
         ) from error
     except TimeoutError as error:
         raise Unavailable(
-            f"the broker at {broker_address} did not answer within {timeout:g} s."
+            f"the broker at {host.place} did not answer within {timeout:g} s."
             " Check that RabbitMQ listens there, and that no firewall blocks the connection."
         ) from error
     except (OSError, AMQPError) as error:
         raise Unavailable(
-            f"the broker at {broker_address} cannot be reached: {reason(error)}."
+            f"the broker at {host.place} cannot be reached: {reason(error)}."
             " Start RabbitMQ, or correct BUS_URL."
         ) from error
 
 
-async def _open(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
-    async with asyncio.timeout(timeout):
-        return await aio_pika.connect(url, timeout=timeout)
-
-
-def address(url: str) -> str:
-    """Return `host:port` of a broker's URL. Error texts must not show the rest of the URL."""
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # raises ValueError for a host such as `a..b`
-        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
-    except ValueError as error:
-        raise ConfigurationError(
-            "BUS_URL is not a valid URL. Set it to amqp://user:password@host:port/vhost, with"
-            " special characters percent-encoded."
-        ) from error
-    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
-        raise ConfigurationError(
-            "BUS_URL must be an amqp or amqps URL with a host."
-            " Set it to amqp://user:password@host:port/vhost."
-        )
-    return f"{parts.hostname}:{port}"
-
-
 def vhost_of(url: str) -> str:
-    """Return the virtual host in a URL."""
-    return unquote(urlsplit(url).path[1:]) or "/"
+    """Return the virtual host in a URL. Several URLs have the same virtual host."""
+    return require_urls(url)[0].virtual_host
 
 
 def reason(error: Exception) -> str:
@@ -145,6 +160,6 @@ def describe(properties: Mapping[str, object]) -> BrokerInfo:
 FIELDS = {
     "product": "product",
     "version": "version",
-    "cluster": "cluster_name",
+    "cluster": CLUSTER,
     "platform": "platform",
 }

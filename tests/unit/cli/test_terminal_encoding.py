@@ -26,6 +26,7 @@ from bus.operations.dead_letters import DeadLetter
 from bus.operations.logging import configure_logging
 from bus.settings import Settings
 from tests.unit.fakes import envelope
+from tests.unit.logging_state import restored_logging
 
 ALL = "ä € … ☃ \U0001f4af \ud800 │"
 """Characters that some or all of the encodings lack."""
@@ -114,17 +115,11 @@ def test_help_is_written_in_every_encoding(
 def test_the_log_of_a_worker_is_written_in_every_encoding(
     log_format: str, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers, root.level
-    try:
-        with streams(encoding, monkeypatch) as written:
-            settings = Settings(url=SecretStr("amqp://localhost"), log_format=log_format)  # type: ignore[arg-type]
-            configure_logging(settings)
-            logging.getLogger("shop").warning(ALL, extra={"title": ALL})
-            text = written.text()
-    finally:
-        root.handlers = before
-        root.setLevel(level)
+    with restored_logging(), streams(encoding, monkeypatch) as written:
+        settings = Settings(url=SecretStr("amqp://localhost"), log_format=log_format)  # type: ignore[arg-type]
+        configure_logging(settings)
+        logging.getLogger("shop").warning(ALL, extra={"title": ALL})
+        text = written.text()
     assert "Logging error" not in text
     if log_format == "json":
         assert json.loads(text)["title"] == ALL

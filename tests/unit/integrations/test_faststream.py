@@ -1,3 +1,4 @@
+import re
 import sys
 from functools import partial
 from importlib import import_module, reload
@@ -19,11 +20,14 @@ from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustConnection
+from bus.transports.faststream.connection import RobustConnection, rotation_of
 from bus.transports.faststream.subscriber import FastStreamConsumer
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
+from bus.transports.rabbitmq.hosts_connection import HostsConnection
 from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
+from tests.polling import until
 from tests.unit.fakes import virtual
+from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
 class FakeChannel:
@@ -98,7 +102,61 @@ def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> Non
     )
     link = RobustConnection(broker, name="desk", on_lost=lambda: None)
     assert link._place() == "host:5673 (virtual host vhost)"
-    assert "hunter2" not in str(link._url)
+    assert "hunter2" not in repr(link._hosts)
+
+
+@pytest.mark.parametrize("mark", ["/", "?", "#", "@"])
+def test_no_part_of_the_url_of_an_applications_broker_is_shown(mark: str) -> None:
+    """FastStream reads `1889` as a port, and the bus cannot know that it is a password."""
+    broker = RabbitBroker(f"amqp://user:1889{mark}Q@host/vhost")
+    link = RobustConnection(broker, name="desk", on_lost=lambda: None)
+    assert link._place() == "the application's broker"
+    error = link._unreachable("connecting to the application's broker: no answer in time")
+    assert not {"1889", "user"} & {*re.split(r"\W", f"{error} {link._hosts!r}")}
+
+
+def test_a_broker_of_its_own_takes_each_host_of_the_setting_in_turn() -> None:
+    broker = broker_of_its_own(
+        Settings(url=SecretStr("amqp://u:p@one,two:5673/v?heartbeat=7")), name="desk"
+    )
+    rotation = rotation_of(broker)
+    assert rotation is not None
+    urls = []
+    for _ in range(3):
+        urls.append(str(rotation.url))
+        rotation.advance()
+    assert urls == [
+        "amqp://u:p@one/v?heartbeat=7&name=desk",
+        "amqp://u:p@two:5673/v?heartbeat=7&name=desk",
+        "amqp://u:p@one/v?heartbeat=7&name=desk",
+    ]
+    rotation.password = "a/b"
+    assert rotation.url.password == "a/b"
+
+
+async def test_a_broker_of_its_own_refuses_a_host_of_another_cluster(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    right, wrong = Host(cluster="x"), Host(cluster="y")
+    async with hosts(right, wrong) as url:
+        settings = Settings(url=SecretStr(url))
+        broker = broker_of_its_own(settings, name="desk")
+        rotation = rotation_of(broker)
+        assert rotation is not None
+        connection = HostsConnection(rotation.url, rotation=rotation, timeout=5)
+        connection.reconnect_interval = 0.02
+        await connection.connect()
+        assert right.connected == 1
+        await right.stop()
+        await until(lambda: wrong.attempts >= 2, "attempts at the wrong host")
+        assert not connection.connected.is_set()
+        lines = [line for line in caplog.messages if "cannot connect" in line]
+        assert [line.count("belongs to the cluster 'y'") for line in lines] == [1, 0]
+        assert f"connecting to {right.place}: Connection refused" in lines[1]
+        await right.start()
+        await until(connection.connected.is_set, "the right host")
+        assert (right.connected, wrong.connected) == (1, 0)
+        await connection.close()
 
 
 def test_the_worker_offers_an_application_that_is_made_once_and_when_it_is_asked_for() -> None:

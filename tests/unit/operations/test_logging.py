@@ -18,21 +18,14 @@ from bus.messaging.context import Context, correlated, handling
 from bus.operations.logging import configure_logging
 from bus.settings import load_settings
 from tests.unit.fakes import NoSender, envelope, raised
+from tests.unit.logging_state import restored_logging
 
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     """Yield a stream for the log records, and restore the process's logging afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("aio_pika", "aiormq", "asyncio")}
-    yield io.StringIO()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
+    with restored_logging():
+        yield io.StringIO()
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

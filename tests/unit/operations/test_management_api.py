@@ -79,6 +79,43 @@ def test_what_is_no_address_is_an_error_that_says_what_to_write(given: str) -> N
         Management(given, AMQP)
 
 
+async def test_the_next_host_of_the_api_is_called_if_the_first_one_does_not_answer() -> None:
+    with answering({"/api/overview": b'{"rabbitmq_version": "4.0.5"}'}) as stub:
+        api = Management(f"http://127.0.0.1:1;{stub.url}", AMQP)
+        assert await api.version() == "4.0.5"
+        assert await api.version() == "4.0.5"
+        assert api.where == stub.url
+    assert len(stub.asked) == 2
+
+
+async def test_the_error_names_each_host_of_the_api_that_does_not_answer() -> None:
+    with pytest.raises(Unavailable) as caught:
+        await Management("http://u:p@127.0.0.1:1,127.0.0.1:2", AMQP).version()
+    for port in (1, 2):
+        assert f"management API on 127.0.0.1:{port} does not answer" in str(caught.value)
+
+
+async def test_a_host_of_the_api_in_another_cluster_is_skipped() -> None:
+    wrong = {"/api/overview": b'{"cluster_name": "y"}', "/api/queues": b"[]"}
+    right = {"/api/overview": b'{"cluster_name": "x"}', "/api/queues": b'["books"]'}
+    with answering(wrong) as other, answering(right) as stub:
+        api = Management(f"{other.url},{stub.url}", AMQP, cluster="x")
+        assert await api.call("GET", "queues") == ["books"]
+        with pytest.raises(Unavailable, match="belongs to the cluster 'y', and not to 'z'"):
+            await Management(f"{other.url},{stub.url}", AMQP, cluster="z").call("GET", "queues")
+
+
+async def test_each_host_of_the_api_gets_the_credentials_of_its_broker() -> None:
+    brokers = "amqp://a:1@elsewhere;amqp://b:2@127.0.0.1"
+    with answering({"/api/overview": b'{"rabbitmq_version": "4.0.5"}'}) as stub:
+        await Management(stub.url, brokers).version()
+    assert stub.asked == [("/api/overview", basic("b", "2"))]
+
+
+def test_the_usual_addresses_of_several_hosts_are_a_list() -> None:
+    assert usual_address("amqp://u:p@one,two:5673/v") == "http://one:15672;http://two:15672"
+
+
 def test_the_usual_address_is_encrypted_where_amqp_is() -> None:
     assert (
         usual_address("amqp://user:password@broker.example:5673/vhost")

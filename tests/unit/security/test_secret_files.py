@@ -1,5 +1,6 @@
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -158,11 +159,63 @@ def test_a_key_file_that_admits_group_or_others_is_refused(path: Path, mode: int
     path.chmod(mode)
     with pytest.raises(
         ConfigurationError,
-        match=rf"^BUS_KEY: {path} has mode {mode:o}\. Only its owner .*: run `chmod 600 {path}`, ",
+        match=rf"^BUS_KEY: {path} has mode {mode:o}\. Only its owner .*: run `chmod 600 {path}`\. ",
     ):
         read_private_file(path, "BUS_KEY")
     path.chmod(0o400)
     assert read_private_file(path, "BUS_KEY") == SECRET
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, *, owner: int, process: int) -> None:
+    """Report `owner` as the owner of each open file, and `process` as the user of this process."""
+    fstat = os.fstat
+
+    def owned(descriptor: int) -> os.stat_result:
+        fields = list(fstat(descriptor))
+        fields[stat.ST_UID] = owner
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", owned)
+    monkeypatch.setattr(os, "geteuid", lambda: process)
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640])
+def test_the_group_may_read_a_key_file_of_root_as_fsgroup_of_kubernetes_mounts_it(
+    path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.chmod(mode)
+    _pretend(monkeypatch, owner=0, process=10001)
+    assert read_private_file(path, "BUS_KEY") == SECRET
+
+
+@pytest.mark.parametrize(
+    ("owner", "process", "mode"),
+    [
+        (0, 10001, 0o444),
+        (0, 10001, 0o460),
+        (0, 10001, 0o450),
+        (0, 10001, 0o642),
+        (10001, 10001, 0o440),
+        (10002, 10001, 0o440),
+        (0, 0, 0o440),
+    ],
+    ids=[
+        "others may read",
+        "the group may write",
+        "the group may execute",
+        "others may write",
+        "the file of the service itself",
+        "the file of another user",
+        "the process of root",
+    ],
+)
+def test_any_other_key_file_with_access_for_the_group_is_refused(
+    path: Path, owner: int, process: int, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.chmod(mode)
+    _pretend(monkeypatch, owner=owner, process=process)
+    with pytest.raises(ConfigurationError, match=rf"has mode {mode:o}\. .* set fsGroup\.$"):
+        read_private_file(path, "BUS_KEY")
 
 
 @pytest.mark.parametrize(

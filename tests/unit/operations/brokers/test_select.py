@@ -199,6 +199,27 @@ def test_the_options_reach_the_broker(tmp_path: Path) -> None:
         assert broker.management_url == "http://127.0.0.1:20002"
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"BUS_URL": "amqp://user:1888/QZXJ@host/v"},
+        {"BUS_URL": URL, "BUS_MANAGEMENT_URL": "http://user:1888/QZXJ@host"},
+    ],
+)
+def test_a_named_broker_with_an_ambiguous_url_is_refused_before_any_command_shows_it(
+    named: Mapping[str, str],
+) -> None:
+    with pytest.raises(ConfigurationError, match="must be percent-encoded") as caught:
+        select_broker(named)
+    assert not {"1888", "QZXJ", "host"} & {*str(caught.value).split()}
+
+
+def test_several_named_hosts_are_described_without_their_passwords() -> None:
+    choice = select_broker({"BUS_URL": "amqp://u:hunter2@one,two:5673/v"})
+    described = broker_for(choice).describe()
+    assert described == "the RabbitMQ that BUS_URL names, on one:5672, two:5673"
+
+
 def test_a_named_broker_is_taken_as_it_is() -> None:
     choice = select_broker({"BUS_URL": URL, "BUS_MANAGEMENT_URL": "http://broker.example:15672"})
     broker = broker_for(choice)

@@ -1,4 +1,4 @@
-"""`bus topology`: compare the topology that routers require with the broker's topology."""
+"""Commands of `bus topology` that compare, create and export the required topology."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.status import Status
-from rich.text import Text
 
 from bus.cli.loading import known_contracts, load_router
-from bus.cli.options import Contracts, finite
+from bus.cli.options import Contracts
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
+from bus.cli.topology.migrate import migrate
+from bus.cli.topology.options import (
+    DIFFERENCES_EXIT_CODE,
+    AsJson,
+    ManagementUrl,
+    Routers,
+    override_settings,
+    require,
+)
+from bus.cli.topology.prune import prune
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as apply_topology
 from bus.operations.topology.apply import plan as plan_topology
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Plan
-from bus.operations.topology.migrate import MigrationProgress
-from bus.operations.topology.migrate import migrate as migrate_queue
 from bus.operations.topology.permissions import (
     ADMINISTRATOR,
     broker_users,
@@ -27,17 +33,14 @@ from bus.operations.topology.permissions import (
     permissions,
     users,
 )
-from bus.operations.topology.required import RequiredTopology
 from bus.operations.topology.user_passwords import read_passwords
 from bus.operations.topology.verify import verify as verify_topology
 from bus.runtime.requirements import required_by
 from bus.security.grants_file import load_grants
-from bus.settings import Settings, load_settings
+from bus.settings import load_settings
 
 __all__ = ["command"]
 
-DIFFERENCES_EXIT_CODE = 2
-"""Exit code if the broker's topology differs from the required topology."""
 COLOURS = {
     "missing": "yellow",
     "different": "red",
@@ -45,26 +48,6 @@ COLOURS = {
     "unfinished": "red",
     "superfluous": "dim",
 }
-
-Routers = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODULE:ROUTER",
-        show_default=False,
-        help="For example workers.transcription:router.",
-    ),
-]
-ManagementUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--management-url",
-        metavar="URL",
-        show_default=False,
-        help="URL of the management API. Default: BUS_MANAGEMENT_URL, or the default port of the "
-        "broker's host.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
 
 command = typer.Typer(
     no_args_is_help=True,
@@ -82,7 +65,7 @@ def plan(
     object. different: the object exists with other properties, which cannot be changed in place;
     migrate recreates a queue. unsafe: a policy could cause the loss of messages. unfinished: a
     migration was interrupted. superfluous: the object's name belongs to one of these services, but
-    the service does not require the object; no command deletes it.
+    the service does not require the object; prune deletes it.
 
     Exit code 0: there are no differences, or only superfluous objects. 2: there are other
     differences.
@@ -220,98 +203,8 @@ def access(
         say(f"these users must exist before the import: {ADMINISTRATOR}, {names}")
 
 
-@command.command()
-def migrate(
-    router: Annotated[
-        str, typer.Argument(metavar="MODULE:ROUTER", help="The router that requires the queue.")
-    ],
-    queue: Annotated[
-        str,
-        typer.Argument(
-            metavar="QUEUE", help="The queue to recreate, which exists with other arguments."
-        ),
-    ],
-    *,
-    wait: Annotated[
-        float | None,
-        typer.Option(
-            "--wait",
-            min=0,
-            callback=finite,
-            metavar="SECONDS",
-            show_default=False,
-            help="Start even if the queue has consumers, and wait this time for them to stop.",
-        ),
-    ] = None,
-    management_url: ManagementUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """Recreate a queue with the arguments that its router requires, and keep its messages.
-
-    A migration queue holds the messages of the queue, and messages that are published during the
-    migration. The command copies each message, and removes the original only after the broker has
-    confirmed the copy. The order of the messages is kept. If the command is killed at any point,
-    run it again to continue. A message that may exist twice after such a continuation has the
-    header "redelivered". The command refuses a queue that has consumers: stop the workers first.
-    """
-    settings = override_settings(management_url)
-    status_line = EscapingConsole(stderr=True).status("reading the broker's state")
-    with status_line as status, suppress_library_logs():
-        done = asyncio.run(
-            migrate_queue(
-                queue,
-                require([router], settings),
-                settings,
-                wait=wait,
-                report=ProgressDisplay(status),
-            )
-        )
-    if as_json:
-        print_json(
-            {
-                "queue": queue,
-                "done": done is not None,
-                "moved": done.moved if done else 0,
-                "again": done.redelivered if done else 0,
-            },
-            compact=True,
-        )
-    elif done is None:
-        say(f"{queue} already has the required arguments; nothing to do")
-    else:
-        say(
-            f"{queue} was created again; {done.moved} messages were moved back, "
-            f"{done.redelivered} may exist twice"
-        )
-
-
-class ProgressDisplay:
-    """Display of a migration: a line for each step, and a spinner with the message counts."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-        self._step = ""
-
-    def __call__(self, progress: MigrationProgress) -> None:
-        """Show the step and the counts of `progress`."""
-        if progress.step != self._step:
-            self._step = progress.step
-            # Print on the spinner's console: the output of another console would overwrite it.
-            self._status.console.print(progress.step, markup=False, highlight=False, soft_wrap=True)
-        counts = (
-            f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
-        )
-        self._status.update(Text(f"{progress.step}{counts}"))
-
-
-def override_settings(management_url: str | None) -> Settings:
-    """Return the settings. If `--management-url` is given, it replaces BUS_MANAGEMENT_URL."""
-    return load_settings(management_url=management_url) if management_url else load_settings()
-
-
-def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
-    """Return the topology that the named routers require."""
-    return required_by([load_router(target) for target in targets], settings)
+command.command()(migrate)
+command.command()(prune)
 
 
 def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:

@@ -1,0 +1,134 @@
+"""Decisions about old work queues and request queues. The functions are pure."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue
+from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
+from bus.operations.topology.prune_model import (
+    BOUND_AGAIN,
+    CHECKING,
+    QUIET_SECONDS,
+    Decision,
+    Observation,
+    QueueObservation,
+    bindings_of,
+    count,
+    is_quiet,
+    why_wait,
+)
+
+__all__ = ["decide_requests", "decide_work"]
+
+
+def decide_requests(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
+    """Decide about a request queue.
+
+    A request is worthless after its deadline, so its queue can be deleted with waiting requests.
+    The queue stays bound until then, because only the binding shows that the bus created it.
+    """
+    if state.consumers:
+        return _decide_consumed(step, state, is_told=is_told)
+    if state.messages and not is_told:
+        detail = (
+            f"it holds {count(state.messages, 'request')}, so callers still send this version. "
+            f"Change the callers, or use --even-if-used {step.name}."
+        )
+        return replace(step, action="keep", detail=detail)
+    return step
+
+
+def decide_work(
+    step: Decision, queue: OldQueue, old: OldObjects, seen: Observation, *, is_told: bool
+) -> Decision:
+    """Decide about the queue of a job or a subscription.
+
+    Args:
+        step: The decision to delete the queue.
+        queue: The queue.
+        old: All old objects.
+        seen: The state of the queues.
+        is_told: True if the queue is unbound although it has consumers or messages.
+    """
+    state = seen[queue.name]
+    sources = bindings_of(state, SOURCES[queue.role])
+    reason = _find_dead_letters(queue.name, seen)
+    if reason:
+        return replace(step, action="keep", detail=reason)
+    if state.removed and not is_told:
+        restored = _restore(step, state, is_bound=bool(sources))
+        if restored:
+            return restored
+    if sources:
+        used = None if is_told else _decide_used(step, state)
+        return used or replace(step, action="unbind", bindings=sources)
+    reason = why_wait(state) or next(_find_returning(queue, old, seen), None)
+    return replace(step, action="wait", detail=reason) if reason else step
+
+
+def _find_dead_letters(name: str, seen: Observation) -> str | None:
+    """Return the reason to keep a queue that has dead letters, or None if it has none."""
+    dead = seen.get(dead_letter_queue(name))
+    if dead is None or not dead.messages:
+        return None
+    return (
+        f"{count(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
+        f"List them with `bus dead list --queue {name}`."
+    )
+
+
+def _restore(step: Decision, state: QueueObservation, *, is_bound: bool) -> Decision | None:
+    """Return the decision about a queue that this run has unbound, if a worker uses it again.
+
+    The worker can have bound the queue before the run has removed the binding, and consume after
+    that. Without the binding, this worker would receive no message.
+    """
+    if is_bound:
+        return replace(step, action="keep", detail=BOUND_AGAIN)
+    if state.consumers:
+        return replace(step, action="bind", bindings=state.removed)
+    return None
+
+
+def _decide_used(step: Decision, state: QueueObservation) -> Decision | None:
+    """Return the decision to keep a queue that has consumers or messages. None if it has none."""
+    if state.consumers:
+        return _decide_consumed(step, state, is_told=False)
+    if not state.messages:
+        return None
+    detail = (
+        f"it holds {count(state.messages, 'message')}, so services may still send this version. "
+        "Change these services, let a worker with the earlier code handle the messages, or use "
+        f"--even-if-used {step.name}."
+    )
+    return replace(step, action="keep", detail=detail)
+
+
+def _decide_consumed(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
+    if is_told:
+        return replace(step, action="wait", detail=why_wait(state) or "")
+    detail = (
+        f"it has {count(state.consumers, 'consumer')}, so a worker with the earlier code runs. "
+        f"Stop this worker, or use --even-if-used {step.name}."
+    )
+    return replace(step, action="keep", detail=detail)
+
+
+def _find_returning(queue: OldQueue, old: OldObjects, seen: Observation) -> Iterator[str]:
+    """Yield a reason to wait for each retry tier that can hold a message of the queue.
+
+    Only a consumer of the queue sends its messages to a tier. So the tier holds no such message if
+    it was empty after the last consumer had stopped. The same is true when the delay of the tier
+    has passed since then.
+    """
+    quiet_for = seen[queue.name].quiet_for
+    for name in old.tiers.get(queue.service, ()):
+        tier = name.rpartition(".")[2]
+        state = seen.get(name, QueueObservation(empty_for=QUIET_SECONDS))
+        if is_quiet(state.empty_for) or is_quiet(quiet_for - RETRY_DELAYS[tier]):
+            continue
+        yield (
+            f"{count(state.messages, 'message')} in {name} can return to it within {tier}"
+            if state.messages
+            else CHECKING
+        )
