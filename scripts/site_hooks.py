@@ -1,6 +1,7 @@
 """MkDocs hooks that build a site from this repository's Markdown files.
 
 - The navigation is made from the folders, so a new page needs no configuration.
+  A new how-to page also needs a line in `docs/how-to/README.md`, which groups these pages.
 - README, CONTRIBUTING, CHANGELOG and SECURITY become pages, and README is the first page.
 - A link to another file, such as an example or a script, leads to a page that shows the file.
   Therefore the site needs no Git host.
@@ -18,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-__all__ = ["on_config", "on_files", "on_page_markdown"]
+__all__ = ["groups_of", "on_config", "on_files", "on_page_content", "on_page_markdown"]
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs"
@@ -37,8 +38,11 @@ SECTIONS = {
     "Reference": "reference",
     "Decisions": "adr",
 }
+GROUPED = ("how-to",)
+"""Sections with groups. The first page of such a section lists its pages under headings."""
+
 ORDER = (
-    *("README", "first-service", "run-a-worker", "add-a-service", "test-without-a-broker"),
+    *("README", "first-service"),
     *(
         "architecture",
         "delivery",
@@ -57,6 +61,12 @@ ORDER = (
 WITHOUT_SIDEBAR = "---\nhide:\n  - navigation\n---\n\n"
 """Front matter that hides the sidebar of the first page, because its section has no other page."""
 
+TABLE = re.compile(r"<table>.*?</table>", flags=re.DOTALL)
+ROW = re.compile(r"<tr>.*?</tr>", flags=re.DOTALL)
+HEADING = re.compile(r"<th(?:\s[^>]*)?>(.*?)</th>", flags=re.DOTALL)
+CELL = re.compile(r"<td[^>]*>(.*?)</td>", flags=re.DOTALL)
+SENTENCE, MAX_COLUMNS = 60, 6
+TAG = re.compile(r"<[^>]+>")
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"`[^`]+`")
 FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
@@ -80,11 +90,30 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     _, contributing, *others = FROM_ROOT.values()
     config.nav = [
         {"Home": "index.md"},
-        *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
+        *({title: _navigation(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
         {"Glossary": "glossary.md"},
         {"Project": [contributing, *_pages("contributing"), *others, *MEASURED]},
     ]
     return config
+
+
+def _navigation(folder: str) -> list[str | dict[str, list[str]]]:
+    """Return the pages of a section, in the groups that its first page has as headings."""
+    groups = groups_of(ROOT / DOCS / folder / "README.md") if folder in GROUPED else {}
+    grouped = {page for pages in groups.values() for page in pages}
+    return [
+        *(page for page in _pages(folder) if Path(page).name not in grouped),
+        *({title: [f"{folder}/{page}" for page in pages]} for title, pages in groups.items()),
+    ]
+
+
+def groups_of(index: Path) -> dict[str, list[str]]:
+    """Return the groups of a section's first page: the pages that each heading lists."""
+    _, *groups = re.split(r"^## ", index.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        group.partition("\n")[0]: re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", group, re.MULTILINE)
+        for group in groups
+    }
 
 
 def _pages(folder: str) -> list[str]:
@@ -187,6 +216,39 @@ def on_page_markdown(
     return "".join(
         _rewritten(line, origin, here) if is_prose else line for line, is_prose in _lines(markdown)
     )
+
+
+def on_page_content(
+    html: str,
+    *,
+    page: Page,  # noqa: ARG001 - MkDocs passes it by name
+    config: MkDocsConfig,  # noqa: ARG001 - as above
+    files: Files,  # noqa: ARG001 - as above
+) -> str:
+    """Give each cell of a table the name of its column, which a narrow screen shows beside it."""
+    return TABLE.sub(lambda table: _labelled(table[0]), html)
+
+
+def _labelled(table: str) -> str:
+    names = [TAG.sub("", heading) for heading in HEADING.findall(table)]
+
+    def label(row: re.Match[str]) -> str:
+        first, *cells = row[0].split("<td")
+        return first + "".join(
+            f'<td data-column="{name.replace(chr(34), "&quot;")}"{cell}'
+            for name, cell in zip(names, cells, strict=True)
+        )
+
+    labelled = ROW.sub(lambda row: label(row) if "<td" in row[0] else row[0], table)
+    return (
+        labelled.replace("<table>", '<table data-rows="blocks">') if _is_wide(table) else labelled
+    )
+
+
+def _is_wide(table: str) -> bool:
+    """Return True if a table has too many columns of sentences for the width of a page."""
+    sentences = (cell for cell in CELL.findall(table) if len(TAG.sub("", cell)) > SENTENCE)
+    return len(HEADING.findall(table)) > MAX_COLUMNS and any(sentences)
 
 
 def _lines(markdown: str) -> Iterator[tuple[str, bool]]:

@@ -37,10 +37,14 @@ from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from bus.transports.rabbitmq import credential_refresh as renewal
+from tests.examples.page import ROOT, blocks, followed
 from tests.integration.certificates import Certificates, certificates
 from tests.polling import until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+PAGES = ROOT / "docs/how-to"
+OAUTH_2 = {block.title: block.text for block in blocks(PAGES / "use-oauth-2.md")}
 
 catalog = Catalog()
 WAIT = 20
@@ -121,12 +125,8 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
         "auth_mechanisms.1": "PLAIN",
         "auth_mechanisms.2": "EXTERNAL",
         "ssl_cert_login_from": "common_name",
-        "auth_backends.1": "internal",
-        "auth_backends.2": "rabbit_auth_backend_oauth2",
-        "auth_oauth2.resource_server_id": "rabbitmq",
-        "auth_oauth2.default_key": "ours",
+        **dict(line.split(" = ") for line in OAUTH_2["rabbitmq.conf"].splitlines()),
         "auth_oauth2.signing_keys.ours": str(folder / "issuer.pem"),
-        "auth_oauth2.algorithms.1": "RS256",
     }
     installation = find_installation(os.environ)
     assert installation, INSTALL
@@ -216,18 +216,24 @@ async def test_the_management_api_is_verified_by_the_same_authority(secure: Secu
         await Management(address, url).version()
 
 
+async def test_the_page_on_certificates_does_what_it_says(secure: Secure, tmp_path: Path) -> None:
+    made = secure.certificates
+    stand_ins = {
+        "library:a-long-random-text@": secure.administrator,
+        "@broker.example/": f"@localhost:{secure.port}/",
+        "127.0.0.1:5671": f"127.0.0.1:{secure.port}",
+        "library@localhost": "desk@localhost",
+        "/etc/trunkline/ca.pem": str(made.authority),
+        "/etc/trunkline/library.pem": str(made.client),
+    }
+    page, url = PAGES / "use-certificates.md", secure.url(secure.administrator)
+    async with followed(page, tmp_path, url, stand_ins=stand_ins):
+        pass
+
+
 # --- OAuth 2 ---
 
-SCOPES = (
-    "rabbitmq.configure:%2F/amq.gen-*",
-    "rabbitmq.read:%2F/amq.gen-*",
-    "rabbitmq.write:%2F/amq.gen-*",
-    "rabbitmq.read:%2F/desk.requests.*",
-    "rabbitmq.write:%2F/bus.requests/desk.ask.v1",
-    "rabbitmq.write:%2F/bus.replies/desk.replies.*",
-    "rabbitmq.read:%2F/bus.replies/desk.replies.*",
-    "rabbitmq.read:%2F/bus.updates/desk.replies.*",
-)
+SCOPES = tuple(OAUTH_2["scopes"].split())
 
 
 async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
@@ -246,6 +252,19 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
             lambda: "the broker refused a publish, and closed the channel" in caplog.text,
             "what was refused",
         )
+
+
+async def test_the_page_on_oauth_2_does_what_it_says(secure: Secure, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(secure.token(*SCOPES), encoding="ascii")
+    stand_ins = {
+        "@broker.example/": f"@localhost:{secure.port}/",
+        "/var/run/secrets/broker/token": str(token),
+    }
+    environment = {"BUS_CA_FILE": str(secure.certificates.authority)}
+    page, url = PAGES / "use-oauth-2.md", secure.url("oauth@")
+    async with followed(page, tmp_path, url, environment=environment, stand_ins=stand_ins):
+        pass
 
 
 @pytest.mark.parametrize("what", ["expired", "of another server"])
