@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -13,7 +14,7 @@ from typing import Any
 
 import typer
 
-from bus.cli.errors import INTERRUPTED, Reporter
+from bus.cli.errors import INTERRUPTED, TERMINATED, Reporter
 from bus.cli.terminal_encoding import accept_any_text
 from bus.errors import BusError
 from bus.messaging.variable_values import environment_value
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         # If other code calls this function, the streams belong to that code.
         accept_any_text()
+        end_at_sigterm(os.getpid())
     debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
     reporter = Reporter(debug=debug)
     for library in ("aio_pika", "aiormq"):
@@ -83,6 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(rest, prog_name=PROGRAM)
     except KeyboardInterrupt:  # Ctrl-C while the command's module is imported
         sys.exit(INTERRUPTED)
+
+
+def end_at_sigterm(process_id: int) -> None:
+    """Let SIGTERM end this process from now on, if it is process 1 of a container.
+
+    The kernel does not deliver SIGTERM to process 1 without a handler. Without this function, a
+    container that is stopped during its start is killed only after its grace period. `bus run`
+    replaces the handler when it serves.
+    """
+    if process_id == 1:
+        # As in other processes, SIGTERM ends the process at once. An exception could be caught.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(TERMINATED))
 
 
 def prepare_environment(

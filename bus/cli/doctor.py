@@ -124,7 +124,9 @@ async def examine(
     try:
         await examine_broker(environment, settings, report, start=start)
     except BusError as error:
-        report.failed(error)
+        # The settings have reported a wrong BUS_URL already.
+        if settings or not any("BUS_URL" in problem for problem in report.problems):
+            report.failed(error)
     return report
 
 
@@ -183,12 +185,16 @@ async def probe_default(settings: Settings, report: Report) -> None:
 
 
 async def probe_hosts(url: str, report: Report) -> None:
-    """Connect to each host, and add the first answer and all problems to the report."""
+    """Connect to each host, and add the first answer and all problems to the report.
+
+    A service starts if one host answers, so the others are then only warnings.
+    """
+    errors: list[BusError] = []
     for host in require_urls(url):
         try:
             server = await probe_server(host.text)
         except BusError as error:
-            report.failed(error)
+            errors.append(error)
             continue
         report.server = report.server or server
         if server["cluster"] != report.server["cluster"]:
@@ -199,6 +205,11 @@ async def probe_hosts(url: str, report: Report) -> None:
                     "one cluster in BUS_URL."
                 )
             )
+    for unreachable in errors:
+        if report.server is None:
+            report.failed(unreachable)
+        else:
+            report.warnings.append(str(unreachable))
 
 
 async def probe_server(url: str) -> dict[str, str]:

@@ -38,7 +38,8 @@ class Report:
 
     `missing` names the settings that a service requires and that are not set. `unknown` describes
     variables that look like settings and are not. `problems` has the other reasons for which a
-    service could not start.
+    service could not start. `warnings` has what needs attention and prevents no start, such as one
+    of several hosts that does not answer.
     """
 
     python: str = field(default_factory=platform.python_version)
@@ -58,6 +59,7 @@ class Report:
     why: str | None = None
     server: dict[str, str] | None = None
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     exit_code: int = 0
 
     def record_auth(self, auth: str) -> None:
@@ -90,6 +92,9 @@ def print_report(report: Report, console: Console) -> None:
     for problem in report.problems:
         console.print("problem:", style="bold red", end=" ")
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    for warning in report.warnings:
+        console.print("warning:", style="bold yellow", end=" ")
+        console.print(warning, markup=False, highlight=False, soft_wrap=True)
     if not report.missing and not report.problems:
         console.print("no problems found", style="green")
 

@@ -1,9 +1,11 @@
-from bus.cli.doctor import probe_hosts
+import pytest
+
+from bus.cli.doctor import examine, probe_hosts
 from bus.cli.doctor_report import Report
 from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
-async def test_the_doctor_connects_to_each_host_and_reports_the_one_that_is_away() -> None:
+async def test_one_of_several_hosts_that_is_away_is_a_warning() -> None:
     first, second = Host(), Host()
     async with hosts(first, second) as url:
         await first.stop()
@@ -11,8 +13,28 @@ async def test_the_doctor_connects_to_each_host_and_reports_the_one_that_is_away
         await probe_hosts(url, report)
     assert report.server is not None
     assert report.server["cluster"] == "one"
+    (warning,) = report.warnings
+    assert warning.startswith(f"the broker at {first.place} cannot be reached")
+    assert (report.problems, report.exit_code) == ([], 0)
+
+
+async def test_hosts_that_are_all_away_are_problems() -> None:
+    first, second = Host(), Host()
+    async with hosts(first, second) as url:
+        await first.stop()
+        await second.stop()
+        report = Report()
+        await probe_hosts(url, report)
+    assert len(report.problems) == 2
+    assert report.warnings == []
+    assert report.exit_code != 0
+
+
+async def test_a_wrong_url_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUS_URL", "http://localhost")
+    report = await examine({"BUS_URL": "http://localhost"}, {}, start=False)
     (problem,) = report.problems
-    assert problem.startswith(f"the broker at {first.place} cannot be reached")
+    assert "BUS_URL" in problem
 
 
 async def test_the_doctor_reports_a_host_of_another_cluster() -> None:
