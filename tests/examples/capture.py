@@ -16,7 +16,8 @@ from html import escape
 from itertools import takewhile
 from pathlib import Path
 
-from tests.examples.page import ROOT, Terminal, followed
+from tests.examples.page import ROOT, followed
+from tests.examples.terminal import Terminal
 
 __all__ = ["CAPTURE", "picture"]
 
