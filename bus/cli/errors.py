@@ -140,8 +140,9 @@ def add_class(correlation_id: str | None = None) -> Iterator[None]:
     does not show whether the service found nothing or failed.
 
     Args:
-        correlation_id: Correlation id of the message. The text ends with it, unless the class of the
-            error shows that no service received the message. The user searches the logs of the services for it.
+        correlation_id: Correlation id of the message. The text ends with it, unless the class of
+            the error shows that no service received the message. The user searches the logs of the
+            services for it.
     """
     try:
         yield
