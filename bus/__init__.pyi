@@ -52,4 +52,6 @@ from bus.operations.logging import MessageContextFilter as MessageContextFilter
 from bus.runtime.bus import Bus as Bus
 from bus.runtime.dependencies import Depends as Depends
 from bus.runtime.router import Router as Router
+from bus.runtime.sync_bus import SyncBus as SyncBus
+from bus.runtime.sync_job_handle import SyncJobHandle as SyncJobHandle
 from bus.settings import Settings as Settings

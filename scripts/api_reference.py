@@ -30,6 +30,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "Requests, events and jobs": {
         "bus.runtime.bus": ("Bus",),
+        "bus.runtime.sync_bus": ("SyncBus",),
+        "bus.runtime.sync_job_handle": ("SyncJobHandle",),
         "bus.messaging.context": ("JobHandle", "correlated"),
     },
     "Serving": {
@@ -42,6 +44,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
         "bus.testing.buses": ("MemoryBuses",),
+        "bus.testing.sync_buses": ("SyncMemoryBuses",),
         "bus.testing.settled": ("Unsettled",),
         "bus.testing.messages": ("FoundMessages", "SentMessage", "DeadMessage"),
         "bus.testing.handling": ("HandlerCall",),

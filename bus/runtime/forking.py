@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from functools import cache
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from bus.runtime.exits import NO_PYTHON_HANDLER
 
@@ -24,15 +24,15 @@ MESSAGE = (
     b"Call os._exit at the end of its work, or use multiprocessing.\n"
 )
 
-_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-"""The event loops that have used a bus. Loops that have ended are ignored."""
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+"""The event loops that have used a bus, with their threads. Loops that have ended are ignored."""
 
 
 def protect_parent() -> None:
     """Separate processes that are forked from now on from the running event loop."""
     _register_hooks()
     with contextlib.suppress(TypeError):  # a loop of another library may allow no weak references
-        _loops.add(asyncio.get_running_loop())
+        _loops[asyncio.get_running_loop()] = threading.get_ident()
 
 
 @cache  # the interpreter keeps a hook forever
@@ -42,24 +42,41 @@ def _register_hooks() -> None:
     )
 
 
-_masks = threading.local()
+class State(threading.local):
+    """Values that the hooks before and after a fork share.
+
+    Another thread can register the hooks during a fork. Then only the hooks after the fork run.
+    """
+
+    before: set[int] | None = None
+    main_thread: int | None = None
+
+
+_state = State()
 
 
 def _hold_signals() -> None:
     """Block the signals that an event loop handles, until the child has its own handling."""
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled_by_loop())
+    _state.main_thread = threading.main_thread().ident
+    _state.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled_by_loop())
 
 
 def _release_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+    before, _state.before = _state.before, None
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _separate_child() -> None:
     """Restore the default signal handling, and end the child if it runs an inherited loop."""
-    inherited = [loop for loop in _loops if loop.is_running()]
-    if inherited:
+    inherited = {loop: thread for loop, thread in _loops.items() if loop.is_running()}
+    # Only the event loop of the main thread handles signals. The loop of a `SyncBus` does not, and
+    # the child keeps the wake-up descriptor that its own code has set.
+    if _state.main_thread in inherited.values():
         _restore_signal_handling()
-    for loop in inherited:
+    for loop, thread in inherited.items():
+        if thread != threading.get_ident():
+            continue  # that thread does not exist in the child
         with contextlib.suppress(RuntimeError):  # raised in debug mode if a thread has forked
             loop.call_soon(_end_child)
             # Callbacks that were ready at the fork belong to the parent, and must not run twice.

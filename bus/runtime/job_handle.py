@@ -139,21 +139,26 @@ class PendingJob(Generic[R]):
             limit = check_seconds(
                 timeout, "timeout", subject_of(self.type, self.id), can_be_zero=True
             )
+        envelope = self._result or await self._wait_result(limit)
         try:
-            async with asyncio.timeout(limit):
+            return cast("R", decode_reply(self._contract, envelope, job_id=self.id))
+        except BusError as error:
+            name_message(error, self.type, self.id)
+            raise
+
+    async def _wait_result(self, seconds: float) -> Envelope:
+        self._check_open()
+        try:
+            async with asyncio.timeout(seconds):
                 while self._result is None:
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
             raise self._deadline_exceeded(
-                f"no result within {format_seconds(limit)}",
+                f"no result within {format_seconds(seconds)}",
                 "The job continues. Await its result again to wait longer.",
             ) from None
-        try:
-            return cast("R", decode_reply(self._contract, self._result, job_id=self.id))
-        except BusError as error:
-            name_message(error, self.type, self.id)
-            raise
+        return self._result
 
     def _check_open(self) -> None:
         """Check that an update can still arrive in this event loop."""

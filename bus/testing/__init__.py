@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bus.testing.messages import DeadMessage, FoundMessages, SentMessage
     from bus.testing.rabbitmq import RabbitMQ, isolated, running_broker, virtual_host
     from bus.testing.settled import Unsettled
+    from bus.testing.sync_buses import SyncMemoryBuses
     from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "MemoryTransport",
     "RabbitMQ",
     "SentMessage",
+    "SyncMemoryBuses",
     "Unsettled",
     "VirtualLoop",
     "isolated",
@@ -56,6 +58,7 @@ _MODULES = {
     "MemoryTransport": "bus.transports.memory",
     "RabbitMQ": "bus.testing.rabbitmq",
     "SentMessage": "bus.testing.messages",
+    "SyncMemoryBuses": "bus.testing.sync_buses",
     "Unsettled": "bus.testing.settled",
     "VirtualLoop": "bus.transports.memory",
     "isolated": "bus.testing.rabbitmq",

@@ -21,7 +21,7 @@ from bus.testing.shell import shell_settings
 
 if TYPE_CHECKING:
     from bus.operations.brokers.broker import Broker
-    from bus.testing import HandlerCall, MemoryBuses, RabbitMQ
+    from bus.testing import HandlerCall, MemoryBuses, RabbitMQ, SyncMemoryBuses
 
 __all__ = [
     "broker",
@@ -34,6 +34,7 @@ __all__ = [
     "shown_message_values",
     "skip_waits",
     "submitted",
+    "sync_buses",
 ]
 
 SHELL = shell_settings(os.environ)
@@ -93,6 +94,17 @@ async def buses(monkeypatch: pytest.MonkeyPatch) -> "AsyncIterator[MemoryBuses]"
     is_virtual = isinstance(asyncio.get_running_loop(), testing.VirtualLoop)
     clock = testing.wall_clock if is_virtual else time.time
     async with testing.MemoryBuses(clock=clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sync_buses(monkeypatch: pytest.MonkeyPatch) -> "Iterator[SyncMemoryBuses]":
+    """Yield connected buses on one model broker for a test of synchronous code.
+
+    The shell's variables `BUS_…` are hidden from the test, and authentication is off.
+    """
+    hide_shell(monkeypatch)
+    with testing.SyncMemoryBuses() as opened:
         yield opened
 
 

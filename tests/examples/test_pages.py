@@ -48,6 +48,8 @@ HOW_TO = [
     "run-where-others-manage-the-broker",
     "test-without-a-broker",
     "transcribe-recordings",
+    "use-from-django",
+    "use-from-flask",
     "write-handlers",
 ]
 """Pages with blocks that have a title. This test runs these blocks."""

@@ -4,7 +4,7 @@ A line with `type: ignore[code]` is incorrect, and the checker must report that 
 also reports an ignore that is not needed. All other lines are correct.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial, wraps
 from typing import Annotated, Generic, ParamSpec, TypeVar, assert_type
@@ -22,6 +22,8 @@ from bus import (
     Request,
     Router,
     Sender,
+    SyncBus,
+    SyncJobHandle,
     contract,
 )
 from bus.messaging.envelope import Progress
@@ -141,6 +143,25 @@ async def calls(bus: Bus) -> None:
     await bus.request(GetNote)  # type: ignore[arg-type]
     GetNote(numbr=1)  # type: ignore[call-arg]
     assert_type((note, text), tuple[Other, str])
+
+
+def synchronous_calls(bus: SyncBus) -> None:
+    assert_type(bus.request(GetNote(number=1), timeout=2), Note)
+    assert_type(bus.request(RemoveNote(number=1)), None)
+    assert_type(bus.request(FindNote(text="a")), Note | None)
+    assert_type(bus.submit(WriteNote(text="a")), SyncJobHandle[Note])
+    assert_type(bus.submit(WriteNote(text="a")).result(timeout=2), Note)
+    assert_type(bus.submit(Sweep()).result(), None)
+    assert_type(bus.submit(Sweep()).updates(), Iterator[Progress])
+    bus.publish(NoteWritten(number=1), timeout=2)
+    note: Other = bus.request(GetNote(number=1))  # type: ignore[assignment]
+    bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-arg]
+    bus.request(WriteNote(text="a"))  # type: ignore[arg-type]
+    bus.publish(GetNote(number=1))  # type: ignore[arg-type]
+    bus.submit(GetNote(number=1))  # type: ignore[arg-type]
+    with SyncBus("website") as opened:
+        assert_type(opened, SyncBus)
+    assert_type(note, Other)
 
 
 async def while_handling(context: Context) -> None:

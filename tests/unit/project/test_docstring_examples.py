@@ -23,7 +23,7 @@ import bus
 from bus.contracts.contract import Catalog
 from bus.integrations.faststream import attach
 from bus.messaging.handler import Handler
-from bus.testing import MemoryBuses, MemoryTransport
+from bus.testing import MemoryBuses, MemoryTransport, SyncMemoryBuses
 from bus.testing.handling import HandlerCall
 
 ROOT = Path(bus.__file__).parent
@@ -158,12 +158,43 @@ async def names_for(place: str) -> AsyncIterator[dict[str, Any]]:
         }
 
 
+def run_synchronous(docstring: Docstring) -> None:
+    """Run the examples of a `SyncBus` in a thread without an event loop."""
+    documentation, desk = bus.Router("documentation"), bus.Router("desk")
+    documentation.request(GetTranscript)(summarize)
+    desk.request(Ask)(summarize)
+    with SyncMemoryBuses() as buses:
+
+        def connected(service: str) -> bus.SyncBus:
+            created = bus.SyncBus(service)
+            buses.connect(created)
+            return created
+
+        buses.serve(documentation)
+        names: dict[str, Any] = {
+            "SyncBus": connected,
+            "SyncMemoryBuses": SyncMemoryBuses,
+            "GetTranscript": GetTranscript,
+            "Ask": lambda _: Ask(),
+            "id": 7,
+            "bus": bus.SyncBus("website"),
+            "router": desk,
+        }
+        for example in docstring.examples:
+            assert not example.want, "an example prints nothing: write a comment"
+            exec(compile(example.source, docstring.place, "exec", dont_inherit=True), names)
+
+
 def test_the_docstrings_of_the_bus_have_examples() -> None:
     assert sum(len(each.examples) for each in DOCSTRINGS) >= 15
 
 
 @pytest.mark.parametrize("docstring", DOCSTRINGS, ids=lambda each: each.place)
 def test_the_examples_of_a_docstring_run(docstring: Docstring) -> None:
+    if "sync" in docstring.place:
+        run_synchronous(docstring)
+        return
+
     async def run() -> None:
         async with names_for(docstring.place) as names:
             for example in docstring.examples:

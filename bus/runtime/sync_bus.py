@@ -1,0 +1,211 @@
+"""`SyncBus`: the bus for synchronous callers, such as a view of Django or Flask.
+
+The file has no second implementation of the bus. Each method calls the method of a `Bus` that is
+open in a background loop.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from bus.contracts.contract import Event, Job, Message, Request, check_part
+from bus.errors import Unavailable
+from bus.messaging.handler import Middleware
+from bus.runtime.bus import Bus
+from bus.runtime.bus_arguments import check_bus_arguments
+from bus.runtime.sync_job_handle import SyncJobHandle
+from bus.runtime.sync_session import Session, refuse_event_loop
+from bus.settings import Settings
+
+__all__ = ["SyncBus", "sessions_from"]
+
+R = TypeVar("R", bound=Message | None)
+
+_changing = threading.RLock()
+"""Held while a session is created. No fork happens in that time, so no child inherits a half of
+one."""
+os.register_at_fork(
+    before=_changing.acquire,
+    after_in_parent=_changing.release,
+    after_in_child=_changing.release,
+)
+
+
+class SyncBus:
+    """The object with which synchronous code sends requests, events and jobs.
+
+    Create one object in each process, at the level of a module, and use it in all threads. The
+    first call reads the settings, starts a background thread, and connects. The connection is
+    closed by `close`, at the end of a `with` block, or when the interpreter exits.
+
+    A forked process does not use the connection of its parent. It opens a connection of its own at
+    its first call. In a thread with a running event loop, each call raises `FailedPrecondition`,
+    because it would block the loop: use `Bus` there.
+
+    >>> bus = SyncBus("website")
+    >>> transcript = bus.request(GetTranscript(transcript_id=id), timeout=2)
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        settings: Settings | None = None,
+        client: Sequence[Middleware] | None = None,
+    ) -> None:
+        """Create a bus that is not connected yet.
+
+        Args:
+            service: The name of this service.
+            settings: The settings; by default the first call reads them from the environment.
+            client: The middlewares for messages that this service sends; by default `CLIENT`.
+
+        Raises:
+            ContractError: `service` is not a valid name.
+            ConfigurationError: An argument has a wrong type.
+        """
+        check_bus_arguments(service, {"settings": settings, "client": client})
+        check_part(service, "service")
+        self.service = service
+        self._new_session: Callable[[], Session] = lambda: Session(
+            service, lambda: Bus(service, settings=settings, client=client)
+        )
+        self._session: Session | None = None
+        self._is_closed = False
+
+    def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+        """Send a request, and wait for its reply.
+
+        Args:
+            request: The request to send.
+            timeout: Seconds to wait for the reply, and for the connection if this is the first
+                call. The default is the setting `request_timeout`. In a thread that a handler has
+                started with `asyncio.to_thread`, the deadline of the handler applies as well.
+
+        Returns:
+            The reply, of the type that the request's class specifies.
+
+        Raises:
+            BusError: One of the errors of `Bus.request`, or of `async with Bus(…)` at the first
+                call.
+            FailedPrecondition: An event loop runs in this thread.
+            Unavailable: The bus was closed. Or no connection was open in time, and the request was
+                not sent.
+        """
+        session = self._current()
+        return session.run(lambda bus, left: bus.request(request, timeout=left), timeout)
+
+    def publish(self, event: Event, *, timeout: float | None = None) -> None:
+        """Publish an event, and wait until the broker has confirmed it.
+
+        Args:
+            event: An event of this service.
+            timeout: Seconds to wait for the confirm, and for the connection if this is the first
+                call. The default is the setting `publish_timeout`.
+
+        Raises:
+            BusError: One of the errors of `Bus.publish`, or of `async with Bus(…)` at the first
+                call.
+            FailedPrecondition: An event loop runs in this thread.
+            Unavailable: The bus was closed. Or no connection was open in time, and the event was
+                not sent.
+        """
+        session = self._current()
+        session.run(lambda bus, left: bus.publish(event, timeout=left), timeout)
+
+    def submit(self, job: Job[R], *, timeout: float | None = None) -> SyncJobHandle[R]:
+        """Submit a job, and wait until the broker has confirmed it.
+
+        Args:
+            job: The job to submit.
+            timeout: Seconds to wait for the confirm, and for the connection if this is the first
+                call. The default is the setting `publish_timeout`.
+
+        Returns:
+            A handle, from which the caller reads the job's progress and result.
+
+        Raises:
+            BusError: One of the errors of `Bus.submit`, or of `async with Bus(…)` at the first
+                call.
+            FailedPrecondition: An event loop runs in this thread.
+            Unavailable: The bus was closed. Or no connection was open in time, and the job was not
+                sent.
+        """
+        session = self._current()
+        handle = session.run(lambda bus, left: bus.submit(job, timeout=left), timeout)
+        return SyncJobHandle(handle, session, self)
+
+    def close(self) -> None:
+        """Close the connection. A call of another thread that is in flight raises an error.
+
+        After that, a call raises `Unavailable` until `with bus:` opens the bus again.
+        """
+        with _changing:
+            session, self._session, self._is_closed = self._session, None, True
+        if session is not None:
+            session.stop()
+
+    def __enter__(self) -> Self:
+        """Connect to the broker. The errors are those of `async with Bus(…)`."""
+        self._is_closed = False
+        try:
+            self._current().connect()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)
+        if session is not None and session.loop.is_running:
+            session.loop.stop_soon()
+            warnings.warn(
+                f"the SyncBus of {self.service!r} was not closed. Call close(), or keep one object "
+                "in each process.",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def _current(self) -> Session:
+        """Return the session of this process, and create it at the first call."""
+        refuse_event_loop(f"the SyncBus of {self.service!r}")
+        session = self._session
+        if session is not None and session.loop.is_running:
+            return session
+        with _changing:
+            session = self._session
+            if session is None or not session.loop.is_running:
+                if self._is_closed:
+                    raise Unavailable(
+                        f"the SyncBus of {self.service!r} was closed. Enter it again with `with "
+                        "bus:`, or use it before it is closed."
+                    )
+                session = self._session = self._new_session()
+        return session
+
+
+@contextmanager
+def sessions_from(bus: SyncBus, create: Callable[[], Session]) -> Iterator[None]:
+    """Let a bus open its sessions by another function inside the block.
+
+    The kit of tests uses this, so that a bus of the code under test connects to a broker in memory.
+    """
+    before = bus.__dict__.copy()
+    bus.__dict__.update(_new_session=create, _session=None, _is_closed=False)
+    try:
+        yield
+    finally:
+        bus.__dict__.update(before)

@@ -1,0 +1,115 @@
+"""The handle with which synchronous code reads the progress and the result of a job."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+from bus.contracts.contract import Message
+from bus.errors import ConnectionLost, FailedPrecondition
+from bus.messaging.context import JobHandle
+from bus.messaging.envelope import Progress
+from bus.runtime.error_subject import add_subject
+from bus.runtime.sync_session import Session, refuse_event_loop
+
+__all__ = ["SyncJobHandle"]
+
+R = TypeVar("R", bound=Message | None)
+T = TypeVar("T")
+
+
+class SyncJobHandle(Generic[R]):
+    """The handle of a job that a `SyncBus` has submitted.
+
+    The handle receives updates until the bus is closed. The job continues also after that. A forked
+    process cannot use the handle of its parent.
+    """
+
+    def __init__(self, handle: JobHandle[R], session: Session, bus: object) -> None:
+        """Create the handle. `SyncBus.submit` does this.
+
+        Args:
+            handle: The handle of the bus in the background loop.
+            session: The session in which the job was submitted.
+            bus: The `SyncBus`, which is closed if no object refers to it.
+        """
+        self._handle = handle
+        self._session = session
+        self._bus = bus
+
+    @property
+    def id(self) -> str:
+        """The message id of the job."""
+        return self._handle.id
+
+    @property
+    def type(self) -> str:
+        """The type of the job, `<name>.v<version>`."""
+        return self._handle.type
+
+    def updates(self) -> Iterator[Progress]:
+        """Yield all progress updates of the job, until the job ends. Wait for each update.
+
+        Raises:
+            ConnectionLost: The bus was closed before the job ended. The job continues.
+            DeadlineExceeded: No valid update arrived within `message_ttl` seconds. If an update was
+                rejected, the text has the reason.
+            FailedPrecondition: A parent process submitted the job, or an event loop runs in this
+                thread.
+        """
+        updates = self._handle.updates()
+
+        async def next_update() -> Progress | None:
+            return await anext(updates, None)
+
+        while (update := self._run(next_update)) is not None:
+            yield update
+
+    def result(self, *, timeout: float | None = None) -> R:
+        """Wait for the result of the job.
+
+        Args:
+            timeout: Seconds to wait. The default is the setting `message_ttl`, the time until a job
+                expires.
+
+        Returns:
+            The result of the handler.
+
+        Raises:
+            BusError: The job failed with this error in its last attempt. The error code in the
+                result selects the subclass.
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
+            DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
+                has the reason. Otherwise the job continues.
+            ConnectionLost: The bus was closed before the job ended. The job continues.
+            FailedPrecondition: A parent process submitted the job, or an event loop runs in this
+                thread.
+        """
+
+        async def wait() -> R:
+            return await self._handle.result(timeout=timeout)
+
+        return self._run(wait)
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        refuse_event_loop(f"{self.type} (job {self.id})")
+        loop = self._session.loop
+        if loop.is_inherited:
+            problem = "a parent process submitted the job. Read its result there, or submit a job."
+            raise add_subject(FailedPrecondition(problem), self.type, self.id)
+        if not loop.is_running:
+            return self._run_after_close(work)
+        return loop.run(work)
+
+    def _run_after_close(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what has arrived before the bus was closed, without an event loop."""
+        coroutine = work()
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return cast("T", stop.value)
+        except FailedPrecondition:
+            problem = "the bus was closed before the result arrived. The job continues."
+            error = ConnectionLost(problem, maybe_executed=True)
+            raise add_subject(error, self.type, self.id) from None
+        finally:
+            coroutine.close()
+        raise AssertionError

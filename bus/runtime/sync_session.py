@@ -1,0 +1,141 @@
+"""A session of a `SyncBus`: a background loop, and the bus that is open in it."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from importlib import import_module
+from typing import Any, TypeVar
+
+from bus.errors import BusError, FailedPrecondition, Unavailable
+from bus.messaging.timers import format_seconds
+from bus.runtime.background_loop import BackgroundLoop
+from bus.runtime.bus import Bus
+from bus.runtime.life_cycle import running_loop
+
+__all__ = ["Operation", "Session", "refuse_event_loop"]
+
+LOADED_LATER = (
+    "bus.contracts.any_checks",
+    "bus.contracts.encode_faults",
+    "bus.contracts.forward_references",
+    "bus.contracts.guards",
+    "bus.contracts.iterators",
+    "bus.contracts.lossless",
+    "bus.contracts.violations",
+    "bus.security.key_set_download",
+    "encodings.idna",  # the codec of `socket.getaddrinfo`
+)
+"""Modules that a bus loads at its first call, or at its first error.
+
+A session loads them before its thread starts. If a process were forked while that thread imports a
+module, the import lock of the module would never be released in the child.
+"""
+
+T = TypeVar("T")
+
+Operation = Callable[[Bus, float | None], Coroutine[Any, Any, T]]
+"""A call of an open bus, with the seconds that remain of its timeout."""
+
+
+class Session:
+    """A background loop, and the bus that is open in it."""
+
+    def __init__(
+        self,
+        service: str,
+        create: Callable[[], Bus],
+        *,
+        loop: BackgroundLoop | None = None,
+        bus: Bus | None = None,
+    ) -> None:
+        """Start the loop. The bus is opened at the first call.
+
+        Args:
+            service: The name of the bus's service.
+            create: Creates the bus.
+            loop: A loop that runs already. The owner of the loop stops it.
+            bus: A bus that is open in `loop`. The owner of the loop closes it.
+        """
+        for name in LOADED_LATER:
+            import_module(name)
+        self.subject = f"the SyncBus of {service!r}"
+        self._is_owner = loop is None
+        self.loop = loop or BackgroundLoop(self.subject, self._close)
+        self._create = create
+        self._bus = bus
+        self._opening: asyncio.Task[Bus] | None = None
+
+    def connect(self) -> None:
+        """Open the bus, unless it is open."""
+        self.loop.run(self._opened)
+
+    def run(self, operation: Operation[T], timeout: float | None) -> T:
+        """Call the open bus in the loop, and wait for the result. Open the bus if necessary."""
+        bus = self._bus
+        if bus is None:
+            return self.loop.run(lambda: self._run_first(operation, timeout))
+        return self.loop.run(lambda: operation(bus, timeout))
+
+    async def _run_first(self, operation: Operation[T], timeout: float | None) -> T:
+        """Call the bus after it was opened. The timeout includes the time to open it."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        # The bus itself refuses a timeout that is not a number of seconds.
+        limit = timeout if isinstance(timeout, (int, float)) and timeout >= 0 else None
+        try:
+            async with asyncio.timeout(limit):
+                bus = await self._opened()
+        except TimeoutError:
+            raise Unavailable(
+                f"{self.subject} was not connected within {format_seconds(limit or 0)}, so the "
+                "message was not sent. Check that RabbitMQ runs, or raise the timeout."
+            ) from None
+        return await operation(
+            bus, timeout if limit is None else max(0.0, limit - (clock() - started))
+        )
+
+    async def _opened(self) -> Bus:
+        """Return the open bus. All calls wait for the same attempt to open it."""
+        if self._bus is not None:
+            return self._bus
+        if self._opening is None or self._opening.done():
+            # The tasks of the connection must not inherit the context of the first caller.
+            self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
+            # asyncio would log an error that no call has waited for.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        opening = self._opening
+        await asyncio.wait([opening])
+        try:
+            return opening.result()
+        except asyncio.CancelledError:
+            raise self.loop.error() from None
+        except BusError as error:
+            # Each thread gets an error of its own, because a thread changes the error it raises.
+            raise copy.copy(error) from error
+
+    async def _open(self) -> Bus:
+        bus = self._create()
+        self._bus = await bus.__aenter__()
+        return bus
+
+    def stop(self) -> None:
+        """Close the bus, and end the loop."""
+        if self._is_owner:
+            self.loop.stop()
+
+    async def _close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._bus is not None:
+            await self._bus.__aexit__(None, None, None)
+
+
+def refuse_event_loop(subject: str) -> None:
+    """Raise `FailedPrecondition` if an event loop runs in this thread."""
+    if running_loop() is not None:
+        raise FailedPrecondition(
+            f"{subject} was used in a thread with a running event loop, which it would block. Use "
+            "`await` with a Bus there, or call it in asyncio.to_thread."
+        )

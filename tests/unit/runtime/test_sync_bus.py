@@ -1,0 +1,484 @@
+"""Tests of `SyncBus` on the broker in memory."""
+
+import asyncio
+import contextvars
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bus import (
+    Bus,
+    ConfigurationError,
+    ConnectionLost,
+    Context,
+    ContractError,
+    DeadlineExceeded,
+    Envelope,
+    Event,
+    FailedPrecondition,
+    Job,
+    Message,
+    NotFound,
+    NotServed,
+    Request,
+    Router,
+    Settings,
+    SyncBus,
+    SyncJobHandle,
+    Unavailable,
+    contract,
+    correlated,
+)
+from bus.messaging.handler import Handler
+from bus.runtime.background_loop import BackgroundLoop
+from bus.runtime.sync_session import LOADED_LATER, Session
+from bus.testing import SyncMemoryBuses
+
+BUS = Path(__file__).parents[3] / "bus"
+NOT_IN_A_CALL = {"cli", "integrations", "operations", "testing"}
+"""Packages from which a call of a `SyncBus` loads nothing late."""
+WAIT = 20.0
+"""Seconds after which a thread of a test counts as hanging."""
+
+
+class Quote(Message):
+    price: int
+    trace: str | None = None
+
+
+@contract("office.quote", version=1, idempotent=True)
+class GetQuote(Request[Quote]):
+    number: int
+
+
+@contract("office.slow", version=1)
+class Slow(Request[Quote]): ...
+
+
+@contract("office.count", version=1)
+class Count(Job[Quote]):
+    to: int
+
+
+@contract("office.wait", version=1)
+class Wait(Job[Quote]): ...
+
+
+@contract("desk.sold", version=1)
+class Sold(Event):
+    number: int
+
+
+class Office:
+    """The service that the tests call."""
+
+    def __init__(self) -> None:
+        self.router = Router("office")
+        self.slow_has_begun = threading.Event()
+        self.go_on = threading.Event()
+
+        @self.router.request(GetQuote)
+        async def quote(request: GetQuote, context: Context) -> Quote:
+            if request.number < 0:
+                raise NotFound("no such number")
+            return Quote(price=request.number * 2, trace=context.envelope.correlation_id)
+
+        @self.router.request(Slow)
+        async def slow(request: Slow) -> Quote:
+            self.slow_has_begun.set()
+            await asyncio.to_thread(self.go_on.wait, WAIT)
+            return Quote(price=1)
+
+        @self.router.job(Wait)
+        async def wait(job: Wait) -> Quote:
+            await asyncio.to_thread(self.go_on.wait, WAIT)
+            return Quote(price=1)
+
+        @self.router.job(Count)
+        async def count(job: Count, context: Context) -> Quote:
+            for number in range(job.to):
+                await context.progress(number / job.to, f"step {number}")
+            return Quote(price=job.to)
+
+
+@pytest.fixture
+def office(sync_buses: SyncMemoryBuses) -> Iterator[Office]:
+    served = Office()
+    sync_buses.serve(served.router, stop_grace=0)
+    yield served
+    served.go_on.set()
+
+
+@pytest.fixture
+def desk(sync_buses: SyncMemoryBuses, office: Office) -> SyncBus:
+    bus = SyncBus("desk")
+    sync_buses.connect(bus)
+    return bus
+
+
+def nowhere() -> Settings:
+    """Return settings with a port on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return Settings(url=SecretStr(f"amqp://127.0.0.1:{port}/"), auth="off", connect_timeout=0.3)
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Call a function in a thread. The list has its result or error after the thread's end."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # noqa: BLE001 - the test checks it
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def ended(thread: threading.Thread, found: list[Any]) -> Any:
+    thread.join(WAIT)
+    assert not thread.is_alive(), "the call hangs"
+    return found[0]
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    limit = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < limit, f"waited for {what}"
+        time.sleep(0.001)
+
+
+def test_a_synchronous_request_returns_its_reply(desk: SyncBus) -> None:
+    assert desk.request(GetQuote(number=4), timeout=5).price == 8
+
+
+def test_a_synchronous_caller_receives_the_error_of_the_handler_with_its_class(
+    desk: SyncBus,
+) -> None:
+    with pytest.raises(NotFound, match=r"^office\.quote\.v1: no such number$"):
+        desk.request(GetQuote(number=-1))
+
+
+def test_a_synchronous_event_is_published_when_the_call_returns(
+    desk: SyncBus, sync_buses: SyncMemoryBuses
+) -> None:
+    desk.publish(Sold(number=7))
+    assert sync_buses.published(Sold).one().message == Sold(number=7)
+
+
+def test_a_synchronous_job_gives_its_updates_and_its_result(desk: SyncBus) -> None:
+    job = desk.submit(Count(to=3))
+    assert isinstance(job, SyncJobHandle)
+    assert job.type == "office.count.v1"
+    assert [update.note for update in job.updates()] == ["step 0", "step 1", "step 2"]
+    assert job.result(timeout=5) == Quote(price=3)
+    assert job.result() == Quote(price=3), "a second time"
+    assert next(job.updates()).note == "step 0", "an iterator that is not read to its end"
+
+
+def test_a_result_that_does_not_arrive_in_time_is_an_error(
+    desk: SyncBus, sync_buses: SyncMemoryBuses
+) -> None:
+    sync_buses.run(lambda: sync_buses.broker.cancel_consumers("office.jobs.count.v1"))
+    with pytest.raises(DeadlineExceeded, match=r"^office\.count\.v1 \(job .*no result within 0 s"):
+        desk.submit(Count(to=1)).result(timeout=0)
+
+
+def test_a_synchronous_call_that_no_service_serves_fails_at_once(
+    sync_buses: SyncMemoryBuses,
+) -> None:
+    bus = SyncBus("desk")
+    sync_buses.connect(bus)
+    with pytest.raises(NotServed):
+        bus.request(GetQuote(number=1), timeout=60)
+
+
+def test_each_of_32_threads_gets_the_replies_to_its_own_requests(desk: SyncBus) -> None:
+    def calls(thread: int) -> list[int]:
+        numbers = range(thread * 1000, thread * 1000 + 20)
+        return [
+            desk.request(GetQuote(number=each), timeout=WAIT).price // 2 - each for each in numbers
+        ]
+
+    with ThreadPoolExecutor(32) as pool:
+        assert [*pool.map(calls, range(32))] == [[0] * 20] * 32
+
+
+def test_a_synchronous_call_uses_the_context_of_its_thread(desk: SyncBus) -> None:
+    with correlated("import-7"):
+        assert desk.request(GetQuote(number=1)).trace == "import-7"
+
+
+def test_a_call_in_a_thread_of_a_handler_keeps_its_correlation_id_and_deadline(
+    desk: SyncBus, sync_buses: SyncMemoryBuses
+) -> None:
+    @contract("relay.quote", version=1)
+    class Relayed(Request[Quote]): ...
+
+    relay = Router("relay")
+
+    @relay.request(Relayed)
+    async def relayed(request: Relayed) -> Quote:
+        return await asyncio.to_thread(desk.request, GetQuote(number=1), timeout=60)
+
+    sync_buses.serve(relay)
+    with correlated("order-9"):
+        assert desk.request(Relayed(), timeout=7).trace == "order-9"
+    cause = sync_buses.requested(Relayed).one().envelope
+    inner = sync_buses.requested(GetQuote).one().envelope
+    assert inner.causation_id == cause.id
+    assert cause.deadline is not None
+    assert inner.deadline is not None
+    assert abs(inner.deadline - cause.deadline) < 40_000, "not 60 s, and a leeway of 30 s"
+
+
+async def test_a_call_in_the_thread_of_an_event_loop_is_refused() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    with pytest.raises(
+        FailedPrecondition,
+        match=r"^the SyncBus of 'desk' was used in a thread with a running event loop, which it "
+        r"would block\. Use `await` with a Bus there",
+    ):
+        bus.publish(Sold(number=1))
+
+
+def test_an_interrupted_wait_ends_and_cancels_its_call(desk: SyncBus, office: Office) -> None:
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        office.slow_has_begun.wait(WAIT)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread, _ = in_thread(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        desk.request(Slow(), timeout=60)
+    thread.join()
+    session = desk._session
+    assert session is not None
+    assert session._bus is not None
+    calls = session._bus._client.replies._calls
+    until(lambda: not calls, "the end of the call in the loop")
+    assert desk.request(GetQuote(number=3)).price == 6, "the bus can still be used"
+
+
+def test_an_exit_in_a_middleware_reaches_the_calling_thread() -> None:
+    def leaving(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            raise SystemExit(3)
+
+        return call
+
+    assert _run_through(leaving, SystemExit).code == 3
+
+
+def test_a_cancelled_call_is_an_error_and_not_a_hang() -> None:
+    def cancelled(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            raise asyncio.CancelledError
+
+        return call
+
+    assert "was cancelled before it ended" in str(_run_through(cancelled, ConnectionLost))
+
+
+def _run_through(middleware: Callable[[Handler], Handler], kind: type[Any]) -> Any:
+    """Return the error of a call that only a middleware handles."""
+    loop = BackgroundLoop("a loop", _nothing)
+
+    async def innermost(envelope: Envelope) -> None: ...
+
+    handler: Callable[[Any], Awaitable[Any]] = middleware(innermost)
+
+    async def work() -> Any:
+        return await handler(None)
+
+    try:
+        with pytest.raises(kind) as caught:
+            loop.run(work)
+        assert loop.run(_one) == 1, "the loop continues"
+    finally:
+        loop.stop()
+    return caught.value
+
+
+async def _nothing() -> None: ...
+
+
+async def _one() -> int:
+    return 1
+
+
+def test_a_loop_that_ends_unexpectedly_fails_the_calls_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop = BackgroundLoop("the bus", _nothing)
+    begun = threading.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    thread, found = in_thread(lambda: loop.run(wait))
+    assert begun.wait(WAIT)
+
+    def leave() -> None:
+        raise SystemExit
+
+    loop.run_soon(leave)
+    assert isinstance(ended(thread, found), ConnectionLost)
+    until(lambda: not loop.is_running, "the end of the loop")
+    assert "the bus: its event loop ended unexpectedly (SystemExit" in caplog.text
+    with pytest.raises(Unavailable, match="the bus was closed"):
+        loop.run(_one)
+
+
+def test_a_closed_synchronous_bus_refuses_calls_until_it_is_entered_again(
+    sync_buses: SyncMemoryBuses, office: Office, desk: SyncBus
+) -> None:
+    desk.close()
+    with pytest.raises(Unavailable, match=r"^the SyncBus of 'desk' was closed\. Enter it again"):
+        desk.publish(Sold(number=1))
+    with desk:
+        desk.publish(Sold(number=2))
+    assert sync_buses.published(Sold).messages == [Sold(number=2)]
+
+
+def test_close_ends_the_calls_of_other_threads_with_an_error(
+    sync_buses: SyncMemoryBuses, desk: SyncBus, office: Office
+) -> None:
+    thread, found = in_thread(lambda: desk.request(Slow(), timeout=60))
+    assert office.slow_has_begun.wait(WAIT)
+    sync_buses.run(sync_buses.buses._open.aclose)  # closes the buses, as `close` does
+    office.go_on.set()
+    error = ended(thread, found)
+    assert isinstance(error, ConnectionLost)
+    assert str(error).startswith("office.slow.v1: the bus was closed before the reply arrived")
+
+
+def test_a_job_handle_of_a_closed_bus_keeps_what_has_arrived(desk: SyncBus) -> None:
+    done, waiting = desk.submit(Count(to=1)), desk.submit(Wait())
+    assert done.result(timeout=5) == Quote(price=1)
+    ended_loop = BackgroundLoop("another loop", _nothing)
+    ended_loop.stop()
+    done._session.loop = waiting._session.loop = ended_loop  # as after `close`
+    assert done.result() == Quote(price=1)
+    assert [update.note for update in done.updates()] == ["step 0"]
+    closed = r"^office\.wait\.v1 \(job .*\): the bus was closed before the result arrived"
+    with pytest.raises(ConnectionLost, match=closed):
+        waiting.result()
+    with pytest.raises(ConnectionLost, match=closed):
+        next(waiting.updates())
+
+
+def test_a_bus_that_cannot_connect_in_its_block_leaves_no_thread() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    with pytest.raises(Unavailable, match="cannot be reached"), bus:
+        pass
+    assert not [each for each in threading.enumerate() if each.name == "the SyncBus of 'desk'"]
+
+
+def test_a_first_call_without_a_broker_ends_within_its_timeout() -> None:
+    bus = SyncBus("desk", settings=nowhere().model_copy(update={"connect_timeout": 60}))
+    began = time.monotonic()
+    with pytest.raises(
+        Unavailable, match=r"^the SyncBus of 'desk' was not connected within 0\.05 s, so the mess"
+    ):
+        bus.request(GetQuote(number=1), timeout=0.05)
+    assert time.monotonic() - began < 30
+    bus.close()
+
+
+def test_all_threads_wait_for_the_same_attempt_to_connect() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    barrier = threading.Barrier(8)
+
+    def call() -> None:
+        barrier.wait(WAIT)
+        bus.publish(Sold(number=1))
+
+    began = time.monotonic()
+    errors = [ended(*each) for each in [in_thread(call) for _ in range(8)]]
+    assert {type(error) for error in errors} == {Unavailable}
+    assert len({id(error) for error in errors}) == 8, "each thread raises its own error"
+    assert all("cannot be reached" in str(error) for error in errors)
+    assert time.monotonic() - began < 8 * 0.3, "not one after the other"
+    bus.close()
+
+
+def test_the_settings_are_read_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = SyncBus("desk")
+    monkeypatch.setenv("BUS_AUTH", "nonsense")
+    with pytest.raises(ConfigurationError, match="BUS_AUTH"):
+        bus.publish(Sold(number=1))
+    bus.close()
+
+
+def test_a_session_loads_the_modules_that_a_bus_loads_late_before_its_thread_starts() -> None:
+    late = {
+        name
+        for file in BUS.rglob("*.py")
+        if file.relative_to(BUS).parts[0] not in NOT_IN_A_CALL
+        for name in re.findall(r"import_module\(\s*\"(bus\.[^\"]+)\"", file.read_text())
+    }
+    assert late
+    assert late <= {*LOADED_LATER}
+
+
+def test_the_connection_does_not_keep_the_context_of_its_first_caller() -> None:
+    seen: list[str | None] = []
+    variable: contextvars.ContextVar[str | None] = contextvars.ContextVar("of", default=None)
+    bus = SyncBus("desk", settings=nowhere())
+
+    def create() -> Bus:
+        seen.append(variable.get())
+        return Bus("desk", settings=nowhere())
+
+    bus._new_session = lambda: Session("desk", create)
+    variable.set("the first caller")
+    with pytest.raises(Unavailable):
+        bus.publish(Sold(number=1))
+    bus.close()
+    assert seen == [None]
+
+
+def test_a_synchronous_bus_checks_its_arguments_before_it_connects() -> None:
+    with pytest.raises(ContractError):
+        SyncBus("Not A Name")
+    with pytest.raises(ConfigurationError, match="settings must be"):
+        SyncBus("desk", settings={})  # type: ignore[arg-type]
+
+
+def test_a_bus_that_is_dropped_ends_its_thread_with_a_warning() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    with pytest.raises(Unavailable):
+        bus.publish(Sold(number=1))
+    session = bus._session
+    assert session is not None
+    with pytest.warns(ResourceWarning, match="the SyncBus of 'desk' was not closed"):
+        del bus
+    until(lambda: not session.loop.is_running, "the end of the thread")
+
+
+def test_a_call_during_a_restart_of_the_broker_ends_and_later_calls_work(
+    sync_buses: SyncMemoryBuses, desk: SyncBus
+) -> None:
+    sync_buses.run(sync_buses.broker.stop)
+    with pytest.raises(Unavailable):
+        desk.publish(Sold(number=1), timeout=0.05)
+    thread, found = in_thread(lambda: desk.request(GetQuote(number=5), timeout=WAIT))
+    sync_buses.run(sync_buses.broker.start)
+    assert ended(thread, found).price == 10
+    assert desk.request(GetQuote(number=6)).price == 12
