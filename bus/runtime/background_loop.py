@@ -84,6 +84,11 @@ class BackgroundLoop:
         """True if a parent process started the loop."""
         return self._process != os.getpid()
 
+    @property
+    def is_in_use(self) -> bool:
+        """True if a thread waits for a call."""
+        return bool(self._calls)
+
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Call an asynchronous function in the loop, and wait for its result.
 
@@ -135,11 +140,13 @@ class BackgroundLoop:
     def stop(self) -> None:
         """End the loop, and wait up to `JOIN_SECONDS` for its thread.
 
-        Do nothing if the loop has ended, or if a parent process started it.
+        Do nothing if the loop has ended, or if a parent process started it. In the loop's own
+        thread, do not wait: a middleware that closes its bus returns to the loop.
         """
         if self.is_running:
             self.stop_soon()
-            self._thread.join(JOIN_SECONDS)
+            if self._thread.ident != threading.get_ident():
+                self._thread.join(JOIN_SECONDS)
 
     def stop_soon(self) -> None:
         """Begin to end the loop, and do not wait. Do nothing if the loop has ended."""

@@ -71,6 +71,7 @@ class SyncBus:
         check_bus_arguments(service, {"settings": settings, "client": client})
         check_part(service, "service")
         self.service = service
+        self._subject = f"the SyncBus of {service!r}"
         self._new_session: Callable[[], Session] = lambda: Session(
             service, lambda: Bus(service, settings=settings, client=client)
         )
@@ -150,14 +151,30 @@ class SyncBus:
             session.stop()
 
     def __enter__(self) -> Self:
-        """Connect to the broker. The errors are those of `async with Bus(…)`."""
-        self._is_closed = False
+        """Connect to the broker. The errors are those of `async with Bus(…)`.
+
+        If the connection fails, a bus that was open before stays open.
+        """
+        refuse_event_loop(self._subject)
+        with _changing:
+            before, was_closed = self._session, self._is_closed
+            self._is_closed = False
+            session = self._current()
         try:
-            self._current().connect()
+            session.connect()
         except BaseException:
-            self.close()
+            if session is not before:
+                self._undo(session, was_closed=was_closed)
             raise
         return self
+
+    def _undo(self, session: Session, *, was_closed: bool) -> None:
+        """Close a session that `__enter__` has opened, unless another thread uses it already."""
+        with _changing:
+            if self._session is not session or session.loop.is_in_use:
+                return
+            self._session, self._is_closed = None, was_closed
+        session.stop()
 
     def __exit__(
         self,
@@ -172,7 +189,7 @@ class SyncBus:
         if session is not None and session.loop.is_running:
             session.loop.stop_soon()
             warnings.warn(
-                f"the SyncBus of {self.service!r} was not closed. Call close(), or keep one object "
+                f"{self._subject} was not closed. Call close(), or keep one object "
                 "in each process.",
                 ResourceWarning,
                 source=self,
@@ -181,7 +198,7 @@ class SyncBus:
 
     def _current(self) -> Session:
         """Return the session of this process, and create it at the first call."""
-        refuse_event_loop(f"the SyncBus of {self.service!r}")
+        refuse_event_loop(self._subject)
         session = self._session
         if session is not None and session.loop.is_running:
             return session
@@ -190,7 +207,7 @@ class SyncBus:
             if session is None or not session.loop.is_running:
                 if self._is_closed:
                     raise Unavailable(
-                        f"the SyncBus of {self.service!r} was closed. Enter it again with `with "
+                        f"{self._subject} was closed. Enter it again with `with "
                         "bus:`, or use it before it is closed."
                     )
                 session = self._session = self._new_session()

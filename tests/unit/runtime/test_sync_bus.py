@@ -390,6 +390,97 @@ def test_a_bus_that_cannot_connect_in_its_block_leaves_no_thread() -> None:
     assert not [each for each in threading.enumerate() if each.name == "the SyncBus of 'desk'"]
 
 
+def _open(desk: SyncBus) -> Session:
+    desk.request(GetQuote(number=1), timeout=5)
+    session = desk._session
+    assert session is not None
+    return session
+
+
+async def _enter(bus: SyncBus) -> None:
+    with bus:
+        raise AssertionError
+
+
+def test_a_refused_block_in_async_code_leaves_the_bus_of_other_threads_open(
+    desk: SyncBus, office: Office
+) -> None:
+    session = _open(desk)
+    thread, found = in_thread(lambda: desk.request(Slow(), timeout=WAIT))
+    assert office.slow_has_begun.wait(WAIT)
+    with pytest.raises(FailedPrecondition):
+        asyncio.run(_enter(desk))
+    office.go_on.set()
+    assert ended(thread, found).price == 1
+    assert desk._session is session
+
+
+def test_a_block_that_is_interrupted_leaves_a_bus_that_was_open_open(
+    desk: SyncBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _open(desk)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "connect", interrupted)
+        with pytest.raises(KeyboardInterrupt), desk:
+            raise AssertionError
+    assert desk.request(GetQuote(number=2), timeout=5).price == 4
+
+
+def test_a_block_that_cannot_connect_leaves_a_call_of_another_thread_undisturbed() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def wait() -> int:
+        begun.set()
+        return await asyncio.to_thread(go_on.wait, WAIT)
+
+    calls = []
+
+    class Failing(Session):
+        def connect(self) -> None:
+            calls.append(in_thread(lambda: self.loop.run(wait)))
+            assert begun.wait(WAIT)
+            raise Unavailable("no broker")
+
+    create = bus._new_session
+    bus._new_session = lambda: Failing("desk", create()._create)
+    with pytest.raises(Unavailable, match="no broker"), bus:
+        raise AssertionError
+    go_on.set()
+    assert ended(*calls[0]) is True
+    bus.close()
+
+
+def test_a_block_that_cannot_connect_keeps_a_closed_bus_closed_and_a_new_one_usable() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be reached"), bus:
+            raise AssertionError
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        bus.publish(Sold(number=1))
+    bus.close()
+    with pytest.raises(Unavailable, match="cannot be reached"), bus:
+        raise AssertionError
+    with pytest.raises(Unavailable, match="was closed"):
+        bus.publish(Sold(number=1))
+
+
+def test_a_middleware_can_close_the_bus_in_which_it_runs() -> None:
+    loop = BackgroundLoop("the bus", _nothing)
+
+    async def close() -> None:
+        loop.stop()
+        await asyncio.Event().wait()
+
+    with pytest.raises(ConnectionLost, match="the bus was closed before the call ended"):
+        loop.run(close)
+    until(lambda: not loop.is_running, "the end of the loop")
+
+
 def test_a_first_call_without_a_broker_ends_within_its_timeout() -> None:
     bus = SyncBus("desk", settings=nowhere().model_copy(update={"connect_timeout": 60}))
     began = time.monotonic()
