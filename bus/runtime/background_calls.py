@@ -27,7 +27,16 @@ T = TypeVar("T")
 class Call(Generic[T]):
     """A call of a thread that waits for the loop."""
 
-    __slots__ = ("_error", "_has_ended", "_lock", "_task", "_value", "_work", "context")
+    __slots__ = (
+        "_error",
+        "_has_ended",
+        "_is_given_up",
+        "_lock",
+        "_task",
+        "_value",
+        "_work",
+        "context",
+    )
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.context = copy_context()
@@ -36,15 +45,20 @@ class Call(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         self._has_ended = False
+        self._is_given_up = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def start(self) -> None:
-        """Start the work. The loop calls this method."""
+        """Start the work, unless the thread has given up. The loop calls this method."""
+        if self._is_given_up:
+            return
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._run(), context=self.context)
 
     async def _run(self) -> None:
+        if self._is_given_up:  # since `start`
+            return
         try:
             self._value = await self._work()
         # The waiting thread receives every error. Only it may end by `SystemExit`.
@@ -75,9 +89,14 @@ class Call(Generic[T]):
             self._has_ended = True
             self._lock.release()
 
-    def wait(self) -> None:
-        """Wait until the call has ended."""
-        self._lock.acquire()
+    def wait(self, seconds: float) -> bool:
+        """Wait until the call has ended. Return False if it has not ended after `seconds`."""
+        return self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def give_up(self) -> bool:
+        """Wait no longer. Return True if the work may have begun. Otherwise it never begins."""
+        self._is_given_up = True
+        return self._task is not None
 
     def result(self) -> T:
         """Return the result of the work, or raise its error."""

@@ -15,9 +15,10 @@ from contextvars import Context
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from bus.errors import BusError, ConnectionLost, FailedPrecondition, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, FailedPrecondition, Unavailable
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
+from bus.messaging.timers import format_seconds
 from bus.runtime.background_calls import Call, CallSelector
 
 __all__ = ["BackgroundLoop"]
@@ -30,6 +31,12 @@ CLOSE_SECONDS = 5.0
 """The maximum number of seconds for the clean end of a loop, for example of its connections."""
 JOIN_SECONDS = CLOSE_SECONDS + 1
 """Seconds that `stop` waits for the thread. After this time the thread continues as a daemon."""
+LATE_SECONDS = 1.0
+"""Seconds after the time limit of a call at which its thread checks that the loop still runs."""
+ANSWER_SECONDS = 5.0
+"""Seconds after which a loop that does not answer counts as blocked."""
+UNLIMITED_SECONDS = 60.0
+"""Seconds between two checks of the loop, for a call without a time limit."""
 
 
 class BackgroundLoop:
@@ -89,16 +96,24 @@ class BackgroundLoop:
         """True if a thread waits for a call."""
         return bool(self._calls)
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(
+        self, work: Callable[[], Coroutine[Any, Any, T]], limit: float = UNLIMITED_SECONDS
+    ) -> T:
         """Call an asynchronous function in the loop, and wait for its result.
 
         The function runs in a copy of the calling thread's context. If the wait is interrupted, for
         example by Ctrl-C, the function is cancelled.
 
+        Args:
+            work: The asynchronous function.
+            limit: Seconds after which the function should have ended. If it has not ended soon
+                after, the thread checks that the loop still runs.
+
         Raises:
             ConnectionLost: The loop was stopped before the function had ended.
+            DeadlineExceeded: The loop is blocked, and the function has not ended.
             FailedPrecondition: A parent process started the loop.
-            Unavailable: The loop has ended.
+            Unavailable: The loop has ended. Or the loop is blocked, and the function has not begun.
         """
         if not self.is_running:
             raise self.error()
@@ -106,13 +121,32 @@ class BackgroundLoop:
         self._calls.add(call)
         try:
             self._schedule(call.start)
-            call.wait()
+            while not call.wait(limit + LATE_SECONDS):
+                if not self._answers() and not call.wait(0):
+                    raise self._blocked(has_begun=call.give_up())  # noqa: TRY301
         except BaseException:
             self.run_soon(call.cancel)
             raise
         finally:
             self._calls.discard(call)
         return call.result()
+
+    def _answers(self) -> bool:
+        """Return True if the loop still runs callbacks."""
+        answered = threading.Event()
+        self.run_soon(answered.set)
+        return answered.wait(ANSWER_SECONDS)
+
+    def _blocked(self, *, has_begun: bool) -> BusError:
+        problem = (
+            f"{self._subject}: its event loop has not run for {format_seconds(ANSWER_SECONDS)}, so "
+        )
+        advice = "Check that no middleware of the client blocks its thread."
+        if has_begun:
+            return DeadlineExceeded(
+                f"{problem}the call has not ended in time. {advice}", maybe_executed=True
+            )
+        return Unavailable(f"{problem}the call was not begun. {advice}")
 
     def run_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop, and do not wait for it. Do nothing if the loop has ended."""

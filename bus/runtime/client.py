@@ -15,14 +15,10 @@ from bus.contracts.contract import (
     Kind,
     Message,
     Request,
-    contract_of,
     encode,
-    require_resolved,
 )
-from bus.contracts.limits import check_seconds
 from bus.errors import (
     BusError,
-    ContractError,
     FailedPrecondition,
     Internal,
     NotServed,
@@ -47,7 +43,7 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
-from bus.runtime.client_arguments import VERBS, check_message
+from bus.runtime.client_arguments import check_publisher, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
@@ -232,10 +228,10 @@ class Client:
             Unknown: This version of the bus does not have the error code of the reply. Or the type
                 of the reply is not the type in the contract, and `maybe_executed` is true.
         """
-        contract = _require_kind(request, "request")
+        contract = require_kind(request, "request")
         try:
             envelope = self._envelope(
-                contract, request, _seconds(timeout, self._settings.request_timeout, contract)
+                contract, request, seconds_of(timeout, self._settings.request_timeout, contract)
             )
             reply = await self._stack(envelope)
             if reply is None:
@@ -277,12 +273,8 @@ class Client:
             Unavailable: The broker is not reachable, or has blocked publishers. The event was
                 certainly not sent.
         """
-        contract = _require_kind(event, "event")
-        if contract.service != self._service:
-            raise ContractError(
-                f"{contract.type} belongs to {contract.service}, so {self._service} cannot publish "
-                f"it. Publish it from {contract.service}."
-            )
+        contract = require_kind(event, "event")
+        check_publisher(contract, self._service)
         try:
             await self._stack(self._durable_envelope(contract, event, timeout))
         except BusError as error:
@@ -325,7 +317,7 @@ class Client:
             Unavailable: The broker is not reachable, or has blocked publishers. The job was
                 certainly not sent.
         """
-        contract, job_id = _require_kind(job, "job"), None
+        contract, job_id = require_kind(job, "job"), None
         try:
             envelope = self._durable_envelope(contract, job, timeout)
             job_id = envelope.id
@@ -356,7 +348,7 @@ class Client:
         """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
-            contract, message, _seconds(timeout, self._settings.publish_timeout, contract)
+            contract, message, seconds_of(timeout, self._settings.publish_timeout, contract)
         ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -419,28 +411,6 @@ class Client:
         if envelope.deadline is None:
             return self._settings.request_timeout
         return max(0.0, envelope.deadline / 1000 - self._clock())
-
-
-def _seconds(timeout: float | None, default: float, contract: Contract) -> float:
-    """Return the timeout of a call, or the default if the caller gives none."""
-    if timeout is None:
-        return default
-    return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
-
-
-def _require_kind(message: Message, kind: Kind) -> Contract:
-    try:
-        contract = contract_of(type(message))
-    except ContractError:
-        check_message(message, kind)  # it has a better text for an object that is not a message
-        raise
-    if contract.kind != kind:
-        raise ContractError(
-            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
-            f"Send it with bus.{VERBS[contract.kind]}(…)."
-        )
-    require_resolved(contract)
-    return contract
 
 
 def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:

@@ -1,15 +1,92 @@
-"""Checks of the messages that a caller passes to `request`, `publish` and `submit`."""
+"""Checks of the arguments that a caller passes to `request`, `publish` and `submit`."""
 
 from collections.abc import Mapping
 
-from bus.contracts.contract import Kind, Message
+from bus.contracts.contract import Contract, Kind, Message, contract_of, require_resolved
+from bus.contracts.limits import check_seconds
 from bus.errors import ContractError
 
-__all__ = ["VERBS", "check_message"]
+__all__ = ["check_call", "check_message", "check_publisher", "require_kind", "seconds_of"]
 
 VERBS: Mapping[Kind, str] = {"request": "request", "event": "publish", "job": "submit"}
 """Methods of the bus that send a message, by the kind of the contract."""
 NOUNS: Mapping[Kind, str] = {"request": "a Request", "event": "an Event", "job": "a Job"}
+
+
+def check_call(service: str, message: Message, kind: Kind, timeout: float | None) -> None:
+    """Check the arguments of a call, without a connection.
+
+    Args:
+        service: Name of the sender.
+        message: Message to send.
+        kind: Kind of message that the called method sends.
+        timeout: Seconds until the call ends, or None.
+
+    Raises:
+        ConfigurationError: `timeout` is not a finite number of seconds from 0.
+        ContractError: The message cannot be sent by this method, or not by this service.
+    """
+    contract = require_kind(message, kind)
+    if kind == "event":
+        check_publisher(contract, service)
+    seconds_of(timeout, 0, contract)
+
+
+def require_kind(message: Message, kind: Kind) -> Contract:
+    """Return the contract of a message.
+
+    Args:
+        message: Message to send.
+        kind: Kind of message that the called method sends.
+
+    Raises:
+        ContractError: The message has no contract, or a contract of another kind.
+    """
+    try:
+        contract = contract_of(type(message))
+    except ContractError:
+        check_message(message, kind)  # it has a better text for an object that is not a message
+        raise
+    if contract.kind != kind:
+        raise ContractError(
+            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
+            f"Send it with bus.{VERBS[contract.kind]}(…)."
+        )
+    require_resolved(contract)
+    return contract
+
+
+def check_publisher(contract: Contract, service: str) -> None:
+    """Check that an event belongs to the service that publishes it.
+
+    Args:
+        contract: Contract of the event.
+        service: Name of the sender.
+
+    Raises:
+        ContractError: The event belongs to another service.
+    """
+    if contract.service != service:
+        raise ContractError(
+            f"{contract.type} belongs to {contract.service}, so {service} cannot publish it. "
+            f"Publish it from {contract.service}."
+        )
+
+
+def seconds_of(timeout: float | None, default: float, contract: Contract) -> float:
+    """Return the timeout of a call, or the default if the caller gives none.
+
+    Args:
+        timeout: Seconds until the call ends, or None.
+        default: Seconds without a timeout of the caller.
+        contract: Contract of the message, for the error message.
+
+    Raises:
+        ConfigurationError: `timeout` is not a finite number of seconds from 0.
+    """
+    if timeout is None:
+        return default
+    return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
 
 
 def check_message(message: object, kind: Kind) -> None:

@@ -4,35 +4,25 @@ The file has no second implementation of the bus. Each method calls the method o
 open in a background loop.
 """
 
-import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bus.contracts.contract import Event, Job, Message, Request, check_part
+from bus.contracts.contract import Event, Job, Kind, Message, Request, check_part
 from bus.errors import Unavailable
 from bus.messaging.handler import Middleware
 from bus.runtime.bus import Bus
 from bus.runtime.bus_arguments import check_bus_arguments
+from bus.runtime.client_arguments import check_call
 from bus.runtime.sync_job_handle import SyncJobHandle
-from bus.runtime.sync_session import Session, refuse_event_loop
+from bus.runtime.sync_session import Session, changing, refuse_event_loop
 from bus.settings import Settings
 
 __all__ = ["SyncBus", "sessions_from"]
 
 R = TypeVar("R", bound=Message | None)
-
-_changing = threading.RLock()
-"""Held while a session is created. No fork happens in that time, so no child inherits a half of
-one."""
-os.register_at_fork(
-    before=_changing.acquire,
-    after_in_parent=_changing.release,
-    after_in_child=_changing.release,
-)
 
 
 class SyncBus:
@@ -97,8 +87,10 @@ class SyncBus:
             Unavailable: The bus was closed. Or no connection was open in time, and the request was
                 not sent.
         """
-        session = self._current()
-        return session.run(lambda bus, left: bus.request(request, timeout=left), timeout)
+        self._check(request, "request", timeout)
+        return self._current().run(
+            lambda bus, left: bus.request(request, timeout=left), timeout, "request_timeout"
+        )
 
     def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -115,8 +107,10 @@ class SyncBus:
             Unavailable: The bus was closed. Or no connection was open in time, and the event was
                 not sent.
         """
-        session = self._current()
-        session.run(lambda bus, left: bus.publish(event, timeout=left), timeout)
+        self._check(event, "event", timeout)
+        self._current().run(
+            lambda bus, left: bus.publish(event, timeout=left), timeout, "publish_timeout"
+        )
 
     def submit(self, job: Job[R], *, timeout: float | None = None) -> SyncJobHandle[R]:
         """Submit a job, and wait until the broker has confirmed it.
@@ -136,8 +130,11 @@ class SyncBus:
             Unavailable: The bus was closed. Or no connection was open in time, and the job was not
                 sent.
         """
+        self._check(job, "job", timeout)
         session = self._current()
-        handle = session.run(lambda bus, left: bus.submit(job, timeout=left), timeout)
+        handle = session.run(
+            lambda bus, left: bus.submit(job, timeout=left), timeout, "publish_timeout"
+        )
         return SyncJobHandle(handle, session, self)
 
     def close(self) -> None:
@@ -145,7 +142,7 @@ class SyncBus:
 
         After that, a call raises `Unavailable` until `with bus:` opens the bus again.
         """
-        with _changing:
+        with changing:
             session, self._session, self._is_closed = self._session, None, True
         if session is not None:
             session.stop()
@@ -156,10 +153,14 @@ class SyncBus:
         If the connection fails, a bus that was open before stays open.
         """
         refuse_event_loop(self._subject)
-        with _changing:
+        with changing:
             before, was_closed = self._session, self._is_closed
             self._is_closed = False
-            session = self._current()
+            try:
+                session = self._current()
+            except BaseException:
+                self._is_closed = was_closed
+                raise
         try:
             session.connect()
         except BaseException:
@@ -170,7 +171,7 @@ class SyncBus:
 
     def _undo(self, session: Session, *, was_closed: bool) -> None:
         """Close a session that `__enter__` has opened, unless another thread uses it already."""
-        with _changing:
+        with changing:
             if self._session is not session or session.loop.is_in_use:
                 return
             self._session, self._is_closed = None, was_closed
@@ -196,13 +197,19 @@ class SyncBus:
                 stacklevel=2,
             )
 
+    def _check(self, message: Message, kind: Kind, timeout: float | None) -> None:
+        """Check the arguments of a call before it connects. An open bus checks them itself."""
+        session = self._session
+        if session is None or not session.is_open:
+            check_call(self.service, message, kind, timeout)
+
     def _current(self) -> Session:
         """Return the session of this process, and create it at the first call."""
         refuse_event_loop(self._subject)
         session = self._session
         if session is not None and session.loop.is_running:
             return session
-        with _changing:
+        with changing:
             session = self._session
             if session is None or not session.loop.is_running:
                 if self._is_closed:

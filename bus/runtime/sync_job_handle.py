@@ -8,7 +8,7 @@ from bus.errors import ConnectionLost, FailedPrecondition
 from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Progress
 from bus.runtime.error_subject import add_subject
-from bus.runtime.sync_session import Session, refuse_event_loop
+from bus.runtime.sync_session import Session, limit_of, refuse_event_loop
 
 __all__ = ["SyncJobHandle"]
 
@@ -60,7 +60,7 @@ class SyncJobHandle(Generic[R]):
         async def next_update() -> Progress | None:
             return await anext(updates, None)
 
-        while (update := self._run(next_update)) is not None:
+        while (update := self._run(next_update, None)) is not None:
             yield update
 
     def result(self, *, timeout: float | None = None) -> R:
@@ -87,9 +87,9 @@ class SyncJobHandle(Generic[R]):
         async def wait() -> R:
             return await self._handle.result(timeout=timeout)
 
-        return self._run(wait)
+        return self._run(wait, timeout)
 
-    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
         refuse_event_loop(f"{self.type} (job {self.id})")
         loop = self._session.loop
         if loop.is_inherited:
@@ -97,7 +97,7 @@ class SyncJobHandle(Generic[R]):
             raise add_subject(FailedPrecondition(problem), self.type, self.id)
         if not loop.is_running:
             return self._run_after_close(work)
-        return loop.run(work)
+        return loop.run(work, limit_of(timeout, self._session.settings.message_ttl))
 
     def _run_after_close(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what has arrived before the bus was closed, without an event loop."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from bus import (
     correlated,
 )
 from bus.messaging.handler import Handler
+from bus.runtime import background_loop
 from bus.runtime.background_loop import BackgroundLoop
-from bus.runtime.sync_session import LOADED_LATER, Session
+from bus.runtime.sync_session import LOADED_LATER, Session, changing
 from bus.testing import SyncMemoryBuses
 
 BUS = Path(__file__).parents[3] / "bus"
@@ -76,6 +78,10 @@ class Wait(Job[Quote]): ...
 @contract("desk.sold", version=1)
 class Sold(Event):
     number: int
+
+
+@contract("office.moved", version=1)
+class Elsewhere(Event): ...
 
 
 class Office:
@@ -467,6 +473,89 @@ def test_a_block_that_cannot_connect_keeps_a_closed_bus_closed_and_a_new_one_usa
         raise AssertionError
     with pytest.raises(Unavailable, match="was closed"):
         bus.publish(Sold(number=1))
+
+
+def test_the_calling_thread_creates_the_bus_while_no_process_can_be_forked() -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    found: list[tuple[int, object, bool]] = []
+
+    def create() -> Bus:
+        is_free = ended(*in_thread(lambda: changing.acquire(blocking=False)))
+        has_loop = any(each.name == "the SyncBus of 'new'" for each in threading.enumerate())
+        found.append((threading.get_ident(), is_free, has_loop))
+        return Bus("desk", settings=nowhere())
+
+    bus._new_session = lambda: Session("new", create)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            bus.publish(Sold(number=1))
+    bus.close()
+    first, second = found
+    assert first == (threading.get_ident(), False, False)
+    assert second[:2] == (threading.get_ident(), False), "after an attempt has failed"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_loop, "LATE_SECONDS", 0.0)
+    monkeypatch.setattr(background_loop, "ANSWER_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_ends_although_its_event_loop_is_blocked() -> None:
+    loop = BackgroundLoop("the bus", _nothing)
+    go_on, begun = threading.Event(), []
+
+    async def block() -> None:
+        begun.append("block")
+        go_on.wait(WAIT)
+
+    async def late() -> None:
+        begun.append("late")
+
+    try:
+        with pytest.raises(
+            DeadlineExceeded, match=r"^the bus: its event loop has not run for 0\.05 s"
+        ) as ended_late:
+            loop.run(block, 0.01)
+        assert ended_late.value.maybe_executed
+        with pytest.raises(Unavailable, match="the call was not begun") as not_begun:
+            loop.run(late, 0.01)
+        assert not not_begun.value.maybe_executed
+        go_on.set()
+        assert loop.run(_one) == 1
+        assert begun == ["block"], "a call that was given up never begins"
+    finally:
+        loop.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_that_its_bus_lets_take_longer_continues_while_the_event_loop_runs() -> None:
+    loop = BackgroundLoop("the bus", _nothing)
+    try:
+        assert loop.run(lambda: asyncio.sleep(0.1, "done"), 0.001) == "done"
+    finally:
+        loop.stop()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda bus: bus.request(GetQuote(number=1), timeout=-1), ConfigurationError, "timeout"),
+        (lambda bus: bus.publish(Sold(number=1), timeout=nan), ConfigurationError, "timeout"),
+        (lambda bus: bus.submit(Count(to=1), timeout="2"), ConfigurationError, "timeout"),
+        (lambda bus: bus.publish(Elsewhere()), ContractError, "belongs to office"),
+        (lambda bus: bus.request(Sold(number=1)), ContractError, "of kind event"),
+        (lambda bus: bus.submit(None), ContractError, "not None"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_the_bus_connects(
+    call: Callable[[SyncBus], Any], kind: type[Exception], text: str
+) -> None:
+    bus = SyncBus("desk", settings=nowhere())
+    with pytest.raises(kind, match=text):
+        call(bus)
+    assert bus._session is None
 
 
 def test_a_middleware_can_close_the_bus_in_which_it_runs() -> None:
