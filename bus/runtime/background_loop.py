@@ -20,6 +20,7 @@ from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
 from bus.messaging.timers import format_seconds
 from bus.runtime.background_calls import Call, CallSelector
+from bus.runtime.thread_forks import ThreadForks, threads_have_ended
 
 __all__ = ["BackgroundLoop"]
 
@@ -35,6 +36,8 @@ LATE_SECONDS = 1.0
 """Seconds after the time limit of a call at which its thread checks that the loop still runs."""
 ANSWER_SECONDS = 5.0
 """Seconds after which a loop that does not answer counts as blocked."""
+STEPS_TO_END = 10
+"""Iterations of the loop in which calls can still end after the bus was closed."""
 UNLIMITED_SECONDS = 60.0
 """Seconds between two checks of the loop, for a call without a time limit."""
 
@@ -209,12 +212,21 @@ class BackgroundLoop:
         )
 
     async def _serve(self) -> None:
+        watch = asyncio.create_task(self._stop_with_threads())
         await self._stopping.wait()
+        watch.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._on_stop()
+        for _ in range(STEPS_TO_END):  # the error of the bus itself has a better text
+            await asyncio.sleep(0)
         for call in [*self._calls]:
             call.fail(self._lost())
+
+    async def _stop_with_threads(self) -> None:
+        if _forks.is_child_of_thread:
+            await threads_have_ended()
+            self._stopping.set()
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(
@@ -279,6 +291,7 @@ def _abandon_all() -> None:
     _loops.clear()
 
 
+_forks = ThreadForks()
 _loops: WeakSet[BackgroundLoop] = WeakSet()
 # Hooks run in reverse order. A hook of the application that was registered later can still send.
 _exit = ExitHook()

@@ -156,7 +156,7 @@ class PendingJob(Generic[R]):
         except TimeoutError:
             raise self._deadline_exceeded(
                 f"no result within {format_seconds(seconds)}",
-                "The job continues. Await its result again to wait longer.",
+                "The job continues. Call `result` again to wait longer.",
             ) from None
         return self._result
 

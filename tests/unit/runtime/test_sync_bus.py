@@ -5,6 +5,8 @@ import contextvars
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from typing_extensions import override
 
 from bus import (
     Bus,
@@ -43,7 +46,8 @@ from bus.messaging.handler import Handler
 from bus.runtime import background_loop
 from bus.runtime.background_loop import BackgroundLoop
 from bus.runtime.sync_session import LOADED_LATER, Session, changing
-from bus.testing import SyncMemoryBuses
+from bus.testing import MemoryBuses, SyncMemoryBuses
+from bus.transports.memory import MemoryTransport
 
 BUS = Path(__file__).parents[3] / "bus"
 NOT_IN_A_CALL = {"cli", "integrations", "operations", "testing"}
@@ -389,6 +393,57 @@ def test_a_job_handle_of_a_closed_bus_keeps_what_has_arrived(desk: SyncBus) -> N
         next(waiting.updates())
 
 
+def test_close_tells_a_waiting_reader_of_a_job_that_the_job_continues(office: Office) -> None:
+    buses = MemoryBuses()
+
+    def create() -> Bus:
+        transport = MemoryTransport(buses.broker, clock=buses.clock)
+        return Bus("desk", settings=nowhere(), transport=transport)
+
+    async def serve() -> None:
+        await buses.serve(await buses.bus("office"), office.router)
+
+    session = Session("desk", create)
+    session.loop.run(serve)
+    bus = SyncBus("desk")
+    bus._new_session = lambda: session
+    job = bus.submit(Wait())
+    waits = [in_thread(job.result), in_thread(lambda: next(job.updates()))]
+    until(lambda: len(session.loop._calls) == 2, "the two readers")
+    bus.close()
+    for error in [ended(*each) for each in waits]:
+        assert isinstance(error, ConnectionLost)
+        assert str(error) == (
+            f"office.wait.v1 (job {job.id}): the bus was closed before the result arrived. "
+            "The job continues."
+        )
+
+
+FORKED_IN_A_THREAD = """
+import os, threading
+from bus.runtime.background_loop import BackgroundLoop
+
+async def nothing(): return 1
+
+def work():
+    child = os.fork()
+    if child:
+        print(os.waitpid(child, 0)[1])
+    else:
+        BackgroundLoop("the bus", nothing).run(nothing)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_child_that_a_thread_has_forked_ends_when_its_thread_returns() -> None:
+    program = (sys.executable, "-c", FORKED_IN_A_THREAD)
+    run = subprocess.run(program, capture_output=True, text=True, timeout=WAIT, check=True)
+    assert run.stdout == "0\n", run.stderr
+
+
 def test_a_bus_that_cannot_connect_in_its_block_leaves_no_thread() -> None:
     bus = SyncBus("desk", settings=nowhere())
     with pytest.raises(Unavailable, match="cannot be reached"), bus:
@@ -447,6 +502,7 @@ def test_a_block_that_cannot_connect_leaves_a_call_of_another_thread_undisturbed
     calls = []
 
     class Failing(Session):
+        @override
         def connect(self) -> None:
             calls.append(in_thread(lambda: self.loop.run(wait)))
             assert begun.wait(WAIT)
