@@ -410,8 +410,11 @@ def test_close_tells_a_waiting_reader_of_a_job_that_the_job_continues(office: Of
     job = bus.submit(Wait())
     waits = [in_thread(job.result), in_thread(lambda: next(job.updates()))]
     until(lambda: len(session.loop._calls) == 2, "the two readers")
-    bus.close()
-    for error in [ended(*each) for each in waits]:
+    closing = in_thread(bus.close)
+    errors = [ended(*each) for each in waits]
+    office.go_on.set()
+    ended(*closing)
+    for error in errors:
         assert isinstance(error, ConnectionLost)
         assert str(error) == (
             f"office.wait.v1 (job {job.id}): the bus was closed before the result arrived. "
