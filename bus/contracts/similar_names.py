@@ -16,8 +16,8 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
     """Return at most three candidates that the writer of `name` may have meant, the best first.
 
     If `name` is the beginning of dotted candidates, such as `billing.quote` of `billing.quote.v1`,
-    return these candidates. If `name` has the letters of a candidate, and differs only in upper and
-    lower case or in the order of two neighbours, return this candidate.
+    return these candidates. If `name` is a candidate with two neighbours exchanged, or in another
+    case, return this candidate.
 
     Args:
         name: Mistyped name.
