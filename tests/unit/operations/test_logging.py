@@ -450,7 +450,9 @@ def test_a_line_of_the_bus_has_the_ids_of_its_cause_too(stream: io.StringIO) -> 
 def test_the_configuration_on_the_page_about_logging_works(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = Path(__file__).parents[3] / "docs/how-to/configure-logging.md"
+    root = Path(__file__).parents[3]
+    monkeypatch.syspath_prepend(str(root / "examples"))  # the page serves examples/library.py
+    page = root / "docs/how-to/configure-logging.md"
     (code,) = re.findall(
         r"```python title=\"logs.py\"\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
     )
@@ -489,6 +491,50 @@ def test_a_failure_inside_the_bus_alone_shows_the_frames_of_the_bus(stream: io.S
     configure_logging(load_settings(log_format="console"), stream=stream)
     logging.getLogger("bus.receiver").error("failed", extra={"frames": FRAMES[:1]})
     assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[0]}"]
+
+
+def test_a_terminal_shows_no_frames_of_the_library_that_calls_dependencies(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    frames = [FRAMES[0], "fast_depends/use.py:166 inject.<lambda>", FRAMES[1]]
+    logging.getLogger("bus.messages").info("failed", extra={"frames": frames})
+    assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[1]}"]
+
+
+def test_the_dead_letter_of_a_failed_job_does_not_repeat_its_frames_on_a_terminal(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    for text in ("failed", "failed in attempt 2"):
+        logging.getLogger("bus.messages").error(text, extra=facts)
+    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
+    shown = [line for line in stream.getvalue().splitlines() if line.startswith("    ")]
+    assert shown == [f"    {FRAMES[1]}"] * 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"message_id": "b177203f"}, {"frames": ["billing/tax.py:9 tax"]}]
+)
+def test_a_dead_letter_has_its_frames_on_a_terminal_if_no_line_showed_them(
+    other: dict[str, object], stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    logging.getLogger("bus.messages").error("failed", extra={**facts, **other})
+    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
+    assert stream.getvalue().splitlines()[-1] == f"    {FRAMES[1]}"
+
+
+def test_json_has_the_frames_of_a_failure_in_the_line_of_its_dead_letter_too(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    logging.getLogger("bus.messages").error("failed", extra=facts)
+    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
+    assert [line["frames"] for line in lines(stream)] == [FRAMES] * 2
 
 
 @pytest.mark.parametrize("frames", [24, ["bus/stop.jpg", "2.jpg"]])
