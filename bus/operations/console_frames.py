@@ -41,18 +41,19 @@ class ConsoleFrames:
             event: The record, with its fields.
             frames: All frames of the record.
         """
-        if self._is_repeated(event, frames):
+        own = [frame for frame in frames if not frame.startswith(CALLERS)] or frames
+        # The later record has more frames of the bus, because the error has passed through them.
+        if self._is_repeated(event, own):
             return ()
-        others = [frame for frame in frames if not frame.startswith(CALLERS)]
-        return frames if self._all_frames or not others else others
+        return frames if self._all_frames else own
 
-    def _is_repeated(self, event: Mapping[str, Any], frames: list[str]) -> bool:
+    def _is_repeated(self, event: Mapping[str, Any], own: list[str]) -> bool:
         message_id = event.get("message_id")
         if not isinstance(message_id, str):
             return False
         if event.get("logger") != HANDLING_LOGGER:
-            return self._shown.get(message_id) == frames
-        self._shown[message_id] = frames
+            return self._shown.get(message_id) == own
+        self._shown[message_id] = own
         self._shown.move_to_end(message_id)
         if len(self._shown) > MAX_REMEMBERED:
             self._shown.popitem(last=False)

@@ -504,16 +504,19 @@ def test_a_terminal_shows_no_frames_of_the_library_that_calls_dependencies(
     assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[1]}"]
 
 
+@pytest.mark.parametrize("all_frames", [False, True])
 def test_the_dead_letter_of_a_failed_job_does_not_repeat_its_frames_on_a_terminal(
-    stream: io.StringIO,
+    all_frames: bool, stream: io.StringIO
 ) -> None:
-    configure_logging(load_settings(log_format="console"), stream=stream)
+    configure_logging(load_settings(log_format="console"), stream=stream, all_frames=all_frames)
     facts = {"message_id": "a067102e", "frames": FRAMES}
     for text in ("failed", "failed in attempt 2"):
         logging.getLogger("bus.messages").error(text, extra=facts)
-    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
-    shown = [line for line in stream.getvalue().splitlines() if line.startswith("    ")]
-    assert shown == [f"    {FRAMES[1]}"] * 2
+    # The error has passed through more functions of the bus.
+    outer = ["bus/runtime/receiver.py:70 Receiver.handle", *FRAMES]
+    logging.getLogger("bus.settlement").error("dead-lettered", extra={**facts, "frames": outer})
+    shown = [line.strip() for line in stream.getvalue().splitlines() if line.startswith("    ")]
+    assert shown == (FRAMES if all_frames else FRAMES[1:]) * 2
 
 
 @pytest.mark.parametrize(
