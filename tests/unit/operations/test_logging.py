@@ -455,10 +455,9 @@ def test_the_configuration_on_the_page_about_logging_works(
     # The page serves examples/library.py. Its contracts would stay in the catalog of this process.
     monkeypatch.setitem(sys.modules, "library", SimpleNamespace(router=None))
     page = Path(__file__).parents[3] / "docs/how-to/configure-logging.md"
-    (code,) = re.findall(
-        r"```python title=\"logs.py\"\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
-    )
-    exec(compile(code, str(page), "exec"))
+    (code,) = re.findall(r"```python .*?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    configuration = code.replace("from library import router\n", "")  # its service
+    exec(compile(configuration, str(page), "exec"))
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(stream)
