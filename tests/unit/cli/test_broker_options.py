@@ -12,11 +12,28 @@ def test_a_password_comes_from_the_option_a_file_or_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "password").write_bytes(b'a b#"%\r\n')
-    monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe\n")))
     assert chosen_password(None, None) is None
     assert chosen_password("as typed", None) == "as typed"
     assert chosen_password(None, tmp_path / "password") == 'a b#"%'
     assert chosen_password("-", None) == "from a pipe"
+
+
+def test_a_byte_order_mark_before_a_piped_password_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    piped = "\ufefffrom a pipe\r\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    assert chosen_password("-", None) == "from a pipe"
+
+
+def test_a_piped_password_that_is_not_utf_8_is_an_error_that_names_the_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    piped = "from a pipe\r\n".encode("utf-16")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    with pytest.raises(ConfigurationError, match="standard input is UTF-16 text"):
+        chosen_password("-", None)
 
 
 @pytest.mark.parametrize("password", ["", "s\u00fc\u00df", "two\nlines", "x" * 201])
