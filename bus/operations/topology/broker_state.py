@@ -124,8 +124,7 @@ async def read_broker_state(settings: Settings) -> BrokerState:
     server = await probe(url)
     api = management_of(settings)
     try:
-        overview = await api.call("GET", "overview")
-        if overview.get("cluster_name") != server.cluster:
+        if await api.cluster_name() != server.cluster:
             raise ConfigurationError(
                 f"BUS_URL and the management API at {api.where} belong to different brokers. "
                 "Set BUS_MANAGEMENT_URL to the API of the broker in BUS_URL."
