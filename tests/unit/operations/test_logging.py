@@ -5,15 +5,17 @@ import logging
 import logging.config
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import structlog
 from typing_extensions import override
 
-from bus import MessageContextFilter
+from bus import MessageContextFilter, Router
 from bus.messaging.context import Context, correlated, handling
 from bus.operations.logging import configure_logging
 from bus.settings import load_settings
@@ -454,6 +456,9 @@ def test_the_configuration_on_the_page_about_logging_works(
     (code,) = re.findall(
         r"```python title=\"logs.py\"\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
     )
+    library = ModuleType("library")
+    vars(library)["router"] = Router("library")  # the page imports it for `bus run`
+    monkeypatch.setitem(sys.modules, "library", library)
     exec(compile(code, str(page), "exec"))
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
