@@ -18,7 +18,7 @@ from bus.cli.broker_options import (
     PasswordFile,
     Port,
     check_ports,
-    chosen_password,
+    select_password,
 )
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
@@ -60,7 +60,7 @@ def command(
     options = BrokerOptions(
         port=port,
         management_port=management_port,
-        password=chosen_password(password, password_file),
+        password=select_password(password, password_file),
         keep=keep,
     )
     choice = select_broker(os.environ, own=bool(options))

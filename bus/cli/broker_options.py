@@ -19,7 +19,7 @@ __all__ = [
     "PasswordFile",
     "Port",
     "check_ports",
-    "chosen_password",
+    "select_password",
 ]
 
 STDIN = "-"
@@ -85,7 +85,7 @@ def check_ports(port: int | None, management_port: int | None) -> None:
         raise typer.BadParameter("--port and --management-port must be different ports.")
 
 
-def chosen_password(password: str | None, path: Path | None) -> str | None:
+def select_password(password: str | None, path: Path | None) -> str | None:
     """Return the password in the options, in the file, or on standard input.
 
     Raises:

@@ -94,16 +94,16 @@ def _decide_queue(
     reason = _find_foreign_use(queue, seen[queue.name])
     if reason:
         return replace(step, action="keep", detail=reason)
-    is_told = queue.name in even_if_used
+    is_forced = queue.name in even_if_used
     match queue.role:
         case "requests":
-            return decide_requests(step, seen[queue.name], is_told=is_told)
+            return decide_requests(step, seen[queue.name], is_forced=is_forced)
         case "retry":
             return _decide_tier(step, queue, seen, earlier)
         case "dead":
             return _decide_dead(step, queue, seen, earlier)
         case _:
-            return decide_work(step, queue, old, seen, is_told=is_told)
+            return decide_work(step, queue, old, seen, is_forced=is_forced)
 
 
 def _find_foreign_use(queue: OldQueue, state: QueueObservation) -> str | None:
