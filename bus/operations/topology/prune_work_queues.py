@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bus.messaging.plurals import count_noun
 from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue
 from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
@@ -13,7 +14,6 @@ from bus.operations.topology.prune_model import (
     Observation,
     QueueObservation,
     bindings_of,
-    count,
     is_quiet,
     why_wait,
 )
@@ -31,8 +31,8 @@ def decide_requests(step: Decision, state: QueueObservation, *, is_forced: bool)
         return _decide_consumed(step, state, is_forced=is_forced)
     if state.messages and not is_forced:
         detail = (
-            f"it holds {count(state.messages, 'request')}, so callers still send this version. "
-            f"Change the callers, or use --even-if-used {step.name}."
+            f"it holds {count_noun(state.messages, 'request')}, so callers still send this "
+            f"version. Change the callers, or use --even-if-used {step.name}."
         )
         return replace(step, action="keep", detail=detail)
     return step
@@ -72,7 +72,7 @@ def _find_dead_letters(name: str, seen: Observation) -> str | None:
     if dead is None or not dead.messages:
         return None
     return (
-        f"{count(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
+        f"{count_noun(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
         f"List them with `bus dead list --queue {name}`."
     )
 
@@ -97,9 +97,9 @@ def _decide_used(step: Decision, state: QueueObservation) -> Decision | None:
     if not state.messages:
         return None
     detail = (
-        f"it holds {count(state.messages, 'message')}, so services may still send this version. "
-        "Change these services, let a worker with the earlier code handle the messages, or use "
-        f"--even-if-used {step.name}."
+        f"it holds {count_noun(state.messages, 'message')}, so services may still send this "
+        "version. Change these services, let a worker with the earlier code handle the messages, "
+        f"or use --even-if-used {step.name}."
     )
     return replace(step, action="keep", detail=detail)
 
@@ -108,8 +108,8 @@ def _decide_consumed(step: Decision, state: QueueObservation, *, is_forced: bool
     if is_forced:
         return replace(step, action="wait", detail=why_wait(state) or "")
     detail = (
-        f"it has {count(state.consumers, 'consumer')}, so a worker with the earlier code runs. "
-        f"Stop this worker, or use --even-if-used {step.name}."
+        f"it has {count_noun(state.consumers, 'consumer')}, so a worker with the earlier code "
+        f"runs. Stop this worker, or use --even-if-used {step.name}."
     )
     return replace(step, action="keep", detail=detail)
 
@@ -128,7 +128,7 @@ def _find_returning(queue: OldQueue, old: OldObjects, seen: Observation) -> Iter
         if is_quiet(state.empty_for) or is_quiet(quiet_for - RETRY_DELAYS[tier]):
             continue
         yield (
-            f"{count(state.messages, 'message')} in {name} can return to it within {tier}"
+            f"{count_noun(state.messages, 'message')} in {name} can return to it within {tier}"
             if state.messages
             else CHECKING
         )
