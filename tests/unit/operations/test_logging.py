@@ -5,17 +5,15 @@ import logging
 import logging.config
 import math
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import structlog
 from typing_extensions import override
 
-from bus import MessageContextFilter, Router
+from bus import MessageContextFilter
 from bus.messaging.context import Context, correlated, handling
 from bus.operations.logging import configure_logging
 from bus.settings import load_settings
@@ -453,13 +451,9 @@ def test_the_configuration_on_the_page_about_logging_works(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(__file__).parents[3] / "docs/how-to/configure-logging.md"
-    (code,) = re.findall(
-        r"```python title=\"logs.py\"\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
-    )
-    library = ModuleType("library")
-    vars(library)["router"] = Router("library")  # the page imports it for `bus run`
-    monkeypatch.setitem(sys.modules, "library", library)
-    exec(compile(code, str(page), "exec"))
+    (code,) = re.findall(r"```python .*?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    configuration = code.replace("from library import router\n", "")  # its service
+    exec(compile(configuration, str(page), "exec"))
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(stream)

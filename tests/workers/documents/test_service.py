@@ -1,6 +1,5 @@
 """Tests of the service on the model broker, through its client."""
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -45,8 +44,6 @@ from tests.workers.documents.conversation import (
 from workers.documents import router
 from workers.documents.folder import DocumentFolder
 from workers.documents.service import Documentation, create, generate
-
-HOW_TO = Path(__file__).parents[3] / "docs/how-to/generate-documents.md"
 
 
 @pytest.fixture(autouse=True)
@@ -262,19 +259,6 @@ async def test_a_job_that_failed_half_way_is_finished_by_its_retry(
     assert written == [pdf, docx, pdf, docx]
     assert names(folder) == {pdf, docx}
     assert (await client.status(created.note_id)).documents == made
-
-
-async def test_what_the_how_to_shows_runs_as_it_says(
-    desk: Bus, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
-    namespace: dict[str, Any] = {}
-    exec(code, namespace)
-    await namespace["file_note"](desk)
-    assert re.fullmatch(
-        r"pdf file://\S+ \d+ \w{64} 1\ndocx file://\S+ \d+ \w{64} None\ndraft 2\n",
-        capsys.readouterr().out,
-    )
 
 
 async def test_a_letterhead_that_a_pdf_cannot_show_is_told_at_the_start(
