@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.env_file import EnvFile, describe_file
+from bus.cli.env_file_names import EnvFile, describe_file
 from bus.cli.errors import exit_code
 from bus.errors import BusError
 from bus.messaging.escaped_text import one_line
