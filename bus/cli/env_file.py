@@ -20,7 +20,13 @@ from bus.errors import ConfigurationError
 from bus.messaging.variable_values import environment_value, strip_value
 from bus.security.secret_files import GROUP_AND_OTHERS, read_trusted_file
 
-__all__ = ["DEFAULT_FILE", "current_file", "load_env_file", "read_and_announce"]
+__all__ = [
+    "DEFAULT_FILE",
+    "current_file",
+    "describe_removal",
+    "load_env_file",
+    "read_and_announce",
+]
 
 DEFAULT_FILE = ".env"
 NO_FILE = os.devnull
@@ -36,6 +42,14 @@ _current: list[EnvFile] = []
 def current_file() -> EnvFile | None:
     """Return the file that this process has read, or None."""
     return _current[0] if _current else None
+
+
+def describe_removal(name: str) -> str:
+    """Return the instruction to remove a variable from the file or the environment that sets it."""
+    file = current_file()
+    if file is not None and name in file.taken:
+        return f"Remove {name} from {file.path}"
+    return f"Unset {name}"
 
 
 def load_env_file(environment: MutableMapping[str, str]) -> EnvFile | None:

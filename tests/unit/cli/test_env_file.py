@@ -8,16 +8,18 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from bus.cli import ENV_FILE, prepare_environment
-from bus.cli.env_file import current_file, load_env_file
+from bus.cli import ENV_FILE, prepare_environment, run
+from bus.cli.env_file import current_file, describe_removal, load_env_file
 from bus.cli.env_file_names import EnvFile, describe_file
 from bus.cli.env_file_rules import LOGGING, PROTECTED, VARIABLE
 from bus.cli.errors import Reporter
+from bus.cli.run import log_environment
 from bus.errors import ConfigurationError
 from bus.settings import Settings
 from bus.settings.variables import OTHER_VARIABLES
@@ -506,6 +508,65 @@ def test_a_worker_logs_the_names_and_warns_of_misspelled_ones(file: Path) -> Non
     assert logged["settings from .env: BUS_URL, BUS_HEARTBAET"] == "info"
     described = "BUS_HEARTBAET is not a setting of the bus, so the bus ignores it"
     assert logged[f"{described}; did you mean BUS_HEARTBEAT?"] == "warning"
+
+
+@pytest.fixture(params=[{"log_level": "error"}, {"log_format": "none"}])
+def quiet(
+    request: pytest.FixtureRequest, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Return settings of the log that hide warnings. A named file sets them, and other names."""
+    ((field, value),) = request.param.items()
+    file.write_text(f"BUS_{field.upper()}={value}\nBUS_AUTH=off\nPATH=/evil\n")
+    _, variables = load(BUS_ENV_FILE=str(file))
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    return dict(request.param)
+
+
+def test_a_worker_prints_the_names_that_its_named_file_hides_from_the_log(
+    quiet: dict[str, Any],
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_HEARTBAET", "5")
+    log_environment(Settings(auth="off", **quiet))
+    told = capsys.readouterr().err.splitlines()
+    name = f"BUS_{next(iter(quiet)).upper()}"
+    assert f"bus run: settings from {file}: {name}, BUS_AUTH" in told
+    assert any("does not set PATH: only the environment" in line for line in told)
+    assert any("BUS_HEARTBAET is not a setting" in line for line in told)
+    assert any("BUS_AUTH=off: messages are neither signed" in line for line in told)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_parent_of_several_workers_warns_that_messages_are_not_signed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run_none(_: object) -> int:
+        return 0
+
+    monkeypatch.setattr(run, "run_processes", run_none)
+    with pytest.raises(typer.Exit):
+        run.command(["till:router"], processes=2)
+    assert "bus run: BUS_AUTH=off: messages are neither signed" in capsys.readouterr().err
+
+
+def test_a_level_of_the_environment_prints_nothing_more(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"BUS_URL={URL}")
+    load()
+    log_environment(Settings(auth="off", log_level="error"))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_variable_is_removed_where_it_is_set(file: Path) -> None:
+    file.write_text(f"BUS_URL={URL}")
+    load()
+    assert describe_removal("BUS_URL") == "Remove BUS_URL from .env"
+    load(BUS_URL=URL)
+    assert describe_removal("BUS_URL") == "Unset BUS_URL"
 
 
 def test_help_and_completion_see_the_variables(file: Path) -> None:
