@@ -173,7 +173,7 @@ def _check_owners(path: Path, file: EnvFile) -> None:
             )
     if directory.stat().st_uid not in _trusted_owners():
         raise ConfigurationError(
-            f"its directory belongs to another user. If you trust the file, run {file.naming}."
+            f"the directory belongs to another user. If you trust the file, run {file.naming}."
         )
     if directory.stat().st_mode & stat.S_IWOTH:
         raise ConfigurationError(
