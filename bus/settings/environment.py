@@ -116,7 +116,8 @@ class EnvironmentSettings(BaseSettings):
         # A user can write the name of the variable.
         bare = name.lower().removeprefix(cls.model_config.get("env_prefix", "").lower())
         meant = f"; did you mean {bare!r}?" if bare in known else did_you_mean(bare, known)
-        return f"{ascii(name)[1:-1]} is not a field of {cls.__name__}{meant or '.'}"
+        shown = name if name.isascii() and name.isidentifier() else ascii(name)
+        return f"{shown} is not a field of {cls.__name__}{meant or '.'}"
 
     @field_validator("*", mode="before")
     @classmethod

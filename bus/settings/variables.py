@@ -26,6 +26,8 @@ CUTOFF = 0.5
 """Minimum similarity of a suggestion: `PORT` is as similar to `HEALTH_PORT`."""
 MAX_DESCRIBED = 10
 """Maximum number of variables that are described, so that a warning stays readable."""
+MAX_CHARACTERS = 60
+"""Maximum length of a name in a description."""
 KUBERNETES = re.compile(
     r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -67,7 +69,8 @@ def _describe(name: str, bare: set[str]) -> str:
     found = similar_names(name.upper().removeprefix(PREFIX), bare, cutoff=CUTOFF)
     similar = [f"{PREFIX}{suffix}" for suffix in found]
     question = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    return f"{ascii(name)[1:-1]} is not a setting of the bus, so the bus ignores it{question}"
+    shown = ascii(name[:MAX_CHARACTERS])[1:-1] + "…" * (len(name) > MAX_CHARACTERS)
+    return f"{shown} is not a setting of the bus, so the bus ignores it{question}"
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -101,4 +101,5 @@ def test_many_variables_and_strange_names_make_short_lines() -> None:
     )
     described = describe_unknown_variables({f"BUS_X{n:03}": "" for n in range(11)})
     assert described[-1] == "1 more variable is not a setting of the bus"
+    assert len(describe_unknown_variables({f"BUS_{'Z' * 10_000}": ""})[0]) < 140
     assert "\n" not in describe_unknown_variables({"BUS_A\nB\x1b": ""})[0]
