@@ -25,7 +25,6 @@ from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
-from bus.runtime.security import UNSIGNED
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
 
@@ -194,7 +193,10 @@ def file_hides(level: int, settings: Settings) -> bool:
 def warn_if_hidden(settings: Settings) -> None:
     """Print the warning of `BUS_AUTH=off` if the file `.env` hides it from the log."""
     if settings.auth == "off" and file_hides(logging.WARNING, settings):
-        say(f"bus run: {UNSIGNED}")
+        say(
+            "bus run: BUS_AUTH=off: messages are neither signed nor verified, "
+            "and any client of the broker can act as any service"
+        )
 
 
 def _do_nothing() -> None:

@@ -30,7 +30,6 @@ from bus.security.secret_files import read_private_file
 from bus.settings import Settings
 
 __all__ = [
-    "UNSIGNED",
     "authorized_revealer",
     "cipher_from_settings",
     "identity_from_settings",
@@ -45,11 +44,6 @@ AUTH_OFF_HINT = (
     "Or set BUS_AUTH=off to run without authentication: any client can then act as any service."
 )
 """The last sentence of each error about a missing authentication setting."""
-UNSIGNED = (
-    "BUS_AUTH=off: messages are neither signed nor verified, "
-    "and any client of the broker can act as any service"
-)
-"""The warning at each start without authentication."""
 VARIABLE = "BUS_ENCRYPTION_KEYS"
 """The name of the environment variable that sets the encryption keys."""
 
@@ -106,7 +100,10 @@ def identity_from_settings(
         ConfigurationError: A setting that authentication requires is invalid or missing.
     """
     if settings.auth == "off":
-        log.warning(UNSIGNED)
+        log.warning(
+            "BUS_AUTH=off: messages are neither signed nor verified, "
+            "and any client of the broker can act as any service"
+        )
         return ANONYMOUS
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
