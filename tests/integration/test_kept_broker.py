@@ -17,7 +17,7 @@ from bus.operations.management_api import Management
 from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus
 
-PASSWORD = "a b#\"%$'"
+PASSWORD = "a b#\"%$'\\"
 
 
 @pytest.fixture

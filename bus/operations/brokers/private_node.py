@@ -9,7 +9,6 @@ name server (epmd). When the node ends, its epmd ends too.
 import asyncio
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -60,8 +59,6 @@ The value exceeds `STOP_GRACE_SECONDS`. After `STOP_GRACE_SECONDS` the guard kil
 """
 CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
-CONF_WORD = re.compile(r"[A-Za-z0-9_-]+")
-"""Values that rabbitmq.conf can hold in every version of RabbitMQ."""
 POLL_INTERVAL_SECONDS = 0.02
 """Seconds between two checks while the node starts or stops."""
 
@@ -225,14 +222,8 @@ class PrivateNode:
         self._write_files(directory)
 
     def _write_files(self, directory: Path) -> None:
-        is_plain = CONF_WORD.fullmatch(self._password) is not None
-        config = {
-            # rabbitmq.conf cannot hold every password. `_change_password` sets the other ones.
-            "default_pass": self._password if is_plain else secrets.token_urlsafe(12),
-            "management.tcp.port": str(self.management_port),
-            **self._config,
-        }
-        write_node_files(directory, config, self._plugins)
+        config = {"management.tcp.port": str(self.management_port), **self._config}
+        write_node_files(directory, self._password, config, self._plugins)
 
     def _environment(self) -> dict[str, str]:
         """Return the node's environment."""

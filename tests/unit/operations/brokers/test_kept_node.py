@@ -84,12 +84,13 @@ def test_a_node_reads_nothing_but_its_data_from_an_earlier_run(
     old = node._kept.prepare_run()
     for planted in ("conf.d/x.conf", ".erlang", "advanced.config"):
         (old / planted).parent.mkdir(exist_ok=True)
-        (old / planted).touch()
+        (old / planted).write_text("planted")
     (written / "conf.d").mkdir()
     node._make_directory()
     assert {path.name for path in node.directory.iterdir()} == {
-        *(".erlang.cookie", "empty.conf", "plugins", "rabbitmq.conf")
+        *(".erlang.cookie", "advanced.config", "empty.conf", "plugins", "rabbitmq.conf")
     }
+    assert "planted" not in (node.directory / "advanced.config").read_text()
     environment = node._environment()
     used = {name for name, value in environment.items() if str(written) in value}
     outside = {name for name in used if not environment[name].startswith(str(node.directory))}
