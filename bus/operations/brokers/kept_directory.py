@@ -114,7 +114,7 @@ class KeptDirectory:
         Raises:
             ConfigurationError: It is older. RabbitMQ cannot go back to an earlier version.
         """
-        written, own = (_version(text) for text in (self.state.rabbitmq or "", installed))
+        written, own = (_parse_version(text) for text in (self.state.rabbitmq or "", installed))
         if written and own and own[:2] < written[:2]:
             raise ConfigurationError(
                 f"{self.path} was written by RabbitMQ {self.state.rabbitmq}, which is newer than "
@@ -162,11 +162,11 @@ class KeptDirectory:
 
     def _read(self) -> NodeState:
         try:
-            text = (self.path / STATE).read_text(encoding="utf-8")
+            content = (self.path / STATE).read_bytes()
         except FileNotFoundError:
             return NodeState()
-        with contextlib.suppress(ValueError, TypeError):
-            return _state(**json.loads(text))
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            return _parse_state(**json.loads(content))
         raise ConfigurationError(
             f"{self.path / STATE} is not valid. Restore the file, or name another directory."
         )
@@ -198,7 +198,7 @@ def _prepare(path: Path) -> None:
         )
 
 
-def _state(
+def _parse_state(
     *,
     name: object,
     password: object,
@@ -228,7 +228,7 @@ def _state(
     raise TypeError(STATE)
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     """Return the numbers of `3.10.8`, or an empty tuple if the text is not a version."""
     parts = text.partition("-")[0].split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

@@ -78,6 +78,14 @@ def damage(path: Path) -> None:
     (path / "broker.json").write_text('{"name": "bus-1@localhost"}')
 
 
+def write_other_bytes(path: Path) -> None:
+    (path / "broker.json").write_bytes(b"\xff\xfe{")
+
+
+def nest_deeply(path: Path) -> None:
+    (path / "broker.json").write_text("[" * 100_000)
+
+
 def be_a_file(path: Path) -> None:
     path.rename(path.with_name("away"))
     path.touch()
@@ -89,6 +97,8 @@ def be_a_file(path: Path) -> None:
         (add_file, "has other files than a broker's data. Name a new or empty directory"),
         (open_to_others, "has mode 750, .* Run `chmod 700"),
         (damage, "broker.json is not valid"),
+        (write_other_bytes, "broker.json is not valid"),
+        (nest_deeply, "broker.json is not valid"),
         (be_a_file, "is not a directory"),
     ],
 )
