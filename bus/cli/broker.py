@@ -26,6 +26,7 @@ from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
+from bus.operations.brokers.kept_node import KeptNode
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 
 __all__ = ["command", "started"]
@@ -81,11 +82,11 @@ async def serve(
     choice: BrokerChoice, options: BrokerOptions, console: Console, *, as_json: bool
 ) -> None:
     """Start the broker, print its address, and stop it after Ctrl-C or SIGTERM."""
-    kept = options.keep is not None
     with signals() as stop:
         async with started(choice, console, stop, options) as broker:
             if broker is None:
-                return
+                console.print("The start of the broker was interrupted.")
+                raise KeyboardInterrupt
             if as_json:
                 print_json(connection_fields(choice, broker), compact=True)
             else:
@@ -93,14 +94,22 @@ async def serve(
                     format_card(choice, broker), markup=False, highlight=False, soft_wrap=True
                 )
             warn_of_other_url(broker, console)
+            kept = isinstance(broker, KeptNode)
             effect = f"keeps its data in {options.keep}" if kept else "removes its data"
             console.print(f"Ctrl-C stops the broker and {effect}.", markup=False, soft_wrap=True)
             await until(stop, broker)
             if kept:
                 console.print("The broker stops, which takes about 6 s.")
-        console.print(
-            f"The broker is stopped, and its data is {'kept' if kept else 'removed'}.",
-        )
+        console.print(f"The broker is stopped, {fate_of_data(broker)}", soft_wrap=True)
+
+
+def fate_of_data(broker: Broker) -> str:
+    """Return the end of a sentence about a stopped broker: what happened to its data."""
+    if not isinstance(broker, KeptNode):
+        return "and its data is removed."
+    if broker.keeps_data:
+        return "and its data is kept."
+    return "but its data is lost, because its directory was removed while the broker ran."
 
 
 def warn_of_other_url(broker: Broker, console: Console) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from bus.cli import main
 from bus.cli.broker_options import check_ports, select_password
 from bus.errors import ConfigurationError
 
@@ -59,6 +60,23 @@ def test_a_password_file_that_others_can_write_is_refused(tmp_path: Path) -> Non
     path.chmod(0o666)
     with pytest.raises(ConfigurationError, match="chmod o-w"):
         select_password(None, path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["broker", "--keep", ""],
+        ["broker", "--password-file", ""],
+        ["keys", "list", "--directory", ""],
+        ["grants", "check", ""],
+    ],
+)
+def test_an_empty_path_is_refused_and_is_not_the_working_directory(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert (ended.value.code, "the path is empty" in capsys.readouterr().err) == (2, True)
 
 
 def test_one_port_cannot_serve_two_protocols() -> None:
