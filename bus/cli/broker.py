@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -18,10 +17,11 @@ from bus.cli.broker_options import (
     PasswordFile,
     Port,
     check_ports,
-    chosen_password,
+    select_password,
 )
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
@@ -61,7 +61,7 @@ def command(
     options = BrokerOptions(
         port=port,
         management_port=management_port,
-        password=chosen_password(password, password_file),
+        password=select_password(password, password_file),
         keep=keep,
     )
     choice = select_broker(os.environ, own=bool(options))
@@ -99,10 +99,10 @@ async def serve(
             await until(stop, broker)
             if kept:
                 console.print("The broker stops, which takes about 6 s.")
-        console.print(f"The broker is stopped, {fate_of_data(broker)}", soft_wrap=True)
+        console.print(f"The broker is stopped, {describe_data(broker)}", soft_wrap=True)
 
 
-def fate_of_data(broker: Broker) -> str:
+def describe_data(broker: Broker) -> str:
     """Return the end of a sentence about a stopped broker: what happened to its data."""
     if not isinstance(broker, KeptNode):
         return "and its data is removed."
@@ -183,14 +183,14 @@ def connection_fields(choice: BrokerChoice, broker: Broker) -> dict[str, str | N
 
 def format_card(choice: BrokerChoice, broker: Broker) -> str:
     """Return the text that shows the user the broker's addresses and credentials."""
-    parts = urlsplit(broker.url)
+    url = require_urls(broker.url)[0]
     management = f" BUS_MANAGEMENT_URL={broker.management_url}" if broker.management_url else ""
     rows = {
         "RabbitMQ": broker.describe(),
         "reason": choice.why,
         "URL": broker.url,
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
+        "user": url.user or "",
+        "password": url.password or "",
         "UI": broker.management_url or "none",
         "connect": f"export BUS_URL={broker.url}{management}",
     }

@@ -1,6 +1,7 @@
 """Options of `bus broker`, and the checks of their values."""
 
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from bus.cli.options import path
 from bus.errors import ConfigurationError
+from bus.messaging.utf8_text import NotUtf8, decode_utf8
 from bus.operations.brokers.broker_options import (
     MAX_PASSWORD_LENGTH,
     MAX_PORT,
@@ -23,10 +25,12 @@ __all__ = [
     "PasswordFile",
     "Port",
     "check_ports",
-    "chosen_password",
+    "select_password",
 ]
 
 STDIN = "-"
+MAX_LINE_BYTES = len(BOM_UTF8) + MAX_PASSWORD_LENGTH + len("\r\n")
+"""Maximum bytes of the line with a password. A longer line has a longer password."""
 
 Port = Annotated[
     int | None,
@@ -85,26 +89,26 @@ def check_ports(port: int | None, management_port: int | None) -> None:
         raise typer.BadParameter("--port and --management-port must be different ports.")
 
 
-def chosen_password(password: str | None, file: Path | None) -> str | None:
+def select_password(password: str | None, file: Path | None) -> str | None:
     """Return the password in the options, in the file, or on standard input.
 
     Raises:
         typer.BadParameter: Two passwords are given, or the password cannot be used.
-        ConfigurationError: The file cannot be read.
+        ConfigurationError: The file cannot be read, or standard input is not UTF-8 text.
     """
     if password is not None and file is not None:
         raise typer.BadParameter("--password and --password-file cannot be used together.")
     if file is not None:
-        text = read_trusted_file(file, str(file), MAX_PASSWORD_LENGTH + 2, accepts_pipe=True)
+        text = read_trusted_file(file, str(file), MAX_LINE_BYTES, accepts_pipe=True)
         return check_password(text.removesuffix("\n").removesuffix("\r"), "--password-file")
     if password != STDIN:
         return password if password is None else check_password(password, "--password")
     if sys.stdin.isatty():
         return check_password(typer.prompt("password", hide_input=True, err=True), "--password")
     try:
-        line = sys.stdin.readline(MAX_PASSWORD_LENGTH + 2)
-    except UnicodeDecodeError:
-        raise ConfigurationError("standard input is not text. Write the password to it.") from None
+        line = decode_utf8(sys.stdin.buffer.readline(MAX_LINE_BYTES))
+    except NotUtf8 as error:
+        raise ConfigurationError(f"standard input {error}.") from None
     return check_password(line.removesuffix("\n").removesuffix("\r"), "--password")
 
 

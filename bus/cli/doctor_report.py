@@ -72,7 +72,7 @@ class Report:
         if settings:
             self.exit_code = self.exit_code or os.EX_CONFIG
 
-    def failed(self, error: BusError) -> None:
+    def record_problem(self, error: BusError) -> None:
         """Add a problem. The first problem determines the exit code."""
         self.problems.append(str(error))
         self.exit_code = self.exit_code or exit_code(error)

@@ -52,9 +52,10 @@ PROTECTED = frozenset(
         "BUS_PASSWORD_FILE",
     }
 )
-"""Variables that decide whom this process trusts, and as whom it acts. Only a named file sets them.
+"""Variables that decide which peers this process trusts, and as which service it acts.
 
-`BUS_PASSWORD_FILE` is one of them: its content is sent to the host of `BUS_URL`.
+Only a named file sets them. `BUS_PASSWORD_FILE` is one of them, because its content is sent to the
+host of `BUS_URL`.
 """
 SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
 """Variables that can have a key or a secret itself, or the path of its file."""
@@ -64,7 +65,7 @@ CREDENTIALS: Mapping[str, tuple[str, ...]] = {
 }
 """For each address, the variables with a password that is sent to it.
 
-If the environment sets such a password, a file that was found must not choose its receiver.
+If the environment sets one of these passwords, a file that was found must not choose its receiver.
 """
 NEVER = re.compile(
     r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|CDPATH|TMPDIR|LD_.*|DYLD_.*|PYTHON.*|SSL.*|OPENSSL.*"

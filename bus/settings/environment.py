@@ -74,7 +74,7 @@ class EnvironmentSettings(BaseSettings):
         kept = {f"{prefix}{field}".lower() for field in cls._verbatim}
         for source in (env_settings, dotenv_settings):
             if isinstance(source, EnvSettingsSource):
-                source.env_vars = _given_values(source.env_vars, kept)
+                source.env_vars = _strip_values(source.env_vars, kept)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @classmethod
@@ -114,7 +114,7 @@ def aliases_of(field: FieldInfo) -> list[str]:
     return [name for name in (field.alias, *choices) if isinstance(name, str)]
 
 
-def _given_values(
+def _strip_values(
     variables: Mapping[str, str | None], verbatim: Container[str]
 ) -> dict[str, str | None]:
     """Return the variables that have a value, without white space around it.
@@ -124,7 +124,7 @@ def _given_values(
 
     Args:
         variables: The values by the name of the variable.
-        verbatim: Names in lower case of variables whose value is not changed.
+        verbatim: Names in lower case of variables that keep their white space.
     """
     stripped = {name: value and strip_value(value) for name, value in variables.items()}
     return {

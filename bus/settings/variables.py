@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 from bus.contracts.similar_names import similar_names
 from bus.settings.environment import aliases_of
 
-__all__ = ["OTHER_VARIABLES", "TEST_PREFIX", "describe_unknown_variables"]
+__all__ = ["OTHER_VARIABLES", "describe_unknown_variables"]
 
 PREFIX, TEST_PREFIX = "BUS_", "BUS_TEST_"
 OTHER_VARIABLES = frozenset({"BUS_CONTRACTS", "BUS_ENV_FILE"})

@@ -114,7 +114,7 @@ class KeptDirectory:
         Raises:
             ConfigurationError: It is older. RabbitMQ cannot go back to an earlier version.
         """
-        written, own = (_version(text) for text in (self.state.rabbitmq or "", installed))
+        written, own = (_parse_version(text) for text in (self.state.rabbitmq or "", installed))
         if written and own and own[:2] < written[:2]:
             raise ConfigurationError(
                 f"{self.path} was written by RabbitMQ {self.state.rabbitmq}, which is newer than "
@@ -256,7 +256,7 @@ def _read_regular(path: Path) -> str:
     return content.decode()
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     """Return the numbers of `3.10.8`, or an empty tuple if the text is not a version."""
     parts = text.partition("-")[0].split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

@@ -32,16 +32,20 @@ class KeptNode(PrivateNode):
 
         Raises:
             ConfigurationError: The directory is not suitable.
-            Unavailable: Another node uses the directory.
+            Unavailable: Another node uses the directory, or this machine has too few free ports.
         """
         self._kept = KeptDirectory(keep)
         state = self._kept.state.updated(options)
-        super().__init__(
-            installation,
-            options=BrokerOptions(
-                port=state.port, management_port=state.management_port, password=state.password
-            ),
-        )
+        try:
+            super().__init__(
+                installation,
+                options=BrokerOptions(
+                    port=state.port, management_port=state.management_port, password=state.password
+                ),
+            )
+        except BaseException:
+            self._kept.unlock()
+            raise
         self._name = state.name
         self._state = replace(state, port=self.port, management_port=self.management_port)
 

@@ -73,10 +73,6 @@ def damage(path: Path) -> None:
     (path / "broker.json").write_text('{"name": "bus-0123abcd@localhost"}')
 
 
-def be_binary(path: Path) -> None:
-    (path / "broker.json").write_bytes(b"\xff")
-
-
 def be_a_pipe(path: Path) -> None:
     (path / "broker.json").unlink()
     os.mkfifo(path / "broker.json")
@@ -95,6 +91,14 @@ def have_a_link(path: Path) -> None:
     (path / ".gitignore").symlink_to(path.with_name("precious"))
 
 
+def write_other_bytes(path: Path) -> None:
+    (path / "broker.json").write_bytes(b"\xff\xfe{")
+
+
+def nest_deeply(path: Path) -> None:
+    (path / "broker.json").write_text("[" * 100_000)
+
+
 def be_a_file(path: Path) -> None:
     path.rename(path.with_name("away"))
     path.touch()
@@ -106,11 +110,12 @@ def be_a_file(path: Path) -> None:
         (add_file, "has other files than a broker's data. Name a new or empty directory"),
         (open_to_others, "has mode 750, .* Run `chmod 700"),
         (damage, "broker.json is not valid"),
-        (be_binary, "broker.json is not valid"),
         (be_a_pipe, "broker.json is not valid"),
         (be_a_copy, "is a copy, .* Name a new directory. If you copied it yourself, run `ls -di"),
         (come_with_a_repository, "another user can have written its data"),
         (have_a_link, r"\.gitignore is a link, which `bus broker` did not create"),
+        (write_other_bytes, "broker.json is not valid"),
+        (nest_deeply, "broker.json is not valid"),
         (be_a_file, "is not a directory"),
     ],
 )

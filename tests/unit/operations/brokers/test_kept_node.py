@@ -34,6 +34,17 @@ def written(tmp_path: Path, installation: Installation) -> Path:
     return node._kept.path
 
 
+def test_a_node_without_free_ports_releases_the_directory(
+    installation: Installation, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.operations.brokers.ports.bindable", lambda _: False)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="0 free ports"):
+            KeptNode(installation, written, BrokerOptions())
+    monkeypatch.undo()
+    KeptNode(installation, written, BrokerOptions())
+
+
 async def test_a_failed_upgrade_is_an_error_with_both_versions(
     installation: Installation, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
