@@ -19,6 +19,7 @@ from bus.cli.broker_options import (
     check_ports,
     select_password,
 )
+from bus.cli.env_file import describe_removal
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
 from bus.messaging.broker_addresses import require_urls
@@ -70,7 +71,7 @@ def command(
             print_json(connection_fields(choice, broker_for(choice)), compact=True)
         console.print(
             f"{broker_for(choice).describe()}: nothing is started. "
-            "Unset BUS_URL, or pass --port or --keep, to start a private broker.",
+            f"{describe_removal('BUS_URL')}, or pass --port or --keep, to start a private broker.",
             soft_wrap=True,
         )
         return
@@ -117,7 +118,7 @@ def warn_of_other_url(broker: Broker, console: Console) -> None:
     if url is not None and url != broker.url:
         console.print(
             "BUS_URL is set, but it is not the URL of this broker. Commands and workers use "
-            "BUS_URL: set it to the URL above, or unset it.",
+            f"BUS_URL. {describe_removal('BUS_URL')}, or set it to the URL above.",
             soft_wrap=True,
         )
 

@@ -125,7 +125,7 @@ async def examine(
         await examine_broker(environment, settings, report, start=start)
     except BusError as error:
         # The settings have reported a wrong BUS_URL already.
-        if settings or not any("BUS_URL" in problem for problem in report.problems):
+        if settings or not report.has_wrong_url:
             report.record_problem(error)
     return report
 
@@ -159,6 +159,8 @@ async def connect(
     """
     broker = broker_for(choice)
     if choice.kind == "named":
+        if settings is None and report.has_wrong_url:
+            return  # A refused parameter of the URL can name a file that blocks this process.
         # Prefer the settings' address: it includes the certificate authorities and the password
         # from the password file.
         await probe_hosts(settings.address if settings else broker.url, report)
