@@ -73,6 +73,10 @@ def damage(path: Path) -> None:
     (path / "broker.json").write_text('{"name": "bus-0123abcd@localhost"}')
 
 
+def be_binary(path: Path) -> None:
+    (path / "broker.json").write_bytes(b"\xff")
+
+
 def be_a_pipe(path: Path) -> None:
     (path / "broker.json").unlink()
     os.mkfifo(path / "broker.json")
@@ -110,12 +114,13 @@ def be_a_file(path: Path) -> None:
         (add_file, "has other files than a broker's data. Name a new or empty directory"),
         (open_to_others, "has mode 750, .* Run `chmod 700"),
         (damage, "broker.json is not valid"),
+        (write_other_bytes, "broker.json is not valid"),
+        (nest_deeply, "broker.json is not valid"),
+        (be_binary, "broker.json is not valid"),
         (be_a_pipe, "broker.json is not valid"),
         (be_a_copy, "is a copy, .* Name a new directory. If you copied it yourself, run `ls -di"),
         (come_with_a_repository, "another user can have written its data"),
         (have_a_link, r"\.gitignore is a link, which `bus broker` did not create"),
-        (write_other_bytes, "broker.json is not valid"),
-        (nest_deeply, "broker.json is not valid"),
         (be_a_file, "is not a directory"),
     ],
 )
