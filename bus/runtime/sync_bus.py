@@ -150,7 +150,10 @@ class SyncBus:
     def __enter__(self) -> Self:
         """Connect to the broker. The errors are those of `async with Bus(…)`.
 
-        If the connection fails, a bus that was open before stays open.
+        If this fails, a bus that was open before stays open.
+
+        Raises:
+            FailedPrecondition: An event loop runs in this thread. The bus stays as it was.
         """
         refuse_event_loop(self._subject)
         with changing:

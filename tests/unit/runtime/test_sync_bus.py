@@ -79,6 +79,10 @@ class Count(Job[Quote]):
 class Wait(Job[Quote]): ...
 
 
+@contract("office.audit", version=1)
+class Audit(Job[Quote]): ...
+
+
 @contract("desk.sold", version=1)
 class Sold(Event):
     number: int
@@ -112,6 +116,10 @@ class Office:
         async def wait(job: Wait) -> Quote:
             await asyncio.to_thread(self.go_on.wait, WAIT)
             return Quote(price=1)
+
+        @self.router.job(Audit)
+        async def audit(job: Audit) -> Quote:
+            raise FailedPrecondition("the books are open")
 
         @self.router.job(Count)
         async def count(job: Count, context: Context) -> Quote:
@@ -447,6 +455,25 @@ def test_a_child_that_a_thread_has_forked_ends_when_its_thread_returns() -> None
     assert run.stdout == "0\n", run.stderr
 
 
+def test_a_job_handle_of_a_closed_bus_raises_the_error_of_the_job(desk: SyncBus) -> None:
+    failed = desk.submit(Audit())
+    with pytest.raises(FailedPrecondition, match="the books are open"):
+        failed.result(timeout=5)
+    failed._session.loop = BackgroundLoop("another loop", _nothing)
+    failed._session.loop.stop()  # as after `close`
+    with pytest.raises(FailedPrecondition, match="the books are open"):
+        failed.result()
+
+
+async def test_a_block_in_an_event_loop_does_not_close_the_bus_of_other_threads(
+    office: Office, desk: SyncBus
+) -> None:
+    with pytest.raises(FailedPrecondition, match="with a running event loop"), desk:
+        pass
+    reply = await asyncio.to_thread(desk.request, GetQuote(number=4), timeout=5)
+    assert reply.price == 8
+
+
 def test_a_bus_that_cannot_connect_in_its_block_leaves_no_thread() -> None:
     bus = SyncBus("desk", settings=nowhere())
     with pytest.raises(Unavailable, match="cannot be reached"), bus:
@@ -459,24 +486,6 @@ def _open(desk: SyncBus) -> Session:
     session = desk._session
     assert session is not None
     return session
-
-
-async def _enter(bus: SyncBus) -> None:
-    with bus:
-        raise AssertionError
-
-
-def test_a_refused_block_in_async_code_leaves_the_bus_of_other_threads_open(
-    desk: SyncBus, office: Office
-) -> None:
-    session = _open(desk)
-    thread, found = in_thread(lambda: desk.request(Slow(), timeout=WAIT))
-    assert office.slow_has_begun.wait(WAIT)
-    with pytest.raises(FailedPrecondition):
-        asyncio.run(_enter(desk))
-    office.go_on.set()
-    assert ended(thread, found).price == 1
-    assert desk._session is session
 
 
 def test_a_block_that_is_interrupted_leaves_a_bus_that_was_open_open(
