@@ -30,7 +30,7 @@ class Call(Generic[T]):
     __slots__ = (
         "_error",
         "_has_ended",
-        "_is_given_up",
+        "_is_abandoned",
         "_lock",
         "_task",
         "_value",
@@ -45,19 +45,19 @@ class Call(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         self._has_ended = False
-        self._is_given_up = False
+        self._is_abandoned = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def start(self) -> None:
-        """Start the work, unless the thread has given up. The loop calls this method."""
-        if self._is_given_up:
+        """Start the work, unless the thread has abandoned it. The loop calls this method."""
+        if self._is_abandoned:
             return
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._run(), context=self.context)
 
     async def _run(self) -> None:
-        if self._is_given_up:  # since `start`
+        if self._is_abandoned:  # since `start`
             return
         try:
             self._value = await self._work()
@@ -93,9 +93,9 @@ class Call(Generic[T]):
         """Wait until the call has ended. Return False if it has not ended after `seconds`."""
         return self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
-    def give_up(self) -> bool:
+    def abandon(self) -> bool:
         """Wait no longer. Return True if the work may have begun. Otherwise it never begins."""
-        self._is_given_up = True
+        self._is_abandoned = True
         return self._task is not None
 
     def result(self) -> T:

@@ -126,7 +126,7 @@ class BackgroundLoop:
             self._schedule(call.start)
             while not call.wait(limit + LATE_SECONDS):
                 if not self._answers() and not call.wait(0):
-                    raise self._blocked(has_begun=call.give_up())  # noqa: TRY301
+                    raise self._blocked(has_begun=call.abandon())  # noqa: TRY301
         except BaseException:
             self.run_soon(call.cancel)
             raise

@@ -592,7 +592,7 @@ def test_a_call_ends_although_its_event_loop_is_blocked() -> None:
         assert not not_begun.value.maybe_executed
         go_on.set()
         assert loop.run(_one) == 1
-        assert begun == ["block"], "a call that was given up never begins"
+        assert begun == ["block"], "an abandoned call never begins"
     finally:
         loop.stop()
 
