@@ -25,7 +25,7 @@ from bus.messaging.topology.names import (
     retry_tier,
     unroutable_queue,
 )
-from bus.operations.topology.broker_state import ActualQueue, BrokerState
+from bus.operations.topology.broker_state import ActualQueue, BrokerState, effective_arguments
 from bus.operations.topology.required import RequiredTopology
 
 __all__ = ["SOURCES", "OldExchange", "OldObjects", "OldQueue", "find_old"]
@@ -76,7 +76,10 @@ class OldObjects:
 
 
 def find_old(required: RequiredTopology, state: BrokerState) -> OldObjects:
-    """Return the objects of the services in `required` that their routers do not declare."""
+    """Return the objects of the services in `required` that their routers do not declare.
+
+    A request queue that expires is not included.
+    """
     declared = {queue.name for queue in required.topology.queues}
     bindings: dict[str, list[Binding]] = defaultdict(list)
     for binding in state.bindings:
@@ -87,6 +90,8 @@ def find_old(required: RequiredTopology, state: BrokerState) -> OldObjects:
         parsed = parse_queue_name(name)
         if parsed is None or parsed.service not in required.services or parsed.role == "replies":
             continue
+        if parsed.role == "requests" and "expires" in effective_arguments(state.queues[name]):
+            continue  # the broker deletes it; a worker can be about to use it
         # The dead letters of a foreign queue are foreign, too. In sorted order, they follow their
         # work queue.
         if parsed.work_queue not in foreign and _is_of_bus(

@@ -23,7 +23,7 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
-from bus.transports.rabbitmq.declare import declare, declare_own
+from bus.transports.rabbitmq.declare import declare_again, declare_own
 from bus.transports.rabbitmq.exceptions import (
     EXPECTED_ERRORS,
     REFUSALS,
@@ -188,7 +188,7 @@ class OpenConnection:
                             open_channel, topology, self._broker_names, timeout=RPC_TIMEOUT_SECONDS
                         )
                     else:
-                        await declare(await open_channel(), topology, timeout=RPC_TIMEOUT_SECONDS)
+                        await declare_again(open_channel, topology, timeout=RPC_TIMEOUT_SECONDS)
                 finally:
                     for channel in channels:
                         await close_quietly(channel)
