@@ -13,14 +13,14 @@ counts towards a quorum queue's delivery limit.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from urllib.parse import quote
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.topology.model import QueueRole
-from bus.messaging.topology.names import QueueName, parse_queue_name
+from bus.messaging.topology.names import SOURCES, QueueName, parse_queue_name
 from bus.operations.management_api import Management, usual_address
 from bus.settings import Settings
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe, vhost_of
@@ -65,6 +65,11 @@ class QueueStatus:
     """Seconds since the message at the head of the queue was first sent.
 
     None if the queue is not a classic queue. Only classic queues report this time.
+    """
+    is_unbound: bool = False
+    """True if the queue has consumers, but no binding through which services send messages to it.
+
+    False also if the bindings are unknown.
     """
     last_error: str | None = None
     """Error that prevents the use of the queue, such as a node that is down."""
@@ -161,6 +166,9 @@ async def inspect_queues(
         broker.url, [name.name for name in names if may_declare_passively(name, broker, listing)]
     )
     states = [merge_depths(name, queue_depths.get(name.name), listing, now=at) for name in names]
+    if any(map(takes_messages, states)) and listing.rows is not None:
+        # A worker binds its queue before it consumes. So the bindings are read after the consumers.
+        states = mark_unbound(states, await fetch_bound(broker))
     expected = {*selection.names}
     return QueueReport(
         server=server,
@@ -202,6 +210,37 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
             "Set BUS_MANAGEMENT_URL to the API of the broker in BUS_URL."
         )
     return ManagementListing(why=f"the management API on {api.where} belongs to another broker")
+
+
+async def fetch_bound(broker: BrokerAddress) -> Collection[str] | None:
+    """Return the queues that are bound to an exchange for messages of services.
+
+    Return None if the management API does not answer.
+    """
+    api = Management(
+        broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
+    )
+    vhost = quote(vhost_of(broker.url), safe="")
+    try:
+        bindings = await api.call("GET", f"bindings/{vhost}")
+    except (Unavailable, Unauthenticated):
+        return None
+    return {each["destination"] for each in bindings if each["source"] in SOURCES.values()}
+
+
+def takes_messages(queue: QueueStatus) -> bool:
+    """Return True if consumers of the queue wait for messages of services."""
+    return queue.role in SOURCES and bool(queue.consumers)
+
+
+def mark_unbound(states: Iterable[QueueStatus], bound: Collection[str] | None) -> list[QueueStatus]:
+    """Return the states, in which the queues with consumers and without a binding are marked."""
+    return [
+        replace(state, is_unbound=True)
+        if bound is not None and takes_messages(state) and state.name not in bound
+        else state
+        for state in states
+    ]
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ __all__ = [
     "REPLIES",
     "REQUESTS",
     "RETRY_DELAYS",
+    "SOURCES",
     "UPDATES",
     "QueueName",
     "dead_letter_queue",
@@ -35,6 +36,9 @@ __all__ = [
 
 REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
+
+SOURCES: Mapping[QueueRole, str] = {"requests": REQUESTS, "jobs": JOBS, "events": EVENTS}
+"""Exchange from which a queue of each role receives the messages that services send."""
 
 RETRY_DELAYS: Mapping[str, float] = {
     "1s": 1,

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from bus.messaging.topology.model import Binding, QueueRole
 from bus.messaging.topology.names import (
     DEAD,
-    EVENTS,
-    JOBS,
-    REQUESTS,
     RETRY_DELAYS,
+    SOURCES,
     QueueName,
     migration_queue,
     parse_queue_name,
@@ -28,10 +26,8 @@ from bus.messaging.topology.names import (
 from bus.operations.topology.broker_state import ActualQueue, BrokerState, effective_arguments
 from bus.operations.topology.required import RequiredTopology
 
-__all__ = ["SOURCES", "OldExchange", "OldObjects", "OldQueue", "find_old"]
+__all__ = ["OldExchange", "OldObjects", "OldQueue", "find_old"]
 
-SOURCES: Mapping[QueueRole, str] = {"requests": REQUESTS, "jobs": JOBS, "events": EVENTS}
-"""Exchange from which a queue of each role receives the messages that services send."""
 ORDER: Mapping[QueueRole, int] = {"requests": 0, "jobs": 0, "events": 0, "dead": 1, "retry": 2}
 """Order in which the queues of a service are deleted. The queue for unroutable messages is last."""
 LAST = 3

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from bus.errors import NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.model import Binding
+from bus.messaging.topology.names import SOURCES
 from bus.operations.topology.broker_state import queue_bindings, queue_totals, read_broker_state
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue, find_old
+from bus.operations.topology.old_objects import OldObjects, OldQueue, find_old
 from bus.operations.topology.prune_decisions import decide, forecast
 from bus.operations.topology.prune_model import Decision, Observation, QueueObservation
 from bus.operations.topology.prune_restore import UnboundQueues

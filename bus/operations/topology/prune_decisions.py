@@ -11,10 +11,11 @@ from dataclasses import replace
 from bus.messaging.topology.model import Binding, QueueRole
 from bus.messaging.topology.names import (
     DEAD,
+    SOURCES,
     queue_prefix,
     retry_return_exchange,
 )
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
+from bus.operations.topology.old_objects import OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
     BOUND_AGAIN,
     QUIET_SECONDS,

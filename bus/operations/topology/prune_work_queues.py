@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bus.messaging.topology.model import Binding
-from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue, routing_key_of
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
+from bus.messaging.topology.names import RETRY_DELAYS, SOURCES, dead_letter_queue, routing_key_of
+from bus.operations.topology.old_objects import OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
     BOUND_AGAIN,
     CHECKING,
