@@ -32,7 +32,7 @@ include unacked messages, and messages that the broker is dead-lettering.
 UNBOUND_SECONDS = 2.0
 """Seconds between the removal of the binding and the deletion.
 
-A worker can start at the moment of the removal, and a message can be on its way to the queue.
+A worker can start at the moment of the removal, and a message can be in flight to the queue.
 """
 CHECKING = f"no message may be in flight for {QUIET_SECONDS:g} s"
 SETTLING = f"no worker may start and no message may arrive for {UNBOUND_SECONDS:g} s"

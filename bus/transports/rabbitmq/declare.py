@@ -16,7 +16,7 @@ from bus.messaging.topology.model import Queue, Topology
 __all__ = ["declare", "declare_again", "declare_own", "find_missing"]
 
 ATTEMPTS = 5
-"""Maximum declarations of a topology of which another client deletes an object meanwhile."""
+"""Maximum declarations of a topology while another client deletes its objects."""
 
 Open = Callable[[], Awaitable[Channel]]
 
@@ -54,7 +54,7 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
 
 
 async def declare_again(open_channel: Open, topology: Topology, *, timeout: float) -> None:
-    """Declare a topology. If another client deletes one of its objects meanwhile, declare it again.
+    """Declare a topology. Declare it again if another client deletes one of its objects.
 
     `bus topology prune` can delete an unused queue just before a worker binds it.
 
