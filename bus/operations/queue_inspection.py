@@ -156,8 +156,9 @@ async def inspect_queues(
     Raises:
         Unavailable: The broker does not answer over AMQP. Or `selection` names no queues, and the
             management API cannot list them.
-        Unauthenticated: The broker refused the user, the password or the virtual host.
-        ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
+        Unauthenticated: The broker refused the user or the password.
+        ConfigurationError: An address is invalid, the broker refused the virtual host, or
+            `management_url` belongs to another broker.
     """
     server = await probe(broker.url)
     listing = await fetch_listing(broker, server)
