@@ -109,9 +109,23 @@ class CallSelector(selectors.DefaultSelector):
         """Let the thread of the event loop call a function. Any thread may call this method.
 
         Raises:
-            OSError: The selector is closed.
+            OSError: The selector is closed, and the function is not called.
         """
         self._functions.append(function)
+        try:
+            self.send_byte()
+        except OSError:
+            # The loop was awake. It can have called the function, and ended, before this byte.
+            if function in self._functions:
+                self._functions.remove(function)
+                raise
+
+    def send_byte(self) -> None:
+        """Wake the event loop.
+
+        Raises:
+            OSError: The selector is closed.
+        """
         with suppress(BlockingIOError):  # the loop has not yet read the earlier bytes
             self._waker.send(b"\0")
 
