@@ -43,11 +43,11 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
 def _is_swapped(written: str, meant: str) -> bool:
     """Return True if `written` is equal to `meant`, or two neighbours are exchanged.
 
+    `SequenceMatcher` finds such names hardly similar if they are short: `dya` and `day` have 0.67.
+
     Args:
         written: Mistyped name in lower case.
         meant: Candidate in lower case.
-
-    `SequenceMatcher` finds such names hardly similar if they are short: `dya` and `day` have 0.67.
     """
     if len(written) != len(meant):
         return False
