@@ -40,7 +40,7 @@ async def check_routers(routers: Sequence[Router], settings: Settings, report: R
             await _check_timeouts(router, settings, report.server or {})
             await _check_topology(router, settings)
         except BusError as error:
-            report.failed(error)
+            report.record_problem(error)
 
 
 def check_health_port(settings: Settings, report: Report) -> None:

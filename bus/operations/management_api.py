@@ -23,9 +23,8 @@ TIMEOUT_SECONDS = 10.0
 """Maximum seconds for one call. If the broker is not overloaded, a call takes milliseconds."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
-
-
 PORT, TLS_PORT = 15672, 15671
+"""Ports that RabbitMQ's own configuration opens, for `http` and `https`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ class Management:
 
         Raises:
             Unauthenticated: The API refused the user or the password.
-            Unavailable: The call failed for another reason.
+            Unavailable: The call failed for another reason, or the server is not a management API.
         """
         return await asyncio.to_thread(self._call_first, method, path, body)
 
@@ -140,7 +139,8 @@ class Management:
     def _check_cluster(self, endpoint: Endpoint) -> None:
         if self._cluster is None:
             return
-        name = self._call(endpoint, "GET", "overview", None).get("cluster_name")
+        overview = self._call(endpoint, "GET", "overview", None)
+        name = _item_of(overview, "cluster_name", endpoint.url.place)
         if name != self._cluster:
             raise Unavailable(
                 f"the management API on {endpoint.where} belongs to the cluster {name!r}, and not "
@@ -175,14 +175,15 @@ class Management:
         try:
             return json.loads(content) if content else None
         except ValueError as error:
-            raise Unavailable(
-                f"the server on {endpoint.url.place} is not a management API of RabbitMQ"
-            ) from error
+            raise _not_an_api(endpoint.url.place) from error
 
     async def version(self) -> str:
-        """Return RabbitMQ's version, such as `4.0.5`."""
-        overview = await self.call("GET", "overview")
-        return str(overview["rabbitmq_version"])
+        """Return RabbitMQ's version, such as `4.0.5`. `call` lists the errors."""
+        return _item_of(await self.call("GET", "overview"), "rabbitmq_version", self.where)
+
+    async def cluster_name(self) -> str:
+        """Return the name of the broker's cluster. `call` lists the errors."""
+        return _item_of(await self.call("GET", "overview"), "cluster_name", self.where)
 
     async def add_vhost(self, name: str) -> None:
         """Create a virtual host, and give this client's user all permissions in it."""
@@ -211,6 +212,22 @@ def usual_address(amqp_url: str) -> str:
         f"https://{host}:{TLS_PORT}" if scheme == "amqps" else f"http://{host}:{PORT}"
         for scheme, host in hosts
     )
+
+
+def _item_of(overview: object, key: str, place: str) -> str:
+    """Return a text of the API's overview.
+
+    Raises:
+        Unavailable: The answer is not an overview of RabbitMQ.
+    """
+    item = overview.get(key) if isinstance(overview, dict) else None
+    if not isinstance(item, str):
+        raise _not_an_api(place)
+    return item
+
+
+def _not_an_api(place: str) -> Unavailable:
+    return Unavailable(f"the server on {place} is not a management API of RabbitMQ")
 
 
 def _endpoint(url: BrokerUrl, brokers: Sequence[BrokerUrl]) -> Endpoint:

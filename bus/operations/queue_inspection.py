@@ -188,8 +188,7 @@ async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> Management
         api = Management(
             broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
         )
-        overview = await api.call("GET", "overview")
-        if overview.get("cluster_name") != server.cluster:
+        if await api.cluster_name() != server.cluster:
             return wrong_broker(broker, api)
         return ManagementListing(rows=await rows(api, vhost_of(broker.url)))
     except (Unavailable, Unauthenticated) as error:

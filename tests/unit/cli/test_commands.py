@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from bus import errors
 from bus.cli import COMMANDS, build, completed_line, main, submit, take_debug, unwrap_docstring
-from bus.cli.demo import table_of
+from bus.cli.demo_output import table_of
 from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import (
     EXIT_CODES,

@@ -34,6 +34,17 @@ async def test_a_web_server_that_is_no_management_api_is_told_as_one() -> None:
         await Management(stub.url, AMQP).version()
 
 
+@pytest.mark.parametrize("overview", [b"[]", b"", b"{}"])
+async def test_json_that_is_not_of_the_management_api_is_an_error_of_the_bus(
+    overview: bytes,
+) -> None:
+    with answering({"/api/overview": overview}) as stub:
+        with pytest.raises(Unavailable, match="not a management API"):
+            await Management(stub.url, AMQP).version()
+        with pytest.raises(Unavailable, match="not a management API"):
+            await Management(f"{stub.url},{stub.url}", AMQP, cluster="x").call("GET", "queues")
+
+
 async def test_an_answer_that_breaks_http_is_told_and_prints_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
