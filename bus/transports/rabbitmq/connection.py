@@ -226,6 +226,8 @@ class SupervisedConnection(OpenConnection):
         redact_library_logs()
         super().__init__(name, require_urls(url), verify=verify)
         self._cluster = Cluster.of(self._hosts)
+        self.is_refused = False
+        """True while the connection is down, and a host was refused because of its cluster."""
         self._attempts = 0
         self._errors: dict[BrokerUrl, BusError] = {}
         """The last error of each host since the last connection."""
@@ -285,7 +287,7 @@ class SupervisedConnection(OpenConnection):
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()
-            self._cluster.join(self, self._host.place, properties_of(connection).get(CLUSTER))
+            self._join_cluster(properties_of(connection).get(CLUSTER))
             self._connection = connection
             if isinstance(factory, FastLaneTransportFactory):
                 self.lane = self._join(factory)
@@ -320,6 +322,16 @@ class SupervisedConnection(OpenConnection):
             self.current_password = self._password.read()
             host = host.with_password(self.current_password.get_secret_value())
         return URL(connection_url(host.text, heartbeat=self._heartbeat, name=self.name))
+
+    def _join_cluster(self, name: object) -> None:
+        """Join the cluster that the host has reported.
+
+        Raises:
+            ConfigurationError: The host belongs to another cluster.
+        """
+        self.is_refused = True
+        self._cluster.join(self, self._host.place, name)
+        self.is_refused = False
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
         """Set the fast lane's maximum frame size and feed interval, and return the fast lane."""

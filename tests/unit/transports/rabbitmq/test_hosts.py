@@ -128,6 +128,24 @@ async def test_a_host_of_another_cluster_is_refused_until_the_right_one_is_back(
         await until(lambda: wrong.connected == 0, "the end of the refused connections")
 
 
+async def test_a_transport_is_refused_while_one_connection_finds_only_another_cluster() -> None:
+    right, wrong = Host(cluster="x"), Host(cluster="y")
+    async with hosts(right, wrong) as url:
+        transport = RabbitMQTransport(Settings(url=SecretStr(url)), name="desk")
+        await transport.start(IgnoredReturns(), timeout=10)
+        assert not transport.is_refused
+        right.refuses = True  # only new connections
+        lane = transport._publishing.lane
+        assert lane is not None
+        lane.transport.abort()
+        await until(lambda: transport.is_refused, "the refusal of the wrong host")
+        assert [link.is_up for link in transport._links] == [True, False, True]
+        right.refuses = False
+        await until(lambda: not transport.is_refused, "the right host")
+        assert transport._publishing.is_up
+        await transport.close()
+
+
 async def test_connections_of_a_process_do_not_open_at_two_clusters_at_the_same_time() -> None:
     right, wrong = Host(cluster="x"), Host(cluster="y")
     async with hosts(right, wrong) as url, started(url, url) as (one, other):
