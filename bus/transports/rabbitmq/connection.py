@@ -270,15 +270,24 @@ class SupervisedConnection(OpenConnection):
             if self._refused.done():
                 self._refused.result()
             if not self.up.is_set():
-                reasons = "; ".join(dict.fromkeys(str(error) for error in self._errors.values()))
                 raise Unavailable(
                     f"the broker at {describe_brokers(self._hosts)} cannot be reached"
-                    f" ({reasons or 'no answer'})."
+                    f" ({self._reasons()})."
                     " Check that it is running, and that BUS_URL is correct."
                 )
         finally:
             up.cancel()
             self._refused.cancel()
+
+    def _reasons(self) -> str:
+        """Return the reason of each host. The last attempt can still wait for its host."""
+        if len(self._hosts) == 1 and not self._errors:
+            return "no answer"
+        known = {host: str(error) for host, error in self._errors.items()}
+        for number, host in enumerate(self._hosts):
+            reason = "no answer" if number < self._attempts else "not tried in this time"
+            known.setdefault(host, f"connecting to {describe_brokers([host])}: {reason}")
+        return "; ".join(dict.fromkeys(known[host] for host in self._hosts))
 
     async def _step(self) -> None:
         connection = aio_pika.Connection(self._next_url())
