@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from pydantic import SecretStr
 
@@ -25,6 +25,8 @@ __all__ = ["Echo", "Echoed", "main", "router"]
 LIMIT_MICROSECONDS = 60
 """The promised cost of a synchronous call beside an asynchronous one."""
 READY = "serving"
+START_SECONDS, STOP_SECONDS = 30.0, 10.0
+"""Maximum seconds until the worker serves, and until it has ended."""
 
 
 class Echoed(Message):
@@ -51,23 +53,48 @@ async def echo(request: Echo) -> Echoed:
 
 @asynccontextmanager
 async def worker(environment: dict[str, str]) -> AsyncIterator[None]:
-    """Serve the router in another process inside the block."""
+    """Serve the router in another process inside the block.
+
+    Raises:
+        RuntimeError: The worker ended, or was not ready within `START_SECONDS`. The error has the
+            output of the worker.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bus.cli", "run", "benchmarks.synchronous:router"),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    if process.stdout is None:
-        raise RuntimeError("the output of the worker is not readable")
     try:
-        while READY not in (line := (await process.stdout.readline()).decode()):
-            if not line:
-                raise RuntimeError("the worker has ended. Run `make broker`, and read its output.")
+        await wait_ready(process)
         yield
     finally:
-        process.terminate()
-        await process.wait()
+        await stop(process)
+
+
+async def wait_ready(process: asyncio.subprocess.Process) -> None:
+    """Wait until the worker serves the router. `worker` describes the error."""
+    output = process.stdout
+    if output is None:
+        raise RuntimeError("the output of the worker is not readable")
+    lines: list[str] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_SECONDS):
+            async for line in output:
+                lines.append(line.decode(errors="replace"))
+                if READY in lines[-1]:
+                    return
+    raise RuntimeError(f"the worker was not ready. Correct its problem:\n{''.join(lines)}")
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Stop the worker, and kill it if it has not ended after `STOP_SECONDS`."""
+    for end in (process.terminate, process.kill):
+        with suppress(ProcessLookupError):  # it has ended by itself
+            end()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            return
 
 
 Rounds = list[tuple[float, float]]

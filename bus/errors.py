@@ -91,7 +91,8 @@ class BusError(Exception):
     Args:
         message: Text for the caller. The default is the code as words. The bus can send the text
             over the wire, so it must not contain confidential data.
-        maybe_executed: True if the peer may have executed the operation in spite of the error.
+        maybe_executed: True if the outcome is in doubt: the peer may have done the whole operation
+            in spite of the error.
     """
 
     code: ClassVar[str] = "unknown"
@@ -100,7 +101,12 @@ class BusError(Exception):
     """True if the same message may succeed later."""
     # Default for user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
-    """True if the peer may have executed the operation. Repeat only an idempotent operation."""
+    """True if the outcome is in doubt: the peer may have done the whole operation.
+
+    False does not mean that a second run is safe. If a handler raised the error, the handler may
+    have acted before. Repeat a request only if its contract is idempotent, or if the error shows
+    that no handler ran: `NotServed` with `maybe_executed` false.
+    """
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
@@ -242,8 +248,9 @@ class Expired(DeadlineExceeded):
 class Unavailable(BusError):
     """An operation that is not possible now, but may be possible later.
 
-    The message was certainly not sent if `maybe_executed` is false, and the bus raises exactly this
-    class, not a subclass.
+    If the caller's own bus raises exactly this class, and `maybe_executed` is false, the message
+    was certainly not sent. A handler can raise this class, too. It then arrives in the same form,
+    and the handler may have acted before.
     """
 
     code = "unavailable"
@@ -254,7 +261,8 @@ class NotServed(Unavailable):
     """A request or job that no queue accepts.
 
     No service serves this version of its contract. The queue of a request exists until a minute
-    after the last worker stopped.
+    after the last worker stopped. A handler's `NotServed` arrives as `Unavailable`. So if
+    `maybe_executed` is false at a caller, no handler ran.
     """
 
 
@@ -280,7 +288,8 @@ class ProcessLost(BusError):
 class Internal(BusError):
     """A failure of the service.
 
-    The error message stays in the service. Only the id of the handled message crosses the wire.
+    The error message stays in the service. Only the id of the handled message crosses the wire. The
+    handler may have acted before it failed, although `maybe_executed` is false.
     """
 
     code = "internal"
@@ -342,7 +351,7 @@ def error_for(
     Args:
         code: Code of the error.
         message: Text of the error.
-        maybe_executed: True if the peer may have executed the operation.
+        maybe_executed: True if the peer may have done the whole operation.
         retryable: True if the same message may succeed later. None keeps the value of the class.
     """
     kind = CANONICAL.get(code)

@@ -65,7 +65,8 @@ TABLE = re.compile(r"<table>.*?</table>", flags=re.DOTALL)
 ROW = re.compile(r"<tr>.*?</tr>", flags=re.DOTALL)
 HEADING = re.compile(r"<th(?:\s[^>]*)?>(.*?)</th>", flags=re.DOTALL)
 CELL = re.compile(r"<td[^>]*>(.*?)</td>", flags=re.DOTALL)
-SENTENCE, MAX_COLUMNS = 60, 6
+MAX_CHARACTERS, MAX_COLUMNS = 60, 6
+"""Maximum characters of a cell without a sentence, and maximum columns of a narrow table."""
 TAG = re.compile(r"<[^>]+>")
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"`[^`]+`")
@@ -226,10 +227,11 @@ def on_page_content(
     files: Files,  # noqa: ARG001 - as above
 ) -> str:
     """Give each cell of a table the name of its column, which a narrow screen shows beside it."""
-    return TABLE.sub(lambda table: _labelled(table[0]), html)
+    return TABLE.sub(lambda table: _label_cells(table[0]), html)
 
 
-def _labelled(table: str) -> str:
+def _label_cells(table: str) -> str:
+    """Add the attribute `data-column` to each cell. A wide table gets `data-rows`, too."""
     names = [TAG.sub("", heading) for heading in HEADING.findall(table)]
 
     def label(row: re.Match[str]) -> str:
@@ -247,7 +249,7 @@ def _labelled(table: str) -> str:
 
 def _is_wide(table: str) -> bool:
     """Return True if a table has too many columns of sentences for the width of a page."""
-    sentences = (cell for cell in CELL.findall(table) if len(TAG.sub("", cell)) > SENTENCE)
+    sentences = (cell for cell in CELL.findall(table) if len(TAG.sub("", cell)) > MAX_CHARACTERS)
     return len(HEADING.findall(table)) > MAX_COLUMNS and any(sentences)
 
 

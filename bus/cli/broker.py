@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -18,13 +17,16 @@ from bus.cli.broker_options import (
     PasswordFile,
     Port,
     check_ports,
-    chosen_password,
+    select_password,
 )
+from bus.cli.env_file import describe_removal
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
+from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
+from bus.operations.brokers.kept_node import KeptNode
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 
 __all__ = ["command", "started"]
@@ -60,7 +62,7 @@ def command(
     options = BrokerOptions(
         port=port,
         management_port=management_port,
-        password=chosen_password(password, password_file),
+        password=select_password(password, password_file),
         keep=keep,
     )
     choice = select_broker(os.environ, own=bool(options))
@@ -69,7 +71,7 @@ def command(
             print_json(connection_fields(choice, broker_for(choice)), compact=True)
         console.print(
             f"{broker_for(choice).describe()}: nothing is started. "
-            "Unset BUS_URL, or pass --port or --keep, to start a private broker.",
+            f"{describe_removal('BUS_URL')}, or pass --port or --keep, to start a private broker.",
             soft_wrap=True,
         )
         return
@@ -80,11 +82,11 @@ async def serve(
     choice: BrokerChoice, options: BrokerOptions, console: Console, *, as_json: bool
 ) -> None:
     """Start the broker, print its address, and stop it after Ctrl-C or SIGTERM."""
-    kept = options.keep is not None
     with signals() as stop:
         async with started(choice, console, stop, options) as broker:
             if broker is None:
-                return
+                console.print("The start of the broker was interrupted.")
+                raise KeyboardInterrupt
             if as_json:
                 print_json(connection_fields(choice, broker), compact=True)
             else:
@@ -92,14 +94,22 @@ async def serve(
                     format_card(choice, broker), markup=False, highlight=False, soft_wrap=True
                 )
             warn_of_other_url(broker, console)
+            kept = isinstance(broker, KeptNode)
             effect = f"keeps its data in {options.keep}" if kept else "removes its data"
             console.print(f"Ctrl-C stops the broker and {effect}.", markup=False, soft_wrap=True)
             await until(stop, broker)
             if kept:
                 console.print("The broker stops, which takes about 6 s.")
-        console.print(
-            f"The broker is stopped, and its data is {'kept' if kept else 'removed'}.",
-        )
+        console.print(f"The broker is stopped, {fate_of_data(broker)}", soft_wrap=True)
+
+
+def fate_of_data(broker: Broker) -> str:
+    """Return the end of a sentence about a stopped broker: what happened to its data."""
+    if not isinstance(broker, KeptNode):
+        return "and its data is removed."
+    if broker.keeps_data:
+        return "and its data is kept."
+    return "but its data is lost, because its directory was removed while the broker ran."
 
 
 def warn_of_other_url(broker: Broker, console: Console) -> None:
@@ -108,7 +118,7 @@ def warn_of_other_url(broker: Broker, console: Console) -> None:
     if url is not None and url != broker.url:
         console.print(
             "BUS_URL is set, but it is not the URL of this broker. Commands and workers use "
-            "BUS_URL: set it to the URL above, or unset it.",
+            f"BUS_URL. {describe_removal('BUS_URL')}, or set it to the URL above.",
             soft_wrap=True,
         )
 
@@ -174,14 +184,14 @@ def connection_fields(choice: BrokerChoice, broker: Broker) -> dict[str, str | N
 
 def format_card(choice: BrokerChoice, broker: Broker) -> str:
     """Return the text that shows the user the broker's addresses and credentials."""
-    parts = urlsplit(broker.url)
+    url = require_urls(broker.url)[0]
     management = f" BUS_MANAGEMENT_URL={broker.management_url}" if broker.management_url else ""
     rows = {
         "RabbitMQ": broker.describe(),
         "reason": choice.why,
         "URL": broker.url,
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
+        "user": url.user or "",
+        "password": url.password or "",
         "UI": broker.management_url or "none",
         "connect": f"export BUS_URL={broker.url}{management}",
     }

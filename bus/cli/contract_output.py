@@ -13,7 +13,7 @@ from bus.cli.contract_schemas import checked_sample, path_of, reply_name, reply_
 from bus.cli.loading import Known
 from bus.cli.output import fits, print_json
 from bus.contracts.contract import Contract, Message
-from bus.contracts.schema import fields_of
+from bus.contracts.schema import Field, fields_of
 from bus.messaging.envelope import ErrorReply, Progress
 
 __all__ = ["show_all", "show_one", "table_row"]
@@ -97,14 +97,23 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
 
 
 def show_fields(model: type[Message], console: Console) -> None:
-    """Print a row for each field of a message: name, type and description."""
+    """Print a row for each field of a message: name, type with limits, and description."""
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)
     for field in fields_of(model):
         table.add_row(
-            f"{field.name}{'' if field.required else '?'}", field.type, field.description or ""
+            f"{field.name}{'' if field.required else '?'}",
+            # Patterns and descriptions can have brackets, which are not markup.
+            Text(describe_type(field)),
+            Text(field.description or ""),
         )
     console.print(table)
+
+
+def describe_type(field: Field) -> str:
+    """Return the type of a field with its limits, such as `string, 1 to 50 characters`."""
+    mark = "sensitive" if field.sensitive else ""
+    return ", ".join(filter(None, [field.type, field.limits, mark]))
 
 
 def show_reply(contract: Contract, reply: type[Message], console: Console) -> None:

@@ -118,15 +118,15 @@ async def examine(
         report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"
-        report.failed(error)
+        report.record_problem(error)
     if settings and not report.missing:
         await check_services(settings, services, report)
     try:
         await examine_broker(environment, settings, report, start=start)
     except BusError as error:
         # The settings have reported a wrong BUS_URL already.
-        if settings or not any("BUS_URL" in problem for problem in report.problems):
-            report.failed(error)
+        if settings or not report.has_wrong_url:
+            report.record_problem(error)
     return report
 
 
@@ -159,6 +159,8 @@ async def connect(
     """
     broker = broker_for(choice)
     if choice.kind == "named":
+        if settings is None and report.has_wrong_url:
+            return  # A refused parameter of the URL can name a file that blocks this process.
         # Prefer the settings' address: it includes the certificate authorities and the password
         # from the password file.
         await probe_hosts(settings.address if settings else broker.url, report)
@@ -198,7 +200,7 @@ async def probe_hosts(url: str, report: Report) -> None:
             continue
         report.server = report.server or server
         if server["cluster"] != report.server["cluster"]:
-            report.failed(
+            report.record_problem(
                 ConfigurationError(
                     f"host {host.place} belongs to the cluster {server['cluster']!r}, but an "
                     f"earlier host in BUS_URL to {report.server['cluster']!r}. List only nodes of "
@@ -207,7 +209,7 @@ async def probe_hosts(url: str, report: Report) -> None:
             )
     for unreachable in errors:
         if report.server is None:
-            report.failed(unreachable)
+            report.record_problem(unreachable)
         else:
             report.warnings.append(str(unreachable))
 

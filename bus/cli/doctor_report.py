@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.env_file import EnvFile, describe_file
+from bus.cli.env_file_names import EnvFile, describe_file
 from bus.cli.errors import exit_code
 from bus.errors import BusError
 from bus.messaging.escaped_text import one_line
@@ -62,6 +62,13 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     exit_code: int = 0
 
+    @property
+    def has_wrong_url(self) -> bool:
+        """True if the error of the settings names `BUS_URL`."""
+        return any(
+            problem.startswith("settings: ") and "BUS_URL" in problem for problem in self.problems
+        )
+
     def record_auth(self, auth: str) -> None:
         """Record the value of `BUS_AUTH`."""
         self.auth, self.security = auth, SECURITY[auth]
@@ -72,7 +79,7 @@ class Report:
         if settings:
             self.exit_code = self.exit_code or os.EX_CONFIG
 
-    def failed(self, error: BusError) -> None:
+    def record_problem(self, error: BusError) -> None:
         """Add a problem. The first problem determines the exit code."""
         self.problems.append(str(error))
         self.exit_code = self.exit_code or exit_code(error)
@@ -144,7 +151,9 @@ def connection(report: Report) -> str:
     if server := report.server:
         product = f"{server['product']} {server['version']}"
         return f"{product} ({server['platform']}), {server['cluster']}"
-    is_checked = report.settings == "valid" or report.broker == "named"
+    is_checked = report.settings == "valid" or (
+        report.broker == "named" and not report.has_wrong_url
+    )
     return "failed" if is_checked else "not checked, because the settings are wrong"
 
 

@@ -5,14 +5,16 @@ rights. A file that `BUS_ENV_FILE` names can set the other ones, too. ADR 0027 h
 """
 
 import os
-import re
 import stat
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
-from bus.cli.env_file_parser import parse_variables
+from bus.cli.env_file_names import EnvFile, join_names
+from bus.cli.env_file_parser import InvalidLines, parse_variables
+from bus.cli.env_file_rules import PREFIX, SECRETS, VARIABLE, kind_of
 from bus.cli.output import say
 from bus.errors import ConfigurationError
 from bus.messaging.variable_values import environment_value, strip_value
@@ -20,127 +22,19 @@ from bus.security.secret_files import GROUP_AND_OTHERS, read_trusted_file
 
 __all__ = [
     "DEFAULT_FILE",
-    "PROTECTED",
-    "VARIABLE",
-    "EnvFile",
     "current_file",
-    "describe_file",
+    "describe_removal",
     "load_env_file",
     "read_and_announce",
 ]
 
-VARIABLE, DEFAULT_FILE = "BUS_ENV_FILE", ".env"
+DEFAULT_FILE = ".env"
 NO_FILE = os.devnull
 """Value of `BUS_ENV_FILE` with which no file is read."""
-REMEDY = f"If you trust the file, run `export {VARIABLE}={DEFAULT_FILE}`."
-MAX_FILE_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 128 * 1024
+"""Maximum size of the file. Linux allows a variable the same size."""
 QUIET = frozenset({"health", "run"})
 """Commands that do not print the names."""
-PREFIX, TEST_PREFIX = "BUS_", "BUS_TEST_"
-PROTECTED = frozenset(
-    {
-        "BUS_AUTH",
-        "BUS_CA_FILE",
-        "BUS_CLIENT_CERTIFICATE",
-        "BUS_CLIENT_KEY",
-        "BUS_DEBUG",
-        "BUS_ENCRYPTION_KEYS",
-        "BUS_GRANTS",
-        "BUS_JWKS",
-        "BUS_KEY",
-        "BUS_OPERATOR_KEY",
-        "BUS_PASSWORD_FILE",
-    }
-)
-"""Variables that decide whom this process trusts, and as whom it acts. Only a named file sets them.
-
-`BUS_PASSWORD_FILE` is one of them: its content is sent to the host of `BUS_URL`.
-"""
-SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
-"""Variables that can have a key or a secret itself, or the path of its file."""
-CREDENTIALS: Mapping[str, tuple[str, ...]] = {
-    "BUS_URL": ("BUS_PASSWORD_FILE",),
-    "BUS_MANAGEMENT_URL": ("BUS_URL", "BUS_PASSWORD_FILE"),
-}
-"""For each address, the variables with a password that is sent to it.
-
-If the environment sets such a password, a file that was found must not choose its receiver.
-"""
-NEVER = re.compile(
-    r"PATH|HOME|SHELL|IFS|ENV|BASH_ENV|CDPATH|TMPDIR|LD_.*|DYLD_.*|PYTHON.*|SSL.*|OPENSSL.*"
-    r"|RABBITMQ_HOME|ERL_.*|_.*|" + VARIABLE
-)
-"""Variables that decide which programs and libraries run. No file sets them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvFile:
-    """The names in a file `.env`, by the effect that they had. The values are not kept."""
-
-    path: str
-    is_named: bool = False
-    """True if `BUS_ENV_FILE` names the file, False if the working directory has it."""
-    taken: tuple[str, ...] = ()
-    overridden: tuple[str, ...] = ()
-    """Names that the environment already sets."""
-    refused: tuple[str, ...] = ()
-    """Names that only a named file sets."""
-    forbidden: tuple[str, ...] = ()
-    """Names that no file sets."""
-    other: tuple[str, ...] = ()
-    """Names of other programs in a file that was found."""
-    readable: tuple[str, ...] = ()
-    """Names of keys and secrets in the file that other users of this machine can read."""
-    problem: str | None = None
-    """Reason why a file that was found is not used."""
-
-    def describe_taken(self) -> str | None:
-        """Return a line with the names that were taken, or None."""
-        return f"settings from {self.path}: {', '.join(self.taken)}" if self.taken else None
-
-    def describe_problems(self) -> list[str]:
-        """Return a line for each problem: names that were not taken, and readable secrets."""
-        lines = []
-        if self.problem:
-            lines.append(f"{self.path} is not used: {self.problem}")
-        if self.refused:
-            lines.append(
-                f"{self.path} does not set {', '.join(self.refused)}, because only a file that "
-                f"you name may decide about trust and passwords. {REMEDY}"
-            )
-        if self.forbidden:
-            lines.append(
-                f"{self.path} does not set {', '.join(self.forbidden)}: no file may set a variable "
-                "that decides which programs or files are used. Set it in the environment."
-            )
-        if self.readable:
-            lines.append(
-                f"{self.path}: other users can read {', '.join(self.readable)} in it. "
-                f"Run `chmod 600 {self.path}`."
-            )
-        return lines
-
-    def describe_other(self) -> str | None:
-        """Return a line with the names of other programs that were not taken, or None."""
-        if not self.other:
-            return None
-        return (
-            f"{self.path} does not set {', '.join(self.other)}, because they are not settings of "
-            f"the bus. If your handlers read them, run `export {VARIABLE}={DEFAULT_FILE}`."
-        )
-
-
-def describe_file(file: EnvFile | None) -> list[str]:
-    """Return all lines about the file, for `bus doctor`."""
-    if file is None:
-        return ["none"]
-    already = f"; already set: {', '.join(file.overridden)}" if file.overridden else ""
-    return [
-        f"{file.path} sets {', '.join(file.taken) or 'nothing'}{already}",
-        *file.describe_problems(),
-        *filter(None, (file.describe_other(),)),
-    ]
-
 
 _current: list[EnvFile] = []
 
@@ -148,6 +42,14 @@ _current: list[EnvFile] = []
 def current_file() -> EnvFile | None:
     """Return the file that this process has read, or None."""
     return _current[0] if _current else None
+
+
+def describe_removal(name: str) -> str:
+    """Return the instruction to remove a variable from the file or the environment that sets it."""
+    file = current_file()
+    if file is not None and name in file.taken:
+        return f"Remove {name} from {file.path}"
+    return f"Unset {name}"
 
 
 def load_env_file(environment: MutableMapping[str, str]) -> EnvFile | None:
@@ -193,29 +95,69 @@ def read_and_announce(environment: MutableMapping[str, str], command: str | None
 
 
 def _read_named(name: str, environment: MutableMapping[str, str]) -> EnvFile:
-    path = Path(name)
-    subject = f"{VARIABLE}: {name}"
+    """Read the file that `BUS_ENV_FILE` names.
+
+    Raises:
+        ConfigurationError: The path is relative, or the file cannot be used.
+    """
+    path, subject = Path(name), f"{VARIABLE}: {name}"
+    if not path.is_absolute():
+        # The variable stays in the shell. In the directory of another user, the same relative path
+        # would name that user's file.
+        raise ConfigurationError(
+            f"{subject} is a relative path, which names a different file in each directory. "
+            f'In the directory of the file, run `export {VARIABLE}="$PWD"/{quote(name)}`.'
+        )
+    _check_named(path, subject)
     text = read_trusted_file(path, subject, MAX_FILE_BYTES, accepts_pipe=True)
-    return _apply(text, EnvFile(path=name, is_named=True), environment)
+    return _apply(text, EnvFile(path=name, location=name, is_named=True), environment)
+
+
+def _check_named(path: Path, subject: str) -> None:
+    """Check that other users did not write the file, and cannot replace it. Accept a pipe.
+
+    Raises:
+        ConfigurationError: The file belongs to another user, or all users can replace it.
+    """
+    try:
+        file, directory = path.stat(), path.parent.stat()
+    except (OSError, ValueError):
+        return  # The reader of the file reports the reason.
+    if not stat.S_ISREG(file.st_mode):
+        return
+    if file.st_uid not in _trusted_owners():
+        raise ConfigurationError(
+            f"{subject} belongs to another user. Copy the file if you trust it, and name the copy."
+        )
+    if directory.st_mode & stat.S_IWOTH and not directory.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(
+            f"{subject} can be replaced, because all users can write to its directory. "
+            f"Run `chmod o-w {quote(str(path.parent))}`."
+        )
+
+
+def _trusted_owners() -> set[int]:
+    return {os.geteuid(), 0}
 
 
 def _read_found(environment: MutableMapping[str, str]) -> EnvFile | None:
     path = Path(DEFAULT_FILE)
     try:
         mode = path.stat().st_mode
+        file = EnvFile(path=DEFAULT_FILE, location=str(path.absolute()))
     except OSError:
         return None
     if stat.S_ISDIR(mode):  # a virtual environment may have this name
         return None
     try:
-        _check_owners(path)
-        text = read_trusted_file(path, DEFAULT_FILE, MAX_FILE_BYTES)
+        _check_owners(path, file)
+        text = read_trusted_file(path, "the file", MAX_FILE_BYTES)
     except ConfigurationError as error:
-        return EnvFile(path=DEFAULT_FILE, problem=str(error).removeprefix(f"{DEFAULT_FILE} "))
-    return _apply(text, EnvFile(path=DEFAULT_FILE), environment)
+        return replace(file, problem=str(error))
+    return _apply(text, file, environment)
 
 
-def _check_owners(path: Path) -> None:
+def _check_owners(path: Path, file: EnvFile) -> None:
     """Check that other users cannot have created or replaced the file.
 
     Raises:
@@ -223,37 +165,42 @@ def _check_owners(path: Path) -> None:
             can write to the directory.
     """
     directory = path.absolute().parent
-    owners = {os.geteuid(), 0}
-    for subject, found in (
-        ("the file", path.stat()),
-        ("the link", path.lstat()),
-        ("its directory", directory.stat()),
-    ):
-        if found.st_uid not in owners:
-            raise ConfigurationError(f"{subject} belongs to another user. {REMEDY}")
+    for subject, found in (("the file", path.stat()), ("the link", path.lstat())):
+        if found.st_uid not in _trusted_owners():
+            raise ConfigurationError(
+                f"{subject} belongs to another user. Copy it if you trust it, or set "
+                f"{VARIABLE}={NO_FILE} to use no file."
+            )
+    if directory.stat().st_uid not in _trusted_owners():
+        raise ConfigurationError(
+            f"the directory belongs to another user. If you trust the file, run {file.naming}."
+        )
     if directory.stat().st_mode & stat.S_IWOTH:
-        raise ConfigurationError(f"all users can write to its directory. {REMEDY}")
+        raise ConfigurationError(
+            "all users can write to its directory. Move the file to a directory of your own."
+        )
 
 
 def _apply(text: str, file: EnvFile, environment: MutableMapping[str, str]) -> EnvFile:
     """Set the variables of the file, and return the file with their names."""
     try:
         values = parse_variables(text, "" if file.is_named else PREFIX)
-    except ValueError as error:
+    except InvalidLines as error:
+        lines = join_names([*map(str, error.numbers)])
         raise ConfigurationError(
-            f"{file.path}: line {error} is invalid. Write NAME=value, or set {VARIABLE}={NO_FILE} "
+            f"{file.path}: line {lines} is invalid. Write NAME=value, or set {VARIABLE}={NO_FILE} "
             "to use no file."
         ) from None
     kinds: dict[str, list[str]] = {}
-    for name in values:
-        kinds.setdefault(_kind(name, file, environment), []).append(name)
-    environment.update({name: values[name] for name in kinds.get("taken", ())})
-    return EnvFile(
-        path=file.path,
-        is_named=file.is_named,
-        readable=_readable_secrets(file, values),
-        **{kind: tuple(names) for kind, names in kinds.items()},  # type: ignore[arg-type]
+    for name, value in values.items():
+        kind = kind_of(name, value, environment, is_named=file.is_named)
+        kinds.setdefault(kind, []).append(name)
+    # The encoding of the environment can lack a character. `fsdecode` keeps its bytes in UTF-8.
+    environment.update(
+        {name: os.fsdecode(values[name].encode()) for name in kinds.get("taken", ())}
     )
+    named = {kind: tuple(names) for kind, names in kinds.items()}
+    return replace(file, readable=_readable_secrets(file, values), **named)  # type: ignore[arg-type]
 
 
 def _readable_secrets(file: EnvFile, values: Mapping[str, str]) -> tuple[str, ...]:
@@ -271,25 +218,6 @@ def _readable_secrets(file: EnvFile, values: Mapping[str, str]) -> tuple[str, ..
 
 
 def _is_path(value: str) -> bool:
-    with suppress(OSError):  # a key can be too long for a path
+    with suppress(OSError, ValueError):  # a key can be too long for a path
         return Path(strip_value(value)).exists()
     return False
-
-
-def _kind(name: str, file: EnvFile, environment: Mapping[str, str]) -> str:
-    """Return the field of `EnvFile` that has the name."""
-    is_own = name.upper().startswith(PREFIX)
-    if not is_own and not file.is_named:
-        return "other"
-    if NEVER.fullmatch(name.upper() if is_own else name):
-        return "forbidden"
-    if environment_value(environment, name) if is_own else name in environment:
-        return "overridden"
-    return "taken" if file.is_named or _is_harmless(name.upper(), environment) else "refused"
-
-
-def _is_harmless(name: str, environment: Mapping[str, str]) -> bool:
-    """Return True if a file that was found may set this variable."""
-    if name in PROTECTED or name.startswith(TEST_PREFIX):
-        return False
-    return not any(environment_value(environment, other) for other in CREDENTIALS.get(name, ()))

@@ -1,17 +1,25 @@
 """The parser of a file `.env`: lines `NAME=value`, as python-dotenv reads them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 
 from dotenv.parser import Binding, parse_stream
 
 from bus.messaging.variable_values import strip_value
 
-__all__ = ["parse_variables"]
+__all__ = ["InvalidLines", "parse_variables"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OWN_PREFIX = "BUS_"
+
+
+class InvalidLines(ValueError):
+    """Lines of a file are not `NAME=value`. The error has only the numbers of these lines."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(f"{len(numbers)} invalid lines")
+        self.numbers = numbers
 
 
 def parse_variables(text: str, prefix: str) -> dict[str, str]:
@@ -24,7 +32,7 @@ def parse_variables(text: str, prefix: str) -> dict[str, str]:
         prefix: Only lines with this text must be valid. The other lines are for other programs.
 
     Raises:
-        ValueError: Lines are invalid. The error has only the numbers of these lines.
+        InvalidLines: Lines are invalid.
     """
     bindings = [*parse_stream(StringIO(text.removeprefix("\ufeff"), newline=""))]
     wrong = [
@@ -33,7 +41,7 @@ def parse_variables(text: str, prefix: str) -> dict[str, str]:
         if prefix in binding.original.string.upper() and not _is_valid(binding)
     ]
     if wrong:
-        raise ValueError(", ".join(map(str, wrong)))
+        raise InvalidLines(wrong)
     return {
         name: value
         for name, value in dict(_variables(bindings)).items()

@@ -140,15 +140,19 @@ def add_class(correlation_id: str | None = None) -> Iterator[None]:
     does not show whether the service found nothing or failed.
 
     Args:
-        correlation_id: Correlation id of the message. The text ends with it, unless the message was
-            certainly not sent. The user searches the logs of the services for it.
+        correlation_id: Correlation id of the message. The text ends with it, unless the class of
+            the error shows that no service received the message. The user searches the logs of the
+            services for it.
     """
     try:
         yield
     except errors.BusError as error:
         # The service chose the text. A line end in it could forge a second line of the command.
         text = f"{type(error).__name__}: {one_line(str(error))}"
-        is_unsent = isinstance(error, errors.Unavailable) and not error.maybe_executed
+        # A handler can raise `Unavailable` itself. It never arrives as one of the two subclasses.
+        is_unsent = (
+            isinstance(error, errors.NotServed | errors.ConnectionLost) and not error.maybe_executed
+        )
         if correlation_id is not None and not is_unsent:
             text = f"{text.removesuffix('.')}; correlation id {correlation_id}"
         error.args = (text,)

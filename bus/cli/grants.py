@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bus.cli.loading import Known, known_contracts
-from bus.cli.options import Contracts
+from bus.cli.options import Contracts, path
 from bus.cli.output import fits, print_json, say, table_console
 from bus.contracts.contract import Contract
 from bus.security.grants import VERBS, Grants, Verb
@@ -38,6 +38,7 @@ def check(
         Path,
         typer.Argument(
             metavar="FILE",
+            parser=path,
             envvar="BUS_GRANTS",
             show_default=False,
             help="The file, such as grants.toml.",

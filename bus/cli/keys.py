@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bus.cli.options import AsJson, duration, moment
+from bus.cli.options import AsJson, duration, moment, path
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
 from bus.messaging.escaped_text import one_line
@@ -41,7 +41,10 @@ In this time the owner may still sign with the previous key, for example if its 
 """
 
 Directory = Annotated[
-    Path, typer.Option("--directory", metavar="DIR", help="The directory that holds the keys.")
+    Path,
+    typer.Option(
+        "--directory", metavar="DIR", parser=path, help="The directory that holds the keys."
+    ),
 ]
 Kid = Annotated[
     str,

@@ -23,7 +23,22 @@ __all__ = [
     "completed_types",
     "duration",
     "finite",
+    "path",
 ]
+
+
+def path(text: str | Path) -> Path:
+    """Convert the text of an option to a path.
+
+    An empty text is the value of a variable that is not set. It would be the working directory.
+
+    Raises:
+        typer.BadParameter: The text is empty.
+    """
+    if text == "":
+        raise typer.BadParameter("the path is empty. Write a path, such as ./name.")
+    return Path(text)
+
 
 Contracts = Annotated[
     list[str] | None,
@@ -47,7 +62,11 @@ Payload = Annotated[
 File = Annotated[
     Path | None,
     typer.Option(
-        "--file", metavar="PATH", show_default=False, help="Read the payload from a file."
+        "--file",
+        metavar="PATH",
+        parser=path,
+        show_default=False,
+        help="Read the payload from a file.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]

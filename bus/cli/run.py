@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from bus.cli.env_file import current_file
+from bus.cli.env_file_rules import LOGGING
 from bus.cli.errors import is_debugging, show_traceback
 from bus.cli.loading import load_routers
 from bus.cli.output import say
@@ -96,6 +97,7 @@ def command(
         arguments = [sys.executable, "-m", "bus.cli", *options, "run", *targets]
         for _, line in describe_env_file():
             say(f"bus run: {line}")
+        warn_if_hidden(settings)
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     routers = load_routers(targets)
@@ -128,7 +130,7 @@ async def serve(
     """
     configure_logging(settings, overwrite=False, all_frames=is_debugging())
     warn_if_disabled()
-    log_environment()
+    log_environment(settings)
     services = [(router, Bus(router.name, settings=settings)) for router in routers]
     serving = asyncio.ensure_future(serve_until(services, stop, health, started))
     with signals(stop, serving) as received:
@@ -163,15 +165,38 @@ def describe_env_file() -> Iterator[tuple[int, str]]:
         yield from ((logging.INFO, line) for line in lines if line is not None)
 
 
-def log_environment() -> None:
+def log_environment(settings: Settings) -> None:
     """Log the names in the file `.env`, and warn of variables that are not settings.
+
+    If the file sets a level or format of the log that hides a line, print this line instead.
 
     The routers must be loaded before, because their modules define the settings of the service.
     """
-    for level, line in describe_env_file():
-        log.log(level, "%s", line)
-    for line in describe_unknown_variables(os.environ):
-        log.warning("%s", line)
+    unknown = ((logging.WARNING, line) for line in describe_unknown_variables(os.environ))
+    for level, line in (*describe_env_file(), *unknown):
+        if file_hides(level, settings):
+            say(f"bus run: {line}")
+        else:
+            log.log(level, "%s", line)
+    warn_if_hidden(settings)
+
+
+def file_hides(level: int, settings: Settings) -> bool:
+    """Return True if the file `.env` sets the log so that records of this level are not logged."""
+    file = current_file()
+    if file is None or LOGGING.keys().isdisjoint(file.taken):
+        return False
+    lowest = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    return settings.log_format == "none" or level < lowest
+
+
+def warn_if_hidden(settings: Settings) -> None:
+    """Print the warning of `BUS_AUTH=off` if the file `.env` hides it from the log."""
+    if settings.auth == "off" and file_hides(logging.WARNING, settings):
+        say(
+            "bus run: BUS_AUTH=off: messages are neither signed nor verified, "
+            "and any client of the broker can act as any service"
+        )
 
 
 def _do_nothing() -> None:

@@ -45,7 +45,7 @@ def select_sender(chosen: str | None) -> str:
     if len(owners) > 1:
         raise ConfigurationError(
             f"BUS_KEY names a directory with the keys of several services: {', '.join(owners)}. "
-            f"Choose the service that sends the message, for example with --as {owners[0]}."
+            "Choose one that may send the message, with --as SERVICE."
         )
     return owners[0]
 

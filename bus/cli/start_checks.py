@@ -59,14 +59,14 @@ async def check_services(settings: Settings, services: ServiceContracts, report:
     try:
         services = services or await _default_services(settings)
     except BusError as error:
-        report.failed(error)
+        report.record_problem(error)
         return
     for service, contracts in services.items():
         can_start = True
         try:
             await _check_start(service, contracts, settings)
         except BusError as error:
-            report.failed(error)
+            report.record_problem(error)
             can_start = False
         if service != ANY_SERVICE:
             report.services[service] = can_start

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bus.cli.errors import add_class
+from bus.cli.job_silence import JobSilence
 from bus.cli.loading import contract_named
 from bus.cli.options import (
     AsJson,
@@ -73,9 +74,9 @@ def command(
     """Submit a job, show its progress, and print its result as JSON.
 
     When the broker has confirmed the job, the command prints the job's id and its correlation id on
-    standard error. Each progress update is a line on standard error, too. If this command ends
-    before the job, for example by Ctrl-C, the job continues, but no other command can print the
-    job's result.
+    standard error. Each progress update is a line on standard error, too. If no update arrives for
+    10 s, a line names the commands that find the job. If this command ends before the job, for
+    example by Ctrl-C, the job continues, but no other command can print the job's result.
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
@@ -122,8 +123,10 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
         with add_class(correlation.get()):
             handle = await bus.submit(job)
             say_submitted(handle.type, handle.id)
-            updates = asyncio.ensure_future(print_updates(handle))
+            silence = JobSilence(handle.type, correlation.get() or "")
+            updates = asyncio.ensure_future(print_updates(handle, silence))
             connection = asyncio.ensure_future(report_connection(bus))
+            notes = asyncio.ensure_future(silence.report(bus))
             try:
                 async with asyncio.timeout(timeout):
                     await asyncio.wait((updates, connection), return_when=asyncio.FIRST_COMPLETED)
@@ -139,9 +142,9 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
                 say("the job continues at the service")
                 raise
             finally:
-                for task in (updates, connection):
+                for task in (updates, connection, notes):
                     task.cancel()
-                await asyncio.gather(updates, connection, return_exceptions=True)
+                await asyncio.gather(updates, connection, notes, return_exceptions=True)
 
 
 async def report_connection(bus: Bus) -> None:
@@ -168,9 +171,10 @@ async def report_connection(bus: Bus) -> None:
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
-async def print_updates(handle: JobHandle[Message | None]) -> Message | None:
+async def print_updates(handle: JobHandle[Message | None], silence: JobSilence) -> Message | None:
     """Print each progress update when it arrives, and return the job's result."""
     async for update in handle.updates():
+        silence.end()
         say(format_update(update))
     return await handle.result()
 

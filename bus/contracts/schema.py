@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from bus.contracts.field_limits import describe_limits, is_marked_sensitive
 from bus.contracts.samples import sample_number
 
 __all__ = ["Field", "fields_of", "sample_of", "schema_of"]
@@ -47,6 +48,10 @@ class Field:
     name: str
     type: str
     required: bool
+    limits: str
+    """Limits of the value, such as `1 to 50 characters`. It is empty if there are none."""
+    sensitive: bool
+    """True if the type is `Sensitive` or contains `Sensitive`."""
     description: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -63,6 +68,8 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
             name=name,
             type=describe(part, definitions),
             required=name in required,
+            limits=describe_limits(part),
+            sensitive=is_marked_sensitive(part),
             description=part.get("description") or docstrings.get(name),
         )
         for name, part in schema.get("properties", {}).items()

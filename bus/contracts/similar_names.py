@@ -16,7 +16,8 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
     """Return at most three candidates that the writer of `name` may have meant, the best first.
 
     If `name` is the beginning of dotted candidates, such as `billing.quote` of `billing.quote.v1`,
-    return these candidates.
+    return these candidates. If `name` is a candidate with two neighbours exchanged, or in another
+    case, return this candidate.
 
     Args:
         name: Mistyped name.
@@ -25,10 +26,28 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
     """
     names = sorted(candidates)
     completions = [candidate for candidate in names if name and candidate.startswith(f"{name}.")]
-    similar = (completions or get_close_matches(name, names, n=3, cutoff=cutoff))[:3]
+    exact = completions or [candidate for candidate in names if _is_swapped(name, candidate)]
+    similar = (exact or get_close_matches(name, names, n=3, cutoff=cutoff))[:3]
     ratios = [SequenceMatcher(None, candidate, name).ratio() for candidate in similar]
     return [
         candidate
         for candidate, ratio in zip(similar, ratios, strict=True)
-        if completions or ratio > max(ratios) - SIMILARITY_MARGIN
+        if exact or ratio > max(ratios) - SIMILARITY_MARGIN
     ]
+
+
+def _is_swapped(name: str, candidate: str) -> bool:
+    """Return True if `name` is the candidate with two neighbours exchanged, or in another case.
+
+    `SequenceMatcher` finds such names hardly similar if they are short: `dya` and `day` have 0.67.
+    """
+    written, meant = name.casefold(), candidate.casefold()
+    if len(written) != len(meant):
+        return False
+    places = [
+        place for place, pair in enumerate(zip(written, meant, strict=True)) if len({*pair}) > 1
+    ]
+    if not places:
+        return True
+    first, last = places[0], places[-1]
+    return last - first == 1 and written[first : last + 1] == meant[first : last + 1][::-1]

@@ -304,7 +304,7 @@ def _encode(text: str, separators: str) -> str:
 
 
 def _check_similar(first: BrokerUrl, url: BrokerUrl, form: AddressForm, subject: str) -> None:
-    """Check that a URL can stand in one list with the first URL.
+    """Check that one list can have both a URL and the first URL.
 
     Raises:
         UrlError: The two URLs differ in a part that must be equal.

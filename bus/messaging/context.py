@@ -92,7 +92,8 @@ class Sender(Protocol):
             The reply. The request's class specifies its type.
 
         Raises:
-            BusError: The error of the handler. Its error code determines its class.
+            BusError: The error of the handler. Its error code determines its class. The handler may
+                have acted before it raised the error.
             NotServed: No service has served the contract for a minute. The error is raised without
                 a wait for the timeout.
             PermissionDenied: This service has no grant for the contract.

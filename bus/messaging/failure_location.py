@@ -5,8 +5,12 @@ The texts have names of files and functions, and never values, so they are safe 
 
 from collections.abc import Callable, Iterable, Iterator
 
-from bus.errors import member_errors
-from bus.messaging.failure_origin import has_remote_cause, is_blamed_on_message
+from bus.errors import BusError, member_errors
+from bus.messaging.failure_origin import (
+    PROGRAMMING_ERRORS,
+    has_remote_cause,
+    is_blamed_on_message,
+)
 from bus.messaging.traceback_frames import Origin, TracebackFrame, TracebackFrames, shorten_text
 
 __all__ = ["failure_facts", "failure_frames", "failure_location"]
@@ -18,6 +22,8 @@ MAX_CLASSES = 4
 """Maximum number of classes of a group's members that a log line names."""
 CALLERS_OF_USERS = frozenset({"pydantic"})
 """Installed packages that the bus calls, and that then call code of the service."""
+
+INSIDE_THE_BUS = frozenset({Origin.BUS, Origin.STANDARD_LIBRARY})
 
 Matches = Callable[[TracebackFrame], bool]
 
@@ -31,7 +37,8 @@ def failure_location(error: BaseException) -> str | None:
 
     If a handler returned a wrong result, the location is the definition of the handler. If the
     content of a received message broke the contract, no code failed, so the location is None. A
-    validator of the contract that raised an exception is the location all the same.
+    validator of the contract that raised an exception is the location all the same. The location
+    is also None if the bus refused a message, for example because of its key or its deadline.
 
     A service can itself be an installed package. The location is then the innermost frame of the
     package that the bus called. An error that no code of a service raised has the innermost frame.
@@ -93,8 +100,8 @@ class _Failure:
 
     def lines(self) -> list[str]:
         lines: list[str] = []
-        if is_blamed_on_message(self._error) and len(self._frames) == 1:
-            return lines  # no code failed, so the frames would mislead the reader
+        if self._has_no_place():
+            return lines
         for error, frames in self._frames.values():
             found = frames.lines()
             if found and error is not self._error:
@@ -105,11 +112,29 @@ class _Failure:
         return lines
 
     def location(self) -> str | None:
+        if self._has_no_place():
+            return None
         for matches in self._preferences():
             frame = self._find_frame(self._error, matches, set())
             if frame is not None:
                 return str(frame)
         return None
+
+    def _has_no_place(self) -> bool:
+        """Return True if no code failed. The frames would then mislead the reader.
+
+        The content of the message is the reason, or the bus refused the message. An error of the
+        bus that only a change of code can fix has a place.
+        """
+        if is_blamed_on_message(self._error):
+            return len(self._frames) == 1
+        if not isinstance(self._error, BusError) or isinstance(self._error, PROGRAMMING_ERRORS):
+            return False
+        return all(
+            frame.origin in INSIDE_THE_BUS
+            for _, frames in self._frames.values()
+            for frame in reversed(frames)
+        )
 
     def _preferences(self) -> Iterator[Matches]:
         """Yield the kinds of frames that a location can have. The best kind is first."""

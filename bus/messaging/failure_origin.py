@@ -11,7 +11,10 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
 
+from bus.errors import ContractError, Internal
+
 __all__ = [
+    "PROGRAMMING_ERRORS",
     "HandlerPlace",
     "blame_handler",
     "blame_message",
@@ -21,6 +24,12 @@ __all__ = [
     "mark_remote_cause",
 ]
 
+PROGRAMMING_ERRORS = (Internal, ContractError)
+"""Errors of the bus that only a change of the service's code can fix.
+
+The bus raises `Internal` if a handler returns a wrong type, for example a coroutine that was not
+awaited. It raises `ContractError` if a handler sends a message that it must not send.
+"""
 HANDLER, MESSAGE, REMOTE = "_bus_handler", "_bus_message", "_bus_remote_cause"
 """Attributes of an error. Their values are plain, so that the error can still be pickled."""
 MAX_WRAPPERS = 32

@@ -4,10 +4,11 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError, ContractError, Internal, code_of
+from bus.errors import BusError, code_of
 from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_origin import PROGRAMMING_ERRORS
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.labels import drop_type, failure_label, message_label, one_line, short_id
 
@@ -16,13 +17,6 @@ __all__ = ["logging"]
 # The logger is from the standard library, because an unconfigured structlog would print these lines
 # to the standard output of the application.
 log = levels.getLogger("bus.messages")
-
-PROGRAMMING_ERRORS = (Internal, ContractError)
-"""Errors of the bus that only a change of the service's code can fix.
-
-The bus raises `Internal` if a handler returns a wrong type, for example a coroutine that was not
-awaited. It raises `ContractError` if a handler sends a message that it must not send.
-"""
 
 
 def logging(

@@ -15,6 +15,7 @@ import structlog
 from typing_extensions import override
 
 from bus.messaging.escaped_text import escape_text
+from bus.operations.console_frames import ConsoleFrames
 
 __all__ = [
     "Event",
@@ -133,29 +134,29 @@ def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Process
     """Return a renderer of readable text for a terminal.
 
     Each frame of a failure that the bus logs is on a line of its own, unless the record has a
-    traceback.
+    traceback. The line of a dead letter does not repeat the frames of its message's failure.
 
     Args:
         out: Output of the text. It is coloured on a terminal.
-        all_frames: True shows all frames. False leaves out the frames of the bus, if the failure
-            has other frames.
+        all_frames: True shows all frames. False leaves out the frames that call the handler, if the
+            failure has other frames.
     """
+    choice = ConsoleFrames(all_frames=all_frames)
     renderer = structlog.dev.ConsoleRenderer(
         colors=out.isatty(), exception_formatter=_write_traceback
     )
 
     def render(logger: Any, method: str, event: Event) -> str:
-        frames = event.pop("frames") if _has_frames(event) else None
+        frames: list[str] = event.pop("frames") if _has_frames(event) else []
+        shown = choice.choose(event, frames)
         try:
             text = str(renderer(logger, method, _escape_values(event)))
         except Exception:  # noqa: BLE001 - as in `render_json`
             kept = {name: event[name] for name in ("exc_info",) if name in event}
             text = str(renderer(logger, method, _escape_values({**plain(event), **kept})))
-        if frames is None or TRACEBACK in text:
+        if TRACEBACK in text:
             return text
-        others = [frame for frame in frames if not str(frame).startswith("bus/")]
-        shown = frames if all_frames or not others else others
-        return "\n".join([text, *(f"    {escape_text(str(frame))}" for frame in shown)])
+        return "\n".join([text, *(f"    {escape_text(frame)}" for frame in shown)])
 
     return render
 

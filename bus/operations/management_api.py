@@ -28,8 +28,8 @@ TIMEOUT_SECONDS = 10.0
 UNAUTHORIZED = 401
 SUCCESSES = range(200, 300)
 """Statuses of a successful call. The client follows no redirect, because it sends a password."""
-
 PORT, TLS_PORT = 15672, 15671
+"""Ports that RabbitMQ's own configuration opens, for `http` and `https`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

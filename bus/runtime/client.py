@@ -208,10 +208,11 @@ class Client:
         Raises:
             BusError: The service answered with an error. Either the handler raised the error, or a
                 check before the handler failed. The error code in the reply selects the subclass.
+                A handler may have acted before it raised the error.
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
-                not sent. Or the reply does not match its contract.
+                not sent. Or the reply does not match its contract, and `maybe_executed` is true.
             InvalidArgument: The request is larger than `max_message`, or its headers are too long.
             PermissionDenied: This service has no grant for the contract. Or the broker does not
                 allow this service's user to publish to the exchange.
@@ -229,7 +230,7 @@ class Client:
                 not sent.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
-                of the reply is not the type in the contract.
+                of the reply is not the type in the contract, and `maybe_executed` is true.
         """
         contract = _require_kind(request, "request")
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue
-from bus.operations.topology.broker_state import CONSUMER_TIMEOUT
+from bus.operations.topology.policies import CONSUMER_TIMEOUT
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.requirements import topology_of
 from bus.runtime.router import Router

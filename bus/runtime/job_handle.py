@@ -52,6 +52,11 @@ class PendingJob(Generic[R]):
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def has_ended(self) -> bool:
+        """True if the result, or the error of the job, has arrived."""
+        return self._result is not None
+
     def close(self) -> None:
         """Raise `ConnectionLost` in all waiting readers, because no further update can arrive."""
         self._closed = True

@@ -4,7 +4,7 @@ from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.payload import NO_CONTENT
-from bus.errors import Unknown, error_for
+from bus.errors import BusError, ContractViolation, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
 from bus.runtime.error_subject import add_subject, subject_of
 
@@ -24,7 +24,9 @@ def decode_reply(
     Raises:
         BusError: The reply is an error reply. Its error code selects the subclass.
         Unknown: The reply has a different message type than the contract specifies.
-        ContractViolation: The payload does not match the contract.
+            `maybe_executed` is true.
+        ContractViolation: The payload does not match the contract. `maybe_executed` is true,
+            because the service has handled the message.
     """
     check_reply(reply, contract.type, job_id)
     subject = subject_of(contract.type, job_id)
@@ -33,11 +35,18 @@ def decode_reply(
     if reply.type != expected:
         raise Unknown(
             f"{subject}: the {noun} has the type {reply.type}, not {expected}. "
-            "Check that the service runs the same version of the bus."
+            "Check that the service runs the same version of the bus.",
+            maybe_executed=True,
         )
     if contract.is_reply_optional and reply.body.strip() == NO_CONTENT:
         return None
-    message = decode(contract.reply, reply.body, subject=f"{subject}: invalid {noun}", noun=noun)
+    try:
+        message = decode(
+            contract.reply, reply.body, subject=f"{subject}: invalid {noun}", noun=noun
+        )
+    except BusError as error:
+        error.maybe_executed = True
+        raise
     return cast("Message | None", message)
 
 
@@ -52,11 +61,16 @@ def check_reply(reply: Envelope, type_: str, job_id: str | None = None) -> None:
     Raises:
         BusError: The reply is an error reply. Its error code selects the subclass.
         ContractViolation: The error reply does not have the form of wire format 1.
+            `maybe_executed` is true.
     """
     if reply.type != ERROR_TYPE:
         return
     subject = f"{subject_of(type_, job_id)}: invalid error reply"
-    body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
+    try:
+        body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
+    except ContractViolation as error:
+        error.maybe_executed = True
+        raise
     # A variable with the error would be a reference cycle, because the error's traceback has this
     # frame.
     raise add_subject(

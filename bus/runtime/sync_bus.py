@@ -150,7 +150,12 @@ class SyncBus:
             session.stop()
 
     def __enter__(self) -> Self:
-        """Connect to the broker. The errors are those of `async with Bus(…)`."""
+        """Connect to the broker. The errors are those of `async with Bus(…)`.
+
+        Raises:
+            FailedPrecondition: An event loop runs in this thread. The bus stays as it was.
+        """
+        refuse_event_loop(f"the SyncBus of {self.service!r}")
         self._is_closed = False
         try:
             self._current().connect()

@@ -107,9 +107,12 @@ class SyncJobHandle(Generic[R]):
         except StopIteration as stop:
             return cast("T", stop.value)
         except FailedPrecondition:
+            # `JobHandle` is public, so that a new attribute of it would break implementations.
+            if getattr(self._handle, "has_ended", False):
+                raise  # the error of the job
             problem = "the bus was closed before the result arrived. The job continues."
             error = ConnectionLost(problem, maybe_executed=True)
             raise add_subject(error, self.type, self.id) from None
         finally:
             coroutine.close()
-        raise AssertionError
+        raise AssertionError("a handle without an event loop cannot wait")

@@ -42,7 +42,7 @@ ROOT = 0
 GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permission bits that a file with private keys or several passwords must not have.
 
-A group may read such a file if root owns it and the process is not root.
+A group may read a file of root with private keys, unless the process is root.
 """
 
 

@@ -18,19 +18,25 @@ __all__ = ["MAX_HEARTBEAT", "MIN_HEARTBEAT", "check_broker_urls", "check_urls", 
 MIN_HEARTBEAT, MAX_HEARTBEAT = 1, 300
 """Bounds of the heartbeat, in seconds."""
 HEARTBEAT = "heartbeat"
-PARAMETERS = (
-    HEARTBEAT,
-    "auth",
-    "cadata",
-    "cafile",
-    "capath",
-    "certfile",
-    "happy_eyeballs_delay",
-    "interleave",
-    "keyfile",
-)
+PARAMETERS = (HEARTBEAT, "auth", "happy_eyeballs_delay", "interleave")
 """Parameters that a broker's URL can have. aiormq and aio-pika read all but the heartbeat."""
+CERTIFICATES = {
+    "cadata": "BUS_CA_FILE",
+    "cafile": "BUS_CA_FILE",
+    "capath": "BUS_CA_FILE",
+    "certfile": "BUS_CLIENT_CERTIFICATE",
+    "keyfile": "BUS_CLIENT_KEY",
+}
+"""Parameters of aiormq for certificates, each with the setting that replaces it.
+
+The bus checks the files of these settings. With the parameters it could wait for a named pipe or a
+passphrase. And a file `.env` with a URL would decide which certificates are trusted.
+"""
 INSTEAD = {
+    **{
+        name: f"{name} is not allowed in the address. Remove it from the URL, and set {variable}"
+        for name, variable in CERTIFICATES.items()
+    },
     "no_verify_ssl": (
         "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
         "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority"

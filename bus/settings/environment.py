@@ -1,7 +1,8 @@
 """The base class of settings that are read from the environment."""
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
+from inspect import signature
 from itertools import chain
 from types import UnionType
 from typing import Any, ClassVar, get_args
@@ -17,6 +18,9 @@ from bus.messaging.suggestions import did_you_mean
 from bus.messaging.variable_values import strip_value
 
 __all__ = ["EnvironmentSettings", "aliases_of"]
+
+OPTIONS = signature(BaseSettings.__init__).parameters.keys()
+"""Arguments of pydantic-settings that are not fields, such as `_env_file`."""
 
 
 class EnvironmentSettings(BaseSettings):
@@ -41,6 +45,20 @@ class EnvironmentSettings(BaseSettings):
     _verbatim: ClassVar[frozenset[str]] = frozenset()
     """Names of fields that keep the white space around a value. Only white space is not set."""
 
+    def __init__(self, /, **values: Any) -> None:
+        """Read the settings.
+
+        Args:
+            **values: Values by field name, which replace the values of the environment.
+
+        Raises:
+            ConfigurationError: An argument is not a field, or a variable has the name of a setting
+                in other letters.
+            ValidationError: A value is invalid. The class is pydantic's.
+        """
+        self._refuse_unknown(values)
+        super().__init__(**values)
+
     @classmethod
     @override
     def settings_customise_sources(
@@ -51,13 +69,11 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: Any,
         file_secret_settings: Any,
     ) -> tuple[Any, ...]:
-        """Check the names of variables and arguments, and return pydantic's own sources.
+        """Check the names of variables, and return pydantic's own sources.
 
         Raises:
-            ConfigurationError: A variable has the name of a setting, in other letters. Or an
-                argument is not a field.
+            ConfigurationError: A variable has the name of a setting, in other letters.
         """
-        cls._refuse_unknown(init_settings)
         prefix = cls.model_config.get("env_prefix", "")
         names = [f"{prefix}{field}" for field in cls.model_fields]
         # pydantic compares in lower case, in which the Kelvin sign is a "k", too.
@@ -74,12 +90,14 @@ class EnvironmentSettings(BaseSettings):
         kept = {f"{prefix}{field}".lower() for field in cls._verbatim}
         for source in (env_settings, dotenv_settings):
             if isinstance(source, EnvSettingsSource):
-                source.env_vars = _given_values(source.env_vars, kept)
+                source.env_vars = _strip_values(source.env_vars, kept)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
     @classmethod
-    def _refuse_unknown(cls, init_settings: Any) -> None:
+    def _refuse_unknown(cls, values: Iterable[str]) -> None:
         """Refuse an argument of the constructor that is not a field.
+
+        Pydantic accepts a field's name in other letters. Of two such arguments one would win.
 
         Raises:
             ConfigurationError: An argument is not a field, and the class ignores such arguments.
@@ -87,16 +105,19 @@ class EnvironmentSettings(BaseSettings):
         if cls.model_config.get("extra") != EnvironmentSettings.model_config["extra"]:
             return
         known = {*cls.model_fields, *chain(*map(aliases_of, cls.model_fields.values()))}
-        unknown = [name for name in init_settings.init_kwargs if name not in known]
+        unknown = [name for name in values if name not in known and name not in OPTIONS]
         if unknown:
-            raise ConfigurationError(
-                "settings: "
-                + "; ".join(
-                    f"{name} is not a field of {cls.__name__}{did_you_mean(name, known)}"
-                    for name in unknown
-                )
-                + ". Correct or remove the argument."
-            )
+            described = " ".join(cls._describe_unknown(name, known) for name in unknown)
+            raise ConfigurationError(f"settings: {described} Correct or remove the argument.")
+
+    @classmethod
+    def _describe_unknown(cls, name: str, known: Collection[str]) -> str:
+        """Return a sentence about an argument, with the nearest field."""
+        # A user can write the name of the variable.
+        bare = name.lower().removeprefix(cls.model_config.get("env_prefix", "").lower())
+        meant = f"; did you mean {bare!r}?" if bare in known else did_you_mean(bare, known)
+        shown = name if name.isascii() and name.isidentifier() else ascii(name)
+        return f"{shown} is not a field of {cls.__name__}{meant or '.'}"
 
     @field_validator("*", mode="before")
     @classmethod
@@ -114,7 +135,7 @@ def aliases_of(field: FieldInfo) -> list[str]:
     return [name for name in (field.alias, *choices) if isinstance(name, str)]
 
 
-def _given_values(
+def _strip_values(
     variables: Mapping[str, str | None], verbatim: Container[str]
 ) -> dict[str, str | None]:
     """Return the variables that have a value, without white space around it.
@@ -124,7 +145,7 @@ def _given_values(
 
     Args:
         variables: The values by the name of the variable.
-        verbatim: Names in lower case of variables whose value is not changed.
+        verbatim: Names in lower case of variables that keep their white space.
     """
     stripped = {name: value and strip_value(value) for name, value in variables.items()}
     return {

@@ -8,15 +8,26 @@ from pydantic_settings import BaseSettings
 from bus.contracts.similar_names import similar_names
 from bus.settings.environment import aliases_of
 
-__all__ = ["OTHER_VARIABLES", "TEST_PREFIX", "describe_unknown_variables"]
+__all__ = ["OTHER_VARIABLES", "describe_unknown_variables"]
 
-PREFIX, TEST_PREFIX = "BUS_", "BUS_TEST_"
-OTHER_VARIABLES = frozenset({"BUS_CONTRACTS", "BUS_ENV_FILE"})
-"""Variables of the command line that are not fields of `Settings`."""
+PREFIX = "BUS_"
+OTHER_VARIABLES = frozenset(
+    {
+        "BUS_CONTRACTS",
+        "BUS_ENV_FILE",
+        "BUS_TEST_BROKER",
+        "BUS_TEST_IMAGE",
+        "BUS_TEST_MANAGEMENT_URL",
+        "BUS_TEST_URL",
+    }
+)
+"""Variables of the command line and of tests that are not fields of `Settings`."""
 CUTOFF = 0.5
 """Minimum similarity of a suggestion: `PORT` is as similar to `HEALTH_PORT`."""
 MAX_DESCRIBED = 10
 """Maximum number of variables that are described, so that a warning stays readable."""
+MAX_CHARACTERS = 60
+"""Maximum length of a name in a description."""
 KUBERNETES = re.compile(
     r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -42,12 +53,15 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
         for name, value in sorted(environment.items())
         if name.upper().startswith(PREFIX)
         and name.upper() not in known
-        and not name.startswith((TEST_PREFIX, *delimited))
+        and not name.startswith(delimited)
         and not _is_from_kubernetes(name, value)
     ]
     described = [_describe(name, bare) for name in unknown[:MAX_DESCRIBED]]
     more = len(unknown) - MAX_DESCRIBED
-    return [*described, *([f"{more} more variables are not settings of the bus"] * (more > 0))]
+    if more > 0:
+        verb = "variable is not a setting" if more == 1 else "variables are not settings"
+        described.append(f"{more} more {verb} of the bus")
+    return described
 
 
 def _describe(name: str, bare: set[str]) -> str:
@@ -55,7 +69,8 @@ def _describe(name: str, bare: set[str]) -> str:
     found = similar_names(name.upper().removeprefix(PREFIX), bare, cutoff=CUTOFF)
     similar = [f"{PREFIX}{suffix}" for suffix in found]
     question = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    return f"{ascii(name)[1:-1]} is not a setting of the bus, so the bus ignores it{question}"
+    shown = ascii(name[:MAX_CHARACTERS])[1:-1] + "…" * (len(name) > MAX_CHARACTERS)
+    return f"{shown} is not a setting of the bus, so the bus ignores it{question}"
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -22,5 +22,4 @@ class ExplicitSettings(Settings):
         dotenv_settings: Any,
         file_secret_settings: Any,
     ) -> tuple[Any, ...]:
-        cls._refuse_unknown(init_settings)
         return (init_settings,)

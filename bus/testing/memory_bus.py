@@ -39,6 +39,11 @@ class ChainedJob(Generic[R]):
         """The type of the job, `<name>.v<version>`."""
         return self._handle.type
 
+    @property
+    def has_ended(self) -> bool:
+        """True if the result, or the error of the job, has arrived."""
+        return bool(getattr(self._handle, "has_ended", False))
+
     def updates(self) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, as `JobHandle.updates` does."""
         return self._handle.updates()

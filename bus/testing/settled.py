@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from bus.contracts.limits import check_seconds
+from bus.messaging.plurals import count_noun
 from bus.messaging.topology.names import parse_queue_name
 from bus.runtime.job_reports import RESULT_TASK
 from bus.testing.work import Call, HandlerRun, Work
@@ -104,14 +105,14 @@ def _find_remaining(broker: MemoryBroker, work: Work, *, retries: bool) -> Remai
         role = _role(queue)
         ready = _ready(broker, queue) if queue in broker else 0
         if role == "retry" and retries and ready:
-            in_progress.append(f"{queue}: {_count(ready, 'message')} for a later attempt")
+            in_progress.append(f"{queue}: {count_noun(ready, 'message')} for a later attempt")
         if role in ("retry", "dead"):
             continue
         parts = _in_progress(broker, queue, ready, work, runs.get(queue, []))
         if parts:
             in_progress.append(f"{queue}: {', '.join(parts)}")
         elif ready:
-            stuck.append(f"{queue}: {_count(ready, 'message')} and no consumer")
+            stuck.append(f"{queue}: {count_noun(ready, 'message')} and no consumer")
     in_progress += [_describe_call(call) for call in work.calls]
     results = [task for task in asyncio.all_tasks() if task.get_name().startswith(RESULT_TASK)]
     in_progress += [f"{task.get_name()}: the broker has not accepted it" for task in results]
@@ -138,9 +139,9 @@ def _in_progress(
 ) -> list[str]:
     parts = []
     if ready and broker.is_consumed(queue):
-        parts.append(f"{_count(ready, 'message')} ready")
+        parts.append(f"{count_noun(ready, 'message')} ready")
     if unacked := broker.unacked(queue):
-        parts.append(f"{_count(unacked, 'message')} unacked")
+        parts.append(f"{count_noun(unacked, 'message')} unacked")
     for run in runs:
         name, seconds = work.handlers.get(queue, "of another bus"), _since(run.began)
         if run.has_ended:
@@ -166,10 +167,6 @@ def _report_end(tasks: list[asyncio.Task[object]], broker: MemoryBroker) -> None
 
 def _since(began: float) -> str:
     return f"{time.monotonic() - began:.2g} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(lines: list[str]) -> str:

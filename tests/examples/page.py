@@ -49,7 +49,8 @@ FIRST_LINE = re.compile(r"# (\S+\.py)\n")
 PROGRAMS = {
     "bus": ["-m", "bus.cli"],
     "python": [],
-    "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+    # -P: as the program `pytest`, this one does not import from the working directory by itself.
+    "pytest": ["-P", "-m", "pytest", "-p", "no:cacheprovider"],
     "faststream": ["-m", "faststream"],
     "uvicorn": ["-m", "uvicorn"],
 }

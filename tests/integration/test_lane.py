@@ -310,9 +310,9 @@ class SecureNode:
     port: int
     certificates: Certificates
 
-    def url(self, host: str, authority: Path) -> str:
+    def url(self, host: str) -> str:
         credentials = urlsplit(self.node.url).netloc.rpartition("@")[0]
-        return f"amqps://{credentials}@{host}:{self.port}/?cafile={authority}"
+        return f"amqps://{credentials}@{host}:{self.port}/"
 
 
 @pytest.fixture
@@ -339,7 +339,8 @@ async def test_an_encrypted_lane_refuses_a_certificate_of_another_name_or_an_unk
 ) -> None:
     desk = Desk()
     monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "30")
-    monkeypatch.setenv("BUS_URL", secure_node.url("localhost", secure_node.certificates.authority))
+    monkeypatch.setenv("BUS_URL", secure_node.url("localhost"))
+    monkeypatch.setenv("BUS_CA_FILE", str(secure_node.certificates.authority))
     async with Bus("fastlane") as bus, bus.serving(desk.router()):
         assert lanes_of(bus)[0].transport.get_extra_info("cipher")
         assert await bus.request(Ask(text="x" * MIB), timeout=40) == Word(text="x" * MIB)
@@ -348,14 +349,15 @@ async def test_an_encrypted_lane_refuses_a_certificate_of_another_name_or_an_unk
 
     # The bus repeats the attempt until the timeout, because a certificate may be replaced.
     monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "4")
-    monkeypatch.setenv("BUS_URL", secure_node.url(LOOPBACK, secure_node.certificates.authority))
+    monkeypatch.setenv("BUS_URL", secure_node.url(LOOPBACK))
     with pytest.raises(
         Unavailable, match=r"certificate is not valid for '127\.0\.0\.1'"
     ) as another_name:
         await Bus("fastlane").__aenter__()
 
     stranger = certificates(tmp_path / "stranger", "stranger").authority
-    monkeypatch.setenv("BUS_URL", secure_node.url("localhost", stranger))
+    monkeypatch.setenv("BUS_URL", secure_node.url("localhost"))
+    monkeypatch.setenv("BUS_CA_FILE", str(stranger))
     with pytest.raises(Unavailable, match="certificate verify failed") as unknown:
         await Bus("fastlane").__aenter__()
 

@@ -107,6 +107,15 @@ async def test_a_killed_node_comes_back_on_its_ports_with_its_data(node: Private
     assert await depth(url, "kept") == 1
 
 
+async def test_a_node_with_the_password_of_an_earlier_run_gets_the_chosen_one(
+    second: PrivateNode,
+) -> None:
+    second._password = "chosen now"
+    await second._log_in()
+    answer = await Management(second.management_url, second.url).call("GET", "whoami")
+    assert answer["name"] == "bus"
+
+
 async def test_a_restarted_node_keeps_its_data(node: PrivateNode) -> None:
     await publish(node.url, "orderly")
     await node.restart()

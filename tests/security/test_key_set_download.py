@@ -250,12 +250,16 @@ def test_after_the_limit_no_further_address_of_the_host_is_tried(
     entry = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_names: [entry] * 3)
     monkeypatch.setattr(socket.socket, "connect", refuse_late)
-    try:
-        with pytest.raises(TimeoutError):
-            read(public_key_source("https://keys.example/jwks.json", limit=0.05))
-    finally:
-        limit_has_passed.set()
-    asyncio.run(until(lambda: not downloads(), "the end of the thread"))
+    for limit in (0.05, 0.5, 5.0):  # on a loaded machine the first address needs some time
+        limit_has_passed.clear()
+        try:
+            with pytest.raises(TimeoutError):
+                read(public_key_source("https://keys.example/jwks.json", limit=limit))
+        finally:
+            limit_has_passed.set()
+        asyncio.run(until(lambda: not downloads(), "the end of the thread"))
+        if tried:
+            break
     assert len(tried) == 1
 
 

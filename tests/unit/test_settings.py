@@ -164,7 +164,7 @@ def test_all_wrong_settings_are_named_at_once() -> None:
     [
         "amqp://localhost",
         "amqps://u:p@broker.example:5671/vhost",
-        "amqp://u:p@[::1]:5672/%2F?cafile=x",
+        "amqp://u:p@[::1]:5672/%2F?interleave=1",
     ],
 )
 def test_an_address_passes_as_it_is(url: str) -> None:
@@ -189,10 +189,10 @@ def test_certificates_go_along_with_the_address_and_say_who_we_are_where_no_pass
 ) -> None:
     files: dict[str, object] = {"ca_file": made.authority, "client_certificate": made.client}
     told = parse_qs(
-        urlsplit(load_settings(url="amqps://desk@localhost/?capath=x", **files).address).query
+        urlsplit(load_settings(url="amqps://desk@localhost/?interleave=1", **files).address).query
     )
     assert told == {
-        "capath": ["x"],
+        "interleave": ["1"],
         "cafile": [str(made.authority)],
         "certfile": [str(made.client)],
         "auth": ["external"],
@@ -216,7 +216,7 @@ def test_the_password_of_a_file_stands_for_the_one_in_the_address(
     file = tmp_path / "password"
     file.write_text(f"{password}\n")
     settings = load_settings(
-        url=f"amqps://{credentials}localhost:5671/books?capath=x", password_file=file
+        url=f"amqps://{credentials}localhost:5671/books?interleave=1", password_file=file
     )
     address = URL(settings.address)
     assert address.password == password
@@ -225,7 +225,7 @@ def test_the_password_of_a_file_stands_for_the_one_in_the_address(
         "localhost",
         5671,
         "/books",
-        {"capath": "x"},
+        {"interleave": "1"},
     )
     assert password not in repr(settings)
     file.write_text("the next")

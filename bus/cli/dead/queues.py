@@ -19,6 +19,9 @@ from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["browse_all", "connected", "run"]
 
+MAX_CONCURRENT_READERS = 16
+"""Maximum number of queues that are read at the same time. Each one needs a channel."""
+
 T = TypeVar("T")
 Work = Callable[[Transport, list[str]], Coroutine[Any, Any, T]]
 
@@ -168,10 +171,23 @@ async def _list_dead_queues(settings: Settings, service: str | None = None) -> l
 async def browse_all(
     transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int
 ) -> BrowseResult:
-    """Browse the queues one after the other, and return all their dead letters, oldest first."""
-    results = [
-        await browse_queue(transport, name, selection, limit=scan, most=scan) for name in queues
-    ]
+    """Browse the queues, and return all their dead letters, oldest first.
+
+    Several queues are read at the same time. At the end of each queue, the reader waits a moment
+    for another dead letter, so one queue after the other would take seconds.
+
+    Raises:
+        BusError: A queue cannot be read. The other queues have been read and left before.
+    """
+    free = asyncio.Semaphore(MAX_CONCURRENT_READERS)
+
+    async def read(name: str) -> BrowseResult:
+        async with free:
+            return await browse_queue(transport, name, selection, limit=scan, most=scan)
+
+    # If the connection were closed while a queue is read, its dead letters would be redelivered.
+    outcomes = await asyncio.gather(*map(read, queues), return_exceptions=True)
+    results = [_raise_or_return(outcome) for outcome in outcomes]
     letters = sorted(
         (letter for result in results for letter in result.letters),
         key=lambda letter: letter.record.last_at or 0,
@@ -182,3 +198,9 @@ async def browse_all(
         not_scanned=sum(result.not_scanned for result in results),
         seen=ObservedValues().add(result.seen for result in results),
     )
+
+
+def _raise_or_return(outcome: BrowseResult | BaseException) -> BrowseResult:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

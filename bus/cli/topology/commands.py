@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from bus.cli.loading import known_contracts, load_router
-from bus.cli.options import Contracts
+from bus.cli.options import AsJson, Contracts
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.cli.topology.migrate import migrate
 from bus.cli.topology.options import (
     DIFFERENCES_EXIT_CODE,
-    AsJson,
     ManagementUrl,
     Routers,
     override_settings,

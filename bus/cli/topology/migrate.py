@@ -7,9 +7,9 @@ import typer
 from rich.status import Status
 from rich.text import Text
 
-from bus.cli.options import finite
+from bus.cli.options import AsJson, finite
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
-from bus.cli.topology.options import AsJson, ManagementUrl, override_settings, require
+from bus.cli.topology.options import ManagementUrl, override_settings, require
 from bus.operations.topology.migrate import MigrationProgress
 from bus.operations.topology.migrate import migrate as migrate_queue
 

@@ -12,7 +12,6 @@ from bus.settings import Settings, load_settings
 
 __all__ = [
     "DIFFERENCES_EXIT_CODE",
-    "AsJson",
     "ManagementUrl",
     "Routers",
     "override_settings",
@@ -40,7 +39,6 @@ ManagementUrl = Annotated[
         "broker's host.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
 
 
 def override_settings(management_url: str | None) -> Settings:

@@ -8,11 +8,10 @@ import typer
 from rich.status import Status
 from rich.text import Text
 
-from bus.cli.options import finite
+from bus.cli.options import AsJson, finite
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.cli.topology.options import (
     DIFFERENCES_EXIT_CODE,
-    AsJson,
     ManagementUrl,
     Routers,
     override_settings,

@@ -1,9 +1,16 @@
 """The options of a broker that this program starts."""
 
+import string
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["BrokerOptions"]
+__all__ = ["MAX_PASSWORD_LENGTH", "MAX_PORT", "MIN_PORT", "BrokerOptions", "is_password"]
+
+MIN_PORT, MAX_PORT = 1024, 65535
+"""Ports that a user other than root can open."""
+MAX_PASSWORD_LENGTH = 200
+PASSWORD_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
+"""Characters of a password that an URL, the broker and a shell can all represent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +29,8 @@ class BrokerOptions:
     def __bool__(self) -> bool:
         """Return True if an option is set."""
         return self != BrokerOptions()
+
+
+def is_password(text: str) -> bool:
+    """Return True if a broker, a URL and a shell can represent the password."""
+    return 0 < len(text) <= MAX_PASSWORD_LENGTH and PASSWORD_CHARACTERS.issuperset(text)

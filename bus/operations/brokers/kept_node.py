@@ -32,18 +32,27 @@ class KeptNode(PrivateNode):
 
         Raises:
             ConfigurationError: The directory is not suitable.
-            Unavailable: Another node uses the directory.
+            Unavailable: Another node uses the directory, or this machine has too few free ports.
         """
         self._kept = KeptDirectory(keep)
         state = self._kept.state.updated(options)
-        super().__init__(
-            installation,
-            options=BrokerOptions(
-                port=state.port, management_port=state.management_port, password=state.password
-            ),
-        )
+        try:
+            super().__init__(
+                installation,
+                options=BrokerOptions(
+                    port=state.port, management_port=state.management_port, password=state.password
+                ),
+            )
+        except BaseException:
+            self._kept.unlock()
+            raise
         self._name = state.name
         self._state = replace(state, port=self.port, management_port=self.management_port)
+
+    @property
+    def keeps_data(self) -> bool:
+        """True if the directory still exists, so that the next start finds the data."""
+        return self._kept.exists
 
     @override
     def describe(self) -> str:
@@ -80,8 +89,15 @@ class KeptNode(PrivateNode):
 
     @override
     def _make_directory(self) -> None:
-        self._directory = self._kept.path
-        # Before the start: after a crash of this process, the data must have its name and password.
-        self._kept.save(replace(self._state, rabbitmq=self._kept.state.rabbitmq))
-        self._kept.tidy()
-        self._write_files(self._directory)
+        try:
+            # Before the start: after a crash of this process, the data must have its name and
+            # password.
+            self._kept.save(replace(self._state, rabbitmq=self._kept.state.rabbitmq))
+            self._directory = self._kept.prepare_run()
+            self._write_files(self._directory)
+        except OSError as error:
+            raise self._kept.unsuitable(error) from error
+
+    @override
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "RABBITMQ_MNESIA_BASE": str(self._kept.data)}

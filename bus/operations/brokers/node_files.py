@@ -1,5 +1,6 @@
 """The files and the environment of a private node."""
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 LOG_LINES = 15
+CONF_WORD = re.compile(r"[A-Za-z0-9_-]+")
+"""Passwords that rabbitmq.conf can hold in every version of RabbitMQ."""
 USER = "bus"
 
 DEFAULTS = {
@@ -40,18 +43,24 @@ def new_node_name() -> str:
     return f"bus-{secrets.token_hex(4)}@localhost"
 
 
-def write_node_files(directory: Path, config: Mapping[str, str], plugins: Sequence[str]) -> None:
+def write_node_files(
+    directory: Path, password: str, config: Mapping[str, str], plugins: Sequence[str]
+) -> None:
     """Write the files that a node reads when it starts.
 
     Args:
         directory: The node's directory.
+        password: The password of `USER` in ASCII. If the node already has data, it has no effect.
         config: Lines of rabbitmq.conf. They override `DEFAULTS`.
         plugins: The plugins to enable.
     """
     lines = {**DEFAULTS, **config}
+    if CONF_WORD.fullmatch(password):
+        lines["default_pass"] = password
     (directory / "rabbitmq.conf").write_text(
         "".join(f"{key} = {value}\n" for key, value in lines.items()), encoding="utf-8"
     )
+    (directory / "advanced.config").write_text(advanced_config(password), encoding="ascii")
     (directory / "plugins").write_text(f"[{','.join(plugins)}].\n", encoding="utf-8")
     (directory / "empty.conf").touch()
     cookie = directory / ".erlang.cookie"
@@ -59,6 +68,12 @@ def write_node_files(directory: Path, config: Mapping[str, str], plugins: Sequen
     cookie.write_text(secrets.token_hex(20), encoding="ascii")
     # Erlang rejects a cookie file that other users can read.
     cookie.chmod(0o400)
+
+
+def advanced_config(password: str) -> str:
+    """Return a configuration in Erlang, which can hold a password that rabbitmq.conf cannot."""
+    escaped = password.replace("\\", r"\\").replace('"', r"\"")
+    return f'[{{rabbit, [{{default_pass, <<"{escaped}">>}}]}}].\n'
 
 
 def node_environment(installation: Installation, directory: Path, name: str) -> dict[str, str]:
@@ -75,6 +90,7 @@ def node_environment(installation: Installation, directory: Path, name: str) -> 
         "ERL_CRASH_DUMP_SECONDS": "0",
         # The guard starts epmd. If Erlang started epmd, epmd would outlive the node.
         "ERL_FLAGS": "-start_epmd false",
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(directory / "advanced.config"),
         "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
         "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
         # The empty file replaces this machine's /etc/rabbitmq/rabbitmq-env.conf.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bus.errors import Unavailable
 
-__all__ = ["LOOPBACK", "accepts", "check_free", "free_ports", "speaks_amqp"]
+__all__ = ["LOOPBACK", "accepts", "check_free", "free_ports", "port_in_use", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
@@ -54,10 +54,15 @@ def check_free(ports: Collection[int]) -> None:
     """
     for port in ports:
         if not bindable(port):
-            raise Unavailable(
-                f"port {port} cannot be opened, because another program uses it. "
-                "Stop that program, or choose another port."
-            )
+            raise port_in_use(port)
+
+
+def port_in_use(port: int) -> Unavailable:
+    """Return the error for a port on which another program listens."""
+    return Unavailable(
+        f"port {port} cannot be opened, because another program uses it. "
+        "Stop that program, or choose another port."
+    )
 
 
 def first_ephemeral() -> int:

@@ -9,7 +9,6 @@ name server (epmd). When the node ends, its epmd ends too.
 import asyncio
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -22,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from bus.errors import ConfigurationError, Unauthenticated, Unavailable
+from bus.errors import ConfigurationError, Unavailable
 from bus.operations.brokers import node_guard
 from bus.operations.brokers.broker_options import BrokerOptions
 from bus.operations.brokers.installation import Installation
@@ -33,7 +32,15 @@ from bus.operations.brokers.node_files import (
     startup_error_lines,
     write_node_files,
 )
-from bus.operations.brokers.ports import LOOPBACK, accepts, check_free, free_ports, speaks_amqp
+from bus.operations.brokers.node_login import NodeLogin
+from bus.operations.brokers.ports import (
+    LOOPBACK,
+    accepts,
+    check_free,
+    free_ports,
+    port_in_use,
+    speaks_amqp,
+)
 from bus.operations.brokers.rabbitmqctl import run_ctl
 from bus.operations.management_api import Management
 
@@ -52,8 +59,6 @@ The value exceeds `STOP_GRACE_SECONDS`. After `STOP_GRACE_SECONDS` the guard kil
 """
 CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
-CONF_WORD = re.compile(r"[A-Za-z0-9_-]+")
-"""Values that rabbitmq.conf can hold in every version of RabbitMQ."""
 POLL_INTERVAL_SECONDS = 0.02
 """Seconds between two checks while the node starts or stops."""
 
@@ -92,6 +97,7 @@ class PrivateNode:
         self._directory: Path | None = None
         self._remove: Callable[[], object] = lambda: None
         self._locks: tuple[int, ...] = ()
+        self._open_ports: tuple[int, ...] = ()
         self._chosen_ports = tuple(filter(None, (options.port, options.management_port)))
         free = free_ports(4, excluded=self._chosen_ports)
         self.port = options.port or free[0]
@@ -110,7 +116,7 @@ class PrivateNode:
 
     @property
     def directory(self) -> Path:
-        """The directory with the node's data, log and configuration.
+        """The directory with the node's log and configuration, and with its data if not kept.
 
         Raises:
             ConfigurationError: The node was not started, or was stopped.
@@ -216,14 +222,8 @@ class PrivateNode:
         self._write_files(directory)
 
     def _write_files(self, directory: Path) -> None:
-        is_plain = CONF_WORD.fullmatch(self._password) is not None
-        config = {
-            # rabbitmq.conf cannot hold every password. `_authenticate` sets the other ones.
-            "default_pass": self._password if is_plain else secrets.token_urlsafe(12),
-            "management.tcp.port": str(self.management_port),
-            **self._config,
-        }
-        write_node_files(directory, config, self._plugins)
+        config = {"management.tcp.port": str(self.management_port), **self._config}
+        write_node_files(directory, self._password, config, self._plugins)
 
     def _environment(self) -> dict[str, str]:
         """Return the node's environment."""
@@ -238,6 +238,7 @@ class PrivateNode:
     def _launch(self) -> None:
         directory = self.directory
         (directory / "pids.json").unlink(missing_ok=True)
+        self._open_ports = ()
         arguments = [self._installation.epmd, self._installation.server, *self._locks]
         with (directory / "output.log").open("wb") as output:
             self._guard = subprocess.Popen(
@@ -273,14 +274,21 @@ class PrivateNode:
             START_TIMEOUT_SECONDS,
             "open its management port",
         )
-        await self._authenticate()
+        await self._log_in()
 
-    async def _authenticate(self) -> None:
-        """Check that the node accepts the password. If it has another password, change it."""
+    async def _log_in(self) -> None:
+        """Wait until this node, and no other broker, answers with the password."""
         management = Management(self.management_url, self.url)
+        login = NodeLogin(management, self._name, self.port, self._change_password)
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._raise_if_ended() and not await login.done():
+            if time.monotonic() > deadline:
+                raise self._late("accept its password", START_TIMEOUT_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        self._open_ports = (self.port, self.management_port)
+
+    async def _change_password(self) -> None:
         try:
-            await management.call("GET", "whoami")
-        except Unauthenticated:
             await run_ctl(
                 self._installation.ctl,
                 ("change_password", USER),
@@ -288,11 +296,18 @@ class PrivateNode:
                 text=self._password,
                 timeout=CTL_TIMEOUT_SECONDS,
             )
-            await management.call("GET", "whoami")
+        except Unavailable:
+            # If another broker has this node's ports, the node ends and cannot be changed.
+            if self._guard is not None:
+                await self._wait_ended(self._guard, STOP_TIMEOUT_SECONDS)
+            self._raise_if_ended()
+            raise
 
     def _raise_if_ended(self) -> bool:
         if self.running:
             return False
+        if taken := next(filter(accepts, (self.port, self.management_port)), None):
+            raise port_in_use(taken)
         raise Unavailable(
             f"the private RabbitMQ node ended during its start.{self._failure_details()}"
         )
@@ -301,11 +316,14 @@ class PrivateNode:
         deadline = time.monotonic() + seconds
         while not await asyncio.to_thread(condition):
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"the private RabbitMQ node did not {what} within {seconds:g} s."
-                    f"{self._failure_details()}"
-                )
+                raise self._late(what, seconds)
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
+
+    def _late(self, what: str, seconds: float) -> Unavailable:
+        return Unavailable(
+            f"the private RabbitMQ node did not {what} within {seconds:g} s."
+            f"{self._failure_details()}"
+        )
 
     def _failure_details(self) -> str:
         """Return advice. Add the last lines that the node wrote before it failed."""
@@ -332,7 +350,8 @@ class PrivateNode:
         await self._wait_ended(guard, STOP_TIMEOUT_SECONDS)
         if guard.stdin:
             guard.stdin.close()
-        ports = (self.port, self.management_port, self._dist_port, self._epmd_port)
+        # If the node did not open its ports, another program can listen on them.
+        ports = (*self._open_ports, self._dist_port, self._epmd_port)
         await self._until(
             lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "release its ports"
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from bus.errors import Unavailable
 
 __all__ = ["run_ctl"]
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""An escape sequence with which rabbitmqctl emphasizes words, even if no terminal reads them."""
 
 
 async def run_ctl(
@@ -54,7 +58,6 @@ async def run_ctl(
                 process.kill()
             await process.wait()
     if process.returncode:
-        raise Unavailable(
-            f"rabbitmqctl {arguments[0]} failed: {errors.decode(errors='replace').strip()}"
-        )
+        reason = COLOUR.sub("", errors.decode(errors="replace")).strip()
+        raise Unavailable(f"rabbitmqctl {arguments[0]} failed: {reason}")
     return output.decode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bus.errors import ConfigurationError
-from bus.messaging.broker_addresses import HTTP, require_urls
+from bus.messaging.broker_addresses import AMQP, HTTP, require_urls
 from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.broker_options import BrokerOptions
@@ -98,7 +98,7 @@ def select_broker(
 
 
 def _choose_url(url: str, management_url: str | None, *, memory: bool) -> BrokerChoice:
-    if url.startswith(("amqp://", "amqps://")):
+    if url.lower().startswith(tuple(f"{scheme}://" for scheme in AMQP.schemes)):
         # No command prints a URL that it cannot read: a password could be anywhere in it.
         require_urls(url)
         if management_url:

@@ -3,6 +3,7 @@
 - `required`: the topology that the routers of one or more services require.
 - `broker_state`: the broker's exchanges, queues, bindings and policies, read over the management
   API.
+- `policies`: the policy that applies to a queue, and the smaller one of two limits.
 - `diff`: the differences between the required topology and the broker's topology.
 - `apply`: declaration of missing exchanges, queues and bindings.
 - `verify`: comparison when a service starts. It declares nothing.

@@ -5,7 +5,6 @@ The broker user needs only the tag `management`.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,35 +14,25 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.broker_addresses import require_urls
 from bus.messaging.topology.model import Binding, Queue
 from bus.operations.management_api import Fields, Management, usual_address
+from bus.operations.topology.policies import find_invalid_patterns, merge_limits, policy_of
 from bus.settings import Settings
 from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.handshake import probe, vhost_of
 
 __all__ = [
-    "CONSUMER_TIMEOUT",
     "ActualExchange",
     "ActualQueue",
     "BrokerState",
     "effective_arguments",
     "management_of",
     "policies_for",
-    "policy_of",
     "queue_bindings",
     "queue_totals",
     "read_broker_state",
 ]
 
 Setting = str | int
-CONSUMER_TIMEOUT = "consumer-timeout"
-"""Key of the consumer timeout in policies. The timeout is in milliseconds."""
-SMALLER_WINS = frozenset(
-    {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
-)
-"""Settings that an argument and a policy can limit. The smaller value applies.
-
-For all other settings RabbitMQ uses the argument's value.
-"""
 EXCHANGE_FIELDS: Fields = {
     "name": str,
     "type": str,
@@ -135,12 +124,7 @@ def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
         for name, value in queue.arguments.items()
         if name.startswith("x-")
     }
-    both = {
-        name: min(value, queue.policy[name])
-        for name, value in arguments.items()
-        if name in SMALLER_WINS and name in queue.policy
-    }
-    return {**queue.policy, **arguments, **both}
+    return merge_limits(queue.policy, arguments)
 
 
 async def read_broker_state(settings: Settings) -> BrokerState:
@@ -256,7 +240,7 @@ async def _read(api: Management, vhost: str) -> BrokerState:
         queues={row["name"]: _to_queue(row, policies, operators) for row in queues},
         bindings=frozenset(_to_bindings(bindings)),
         default_kind=await _read_default_kind(api, vhost),
-        not_read=tuple(_find_invalid_patterns([*policies, *operators])),
+        not_read=tuple(find_invalid_patterns([*policies, *operators])),
     )
 
 
@@ -288,51 +272,6 @@ def _to_queue(
         else (effective_policy if isinstance(effective_policy, dict) else {}),
         messages=row.get("messages"),
     )
-
-
-def policy_of(
-    name: str,
-    kind: str,
-    policies: Sequence[Mapping[str, Any]],
-    operators: Sequence[Mapping[str, Any]] = (),
-) -> Mapping[str, Any]:
-    """Return the effective policy definition for the queue `name`.
-
-    RabbitMQ applies the matching policy with the highest priority, and the matching operator policy
-    with the highest priority. If both policies set the same limit, the smaller
-    value applies.
-    https://www.rabbitmq.com/docs/parameters#policies
-    """
-    user, operator = (_find_definition(name, kind, rules) for rules in (policies, operators))
-    both = {
-        key: min(value, user[key])
-        for key, value in operator.items()
-        if key in SMALLER_WINS and key in user
-    }
-    return {**user, **operator, **both}
-
-
-def _find_definition(name: str, kind: str, rules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    scopes = {"all", "queues", f"{kind}_queues", f"{kind}s"}
-    matches = [
-        rule for rule in rules if rule["apply-to"] in scopes and _matches(rule["pattern"], name)
-    ]
-    best = max(matches, key=lambda rule: int(rule["priority"]), default=None)
-    return best["definition"] if best else {}
-
-
-def _matches(pattern: str, name: str) -> bool:
-    with contextlib.suppress(re.error):
-        return re.search(pattern, name) is not None
-    return False
-
-
-def _find_invalid_patterns(rules: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    for rule in rules:
-        try:
-            re.compile(rule["pattern"])
-        except re.error:
-            yield f"policy {rule['name']!r}: its pattern is not a Python regular expression"
 
 
 def _to_bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:

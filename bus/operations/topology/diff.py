@@ -13,12 +13,12 @@ from bus.messaging.topology.declarations import UNLIMITED_DELIVERIES
 from bus.messaging.topology.model import Binding, Exchange, Queue, QueueRole, Topology
 from bus.messaging.topology.names import RETRY_DELAYS, migration_queue, parse_queue_name, retry_tier
 from bus.operations.topology.broker_state import (
-    CONSUMER_TIMEOUT,
     ActualExchange,
     ActualQueue,
     BrokerState,
     effective_arguments,
 )
+from bus.operations.topology.policies import CONSUMER_TIMEOUT
 from bus.operations.topology.required import RequiredTopology
 
 __all__ = ["Difference", "Plan", "Verdict", "diff", "without_expiring_queues"]

@@ -61,7 +61,8 @@ async def prune(
 ) -> PruneResult:
     """Delete the objects of the services in `required` that their routers do not declare.
 
-    A message is never deleted, except a waiting request in a queue of `options.even_if_used`.
+    A message is never deleted on purpose, except a waiting request in a queue of
+    `options.even_if_used`.
 
     Args:
         required: The topology that the routers declare. Only its services are pruned.
@@ -72,6 +73,7 @@ async def prune(
     Raises:
         NotFound: A queue of `options.even_if_used` is not an old queue.
         PermissionDenied: The user may not unbind or delete an object.
+        DataLoss: A quorum queue received messages in the moment of its deletion; see `delete_idle`.
         BusError: The broker cannot be read; see `read_broker_state`.
     """
     old = find_old(required, await read_broker_state(settings))

@@ -8,6 +8,7 @@ only on the state of the broker, so a new run continues an interrupted run.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
+from bus.messaging.plurals import count_noun
 from bus.messaging.topology.model import QueueRole
 from bus.messaging.topology.names import (
     DEAD,
@@ -23,7 +24,6 @@ from bus.operations.topology.prune_model import (
     Observation,
     QueueObservation,
     bindings_of,
-    count,
     why_wait,
 )
 from bus.operations.topology.prune_work_queues import decide_requests, decide_work
@@ -94,16 +94,16 @@ def _decide_queue(
     reason = _find_foreign_use(queue, seen[queue.name])
     if reason:
         return replace(step, action="keep", detail=reason)
-    is_told = queue.name in even_if_used
+    is_forced = queue.name in even_if_used
     match queue.role:
         case "requests":
-            return decide_requests(step, seen[queue.name], is_told=is_told)
+            return decide_requests(step, seen[queue.name], is_forced=is_forced)
         case "retry":
             return _decide_tier(step, queue, seen, earlier)
         case "dead":
             return _decide_dead(step, queue, seen, earlier)
         case _:
-            return decide_work(step, queue, old, seen, is_told=is_told)
+            return decide_work(step, queue, old, seen, is_forced=is_forced)
 
 
 def _find_foreign_use(queue: OldQueue, state: QueueObservation) -> str | None:
@@ -135,7 +135,7 @@ def _decide_dead(
     if state.messages and not (queue.work_queue and queue.work_queue in seen):
         where = f"--queue {queue.work_queue}" if queue.work_queue else f"--service {queue.service}"
         detail = (
-            f"its {count(state.messages, 'dead letter')} must be replayed or deleted first. "
+            f"its {count_noun(state.messages, 'dead letter')} must be replayed or deleted first. "
             f"List them with `bus dead list {where}`."
         )
         return replace(step, action="keep", detail=detail)
@@ -160,7 +160,7 @@ def _decide_tier(
     if needed and not is_idle:
         return needed
     if state.messages:
-        detail = f"{count(state.messages, 'message')} must leave it, within {queue.tier}"
+        detail = f"{count_noun(state.messages, 'message')} must leave it, within {queue.tier}"
         return replace(step, action="wait", detail=detail)
     sources = bindings_of(state, queue.name)
     if sources and state.removed:

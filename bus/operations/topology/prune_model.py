@@ -6,6 +6,7 @@ from typing import Literal
 
 from typing_extensions import override
 
+from bus.messaging.plurals import count_noun
 from bus.messaging.topology.model import Binding
 
 __all__ = [
@@ -16,7 +17,6 @@ __all__ = [
     "Observation",
     "QueueObservation",
     "bindings_of",
-    "count",
     "is_quiet",
     "why_wait",
 ]
@@ -89,12 +89,7 @@ def bindings_of(state: QueueObservation, exchange: str) -> tuple[Binding, ...]:
 def why_wait(state: QueueObservation) -> str | None:
     """Return the reason why a queue without a source cannot be deleted yet, or None."""
     if state.consumers:
-        return f"{count(state.consumers, 'consumer')} must stop"
+        return f"{count_noun(state.consumers, 'consumer')} must stop"
     if state.messages:
-        return f"{count(state.messages, 'message')} must be handled by the earlier code"
+        return f"{count_noun(state.messages, 'message')} must be handled by the earlier code"
     return None if is_quiet(state.quiet_for) else CHECKING
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `2 messages`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bus.messaging.plurals import count_noun
 from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue
 from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
@@ -13,7 +14,6 @@ from bus.operations.topology.prune_model import (
     Observation,
     QueueObservation,
     bindings_of,
-    count,
     is_quiet,
     why_wait,
 )
@@ -21,25 +21,25 @@ from bus.operations.topology.prune_model import (
 __all__ = ["decide_requests", "decide_work"]
 
 
-def decide_requests(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
+def decide_requests(step: Decision, state: QueueObservation, *, is_forced: bool) -> Decision:
     """Decide about a request queue.
 
     A request is worthless after its deadline, so its queue can be deleted with waiting requests.
     The queue stays bound until then, because only the binding shows that the bus created it.
     """
     if state.consumers:
-        return _decide_consumed(step, state, is_told=is_told)
-    if state.messages and not is_told:
+        return _decide_consumed(step, state, is_forced=is_forced)
+    if state.messages and not is_forced:
         detail = (
-            f"it holds {count(state.messages, 'request')}, so callers still send this version. "
-            f"Change the callers, or use --even-if-used {step.name}."
+            f"it holds {count_noun(state.messages, 'request')}, so callers still send this "
+            f"version. Change the callers, or use --even-if-used {step.name}."
         )
         return replace(step, action="keep", detail=detail)
     return step
 
 
 def decide_work(
-    step: Decision, queue: OldQueue, old: OldObjects, seen: Observation, *, is_told: bool
+    step: Decision, queue: OldQueue, old: OldObjects, seen: Observation, *, is_forced: bool
 ) -> Decision:
     """Decide about the queue of a job or a subscription.
 
@@ -48,19 +48,19 @@ def decide_work(
         queue: The queue.
         old: All old objects.
         seen: The state of the queues.
-        is_told: True if the queue is unbound although it has consumers or messages.
+        is_forced: True if the queue is unbound although it has consumers or messages.
     """
     state = seen[queue.name]
     sources = bindings_of(state, SOURCES[queue.role])
     reason = _find_dead_letters(queue.name, seen)
     if reason:
         return replace(step, action="keep", detail=reason)
-    if state.removed and not is_told:
+    if state.removed and not is_forced:
         restored = _restore(step, state, is_bound=bool(sources))
         if restored:
             return restored
     if sources:
-        used = None if is_told else _decide_used(step, state)
+        used = None if is_forced else _decide_used(step, state)
         return used or replace(step, action="unbind", bindings=sources)
     reason = why_wait(state) or next(_find_returning(queue, old, seen), None)
     return replace(step, action="wait", detail=reason) if reason else step
@@ -72,7 +72,7 @@ def _find_dead_letters(name: str, seen: Observation) -> str | None:
     if dead is None or not dead.messages:
         return None
     return (
-        f"{count(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
+        f"{count_noun(dead.messages, 'dead letter')} of it must be replayed or deleted first. "
         f"List them with `bus dead list --queue {name}`."
     )
 
@@ -93,23 +93,23 @@ def _restore(step: Decision, state: QueueObservation, *, is_bound: bool) -> Deci
 def _decide_used(step: Decision, state: QueueObservation) -> Decision | None:
     """Return the decision to keep a queue that has consumers or messages. None if it has none."""
     if state.consumers:
-        return _decide_consumed(step, state, is_told=False)
+        return _decide_consumed(step, state, is_forced=False)
     if not state.messages:
         return None
     detail = (
-        f"it holds {count(state.messages, 'message')}, so services may still send this version. "
-        "Change these services, let a worker with the earlier code handle the messages, or use "
-        f"--even-if-used {step.name}."
+        f"it holds {count_noun(state.messages, 'message')}, so services may still send this "
+        "version. Change these services, let a worker with the earlier code handle the messages, "
+        f"or use --even-if-used {step.name}."
     )
     return replace(step, action="keep", detail=detail)
 
 
-def _decide_consumed(step: Decision, state: QueueObservation, *, is_told: bool) -> Decision:
-    if is_told:
+def _decide_consumed(step: Decision, state: QueueObservation, *, is_forced: bool) -> Decision:
+    if is_forced:
         return replace(step, action="wait", detail=why_wait(state) or "")
     detail = (
-        f"it has {count(state.consumers, 'consumer')}, so a worker with the earlier code runs. "
-        f"Stop this worker, or use --even-if-used {step.name}."
+        f"it has {count_noun(state.consumers, 'consumer')}, so a worker with the earlier code "
+        f"runs. Stop this worker, or use --even-if-used {step.name}."
     )
     return replace(step, action="keep", detail=detail)
 
@@ -128,7 +128,7 @@ def _find_returning(queue: OldQueue, old: OldObjects, seen: Observation) -> Iter
         if is_quiet(state.empty_for) or is_quiet(quiet_for - RETRY_DELAYS[tier]):
             continue
         yield (
-            f"{count(state.messages, 'message')} in {name} can return to it within {tier}"
+            f"{count_noun(state.messages, 'message')} in {name} can return to it within {tier}"
             if state.messages
             else CHECKING
         )

@@ -17,7 +17,6 @@ from bus.errors import BusError, FailedPrecondition, Unavailable
 from bus.messaging.backoff import backoff
 from bus.messaging.broker_addresses import BrokerUrl, describe_brokers
 from bus.messaging.supervision import run_forever
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.rabbitmq.exceptions import (
     EXPECTED_ERRORS,
     REFUSALS,
@@ -28,6 +27,7 @@ from bus.transports.rabbitmq.exceptions import (
 from bus.transports.rabbitmq.hosts_connection import HostRotation, HostsConnection
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 from bus.transports.rabbitmq.log_filter import redact_library_logs
+from bus.transports.rabbitmq.open_connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 
 __all__ = ["RobustConnection", "rotate_hosts", "rotation_of"]
 

@@ -20,10 +20,14 @@ from bus.errors import BusError
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports.faststream.connection import RobustConnection
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, Channel
 from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors
 from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
+from bus.transports.rabbitmq.open_connection import (
+    CLOSE_TIMEOUT_SECONDS,
+    RPC_TIMEOUT_SECONDS,
+    Channel,
+)
 from bus.transports.wire_format import AmqpMessage
 
 __all__ = ["FastStreamConsumer"]

@@ -32,9 +32,9 @@ from bus.transports.rabbitmq.aiormq_channels import (
     AiormqPublisherChannel,
 )
 from bus.transports.rabbitmq.body_limit import SendLimit
-from bus.transports.rabbitmq.connection import Channel
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.hosts_connection import HostRotation
+from bus.transports.rabbitmq.open_connection import Channel
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.queue_depth import ready_in
 

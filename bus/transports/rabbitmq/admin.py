@@ -14,16 +14,13 @@ from bus.messaging.topology.model import Binding, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions
-from bus.transports.rabbitmq.connection import (
-    RPC_TIMEOUT_SECONDS,
-    SupervisedConnection,
-    close_quietly,
-)
+from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.declare import find_missing
 from bus.transports.rabbitmq.delete import delete_idle, delete_unbound
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.shovel_channel import ShovelChannel, fresh_tag
+from bus.transports.rabbitmq.open_connection import RPC_TIMEOUT_SECONDS, close_quietly
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 
 __all__ = ["AdminSession", "Shovel", "open_admin_session"]

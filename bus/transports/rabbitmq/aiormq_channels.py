@@ -35,7 +35,6 @@ from bus.transports.rabbitmq.amqp.frames import publish_method
 from bus.transports.rabbitmq.amqp.oversized_publish import parse_too_large, too_large_for_broker
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
 from bus.transports.rabbitmq.body_limit import drop_large_bodies
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.confirm_channel import (
     BLOCKED,
@@ -44,6 +43,7 @@ from bus.transports.rabbitmq.fastlane.confirm_channel import (
     WINDOW_FULL,
 )
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
+from bus.transports.rabbitmq.open_connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
 from bus.transports.wire_format import ROLES
 
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]

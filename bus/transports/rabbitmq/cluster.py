@@ -22,7 +22,7 @@ log = logging.getLogger("bus.rabbitmq")
 class Cluster:
     """The cluster that all open connections to the same hosts must report."""
 
-    _known: ClassVar[dict[tuple[object, ...], "Cluster"]] = {}
+    _by_hosts: ClassVar[dict[tuple[object, ...], "Cluster"]] = {}
 
     def __init__(self, hosts: Sequence[str]) -> None:
         """Create a cluster without a name. The first connection sets the name.
@@ -42,7 +42,7 @@ class Cluster:
         """Return the cluster of these hosts. All connections of this process share it."""
         # A forked process does not have the connections of its parent.
         hosts = sorted({url.place for url in urls})
-        return cls._known.setdefault((os.getpid(), *hosts), cls(hosts))
+        return cls._by_hosts.setdefault((os.getpid(), *hosts), cls(hosts))
 
     def join(self, connection: object, host: str, name: object) -> None:
         """Accept an open connection, or refuse it because its broker is in another cluster.

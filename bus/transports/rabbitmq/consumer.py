@@ -17,15 +17,15 @@ from pamqp.common import FieldTable
 
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.transports.rabbitmq.connection import (
+from bus.transports.rabbitmq.consumer_timeout import consumer_arguments
+from bus.transports.rabbitmq.draining_channel import DrainingChannel
+from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.open_connection import (
     CLOSE_TIMEOUT_SECONDS,
     RPC_TIMEOUT_SECONDS,
     OpenConnection,
     close_quietly,
 )
-from bus.transports.rabbitmq.consumer_timeout import consumer_arguments
-from bus.transports.rabbitmq.draining_channel import DrainingChannel
-from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
 
 __all__ = ["ConsumerChannelPort", "RabbitMQConsumer"]
 

@@ -4,7 +4,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelPreconditionFailed
 
 from bus.errors import DataLoss
-from bus.transports.rabbitmq.connection import RPC_TIMEOUT_SECONDS
+from bus.transports.rabbitmq.open_connection import RPC_TIMEOUT_SECONDS
 from bus.transports.rabbitmq.queue_depth import depth_by
 
 __all__ = ["delete_idle", "delete_unbound"]

@@ -8,8 +8,8 @@ from typing import Protocol
 from aiormq.channel import Channel
 
 from bus.errors import BusError
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS
 from bus.transports.rabbitmq.exceptions import map_errors
+from bus.transports.rabbitmq.open_connection import CLOSE_TIMEOUT_SECONDS
 
 __all__ = ["DrainingChannel"]
 

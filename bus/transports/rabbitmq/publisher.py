@@ -14,9 +14,13 @@ from bus.messaging.supervision import run_forever
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.transports.rabbitmq.amqp.access_refused import REFUSED
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection, close_quietly
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, to_bus_error
 from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats, ConfirmWatchdog
+from bus.transports.rabbitmq.open_connection import (
+    CLOSE_TIMEOUT_SECONDS,
+    OpenConnection,
+    close_quietly,
+)
 
 __all__ = ["Publisher", "PublisherChannelPort"]
 

@@ -14,9 +14,9 @@ from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 
 from bus.errors import NotFound
-from bus.transports.rabbitmq.connection import RPC_TIMEOUT_SECONDS, close_quietly
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.handshake import connected, reason
+from bus.transports.rabbitmq.open_connection import RPC_TIMEOUT_SECONDS, close_quietly
 
 __all__ = ["QueueDepth", "depth_by", "depths", "ready_in"]
 

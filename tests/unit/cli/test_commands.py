@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from bus import errors
 from bus.cli import COMMANDS, build, completed_line, main, submit, take_debug, unwrap_docstring
-from bus.cli.demo import table_of
+from bus.cli.demo_output import table_of
 from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import (
     EXIT_CODES,
@@ -75,6 +75,23 @@ def test_the_text_of_a_service_is_one_line_without_control_characters() -> None:
             "error: NotFound: line1 error: forged \\u001b[31m \\u202etxt\\ud800\n"
         )
         assert not re.search(r"^error: forged|[\r\x1b\u2028\u202e\ud800]", written, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("error", "has_id"),
+    [
+        (errors.Unavailable("the printer is off"), True),  # a handler can raise it, too
+        (errors.NotServed("no service serves it"), False),
+        (errors.ConnectionLost("not sent"), False),
+        (errors.ConnectionLost("lost", maybe_executed=True), True),
+    ],
+)
+def test_an_error_has_the_correlation_id_unless_no_service_received_the_message(
+    error: errors.BusError, has_id: bool
+) -> None:
+    with pytest.raises(type(error)) as raised, add_class("c-1"):
+        raise error
+    assert str(raised.value).endswith("; correlation id c-1") is has_id
 
 
 def test_only_the_first_line_of_an_error_begins_with_error() -> None:

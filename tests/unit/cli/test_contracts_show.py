@@ -15,7 +15,7 @@ from bus.messaging.envelope import ErrorReply, Progress
 MODULE = """
 from decimal import Decimal
 from pydantic import Field
-from bus import Event, Job, Message, Request, contract
+from bus import Event, Job, Message, Request, Sensitive, contract
 
 class Shelf(Message):
     name: str = Field(alias="shelfName", max_length=8)
@@ -40,6 +40,11 @@ class Scan(Job[Place]):
 @contract("library.scanned", version=1)
 class Scanned(Event):
     title: str
+
+@contract("library.lent", version=1)
+class Lent(Event):
+    reader: Sensitive[str] = Field(min_length=1, max_length=50)
+    shelf: str = Field(pattern="^[a-z]+$")
 """
 
 
@@ -130,3 +135,15 @@ def test_the_bounds_in_the_schema_of_progress_refuse_no_progress() -> None:
     assert decode(Progress, encode(Progress(progress=5))).progress == 5
     with pytest.raises(ContractViolation):
         decode(Progress, b"{}")
+
+
+def test_the_text_and_the_json_show_the_limits_of_a_field_and_if_it_is_sensitive(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = shown(capsys, "library.lent.v1")[0]
+    assert "  reader  string, 1 to 50 characters, sensitive" in text
+    assert "  shelf   string, pattern ^[a-z]+$" in text
+    reader, shelf = json.loads(shown(capsys, "library.lent.v1", "--json")[0])["fields"]
+    assert (reader["limits"], reader["sensitive"]) == ("1 to 50 characters", True)
+    assert (shelf["limits"], shelf["sensitive"]) == ("pattern ^[a-z]+$", False)

@@ -1,3 +1,7 @@
+import asyncio
+import os
+from pathlib import Path
+
 import pytest
 
 from bus.cli.doctor import examine, probe_hosts
@@ -35,6 +39,17 @@ async def test_a_wrong_url_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> 
     report = await examine({"BUS_URL": "http://localhost"}, {}, start=False)
     (problem,) = report.problems
     assert "BUS_URL" in problem
+
+
+async def test_a_url_with_a_refused_parameter_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")  # OpenSSL would wait for its writer
+    url = f"amqps://u:p@127.0.0.1:1/?cafile={tmp_path}/pipe"
+    monkeypatch.setenv("BUS_URL", url)
+    report = await asyncio.wait_for(examine({"BUS_URL": url}, {}, start=False), 20)
+    (problem,) = report.problems
+    assert problem.startswith("settings: BUS_URL: cafile is not allowed in the address.")
 
 
 async def test_the_doctor_reports_a_host_of_another_cluster() -> None:

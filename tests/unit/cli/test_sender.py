@@ -52,12 +52,23 @@ def test_several_services_in_a_directory_of_keys_are_listed(
 ) -> None:
     keys.new("reader", "reader-1")
     monkeypatch.setenv("BUS_KEY", str(keys.path))
-    with pytest.raises(ConfigurationError, match=r"library, reader\. .*--as library\."):
+    with pytest.raises(ConfigurationError, match=r"library, reader\. .* with --as SERVICE\."):
         select_sender(None)
     with pytest.raises(ContractError, match=r"Publish as its owner with --as library\."):
         select_publisher(SCANNED, None)
     keys.new("cli", "cli-1")
     assert select_sender(None) == "cli"
+
+
+def test_no_service_in_a_directory_of_keys_is_preferred_because_it_may_lack_the_right(
+    keys: KeyDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.new("reader", "reader-1")
+    monkeypatch.setenv("BUS_KEY", str(keys.path))
+    with pytest.raises(ConfigurationError) as raised:
+        select_sender(None)
+    assert "--as library" not in str(raised.value)
+    assert "--as reader" not in str(raised.value)
 
 
 def test_the_key_of_another_service_publishes_nothing(

@@ -15,6 +15,7 @@ from bus.cli.contract_schemas import to_json
 from bus.cli.loading import Known
 from bus.contracts.contract import Catalog, Message, Request, contract, contract_of
 from bus.contracts.schema import fields_of, sample_of, schema_of
+from bus.contracts.sensitive import Sensitive, sensitive_fields
 from tests.unit.ledger import BooksClosed, CloseBooks, GetTotal
 
 
@@ -105,6 +106,49 @@ def test_a_type_is_told_in_a_few_words() -> None:
     assert types["names"] == "array of string"
     assert types["either"] == "integer or string or null"
     assert types["tree"] == "Tree"
+
+
+class Limited(BaseModel):
+    name: Sensitive[str] = Field(min_length=1, max_length=50)
+    nickname: Sensitive[Annotated[str, Field(max_length=1)]] | None = None
+    code: str = Field(pattern="^[A-Z]{2}$", min_length=2, max_length=2)
+    share: float = Field(gt=0, lt=1)
+    count: int = Field(ge=1, le=9)
+    dozens: int = Field(ge=30, multiple_of=12)
+    price: Decimal = Field(le=5)
+    words: list[Annotated[str, Field(min_length=1)]] = Field(max_length=3)
+    rooms: set[int]
+    notes: dict[str, Sensitive[str]] = Field(min_length=1)
+    either: Annotated[int, Field(ge=2)] | Annotated[str, Field(min_length=3)]
+    leaf: Leaf
+    plain: str = ""
+
+
+def test_the_limits_of_a_field_are_told_in_a_few_words() -> None:
+    assert {each.name: each.limits for each in fields_of(Limited)} == {
+        "name": "1 to 50 characters",
+        "nickname": "at most 1 character",
+        "code": "2 characters, pattern ^[A-Z]{2}$",
+        "share": "greater than 0, less than 1",
+        "count": "1 to 9",
+        "dozens": "at least 30, multiple of 12",
+        "price": "number: at most 5",
+        "words": "at most 3 items, each item: at least 1 character",
+        "rooms": "each item once",
+        "notes": "at least 1 entry",
+        "either": "integer: at least 2, string: at least 3 characters",
+        "leaf": "",
+        "plain": "",
+    }
+
+
+def test_a_field_whose_type_contains_sensitive_is_marked() -> None:
+    assert [each.name for each in fields_of(Limited) if each.sensitive] == [
+        "name",
+        "nickname",
+        "notes",
+    ]
+    assert {*sensitive_fields(Limited)} == {"name", "nickname", "notes"}
 
 
 def test_a_model_without_a_schema_has_none() -> None:

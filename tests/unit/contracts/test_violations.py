@@ -261,6 +261,24 @@ def test_an_unknown_field_that_may_be_data_is_not_named(name: str) -> None:
     assert sentence == "unknown field, whose name is not shown (known fields: coupon, customer_id)."
 
 
+@pytest.mark.parametrize("name", ["dya", "ady", "DAY", "Day", "Dya"])
+def test_a_short_name_with_two_letters_exchanged_is_named_with_the_field(name: str) -> None:
+    class Visit(Message):
+        model_config = ConfigDict(extra="forbid")
+        day: str = ""
+
+    assert violation(Visit, {name: 1}) == f"unknown field {name}, did you mean day?"
+
+
+@pytest.mark.parametrize("name", ["may", "yda", "dat", "da1"])
+def test_a_short_name_with_other_letters_may_be_data_and_is_not_named(name: str) -> None:
+    class Visit(Message):
+        model_config = ConfigDict(extra="forbid")
+        day: str = ""
+
+    assert name not in violation(Visit, {name: 1})
+
+
 def test_an_unknown_field_is_compared_with_the_fields_of_its_own_object() -> None:
     class Item(Message):
         model_config = ConfigDict(extra="forbid")

@@ -490,6 +490,53 @@ def test_a_failure_inside_the_bus_alone_shows_the_frames_of_the_bus(stream: io.S
     assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[0]}"]
 
 
+def test_a_terminal_shows_no_frames_of_the_library_that_calls_dependencies(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    frames = [FRAMES[0], "fast_depends/use.py:166 inject.<lambda>", FRAMES[1]]
+    logging.getLogger("bus.messages").info("failed", extra={"frames": frames})
+    assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[1]}"]
+
+
+@pytest.mark.parametrize("all_frames", [False, True])
+def test_the_dead_letter_of_a_failed_job_does_not_repeat_its_frames_on_a_terminal(
+    all_frames: bool, stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream, all_frames=all_frames)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    for text in ("failed", "failed in attempt 2"):
+        logging.getLogger("bus.messages").error(text, extra=facts)
+    # The error has passed through more functions of the bus.
+    outer = ["bus/runtime/receiver.py:70 Receiver.handle", *FRAMES]
+    logging.getLogger("bus.settlement").error("dead-lettered", extra={**facts, "frames": outer})
+    shown = [line.strip() for line in stream.getvalue().splitlines() if line.startswith("    ")]
+    assert shown == (FRAMES if all_frames else FRAMES[1:]) * 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"message_id": "b177203f"}, {"frames": ["billing/tax.py:9 tax"]}]
+)
+def test_a_dead_letter_has_its_frames_on_a_terminal_if_no_line_showed_them(
+    other: dict[str, object], stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    logging.getLogger("bus.messages").error("failed", extra={**facts, **other})
+    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
+    assert stream.getvalue().splitlines()[-1] == f"    {FRAMES[1]}"
+
+
+def test_json_has_the_frames_of_a_failure_in_the_line_of_its_dead_letter_too(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    facts = {"message_id": "a067102e", "frames": FRAMES}
+    logging.getLogger("bus.messages").error("failed", extra=facts)
+    logging.getLogger("bus.settlement").error("dead-lettered", extra=facts)
+    assert [line["frames"] for line in lines(stream)] == [FRAMES] * 2
+
+
 @pytest.mark.parametrize("frames", [24, ["bus/stop.jpg", "2.jpg"]])
 def test_the_field_frames_of_an_application_is_a_field_like_any_other(
     frames: object, stream: io.StringIO

@@ -1,5 +1,6 @@
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,27 @@ def test_a_page_installs_the_extras_that_its_code_and_commands_need(name: str) -
     installed = set(re.findall(r"\w+", "".join(re.findall(r"trunkline\[(.*?)\]", lines[0]))))
     shown = {"--reload": "reload", "Depends": "depends", "bus.testing.plugin": "testing"}
     assert {extra for use, extra in shown.items() if use in text} <= installed
+
+
+def test_the_page_of_extras_has_each_extra_for_users_and_pages_name_no_other() -> None:
+    project = tomllib.loads(page("pyproject.toml"))["project"]
+    extras = set(project["optional-dependencies"]) - {"bench", "docs", "dev"}
+    listed = page("docs/reference/extras.md").partition("## Install an extra")[0]
+    rows_of_extras = re.findall(r"^\| (`.*?) \|", listed, re.MULTILINE)
+    assert extras == set(re.findall(r"`(\w+)`", " ".join(rows_of_extras)))
+    texts = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    installed = set(re.findall(r"trunkline(?:-[\w.-]+\.whl)?\[([\w,]+)\]", texts))
+    assert {extra for group in installed for extra in group.split(",")} <= {*extras, "dev"}
+
+
+WITH_GRANTS = [path for path in PAGES if 'toml title="grants.toml"' in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("path", WITH_GRANTS, ids=lambda path: path.stem)
+def test_a_page_checks_its_grants_after_it_shows_them(path: Path) -> None:
+    # The test of the page types this command, so the grants of each page are valid.
+    after = path.read_text("utf-8").rpartition('toml title="grants.toml"')[2]
+    assert "\n$ bus grants check grants.toml" in after
 
 
 def test_every_decision_is_in_the_index() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import field_serializer, field_validator
 
-from bus import Context, Event, Internal, Job, Message, Request, Router, contract
+from bus import Context, Event, Internal, Job, Message, Request, RetryPolicy, Router, contract
 from bus.errors import BusError, ContractViolation, InvalidArgument, InvalidResult
 from bus.messaging.context import handling
 from bus.messaging.failure_location import failure_facts, failure_location
@@ -294,6 +294,30 @@ async def test_a_message_that_breaks_its_contract_has_no_location() -> None:
         now=1,
         worker=FailedBy(service="kiosk"),
     )
+
+
+@pytest.mark.parametrize("auth", ["dev", "off"])
+async def test_a_message_that_the_bus_refuses_has_no_location(
+    auth: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bus")
+    router = Router("kiosk")
+
+    @router.job(Close, retry=RetryPolicy(attempts=1))
+    async def never(_: Close) -> Sum:
+        raise AssertionError
+
+    async with MemoryBuses() as buses:
+        await buses.serve(await buses.bus("kiosk", auth="dev", key="1" * 32), router)
+        sender = await buses.bus("shop", auth=auth, key="2" * 32)
+        await sender.submit(Close())
+        await buses.settled(retries=True)
+        letter = buses.dead(Close).one()
+    (line,) = logs("bus.settlement", caplog)
+    facts = vars(line)
+    assert (facts["error"], facts["where"], facts["frames"]) == ("Unauthenticated", None, [])
+    assert "bus/" not in line.getMessage()
+    assert (letter.record.where, letter.record.frames) == (None, ())
 
 
 async def test_a_validator_that_fails_is_the_location_of_the_violation(

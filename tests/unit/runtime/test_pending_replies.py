@@ -163,25 +163,32 @@ def test_an_error_is_as_retryable_as_its_service_says(
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "error", "in_doubt"),
     [
-        (error_reply(REQUEST, NotFound("no such account"), source="ledger"), NotFound),
-        (error_reply(REQUEST, Unavailable("x", maybe_executed=True), source="ledger"), Unavailable),
-        (REQUEST.replace(type="ledger.total.v2.reply"), Unknown),
-        (REQUEST.replace(type="ledger.total.v1.reply", body=b"{}"), ContractViolation),
-        (REQUEST.replace(type="bus.error.v1", body=b"{}"), ContractViolation),
+        (error_reply(REQUEST, NotFound("no such account"), source="ledger"), NotFound, False),
+        (
+            error_reply(REQUEST, Unavailable("x", maybe_executed=True), source="ledger"),
+            Unavailable,
+            True,
+        ),
+        (REQUEST.replace(type="ledger.total.v2.reply"), Unknown, True),
+        (REQUEST.replace(type="ledger.total.v1.reply", body=b"{}"), ContractViolation, True),
+        (REQUEST.replace(type="bus.error.v1", body=b"{}"), ContractViolation, True),
         (
             REQUEST.replace(
                 type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'
             ),
             Unknown,
+            False,
         ),
     ],
 )
-def test_an_answer_that_is_none_is_an_error(answer: Envelope, error: type[Exception]) -> None:
+def test_an_answer_that_is_not_a_reply_is_an_error_and_tells_whether_the_outcome_is_in_doubt(
+    answer: Envelope, error: type[BusError], in_doubt: bool
+) -> None:
     with pytest.raises(error) as caught:
         decode_reply(contract_of(GetTotal), answer)
-    assert getattr(caught.value, "maybe_executed", None) is (error is Unavailable)
+    assert caught.value.maybe_executed is in_doubt
 
 
 @virtual

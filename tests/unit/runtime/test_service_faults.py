@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from bus.contracts.contract import Event, Job, Message, Request, contract
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import BusError, Internal, InvalidArgument, NotFound, Unavailable
+from bus.errors import BusError, Internal, InvalidArgument, NotFound, NotServed, Unavailable
+from bus.messaging.context import Context
 from bus.runtime.router import Router
 from bus.testing import MemoryBuses
 from tests.polling import until
@@ -125,6 +126,73 @@ async def test_a_job_whose_validator_raises_is_dead_lettered_at_once(buses: Memo
     record = await dead_letter(buses, orchard, JOBS)
     assert (record.code, record.attempts, service.runs) == ("invalid_argument", 1, 0)
     assert SECRET not in str(record)
+
+
+# --- A handler that acts before it raises ---
+
+
+@pytest.mark.parametrize(
+    ("raised", "arrives"), [(KeyError(), Internal), (Unavailable("no ladder"), Unavailable)]
+)
+def test_an_error_of_a_handler_does_not_tell_what_the_handler_did_before(
+    raised: Exception, arrives: type[BusError]
+) -> None:
+    # errors.md, "Send a message again". `Unavailable` of the bus itself has the same form.
+    picked = list[str]()
+
+    def pick_and_fail() -> None:
+        picked.append("apple")
+        raise raised
+
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        orchard, client = await buses.bus("orchard"), await buses.bus("client")
+        await buses.serve(orchard, Service(pick_and_fail).router)
+        with pytest.raises(arrives) as caught:
+            await client.request(Pick(name="apple"))
+        assert type(caught.value) is arrives
+        assert (caught.value.maybe_executed, caught.value.retryable) == (False, True)
+
+    run()
+    assert picked == ["apple"]
+
+
+@in_memory
+async def test_not_served_at_a_caller_never_comes_from_a_handler(buses: MemoryBuses) -> None:
+    def fail() -> None:
+        raise NotServed("no basket")
+
+    orchard, client = await buses.bus("orchard"), await buses.bus("client")
+    await buses.serve(orchard, Service(fail).router)
+    with pytest.raises(Unavailable) as caught:
+        await client.request(Pick(name="apple"))
+    assert type(caught.value) is Unavailable
+
+
+@in_memory
+async def test_a_handler_that_runs_again_submits_a_second_job_with_another_key(
+    buses: MemoryBuses,
+) -> None:
+    # delivery.md, "Two messages with one cause".
+    orchard, router, jobs = await buses.bus("orchard"), Router("orchard"), list[tuple[str, str]]()
+
+    @router.event(Ripe, retry=RetryPolicy(attempts=2, first_delay=1))
+    async def on_ripe(event: Ripe, context: Context) -> None:
+        await context.bus.submit(Press(name=context.idempotency_key))
+        if context.envelope.attempt == 1:
+            raise Unavailable("the event was not acked")
+
+    @router.job(Press)
+    async def press(job: Press, context: Context) -> Fruit:
+        jobs.append((job.name, context.idempotency_key))
+        return Fruit(name="juice")
+
+    await buses.serve(orchard, router)
+    await orchard.publish(Ripe(name="apple"))
+    await buses.settled(retries=True)
+    (cause, key), (second_cause, second_key) = jobs
+    assert cause == second_cause
+    assert key != second_key
 
 
 # --- A result that does not match the contract ---

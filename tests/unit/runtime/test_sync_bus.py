@@ -73,6 +73,10 @@ class Count(Job[Quote]):
 class Wait(Job[Quote]): ...
 
 
+@contract("office.audit", version=1)
+class Audit(Job[Quote]): ...
+
+
 @contract("desk.sold", version=1)
 class Sold(Event):
     number: int
@@ -102,6 +106,10 @@ class Office:
         async def wait(job: Wait) -> Quote:
             await asyncio.to_thread(self.go_on.wait, WAIT)
             return Quote(price=1)
+
+        @self.router.job(Audit)
+        async def audit(job: Audit) -> Quote:
+            raise FailedPrecondition("the books are open")
 
         @self.router.job(Count)
         async def count(job: Count, context: Context) -> Quote:
@@ -381,6 +389,25 @@ def test_a_job_handle_of_a_closed_bus_keeps_what_has_arrived(desk: SyncBus) -> N
         waiting.result()
     with pytest.raises(ConnectionLost, match=closed):
         next(waiting.updates())
+
+
+def test_a_job_handle_of_a_closed_bus_raises_the_error_of_the_job(desk: SyncBus) -> None:
+    failed = desk.submit(Audit())
+    with pytest.raises(FailedPrecondition, match="the books are open"):
+        failed.result(timeout=5)
+    failed._session.loop = BackgroundLoop("another loop", _nothing)
+    failed._session.loop.stop()  # as after `close`
+    with pytest.raises(FailedPrecondition, match="the books are open"):
+        failed.result()
+
+
+async def test_a_block_in_an_event_loop_does_not_close_the_bus_of_other_threads(
+    office: Office, desk: SyncBus
+) -> None:
+    with pytest.raises(FailedPrecondition, match="with a running event loop"), desk:
+        pass
+    reply = await asyncio.to_thread(desk.request, GetQuote(number=4), timeout=5)
+    assert reply.price == 8
 
 
 def test_a_bus_that_cannot_connect_in_its_block_leaves_no_thread() -> None:

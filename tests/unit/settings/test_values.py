@@ -172,7 +172,7 @@ def test_the_settings_of_a_users_program_are_read_by_the_same_rule(
 
 
 def test_an_argument_that_is_not_a_field_names_the_nearest_one() -> None:
-    text = r"^settings: heartbaet is not a field of Settings; did you mean 'heartbeat'\?\. "
+    text = r"^settings: heartbaet is not a field of Settings; did you mean 'heartbeat'\? Correct "
     with pytest.raises(ConfigurationError, match=text):
         Settings(heartbaet=5)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match=text):
@@ -180,8 +180,24 @@ def test_an_argument_that_is_not_a_field_names_the_nearest_one() -> None:
 
 
 def test_each_argument_that_is_not_a_field_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"foo is not a .*; roots is not a field"):
+    with pytest.raises(ConfigurationError, match=r"foo is not a .*\. roots is not a field of Doc"):
         DocumentsSettings(foo=1, roots=())  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["BUS_HEARTBEAT", "Heartbeat", "HEARTBEAT", "BUS_heartbaet"])
+def test_an_argument_with_the_name_of_a_variable_or_in_other_letters_names_the_field(
+    name: str,
+) -> None:
+    text = f"^settings: {name} is not a field of Settings; did you mean 'heartbeat'\\? Correct"
+    for given in ({name: 5}, {name: 5, "heartbeat": 7}):
+        with pytest.raises(ConfigurationError, match=text):
+            load_settings(**given)
+
+
+def test_the_options_of_pydantic_are_not_taken_for_fields(tmp_path: Path) -> None:
+    (tmp_path / "given.env").write_text("BUS_HEARTBEAT=5")
+    file = tmp_path / "given.env"
+    assert Settings(_env_file=file).heartbeat == 5  # type: ignore[call-arg]
 
 
 class Open(Settings):

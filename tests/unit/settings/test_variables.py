@@ -28,7 +28,9 @@ KNOWN = [
     "BUS_CONTRACTS",
     "BUS_ENV_FILE",
     "BUS_TEST_BROKER",
-    "BUS_TEST_ANYTHING",
+    "BUS_TEST_IMAGE",
+    "BUS_TEST_URL",
+    "BUS_TEST_MANAGEMENT_URL",
     "BUS_SHOP_TILL",
     "BUS_SHOP_TILL__DRAWER",
     "BUS_GATE",
@@ -54,6 +56,7 @@ def test_a_variable_of_the_bus_or_of_the_program_is_known(name: str) -> None:
         ("bus_heartbaet", "BUS_HEARTBEAT"),
         ("BUS_CONTRACT", "BUS_CONTRACTS"),
         ("BUS_SHOP_TIL", "BUS_SHOP_TILL"),
+        ("BUS_TEST_BROKR", "BUS_TEST_BROKER"),
     ],
 )
 def test_a_misspelled_variable_is_described_with_the_nearest_name(name: str, meant: str) -> None:
@@ -96,4 +99,7 @@ def test_many_variables_and_strange_names_make_short_lines() -> None:
         11,
         "40 more variables are not settings of the bus",
     )
+    described = describe_unknown_variables({f"BUS_X{n:03}": "" for n in range(11)})
+    assert described[-1] == "1 more variable is not a setting of the bus"
+    assert len(describe_unknown_variables({f"BUS_{'Z' * 10_000}": ""})[0]) < 140
     assert "\n" not in describe_unknown_variables({"BUS_A\nB\x1b": ""})[0]

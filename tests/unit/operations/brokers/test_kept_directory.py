@@ -1,5 +1,5 @@
-import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from bus.errors import ConfigurationError, Unavailable
-from bus.operations.brokers.broker_options import BrokerOptions
-from bus.operations.brokers.kept_directory import KeptDirectory, NodeState
+from bus.operations.brokers.kept_directory import KeptDirectory
+from bus.operations.brokers.node_state import NodeState
 
-STATE = NodeState(name="bus-1@localhost", password="secret", port=20001, management_port=20002)
+STATE = NodeState(
+    name="bus-0123abcd@localhost", password="secret", port=20001, management_port=20002
+)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def used(tmp_path: Path) -> Path:
 
 
 def test_a_new_directory_is_for_its_owner_only_and_remembers_the_node(tmp_path: Path) -> None:
-    first = KeptDirectory(tmp_path / "deep" / "kept")
+    first = KeptDirectory(tmp_path / "kept")
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o700
     first.save(STATE)
     first.unlock()
@@ -59,13 +61,6 @@ def test_a_node_that_still_stops_holds_the_lock_of_a_killed_owner(used: Path) ->
     KeptDirectory(used)
 
 
-def test_options_replace_what_the_last_run_had(used: Path) -> None:
-    state = KeptDirectory(used).state
-    assert state.updated(BrokerOptions()) == state
-    changed = state.updated(BrokerOptions(port=20003, password="other"))
-    assert (changed.port, changed.management_port, changed.password) == (20003, 20002, "other")
-
-
 def add_file(path: Path) -> None:
     (path / "broker.json").rename(path / "holiday.jpg")
 
@@ -75,7 +70,37 @@ def open_to_others(path: Path) -> None:
 
 
 def damage(path: Path) -> None:
-    (path / "broker.json").write_text('{"name": "bus-1@localhost"}')
+    (path / "broker.json").write_text('{"name": "bus-0123abcd@localhost"}')
+
+
+def be_binary(path: Path) -> None:
+    (path / "broker.json").write_bytes(b"\xff")
+
+
+def be_a_pipe(path: Path) -> None:
+    (path / "broker.json").unlink()
+    os.mkfifo(path / "broker.json")
+
+
+def be_a_copy(path: Path) -> None:
+    path.rename(path.with_name("away"))
+    shutil.copytree(path.with_name("away"), path)
+
+
+def come_with_a_repository(path: Path) -> None:
+    (path / "inode").unlink()
+
+
+def have_a_link(path: Path) -> None:
+    (path / ".gitignore").symlink_to(path.with_name("precious"))
+
+
+def write_other_bytes(path: Path) -> None:
+    (path / "broker.json").write_bytes(b"\xff\xfe{")
+
+
+def nest_deeply(path: Path) -> None:
+    (path / "broker.json").write_text("[" * 100_000)
 
 
 def be_a_file(path: Path) -> None:
@@ -89,6 +114,13 @@ def be_a_file(path: Path) -> None:
         (add_file, "has other files than a broker's data. Name a new or empty directory"),
         (open_to_others, "has mode 750, .* Run `chmod 700"),
         (damage, "broker.json is not valid"),
+        (write_other_bytes, "broker.json is not valid"),
+        (nest_deeply, "broker.json is not valid"),
+        (be_binary, "broker.json is not valid"),
+        (be_a_pipe, "broker.json is not valid"),
+        (be_a_copy, "is a copy, .* Name a new directory. If you copied it yourself, run `ls -di"),
+        (come_with_a_repository, "another user can have written its data"),
+        (have_a_link, r"\.gitignore is a link, which `bus broker` did not create"),
         (be_a_file, "is not a directory"),
     ],
 )
@@ -99,6 +131,38 @@ def test_a_directory_that_is_not_suitable_is_refused_by_name(
     with pytest.raises(ConfigurationError, match=problem) as caught:
         KeptDirectory(used)
     assert str(used) in str(caught.value)
+
+
+def test_a_refused_directory_stays_as_it_was(used: Path) -> None:
+    come_with_a_repository(used)
+    (used / "lock").unlink()
+    before = sorted(used.iterdir())
+    with pytest.raises(ConfigurationError, match="is a copy"):
+        KeptDirectory(used)
+    assert sorted(used.iterdir()) == before
+
+
+def test_the_advice_for_a_copy_makes_it_usable(used: Path) -> None:
+    be_a_copy(used)
+    with pytest.raises(ConfigurationError) as caught:
+        KeptDirectory(used)
+    advice = str(caught.value).rpartition("run `")[2].removesuffix("`.")
+    subprocess.run(advice, shell=True, check=True)
+    assert KeptDirectory(used).state.name == STATE.name
+
+
+def test_a_missing_parent_is_refused_and_not_created(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="deep does not exist"):
+        KeptDirectory(tmp_path / "deep" / "kept")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_directory_that_is_gone_is_an_error_of_its_path(used: Path) -> None:
+    kept = KeptDirectory(used)
+    used.rename(used.with_name("away"))
+    assert not kept.exists
+    with pytest.raises(ConfigurationError, match="cannot keep a broker's data: No such file"):
+        kept.save(STATE)
 
 
 def test_a_directory_of_another_user_is_refused(
@@ -135,26 +199,34 @@ def test_the_data_of_an_interrupted_first_start_is_removed(tmp_path: Path, used:
         kept = KeptDirectory(path)
         kept.save(replace(kept.state, port=20001, management_port=20002))
         (path / "data").mkdir()
-        kept.tidy()
-        assert (path / "data").exists() is stays
+        kept.prepare_run()
+        assert kept.data.exists() is stays
 
 
-def test_only_the_logs_of_this_run_are_searched_for_errors(used: Path) -> None:
-    (used / "log").mkdir()
-    (used / "log" / "rabbit.log").write_text("BOOT FAILED")
-    KeptDirectory(used).tidy()
-    assert [path.name for path in (used / "log").iterdir()] == ["rabbit.old"]
+def test_each_run_has_a_new_directory_and_the_files_of_the_last_one_stay(used: Path) -> None:
+    for number in range(3):
+        kept = KeptDirectory(used)
+        run = kept.prepare_run()
+        assert list(run.iterdir()) == []
+        assert stat.S_IMODE(run.stat().st_mode) == 0o700
+        (run / "rabbit.log").write_text(f"run {number}")
+        kept.unlock()
+    assert (used / "last-run" / "rabbit.log").read_text() == "run 1"
+
+
+def test_a_file_is_replaced_and_never_written_through_a_link(used: Path) -> None:
+    kept, precious = KeptDirectory(used), used.with_name("precious")
+    precious.write_text("precious")
+    for name in ("new", "broker.json", ".gitignore"):
+        (used / name).unlink(missing_ok=True)
+        (used / name).hardlink_to(precious)
+    kept.save(STATE)
+    kept.prepare_run()
+    assert precious.read_text() == "precious"
 
 
 def test_git_ignores_a_directory_that_lies_in_a_checkout(used: Path) -> None:
     subprocess.run(["git", "init", "-q", used.parent], check=True)
-    KeptDirectory(used).tidy()
+    KeptDirectory(used).prepare_run()
     status = ["git", "-C", str(used.parent), "status", "--porcelain"]
     assert subprocess.run(status, check=True, capture_output=True).stdout == b""
-
-
-def test_the_state_on_disk_holds_only_names_that_are_known(used: Path) -> None:
-    known = json.loads((used / "broker.json").read_text())
-    (used / "broker.json").write_text(json.dumps({**known, "surprise": 1}))
-    with pytest.raises(ConfigurationError, match="is not valid"):
-        KeptDirectory(used)

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def written(tmp_path: Path, installation: Installation) -> Path:
     node._kept.save(replace(node._state, rabbitmq="3.10.8"))
     node._kept.unlock()
     return node._kept.path
+
+
+def test_a_node_without_free_ports_releases_the_directory(
+    installation: Installation, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.operations.brokers.ports.bindable", lambda _: False)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="0 free ports"):
+            KeptNode(installation, written, BrokerOptions())
+    monkeypatch.undo()
+    KeptNode(installation, written, BrokerOptions())
 
 
 async def test_a_failed_upgrade_is_an_error_with_both_versions(
@@ -74,3 +86,32 @@ def test_a_description_has_the_directory_and_not_the_password(
     described = KeptNode(installation, written, BrokerOptions(password="secret")).describe()
     assert str(written) in described
     assert "secret" not in described
+
+
+def test_a_node_reads_nothing_but_its_data_from_an_earlier_run(
+    installation: Installation, written: Path
+) -> None:
+    node = KeptNode(installation, written, BrokerOptions())
+    old = node._kept.prepare_run()
+    for planted in ("conf.d/x.conf", ".erlang", "advanced.config"):
+        (old / planted).parent.mkdir(exist_ok=True)
+        (old / planted).write_text("planted")
+    (written / "conf.d").mkdir()
+    node._make_directory()
+    assert {path.name for path in node.directory.iterdir()} == {
+        *(".erlang.cookie", "advanced.config", "empty.conf", "plugins", "rabbitmq.conf")
+    }
+    assert "planted" not in (node.directory / "advanced.config").read_text()
+    environment = node._environment()
+    used = {name for name, value in environment.items() if str(written) in value}
+    outside = {name for name in used if not environment[name].startswith(str(node.directory))}
+    assert outside == {"RABBITMQ_MNESIA_BASE"}
+
+
+async def test_a_directory_that_cannot_be_written_is_refused_at_the_start(
+    installation: Installation, written: Path
+) -> None:
+    node = KeptNode(installation, written, BrokerOptions())
+    shutil.rmtree(written)
+    with pytest.raises(ConfigurationError, match="cannot keep a broker's data"):
+        await node.start()

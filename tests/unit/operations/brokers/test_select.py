@@ -278,3 +278,8 @@ def test_a_named_home_is_preferred_to_the_package_and_that_to_the_path(tmp_path:
         find_installation({"PATH": str(tmp_path)}, tmp_path / "nowhere"),
     ]
     assert [each and each.server.parent for each in chosen] == [home, packaged, on_path, None]
+
+
+def test_a_scheme_in_capitals_is_accepted_as_in_the_settings() -> None:
+    choice = select_broker({"BUS_URL": "AMQPS://someone:secret@broker.example"})
+    assert (choice.kind, choice.url) == ("named", "AMQPS://someone:secret@broker.example")

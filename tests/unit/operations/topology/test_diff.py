@@ -15,10 +15,10 @@ from bus.operations.topology.broker_state import (
     ActualQueue,
     BrokerState,
     effective_arguments,
-    policy_of,
 )
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Difference, Plan, diff
+from bus.operations.topology.policies import policy_of
 from bus.operations.topology.required import RequiredTopology
 from bus.runtime.requirements import required_by
 from bus.runtime.router import Router
