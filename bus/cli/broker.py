@@ -100,10 +100,10 @@ async def serve(
             await until(stop, broker)
             if kept:
                 console.print("The broker stops, which takes about 6 s.")
-        console.print(f"The broker is stopped, {fate_of_data(broker)}", soft_wrap=True)
+        console.print(f"The broker is stopped, {describe_data(broker)}", soft_wrap=True)
 
 
-def fate_of_data(broker: Broker) -> str:
+def describe_data(broker: Broker) -> str:
     """Return the end of a sentence about a stopped broker: what happened to its data."""
     if not isinstance(broker, KeptNode):
         return "and its data is removed."

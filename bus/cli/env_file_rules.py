@@ -26,10 +26,11 @@ PROTECTED = frozenset(
         "BUS_PASSWORD_FILE",
     }
 )
-"""Variables that decide whom this process trusts, as whom it acts, and who can reach it.
+"""Variables that decide which peers this process trusts, as which service it acts, or its access.
 
-Only a named file sets them. `BUS_PASSWORD_FILE` is one of them: its content is sent to the host of
-`BUS_URL`. `BUS_CLOCK_LEEWAY` is one, because a receiver accepts an expired token for this time.
+Only a named file sets them. `BUS_PASSWORD_FILE` is one of them, because its content is sent to the
+host of `BUS_URL`. `BUS_CLOCK_LEEWAY` is one, because a receiver accepts an expired token for this
+time.
 """
 SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
 """Variables that can have a key or a secret itself, or the path of its file."""
@@ -39,7 +40,7 @@ CREDENTIALS: Mapping[str, tuple[str, ...]] = {
 }
 """For each address, the variables with a password that is sent to it.
 
-If the environment sets such a password, no file chooses its receiver.
+If the environment sets one of these passwords, no file chooses its receiver.
 """
 LOGGING: Mapping[str, frozenset[str]] = {
     "BUS_LOG_LEVEL": frozenset({"debug", "info", "warning"}),

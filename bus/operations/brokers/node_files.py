@@ -60,7 +60,7 @@ def write_node_files(
     (directory / "rabbitmq.conf").write_text(
         "".join(f"{key} = {value}\n" for key, value in lines.items()), encoding="utf-8"
     )
-    (directory / "advanced.config").write_text(advanced_config(password), encoding="ascii")
+    (directory / "advanced.config").write_text(format_advanced_config(password), encoding="ascii")
     (directory / "plugins").write_text(f"[{','.join(plugins)}].\n", encoding="utf-8")
     (directory / "empty.conf").touch()
     cookie = directory / ".erlang.cookie"
@@ -70,7 +70,7 @@ def write_node_files(
     cookie.chmod(0o400)
 
 
-def advanced_config(password: str) -> str:
+def format_advanced_config(password: str) -> str:
     """Return a configuration in Erlang, which can hold a password that rabbitmq.conf cannot."""
     escaped = password.replace("\\", r"\\").replace('"', r"\"")
     return f'[{{rabbit, [{{default_pass, <<"{escaped}">>}}]}}].\n'

@@ -18,8 +18,8 @@ async def test_a_worker_that_ends_is_an_error_with_its_output() -> None:
     process = await program("print('no broker')")
     with pytest.raises(RuntimeError, match=r"not ready.*\nno broker"):
         await synchronous.wait_ready(process)
+    assert await process.wait() == 0
     await synchronous.stop(process)
-    assert process.returncode == 0
 
 
 async def test_a_worker_that_is_silent_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,9 @@ def test_data_that_was_removed_is_not_called_kept(tmp_path: Path) -> None:
     installation = Installation(server=none, ctl=none, epmd=none, search_path="")
     node = KeptNode(installation, tmp_path / "kept", BrokerOptions(port=20001))
     node._kept.save(node._state)
-    assert cli.fate_of_data(node) == "and its data is kept."
+    assert cli.describe_data(node) == "and its data is kept."
     shutil.rmtree(tmp_path / "kept")
-    assert cli.fate_of_data(node) == (
+    assert cli.describe_data(node) == (
         "but its data is lost, because its directory was removed while the broker ran."
     )
-    assert cli.fate_of_data(Ended()) == "and its data is removed."
+    assert cli.describe_data(Ended()) == "and its data is removed."
