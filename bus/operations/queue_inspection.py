@@ -38,7 +38,7 @@ COLUMNS = (
     "head_message_timestamp"
 )
 TOTALS = "disable_stats=true&enable_queue_totals=true"
-HEALTHY = {None, "running", "flow"}
+HEALTHY = {"running", "flow"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +186,10 @@ async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> Management
     """
     try:
         api = Management(
-            broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
+            broker.management_url or usual_address(broker.url),
+            broker.url,
+            timeout=TIMEOUT_SECONDS,
+            cluster=server.cluster,
         )
         if await api.cluster_name() != server.cluster:
             return wrong_broker(broker, api)
@@ -251,7 +254,7 @@ async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     """
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
-        api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
+        api.read_list(path, {"name": str}), api.read_list(f"{path}&{TOTALS}", {"name": str})
     )
     by_name = {row["name"]: row for row in statistics}
     return {row["name"]: {**by_name.get(row["name"], {}), **row} for row in totals}
@@ -302,11 +305,12 @@ def merge_depths(
     messages is used only if no message can be unacked. If not, both numbers are the API's.
     """
     row = (listing.rows or {}).get(name.name, {})
-    problem = None if row.get("state") in HEALTHY else f"{row['state']}"
+    state = row.get("state")
+    problem = f"{state}" if isinstance(state, str) and state not in HEALTHY else None
     current = (
         depth if depth and not depth.last_error and not depth.missing and not problem else None
     )
-    ready, unacked = row.get("messages_ready"), row.get("messages_unacknowledged")
+    ready, unacked = _count(row, "messages_ready"), _count(row, "messages_unacknowledged")
     is_sampled = ready is not None
     if current and (ready is None or not (current.consumers or unacked)):
         # Without a consumer no message has become unacked since RabbitMQ counted.
@@ -324,7 +328,13 @@ def merge_depths(
         ready=ready,
         unacked=unacked,
         is_sampled=is_sampled,
-        consumers=current.consumers if current else row.get("consumers"),
+        consumers=current.consumers if current else _count(row, "consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
         last_error=problem or (depth.last_error if depth else None),
     )
+
+
+def _count(row: Mapping[str, Any], key: str) -> int | None:
+    """Return a number that the management API may omit."""
+    value = row.get(key)
+    return value if isinstance(value, int) else None

@@ -17,6 +17,7 @@ from bus.errors import BusError, ConfigurationError, Unauthenticated, Unavailabl
 from bus.messaging.broker_addresses import BrokerUrl, require_urls
 from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.exceptions import join_errors
+from bus.transports.rabbitmq.log_filter import redact_library_logs
 
 __all__ = ["CLUSTER", "BrokerInfo", "connected", "probe", "vhost_of"]
 
@@ -68,6 +69,7 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
         BusError: One of the errors that `probe` raises. `Unavailable` is also raised if the
             connection is lost inside the `with` block.
     """
+    redact_library_logs()
     hosts = require_urls(url)
     cluster = Cluster.of(hosts)
     connection, host = await _open_first(hosts, cluster, timeout)
