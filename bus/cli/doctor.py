@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +13,7 @@ import typer
 from bus.cli.doctor_report import Report, print_report
 from bus.cli.env_file import current_file
 from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.router_checks import check_health_port, check_routers, routers_in
 from bus.cli.start_checks import (
     ServiceContracts,
     check_services,
@@ -25,6 +26,7 @@ from bus.messaging.variable_values import environment_value
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
+from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe
@@ -85,13 +87,15 @@ def command(
 
     The report shows the broker that the commands would use, the reason for this choice, and
     whether the broker answers. The command reads the keys and grants as a service does at its
-    start. The exit code is 0 if a service could start. If not, it is the exit code of the first
-    problem. Missing settings, such as BUS_KEY, have the exit code 78.
+    start. For MODULE:ROUTER it also compares the router with the broker, and changes nothing. The
+    exit code is 0 if a service could start. If not, it is the exit code of the first problem.
+    Missing settings, such as BUS_KEY, have the exit code 78.
     """
     console = table_console()
     with console.status("checking"), suppress_library_logs():
         services = resolve_services(targets or [])
-        report = asyncio.run(examine(os.environ, services, start=start))
+        routers = routers_in(targets or [])
+        report = asyncio.run(examine(os.environ, services, routers, start=start))
     if as_json:
         print_json(asdict(report), compact=True)
     else:
@@ -100,7 +104,11 @@ def command(
 
 
 async def examine(
-    environment: Mapping[str, str], services: ServiceContracts, *, start: bool
+    environment: Mapping[str, str],
+    services: ServiceContracts,
+    routers: Sequence[Router] = (),
+    *,
+    start: bool,
 ) -> Report:
     """Check everything, and return the report. A `BusError` is added to the report, not raised."""
     report = Report(
@@ -127,6 +135,10 @@ async def examine(
         # The settings have reported a wrong BUS_URL already.
         if settings or not report.has_wrong_url:
             report.record_problem(error)
+    if settings:
+        check_health_port(settings, report)
+    if settings and report.server and not start:
+        await check_routers(routers, settings, report)
     return report
 
 

@@ -5,8 +5,10 @@ script can check. The exit codes are defined by BSD's sysexits.h (os.EX_*). With
 traceback follows the line.
 """
 
+import errno
 import functools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +72,7 @@ MEANINGS: dict[int, str] = {
     os.EX_NOINPUT: "not found",
     os.EX_UNAVAILABLE: "the broker or the service does not answer",
     os.EX_SOFTWARE: "an internal error of the program or of the called service",
+    os.EX_IOERR: "the output cannot be written, because the disk is full",
     os.EX_CANTCREAT: "the file or object already exists",
     os.EX_TEMPFAIL: "a temporary failure; try again later",
     os.EX_NOPERM: "permission denied",
@@ -108,6 +111,14 @@ class Reporter:
                 raise typer.Exit(INTERRUPTED) from error
             except (typer.Exit, typer.Abort, TyperException):
                 raise  # typer ends the program itself
+            except OSError as error:
+                if not is_full(error):
+                    self._print_error(error)
+                    raise typer.Exit(exit_code(error)) from error
+                text = f"the output cannot be written: {error.strerror}."
+                self._print_error(errors.Unavailable(text))
+                discard_output()
+                raise typer.Exit(os.EX_IOERR) from error
             except Exception as error:
                 # A user sees one line for any error, and a traceback only with --debug.
                 self._print_error(error)
@@ -130,6 +141,21 @@ class Reporter:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def is_full(error: OSError) -> bool:
+    """Return True if the output was written to a full disk. Errors of named files are others."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT} and error.filename is None
+
+
+def discard_output() -> None:
+    """Discard the output that Python still holds. Otherwise its end would report the error again.
+
+    rich does the same if the reader of a pipe ends.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 @contextmanager

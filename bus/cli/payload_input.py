@@ -61,19 +61,24 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
             param_hint="PAYLOAD",
         )
     if file is not None and str(file) != STANDARD_INPUT:
-        return read_file(file)
+        return require_content(read_file(file), contract, f"{file} is empty")
     if arguments and arguments[0] != STANDARD_INPUT:
         return arguments[0].encode(errors="surrogateescape")  # the same bytes that the shell passed
     requested = bool(arguments or file)
     text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
+    if requested or any(field.is_required() for field in contract.model.model_fields.values()):
+        return require_content(text, contract, "the payload is missing")
+    return text if text.removeprefix(BOM_UTF8).strip() else b"{}"
+
+
+def require_content(text: bytes, contract: Contract, problem: str) -> bytes:
+    """Return the text, or raise `InvalidArgument` with the problem if the text is empty."""
     if text.removeprefix(BOM_UTF8).strip():
         return text
-    if requested or any(field.is_required() for field in contract.model.model_fields.values()):
-        raise InvalidArgument(
-            "the payload is missing. Pass it as an argument, by --file, or on standard input. "
-            f"{describe_fields(contract)}"
-        )
-    return b"{}"
+    raise InvalidArgument(
+        f"{problem}. Pass the payload as an argument, by --file, or on standard input. "
+        f"{describe_fields(contract)}"
+    )
 
 
 def require_utf8(payload: bytes) -> bytes:
@@ -121,7 +126,9 @@ def json_problem(text: bytes) -> str | None:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+        # Some reasons end with "at", because the parser adds the position.
+        reason = error.msg.removesuffix(" at").removesuffix(" starting")
+        return f"line {error.lineno}, column {error.colno}: {reason}"
     except RecursionError:
         return "the text is nested too deeply"
     except ValueError:  # Python refuses to read a number of thousands of digits

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bus.messaging.escaped_text import one_line
-from bus.messaging.topology.names import RETRY_DELAYS
+from bus.messaging.topology.names import RETRY_DELAYS, SOURCES
 from bus.operations.queue_inspection import QueueReport, QueueStatus
 from bus.operations.unserved_queues import UnservedQueue, find_unserved
 
@@ -126,6 +126,11 @@ def advise(queue: QueueStatus, unserved: UnservedQueue | None = None) -> Iterato
     if not queue.exists and queue.role in WORK:
         since = "now" if queue.role == "requests" else "yet"
         yield f"{queue.name} does not exist: no process serves it {since}"
+    if queue.is_unbound:
+        yield (
+            f"{queue.name}: it has a consumer, but is not bound to {SOURCES[queue.role]}, so no "
+            "new message arrives; bind it with `bus topology apply`"
+        )
     if unserved is not None:
         yield describe_unserved(queue, unserved)
     elif queue.role in WORK and queue.ready and queue.consumers == 0:
@@ -200,6 +205,7 @@ def queue_to_json(status: QueueStatus, unserved: UnservedQueue | None) -> dict[s
         "consumers": status.consumers,
         "oldest": None if status.oldest is None else round(status.oldest, 1),
         "trouble": status.last_error,
+        "unbound": status.is_unbound,
         "unserved": unserved is not None,
         "newer": unserved.newer if unserved else None,
     }

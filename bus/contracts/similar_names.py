@@ -1,5 +1,6 @@
 """The search for valid names that are similar to a mistyped name."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
@@ -17,18 +18,21 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
 
     If `name` is the beginning of dotted candidates, such as `billing.quote` of `billing.quote.v1`,
     return these candidates. If `name` is a candidate with two neighbours exchanged, or in another
-    case, return this candidate.
+    case, return this candidate. Upper and lower case count as equal.
 
     Args:
         name: Mistyped name.
         candidates: Valid names.
         cutoff: Minimum similarity of a candidate, from 0 to 1.
     """
-    names = sorted(candidates)
-    completions = [candidate for candidate in names if name and candidate.startswith(f"{name}.")]
-    exact = completions or [candidate for candidate in names if _is_swapped(name, candidate)]
-    similar = (exact or get_close_matches(name, names, n=3, cutoff=cutoff))[:3]
-    ratios = [SequenceMatcher(None, candidate, name).ratio() for candidate in similar]
+    written, names = name.casefold(), defaultdict[str, list[str]](list)
+    for candidate in sorted(candidates):
+        names[candidate.casefold()].append(candidate)
+    completions = [each for each in names if written and each.startswith(f"{written}.")]
+    exact = completions or [each for each in names if _is_swapped(written, each)]
+    close = exact or get_close_matches(written, names, n=3, cutoff=cutoff)
+    similar = [candidate for each in close for candidate in names[each]][:3]
+    ratios = [SequenceMatcher(None, each.casefold(), written).ratio() for each in similar]
     return [
         candidate
         for candidate, ratio in zip(similar, ratios, strict=True)
@@ -36,12 +40,15 @@ def similar_names(name: str, candidates: Iterable[str], *, cutoff: float = 0.6) 
     ]
 
 
-def _is_swapped(name: str, candidate: str) -> bool:
-    """Return True if `name` is the candidate with two neighbours exchanged, or in another case.
+def _is_swapped(written: str, meant: str) -> bool:
+    """Return True if `written` is equal to `meant`, or two neighbours are exchanged.
 
     `SequenceMatcher` finds such names hardly similar if they are short: `dya` and `day` have 0.67.
+
+    Args:
+        written: Mistyped name in lower case.
+        meant: Candidate in lower case.
     """
-    written, meant = name.casefold(), candidate.casefold()
     if len(written) != len(meant):
         return False
     places = [

@@ -29,6 +29,10 @@ ENCODE = (
     "has a character that must be percent-encoded in the user, the password or the virtual host. "
     "Write @ as %40, / as %2F, ? as %3F, # as %23 and % as %25"
 )
+CONTROLS = (
+    "has a line break or another character that cannot be printed. Remove it, or write it "
+    "percent-encoded, such as %0A"
+)
 ENCODED = ("credentials", "path", "query")
 """Parts of a URL that can be percent-encoded."""
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -63,6 +67,8 @@ class AddressForm:
     """The default port of each scheme."""
     advice: str
     """Text that shows how to write a URL of this kind."""
+    list_advice: str
+    """Text that shows how to write several hosts."""
 
 
 AMQP = AddressForm(
@@ -70,6 +76,10 @@ AMQP = AddressForm(
     schemes=("amqp", "amqps"),
     ports=(5672, 5671),
     advice="Write amqp://user:password@host:port/vhost, or amqps://…",
+    list_advice=(
+        "Write several hosts as amqp://user:password@host1:port,host2:port/vhost, or write ; "
+        "between whole URLs"
+    ),
 )
 HTTP = AddressForm(
     setting="BUS_MANAGEMENT_URL",
@@ -78,6 +88,9 @@ HTTP = AddressForm(
     advice=(
         "Write http://host:port, or https://…. Write user:password@ before the host if they differ "
         "from those in BUS_URL"
+    ),
+    list_advice=(
+        "Write several hosts as http://host1:port,host2:port, or write ; between whole URLs"
     ),
 )
 
@@ -166,6 +179,8 @@ def parse_urls(text: str, form: AddressForm = AMQP) -> tuple[BrokerUrl, ...]:
         hosts = matched["hosts"].split(",")
         for host in hosts:
             subject = _subject(len(found), is_list=len(parts) > 1 or len(hosts) > 1)
+            if len(hosts) > 1 and not host.strip():
+                raise UrlError(f"{subject} is empty. Remove the , that has no host")
             found.append(_url_of(matched, host.strip(), form, subject))
     for number, url in enumerate(found):
         _check_similar(found[0], url, form, _subject(number, is_list=True))
@@ -205,6 +220,7 @@ def _match(text: str, form: AddressForm, subject: str) -> re.Match[str]:
     Raises:
         UrlError: The text is not a URL of this kind, or it could be read in two ways.
     """
+    _check_separators(text, form, subject)
     scheme = text.partition("://")[0].lower() if "://" in text else ""
     if scheme not in form.schemes:
         if not SCHEME.fullmatch(scheme):
@@ -216,15 +232,34 @@ def _match(text: str, form: AddressForm, subject: str) -> re.Match[str]:
     parts = PARTS.fullmatch(text)
     # A text that does not match has a `#`, or an `@` that does not end the user and password. Each
     # can be a part of a password.
-    if (
-        parts is None
-        or CONTROL.search(text)
-        or any(STRAY_PERCENT.search(parts[name] or "") for name in ENCODED)
-    ):
+    if CONTROL.search(text):
+        raise UrlError(f"{subject} {CONTROLS}")
+    if parts is None or any(STRAY_PERCENT.search(parts[name] or "") for name in ENCODED):
         raise UrlError(f"{subject} {ENCODE}")
+    if ";" in parts["hosts"]:
+        raise UrlError(f"{subject} has a ; that no URL follows. {form.list_advice}")
+    if re.search("[;,]", parts["path"] or ""):
+        raise UrlError(
+            f"{subject} has a , or ; after the / that follows the host. {form.list_advice}. In a "
+            "name, write , as %2C and ; as %3B"
+        )
     if form is HTTP and parts["query"] is not None:
         raise UrlError(f"{subject} must have no parameters. Remove the ? and the text after it")
     return parts
+
+
+def _check_separators(text: str, form: AddressForm, subject: str) -> None:
+    """Check one URL for separators that a list has at a wrong place.
+
+    Raises:
+        UrlError: The text has a separator without a URL, or a URL without a separator.
+    """
+    if not text.strip(";, "):
+        raise UrlError(f"{subject} is empty. {form.advice}")
+    if text.rstrip().endswith((";", ",")):
+        raise UrlError(f"{subject} has a ; or , at its end. Remove it. {form.list_advice}")
+    if re.search(rf"[\s|]({'|'.join(form.schemes)})://", text, re.IGNORECASE):
+        raise UrlError(f"{subject} has no ; before the next URL. {form.list_advice}")
 
 
 def _url_of(parts: re.Match[str], text: str, form: AddressForm, subject: str) -> BrokerUrl:

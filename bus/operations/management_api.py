@@ -9,20 +9,25 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 from urllib.parse import quote
 
 from bus.errors import BusError, Unauthenticated, Unavailable
 from bus.messaging.broker_addresses import HTTP, BrokerUrl, require_urls
 
-__all__ = ["Management", "usual_address"]
+__all__ = ["Fields", "Management", "usual_address"]
+
+Fields = Mapping[str, type | UnionType]
+"""The keys that an answer must have, each with the type of its value."""
 
 TIMEOUT_SECONDS = 10.0
 """Maximum seconds for one call. If the broker is not overloaded, a call takes milliseconds."""
 UNAUTHORIZED = 401
-FIRST_FAILURE = 400
+SUCCESSES = range(200, 300)
+"""Statuses of a successful call. The client follows no redirect, because it sends a password."""
 PORT, TLS_PORT = 15672, 15671
 """Ports that RabbitMQ's own configuration opens, for `http` and `https`."""
 
@@ -61,6 +66,32 @@ class Endpoint:
             return http.client.HTTPConnection(host, int(port), timeout=timeout)
         context = ssl.create_default_context(cafile=self.authorities)
         return http.client.HTTPSConnection(host, int(port), timeout=timeout, context=context)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call to the API, and the answer that it must have."""
+
+    method: str
+    path: str
+    """The path after `/api/`."""
+    body: object = None
+    """The value to send as JSON. None: send no body."""
+    answer: type | None = None
+    """`dict` for an object, `list` for a list of objects, None for any answer."""
+    fields: Fields = field(default_factory=dict)
+    """The fields of the object, or of each object in the list."""
+
+    def accepts(self, value: Any) -> bool:
+        """Return True if the answer has the expected form."""
+        if self.answer is None:
+            return True
+        objects = value if isinstance(value, list) else [value]
+        return isinstance(value, self.answer) and all(
+            isinstance(each, dict)
+            and all(isinstance(each.get(name), kind) for name, kind in self.fields.items())
+            for each in objects
+        )
 
 
 class Management:
@@ -115,17 +146,49 @@ class Management:
 
         Raises:
             Unauthenticated: The API refused the user or the password.
-            Unavailable: The call failed for another reason, or the server is not a management API.
+            Unavailable: The call failed for another reason.
         """
-        return await asyncio.to_thread(self._call_first, method, path, body)
+        return await self._send(Call(method=method, path=path, body=body))
 
-    def _call_first(self, method: str, path: str, body: object) -> Any:
-        """Call the first host that answers. Later calls use only this host."""
+    async def read(self, path: str, fields: Fields) -> dict[str, Any]:
+        """Read an object that has these fields.
+
+        Args:
+            path: The path after `/api/`.
+            fields: The fields that the caller needs.
+
+        Raises:
+            Unauthenticated: The API refused the user or the password.
+            Unavailable: The call failed for another reason, or the answer has another form.
+        """
+        call = Call(method="GET", path=path, answer=dict, fields=fields)
+        value: dict[str, Any] = await self._send(call)
+        return value
+
+    async def read_list(self, path: str, fields: Fields) -> list[dict[str, Any]]:
+        """Read a list of objects, which all have these fields. See `read`."""
+        call = Call(method="GET", path=path, answer=list, fields=fields)
+        value: list[dict[str, Any]] = await self._send(call)
+        return value
+
+    async def cluster_name(self) -> str:
+        """Return the name of the broker's cluster. The errors are those of `read`."""
+        return str((await self._send(OVERVIEW))["cluster_name"])
+
+    async def version(self) -> str:
+        """Return RabbitMQ's version, such as `4.0.5`. The errors are those of `read`."""
+        return str((await self.read("overview", {"rabbitmq_version": str}))["rabbitmq_version"])
+
+    async def _send(self, call: Call) -> Any:
+        return await asyncio.to_thread(self._call_first, call)
+
+    def _call_first(self, call: Call) -> Any:
+        """Call the first host that answers as expected. Later calls use only this host."""
         errors: list[BusError] = []
         for endpoint in self._endpoints:
             try:
                 self._check_cluster(endpoint)
-                answer = self._call(endpoint, method, path, body)
+                answer = self._call(endpoint, call)
             except (Unavailable, Unauthenticated) as error:
                 errors.append(error)
             else:
@@ -139,21 +202,20 @@ class Management:
     def _check_cluster(self, endpoint: Endpoint) -> None:
         if self._cluster is None:
             return
-        overview = self._call(endpoint, "GET", "overview", None)
-        name = _item_of(overview, "cluster_name", endpoint.url.place)
+        name = self._call(endpoint, OVERVIEW)["cluster_name"]
         if name != self._cluster:
             raise Unavailable(
                 f"the management API on {endpoint.where} belongs to the cluster {name!r}, and not "
                 f"to {self._cluster!r}"
             )
 
-    def _call(self, endpoint: Endpoint, method: str, path: str, body: object) -> Any:
+    def _call(self, endpoint: Endpoint, call: Call) -> Any:
         connection = endpoint.connect(self._timeout)
         try:
             connection.request(
-                method,
-                f"{endpoint.prefix}/api/{path}",
-                json.dumps(body) if body is not None else None,
+                call.method,
+                f"{endpoint.prefix}/api/{call.path}",
+                json.dumps(call.body) if call.body is not None else None,
                 endpoint.headers,
             )
             with connection.getresponse() as answer:
@@ -167,23 +229,19 @@ class Management:
             connection.close()
         if answer.status == UNAUTHORIZED:
             raise Unauthenticated(f"RabbitMQ's management API refuses the user {endpoint.user!r}")
-        if answer.status >= FIRST_FAILURE:
+        if answer.status not in SUCCESSES:
             raise Unavailable(
-                "RabbitMQ's management API answered "
-                f"{method} {path} with {answer.status} {answer.reason}"
+                f"RabbitMQ's management API on {endpoint.url.place} answered "
+                f"{call.method} {call.path} with {answer.status} {answer.reason}"
             )
         try:
-            return json.loads(content) if content else None
-        except ValueError as error:
-            raise _not_an_api(endpoint.url.place) from error
-
-    async def version(self) -> str:
-        """Return RabbitMQ's version, such as `4.0.5`. `call` lists the errors."""
-        return _item_of(await self.call("GET", "overview"), "rabbitmq_version", self.where)
-
-    async def cluster_name(self) -> str:
-        """Return the name of the broker's cluster. `call` lists the errors."""
-        return _item_of(await self.call("GET", "overview"), "cluster_name", self.where)
+            value = json.loads(content) if content else None
+        # `json` raises RecursionError for thousands of nested lists.
+        except (ValueError, RecursionError) as error:
+            raise _not_the_api(endpoint, call, answer.status) from error
+        if not call.accepts(value):
+            raise _not_the_api(endpoint, call, answer.status)
+        return value
 
     async def add_vhost(self, name: str) -> None:
         """Create a virtual host, and give this client's user all permissions in it."""
@@ -196,6 +254,9 @@ class Management:
     async def delete_vhost(self, name: str) -> None:
         """Delete a virtual host and its content. The broker closes all connections to it."""
         await self.call("DELETE", f"vhosts/{quote(name, safe='')}")
+
+
+OVERVIEW = Call(method="GET", path="overview", answer=dict, fields={"cluster_name": str})
 
 
 def usual_address(amqp_url: str) -> str:
@@ -214,22 +275,6 @@ def usual_address(amqp_url: str) -> str:
     )
 
 
-def _item_of(overview: object, key: str, place: str) -> str:
-    """Return a text of the API's overview.
-
-    Raises:
-        Unavailable: The answer is not an overview of RabbitMQ.
-    """
-    item = overview.get(key) if isinstance(overview, dict) else None
-    if not isinstance(item, str):
-        raise _not_an_api(place)
-    return item
-
-
-def _not_an_api(place: str) -> Unavailable:
-    return Unavailable(f"the server on {place} is not a management API of RabbitMQ")
-
-
 def _endpoint(url: BrokerUrl, brokers: Sequence[BrokerUrl]) -> Endpoint:
     """Return the API at `url`. `brokers` are the AMQP URLs, one for each host."""
     broker = next((each for each in brokers if each.host == url.host), brokers[0])
@@ -239,4 +284,11 @@ def _endpoint(url: BrokerUrl, brokers: Sequence[BrokerUrl]) -> Endpoint:
         user=credentials.user or "guest",
         password=credentials.password or "guest",
         authorities=next((value for name, value in broker.parameters if name == "cafile"), None),
+    )
+
+
+def _not_the_api(endpoint: Endpoint, call: Call, status: int) -> Unavailable:
+    return Unavailable(
+        f"the server on {endpoint.url.place} is not a management API of RabbitMQ: it answered "
+        f"{call.method} {call.path} with {status} and unexpected content"
     )

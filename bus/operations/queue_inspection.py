@@ -13,14 +13,14 @@ counts towards a quorum queue's delivery limit.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from urllib.parse import quote
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.topology.model import QueueRole
-from bus.messaging.topology.names import QueueName, parse_queue_name
+from bus.messaging.topology.names import SOURCES, QueueName, parse_queue_name
 from bus.operations.management_api import Management, usual_address
 from bus.settings import Settings
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe, vhost_of
@@ -38,7 +38,7 @@ COLUMNS = (
     "head_message_timestamp"
 )
 TOTALS = "disable_stats=true&enable_queue_totals=true"
-HEALTHY = {None, "running", "flow"}
+HEALTHY = {"running", "flow"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,11 @@ class QueueStatus:
     """Seconds since the message at the head of the queue was first sent.
 
     None if the queue is not a classic queue. Only classic queues report this time.
+    """
+    is_unbound: bool = False
+    """True if the queue has consumers, but no binding through which services send messages to it.
+
+    False also if the bindings are unknown.
     """
     last_error: str | None = None
     """Error that prevents the use of the queue, such as a node that is down."""
@@ -151,8 +156,9 @@ async def inspect_queues(
     Raises:
         Unavailable: The broker does not answer over AMQP. Or `selection` names no queues, and the
             management API cannot list them.
-        Unauthenticated: The broker refused the user, the password or the virtual host.
-        ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
+        Unauthenticated: The broker refused the user or the password.
+        ConfigurationError: An address is invalid, the broker refused the virtual host, or
+            `management_url` belongs to another broker.
     """
     server = await probe(broker.url)
     listing = await fetch_listing(broker, server)
@@ -161,6 +167,9 @@ async def inspect_queues(
         broker.url, [name.name for name in names if may_declare_passively(name, broker, listing)]
     )
     states = [merge_depths(name, queue_depths.get(name.name), listing, now=at) for name in names]
+    if any(map(takes_messages, states)) and listing.rows is not None:
+        # A worker binds its queue before it consumes. So the bindings are read after the consumers.
+        states = mark_unbound(states, await fetch_bound(broker))
     expected = {*selection.names}
     return QueueReport(
         server=server,
@@ -177,7 +186,10 @@ async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> Management
     """
     try:
         api = Management(
-            broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
+            broker.management_url or usual_address(broker.url),
+            broker.url,
+            timeout=TIMEOUT_SECONDS,
+            cluster=server.cluster,
         )
         if await api.cluster_name() != server.cluster:
             return wrong_broker(broker, api)
@@ -203,6 +215,37 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
     return ManagementListing(why=f"the management API on {api.where} belongs to another broker")
 
 
+async def fetch_bound(broker: BrokerAddress) -> Collection[str] | None:
+    """Return the queues that are bound to an exchange for messages of services.
+
+    Return None if the management API does not answer.
+    """
+    api = Management(
+        broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
+    )
+    vhost = quote(vhost_of(broker.url), safe="")
+    try:
+        bindings = await api.call("GET", f"bindings/{vhost}")
+    except (Unavailable, Unauthenticated):
+        return None
+    return {each["destination"] for each in bindings if each["source"] in SOURCES.values()}
+
+
+def takes_messages(queue: QueueStatus) -> bool:
+    """Return True if consumers of the queue wait for messages of services."""
+    return queue.role in SOURCES and bool(queue.consumers)
+
+
+def mark_unbound(states: Iterable[QueueStatus], bound: Collection[str] | None) -> list[QueueStatus]:
+    """Return the states, in which the queues with consumers and without a binding are marked."""
+    return [
+        replace(state, is_unbound=True)
+        if bound is not None and takes_messages(state) and state.name not in bound
+        else state
+        for state in states
+    ]
+
+
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     """Return the values of each queue. Merge the totals and the statistics.
 
@@ -211,7 +254,7 @@ async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     """
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
-        api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
+        api.read_list(path, {"name": str}), api.read_list(f"{path}&{TOTALS}", {"name": str})
     )
     by_name = {row["name"]: row for row in statistics}
     return {row["name"]: {**by_name.get(row["name"], {}), **row} for row in totals}
@@ -262,11 +305,12 @@ def merge_depths(
     messages is used only if no message can be unacked. If not, both numbers are the API's.
     """
     row = (listing.rows or {}).get(name.name, {})
-    problem = None if row.get("state") in HEALTHY else f"{row['state']}"
+    state = row.get("state")
+    problem = f"{state}" if isinstance(state, str) and state not in HEALTHY else None
     current = (
         depth if depth and not depth.last_error and not depth.missing and not problem else None
     )
-    ready, unacked = row.get("messages_ready"), row.get("messages_unacknowledged")
+    ready, unacked = _count(row, "messages_ready"), _count(row, "messages_unacknowledged")
     is_sampled = ready is not None
     if current and (ready is None or not (current.consumers or unacked)):
         # Without a consumer no message has become unacked since RabbitMQ counted.
@@ -284,7 +328,13 @@ def merge_depths(
         ready=ready,
         unacked=unacked,
         is_sampled=is_sampled,
-        consumers=current.consumers if current else row.get("consumers"),
+        consumers=current.consumers if current else _count(row, "consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
         last_error=problem or (depth.last_error if depth else None),
     )
+
+
+def _count(row: Mapping[str, Any], key: str) -> int | None:
+    """Return a number that the management API may omit."""
+    value = row.get(key)
+    return value if isinstance(value, int) else None

@@ -180,12 +180,14 @@ class Bus:
     def ready(self) -> bool:
         """True if every consumer is registered at the broker now.
 
-        It is False while a `serving` block starts or stops.
+        It is False while a `serving` block starts or stops, and while a connection is refused
+        because its host belongs to another cluster.
         """
         return (
             self._life.is_open
             and not self._changing
             and bool(self._consumers)
+            and not self._transport.is_refused
             and all(consumer.ready for consumer in self._consumers)
         )
 

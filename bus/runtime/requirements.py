@@ -2,13 +2,27 @@
 
 from collections.abc import Iterable
 
+from bus.errors import ConfigurationError
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.operations.topology.required import RequiredTopology
 from bus.runtime.router import Router
 from bus.settings import Settings
 
-__all__ = ["required_by", "topology_of"]
+__all__ = ["check_has_handlers", "required_by", "topology_of"]
+
+
+def check_has_handlers(router: Router) -> None:
+    """Check that a router is complete.
+
+    Raises:
+        ConfigurationError: The router has neither handlers nor a lifespan.
+    """
+    if not router.endpoints and not router.has_lifespan:
+        raise ConfigurationError(
+            f"{router.name}: the router has no handlers. Import the modules that register "
+            "them, or include their routers with Router.include."
+        )
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:

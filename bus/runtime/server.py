@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from bus.contracts.contract import require_resolved
-from bus.errors import ConfigurationError, Unavailable
+from bus.errors import Unavailable
 from bus.messaging.context import Sender
 from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware, compose
@@ -24,7 +24,7 @@ from bus.runtime.inbound import compose_inbound
 from bus.runtime.job_reports import JobReports
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.receiver import Receiver
-from bus.runtime.requirements import required_by, topology_of
+from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator, ServiceStack
 from bus.runtime.service_runtime import ServiceRuntime
@@ -57,11 +57,7 @@ class Server:
                 lifespan.
             ContractError: The type of a field in a contract is not defined.
         """
-        if not router.endpoints and not router.has_lifespan:
-            raise ConfigurationError(
-                f"{router.name}: the router has no handlers. Import the modules that register "
-                "them, or include their routers with Router.include."
-            )
+        check_has_handlers(router)
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api

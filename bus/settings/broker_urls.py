@@ -55,6 +55,17 @@ INSTEAD = {
 """Texts for parameters that clients of other libraries use."""
 
 
+VALUES = {
+    "auth": (re.compile("plain|external", re.IGNORECASE), "plain or external"),
+    "happy_eyeballs_delay": (
+        re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?"),
+        "a number of seconds, such as 0.25",
+    ),
+    "interleave": (re.compile("[0-9]"), "a digit"),
+}
+"""The values that a parameter can have, and their description."""
+
+
 def check_urls(text: str, form: AddressForm) -> tuple[BrokerUrl, ...]:
     """Return the URLs in a setting.
 
@@ -85,6 +96,15 @@ def check_broker_urls(text: str) -> None:
             "Allowed are {allowed}",
             {"allowed": f"{', '.join(PARAMETERS[:-1])} and {PARAMETERS[-1]}"},
         )
+    pairs = {pair for url in urls for pair in url.parameters}
+    for name, value in sorted(pair for pair in pairs if pair[0] in VALUES):
+        pattern, allowed = VALUES[name]
+        if not pattern.fullmatch(value):
+            raise PydanticCustomError(
+                "broker_url",
+                "{name} in the address must be {allowed}. Correct it, or remove it from the URL",
+                {"name": name, "allowed": allowed},
+            )
     beats = _heartbeats(urls)
     if not all(_is_heartbeat(beat) for beat in beats):
         raise PydanticCustomError(

@@ -190,7 +190,7 @@ def no_such_host(url: str) -> str:
     ("spoil", "code", "advice"),
     [
         (wrong_password, os.EX_NOPERM, "refuses the user or the password"),
-        (no_vhost, os.EX_NOPERM, "refuses the virtual host 'nowhere'"),
+        (no_vhost, os.EX_CONFIG, "refuses the virtual host 'nowhere'"),
         (nobody, os.EX_UNAVAILABLE, "cannot be reached"),
         (
             no_such_host,

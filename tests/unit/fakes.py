@@ -209,6 +209,7 @@ class FakeTransport:
     deliver: Callable[[Delivery], None] = lambda _: None
     closed: int = 0
     has_management_api: bool = True
+    is_refused: bool = False
     heeds: bool = False
     consumer_timeouts: dict[str, float | None] = field(default_factory=dict)
     body_limits: dict[str, int] = field(default_factory=dict)

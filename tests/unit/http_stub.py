@@ -19,15 +19,20 @@ class Stub:
 
 
 @contextmanager
-def answering(answers: Mapping[str, bytes]) -> Iterator[Stub]:
-    """Serve `answers` by path, without the query string, and 404 for all other paths."""
+def answering(answers: Mapping[str, bytes], *, status: int = 200) -> Iterator[Stub]:
+    """Serve `answers` by path, without the query string, and 404 for all other paths.
+
+    With a redirect's `status`, each answer redirects to the server's own `/elsewhere`.
+    """
     stub = Stub(url="")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             stub.asked.append((self.path, self.headers["authorization"]))
             body = answers.get(self.path.partition("?")[0])
-            self.send_response(404 if body is None else 200)
+            self.send_response(404 if body is None else status)
+            if status in range(300, 400):
+                self.send_header("location", "/elsewhere")
             self.send_header("content-length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")

@@ -138,6 +138,26 @@ def test_the_parameters_of_the_libraries_are_accepted() -> None:
     assert load_settings(url=url).address == url
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("auth=hunter2", "auth in the address must be plain or external"),
+        ("auth=", "auth in the address must be plain or external"),
+        ("happy_eyeballs_delay=hunter2", "happy_eyeballs_delay in the address must be a number"),
+        ("happy_eyeballs_delay=-1", "happy_eyeballs_delay in the address must be a number"),
+        ("happy_eyeballs_delay=nan", "happy_eyeballs_delay in the address must be a number"),
+        ("interleave=0.5", "interleave in the address must be a digit"),
+        ("interleave=", "interleave in the address must be a digit"),
+    ],
+)
+def test_a_value_that_the_libraries_cannot_read_is_refused_and_not_shown(
+    query: str, problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^settings: BUS_URL: {problem}") as caught:
+        load_settings(url=f"amqp://one/?auth=plain;amqp://two/?{query}")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_error_of_pydantic_shows_no_part_of_a_url() -> None:
     for url in ("amqp://u:hunter2/x@host", "amqp://u:hunter℀2#@host", "amqp://u@host:hunter2"):
         with pytest.raises(ValidationError) as caught:

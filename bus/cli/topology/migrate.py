@@ -75,9 +75,14 @@ def migrate(
         say(f"{queue} already has the required arguments; nothing to do")
     else:
         say(
-            f"{queue} was created again; {done.moved} messages were moved back, "
+            f"{queue} was created again; {format_moved(done.moved)} moved back, "
             f"{done.redelivered} may exist twice"
         )
+
+
+def format_moved(number: int) -> str:
+    """Return a number of messages with its verb, such as `1 message was`."""
+    return f"{number} {'message was' if number == 1 else 'messages were'}"
 
 
 class ProgressDisplay:

@@ -7,7 +7,7 @@ import typer
 
 from bus.cli.loading import load_router
 from bus.operations.topology.required import RequiredTopology
-from bus.runtime.requirements import required_by
+from bus.runtime.requirements import check_has_handlers, required_by
 from bus.settings import Settings, load_settings
 
 __all__ = [
@@ -46,6 +46,22 @@ def override_settings(management_url: str | None) -> Settings:
     return load_settings(management_url=management_url) if management_url else load_settings()
 
 
-def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
-    """Return the topology that the named routers require."""
-    return required_by([load_router(target) for target in targets], settings)
+def require(
+    targets: Sequence[str], settings: Settings, *, with_handlers: bool = False
+) -> RequiredTopology:
+    """Return the topology that the named routers require.
+
+    Args:
+        targets: Routers as MODULE:ROUTER.
+        settings: The settings, on which the topology depends.
+        with_handlers: If True, refuse a router without handlers. Such a router is often incomplete,
+            because the modules with its handlers are not imported.
+
+    Raises:
+        ConfigurationError: A router cannot be imported, or has neither handlers nor a lifespan.
+    """
+    routers = [load_router(target) for target in targets]
+    if with_handlers:
+        for router in routers:
+            check_has_handlers(router)
+    return required_by(routers, settings)

@@ -1,13 +1,16 @@
 """`bus topology prune`: delete the queues that the routers of a service do not declare any more."""
 
 import asyncio
+import signal
+from collections.abc import Coroutine
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.status import Status
 from rich.text import Text
 
+from bus.cli.errors import TERMINATED
 from bus.cli.options import AsJson, finite
 from bus.cli.output import EscapingConsole, print_json, say, suppress_library_logs
 from bus.cli.topology.options import (
@@ -24,9 +27,18 @@ from bus.operations.topology.prune_model import Decision
 
 __all__ = ["prune"]
 
+T = TypeVar("T")
+
 DONE = {"unbind": "unbound", "bind": "bound again", "delete": "deleted"}
-PLANNED = {"unbind": "would unbind", "delete": "would delete"}
-LEFT = {"wait": "waiting for", "keep": "kept"}
+PLANNED = {
+    "unbind": "would unbind",
+    "bind": "would bind again",
+    "delete": "would delete",
+    "wait": "would wait for",
+}
+WAITS = {"wait": "waiting for", "keep": "kept"}
+LEFT = {"wait": "left", "keep": "kept"}
+INTERRUPTED_TEXT = "interrupted; run the command again to continue"
 STYLES = {"wait": "yellow", "keep": "red"}
 
 
@@ -62,26 +74,43 @@ def prune(
     """Delete the queues that the routers of a service do not declare any more.
 
     Name all routers of a service: a queue of a router that is not named counts as old. Other
-    services are not touched. The command unbinds an old queue. It waits until the queue, its retry
-    tiers and its dead letters are empty and have no consumers. Then it deletes them. A queue that
-    has consumers or messages is kept, because a service may still need it. The command deletes no
-    event, job or dead letter. If it is interrupted, run it again to continue.
+    services are not touched. The command waits until an old queue, its retry tiers and its dead
+    letters are empty and have no consumers. Then it unbinds and deletes them. A queue that has
+    consumers or messages is kept, because a service may still need it. The command deletes no
+    event, job or dead letter. If it is interrupted, it binds again the queues that it has not yet
+    deleted. Run it again to continue.
 
     Exit code 0: nothing old is left. 2: old queues are left, or --dry-run has found some.
     """
     settings = override_settings(management_url)
     options = PruneOptions(timeout=timeout, even_if_used=tuple(even_if_used or ()), dry_run=dry_run)
+    required = require(routers, settings, with_handlers=True)
     status_line = EscapingConsole(stderr=True).status("reading the broker's state")
-    with status_line as status, suppress_library_logs():
-        result = asyncio.run(
-            prune_topology(require(routers, settings), settings, options, ProgressDisplay(status))
-        )
+    try:
+        with status_line as status, suppress_library_logs():
+            result = asyncio.run(
+                end_at_sigterm(prune_topology(required, settings, options, ProgressDisplay(status)))
+            )
+    except KeyboardInterrupt:
+        say(INTERRUPTED_TEXT)
+        raise
+    except asyncio.CancelledError:
+        say(INTERRUPTED_TEXT)
+        raise typer.Exit(TERMINATED) from None
     if as_json:
         print_json(to_json(result, dry_run=dry_run), compact=True)
     else:
         show(result, dry_run=dry_run)
     found = result.left or (dry_run and result.steps)
     raise typer.Exit(DIFFERENCES_EXIT_CODE if found else 0)
+
+
+async def end_at_sigterm(run: Coroutine[Any, Any, T]) -> T:
+    """Await a run. SIGTERM cancels it, as Ctrl-C does, so that it can bind queues again."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run
 
 
 class ProgressDisplay:
@@ -92,7 +121,7 @@ class ProgressDisplay:
 
     def __call__(self, decision: Decision) -> None:
         """Show the step or the reason to wait."""
-        verbs = {**DONE, **LEFT}
+        verbs = {**DONE, **WAITS}
         line = to_line(decision, verbs[decision.action])
         # Print on the spinner's console: the output of another console would overwrite it.
         self._status.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -125,7 +154,7 @@ def show(result: PruneResult, *, dry_run: bool) -> None:
         if decision.follows:
             continue  # the line of the other queue has the reason
         console.print(
-            to_line(decision, LEFT[decision.action]),
+            to_line(decision, {**LEFT, **(PLANNED if dry_run else {})}[decision.action]),
             style=STYLES[decision.action],
             markup=False,
             highlight=False,

@@ -195,6 +195,15 @@ class Transport(Protocol):
         """True if the broker has a management API, which reports the settings of its queues."""
         ...
 
+    @property
+    def is_refused(self) -> bool:
+        """True while a connection is down because the transport refused a host's cluster.
+
+        A transport with one connection can always return False, because its consumers are not ready
+        then.
+        """
+        ...
+
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect to the broker.
 

@@ -19,6 +19,7 @@ __all__ = [
     "REPLIES",
     "REQUESTS",
     "RETRY_DELAYS",
+    "SOURCES",
     "UPDATES",
     "QueueName",
     "dead_letter_queue",
@@ -26,6 +27,7 @@ __all__ = [
     "parse_queue_name",
     "queue_prefix",
     "retry_delay_for",
+    "routing_key_of",
     "service_of",
     "service_queues",
     "split_version",
@@ -34,6 +36,9 @@ __all__ = [
 
 REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
+
+SOURCES: Mapping[QueueRole, str] = {"requests": REQUESTS, "jobs": JOBS, "events": EVENTS}
+"""Exchange from which a queue of each role receives the messages that services send."""
 
 RETRY_DELAYS: Mapping[str, float] = {
     "1s": 1,
@@ -203,6 +208,20 @@ def split_version(name: str) -> tuple[str, int] | None:
     """
     match = VERSION.fullmatch(name)
     return (f"{match['before']}{match['after'] or ''}", int(match["version"])) if match else None
+
+
+def routing_key_of(queue: str) -> str | None:
+    """Return the routing key through which a work or request queue gets the messages of services.
+
+    It is the type of the messages. Return None if the queue's name has no version.
+    """
+    service, _, rest = queue.partition(".")
+    kind, _, name = rest.partition(".")
+    match = VERSION.fullmatch(name)
+    if match is None:
+        return None
+    type_ = f"{match['before']}.v{match['version']}"
+    return type_ if kind == "events" else f"{service}.{type_}"
 
 
 def service_queues(service: str) -> tuple[str, ...]:

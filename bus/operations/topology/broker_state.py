@@ -13,7 +13,7 @@ from urllib.parse import quote
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.broker_addresses import require_urls
 from bus.messaging.topology.model import Binding, Queue
-from bus.operations.management_api import Management, usual_address
+from bus.operations.management_api import Fields, Management, usual_address
 from bus.operations.topology.policies import find_invalid_patterns, merge_limits, policy_of
 from bus.settings import Settings
 from bus.transports.rabbitmq.cluster import Cluster
@@ -33,6 +33,37 @@ __all__ = [
 ]
 
 Setting = str | int
+EXCHANGE_FIELDS: Fields = {
+    "name": str,
+    "type": str,
+    "durable": bool,
+    "auto_delete": bool,
+    "internal": bool,
+    "arguments": dict,
+}
+QUEUE_FIELDS: Fields = {
+    "name": str,
+    "type": str,
+    "durable": bool,
+    "auto_delete": bool,
+    "arguments": dict,
+    # RabbitMQ 3 writes a policy without settings as an empty list.
+    "effective_policy_definition": dict | list | None,
+    "messages": int | None,
+}
+BINDING_FIELDS: Fields = {
+    "source": str,
+    "destination": str,
+    "destination_type": str,
+    "routing_key": str,
+}
+POLICY_FIELDS: Fields = {
+    "name": str,
+    "pattern": str,
+    "apply-to": str,
+    "priority": int,
+    "definition": dict,
+}
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """Query string that requests the totals of queues. It disables the statistics of queues.
 
@@ -106,7 +137,7 @@ async def read_broker_state(settings: Settings) -> BrokerState:
     """
     url = settings.address
     server = await probe(url)
-    api = management_of(settings)
+    api = management_of(settings, cluster=server.cluster)
     try:
         if await api.cluster_name() != server.cluster:
             raise ConfigurationError(
@@ -137,7 +168,8 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     """
     api, vhost = management_of(settings), _quote_vhost(settings.address)
     policies, operators = [
-        await api.call("GET", f"{kind}/{vhost}") for kind in ("policies", "operator-policies")
+        await api.read_list(f"{kind}/{vhost}", POLICY_FIELDS)
+        for kind in ("policies", "operator-policies")
     ]
     return policy_of(
         queue.name, str(queue.arguments.get("x-queue-type", "classic")), policies, operators
@@ -154,8 +186,8 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
         Unauthenticated: The management API refuses the user.
     """
     vhost = _quote_vhost(settings.address)
-    rows = await management_of(settings).call(
-        "GET", f"queues/{vhost}{TOTALS}&columns=name,messages"
+    rows = await management_of(settings).read_list(
+        f"queues/{vhost}{TOTALS}&columns=name,messages", {"name": str, "messages": int | None}
     )
     return {row["name"]: row.get("messages") or 0 for row in rows}
 
@@ -168,13 +200,17 @@ async def queue_bindings(settings: Settings) -> frozenset[Binding]:
         Unauthenticated: The management API refuses the user.
     """
     vhost = _quote_vhost(settings.address)
-    return frozenset(_to_bindings(await management_of(settings).call("GET", f"bindings/{vhost}")))
+    rows = await management_of(settings).read_list(f"bindings/{vhost}", BINDING_FIELDS)
+    return frozenset(_to_bindings(rows))
 
 
-def management_of(settings: Settings) -> Management:
+def management_of(settings: Settings, *, cluster: str | None = None) -> Management:
     """Return a client for the management API at `management_url`, or on the default port.
 
-    If the process is connected to the broker, the client skips hosts of other clusters.
+    Args:
+        settings: The settings with the addresses.
+        cluster: The name of the broker's cluster. If there are several hosts, the client skips
+            hosts of other clusters. None: the cluster to which this process is connected, if any.
     """
     url = settings.address
     return Management(
@@ -182,7 +218,7 @@ def management_of(settings: Settings) -> Management:
         if settings.management_url
         else usual_address(url),
         url,
-        cluster=Cluster.of(require_urls(url)).name,
+        cluster=cluster or Cluster.of(require_urls(url)).name,
     )
 
 
@@ -192,11 +228,13 @@ def _quote_vhost(url: str) -> str:
 
 
 async def _read(api: Management, vhost: str) -> BrokerState:
-    kinds = ("exchanges", "queues", "bindings", "policies", "operator-policies")
-    lists = await asyncio.gather(
-        *(api.call("GET", f"{kind}/{vhost}{TOTALS if kind == 'queues' else ''}") for kind in kinds)
+    exchanges, queues, bindings, policies, operators = await asyncio.gather(
+        api.read_list(f"exchanges/{vhost}", EXCHANGE_FIELDS),
+        api.read_list(f"queues/{vhost}{TOTALS}", QUEUE_FIELDS),
+        api.read_list(f"bindings/{vhost}", BINDING_FIELDS),
+        api.read_list(f"policies/{vhost}", POLICY_FIELDS),
+        api.read_list(f"operator-policies/{vhost}", POLICY_FIELDS),
     )
-    exchanges, queues, bindings, policies, operators = lists
     return BrokerState(
         exchanges={row["name"]: _to_exchange(row) for row in exchanges},
         queues={row["name"]: _to_queue(row, policies, operators) for row in queues},
@@ -229,9 +267,9 @@ def _to_queue(
         auto_delete=row["auto_delete"],
         exclusive=bool(row.get("exclusive")),
         arguments=row["arguments"],
-        policy=effective_policy
-        if effective_policy is not None
-        else policy_of(row["name"], row["type"], policies, operators),
+        policy=policy_of(row["name"], row["type"], policies, operators)
+        if effective_policy is None
+        else (effective_policy if isinstance(effective_policy, dict) else {}),
         messages=row.get("messages"),
     )
 
@@ -251,6 +289,7 @@ async def _read_default_kind(api: Management, vhost: str) -> str:
     RabbitMQ's default, `classic`.
     """
     with contextlib.suppress(Unauthenticated, Unavailable):
-        kind = (await api.call("GET", f"vhosts/{vhost}")).get("default_queue_type")
+        row = await api.read(f"vhosts/{vhost}", {"default_queue_type": str | None})
+        kind = row.get("default_queue_type")
         return kind if kind in {"classic", "quorum", "stream"} else "classic"
     return "classic"

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from bus.messaging.topology.model import Binding, QueueRole
 from bus.messaging.topology.names import (
     DEAD,
-    EVENTS,
-    JOBS,
-    REQUESTS,
     RETRY_DELAYS,
+    SOURCES,
     QueueName,
     migration_queue,
     parse_queue_name,
@@ -25,13 +23,11 @@ from bus.messaging.topology.names import (
     retry_tier,
     unroutable_queue,
 )
-from bus.operations.topology.broker_state import ActualQueue, BrokerState
+from bus.operations.topology.broker_state import ActualQueue, BrokerState, effective_arguments
 from bus.operations.topology.required import RequiredTopology
 
-__all__ = ["SOURCES", "OldExchange", "OldObjects", "OldQueue", "find_old"]
+__all__ = ["OldExchange", "OldObjects", "OldQueue", "find_old"]
 
-SOURCES: Mapping[QueueRole, str] = {"requests": REQUESTS, "jobs": JOBS, "events": EVENTS}
-"""Exchange from which a queue of each role receives the messages that services send."""
 ORDER: Mapping[QueueRole, int] = {"requests": 0, "jobs": 0, "events": 0, "dead": 1, "retry": 2}
 """Order in which the queues of a service are deleted. The queue for unroutable messages is last."""
 LAST = 3
@@ -76,7 +72,10 @@ class OldObjects:
 
 
 def find_old(required: RequiredTopology, state: BrokerState) -> OldObjects:
-    """Return the objects of the services in `required` that their routers do not declare."""
+    """Return the objects of the services in `required` that their routers do not declare.
+
+    A request queue that expires is not included.
+    """
     declared = {queue.name for queue in required.topology.queues}
     bindings: dict[str, list[Binding]] = defaultdict(list)
     for binding in state.bindings:
@@ -87,6 +86,8 @@ def find_old(required: RequiredTopology, state: BrokerState) -> OldObjects:
         parsed = parse_queue_name(name)
         if parsed is None or parsed.service not in required.services or parsed.role == "replies":
             continue
+        if parsed.role == "requests" and "expires" in effective_arguments(state.queues[name]):
+            continue  # the broker deletes it; a worker can be about to use it
         # The dead letters of a foreign queue are foreign, too. In sorted order, they follow their
         # work queue.
         if parsed.work_queue not in foreign and _is_of_bus(

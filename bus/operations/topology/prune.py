@@ -1,11 +1,15 @@
 """Deletion of the queues and exchanges that the routers of a service do not declare any more.
 
-1. Unbind a work queue, so that it receives no new message.
-2. Wait until the queue, its retry tiers and its dead letters are empty and have no consumers.
-3. Delete the queue, and then its dead-letter queue.
+1. Wait until a work queue, its retry tiers and its dead letters are empty and have no consumers.
+2. Unbind the queue, so that it receives no new message.
+3. Wait for a short time. If a worker or a message comes, bind the queue again.
+4. Delete the queue, and then its dead-letter queue.
 
 Each pass reads the state of the broker, decides the steps and executes them. So a new run continues
 an interrupted run, and two runs at the same time do no harm.
+
+A worker can start at any moment, and it would receive no message without its binding. So the end of
+a run binds each queue again that it has unbound and not deleted, also after an error or Ctrl-C.
 """
 
 import asyncio
@@ -15,10 +19,12 @@ from dataclasses import dataclass, field, replace
 from bus.errors import NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.model import Binding
+from bus.messaging.topology.names import SOURCES
 from bus.operations.topology.broker_state import queue_bindings, queue_totals, read_broker_state
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue, find_old
+from bus.operations.topology.old_objects import OldObjects, OldQueue, find_old
 from bus.operations.topology.prune_decisions import decide, forecast
 from bus.operations.topology.prune_model import Decision, Observation, QueueObservation
+from bus.operations.topology.prune_restore import UnboundQueues
 from bus.operations.topology.required import RequiredTopology
 from bus.settings import Settings
 from bus.transports.rabbitmq.admin import AdminSession, open_admin_session
@@ -27,6 +33,8 @@ __all__ = ["PruneOptions", "PruneResult", "prune"]
 
 POLL_INTERVAL_SECONDS = 1.0
 """Seconds between two passes."""
+UNBOUND_POLL_INTERVAL_SECONDS = 0.1
+"""Seconds between two passes while a queue is unbound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +54,8 @@ class PruneResult:
     """The steps of a run, and the objects that are left."""
 
     steps: tuple[Decision, ...] = ()
-    """Executed steps `unbind` and `delete`. With `dry_run`, the steps that a run would execute."""
+    """Executed steps `bind`, `unbind` and `delete`. With `dry_run`, the steps that a run would
+    execute."""
     left: tuple[Decision, ...] = ()
     """Old objects that were not deleted: `keep`, or `wait` if the time was over."""
     foreign: tuple[str, ...] = ()
@@ -69,6 +78,7 @@ async def prune(
         settings: The settings with the broker's address.
         options: The options of this run.
         report: Function that is called with each executed step, and with each new reason to wait.
+            The last calls are about queues that are bound again.
 
     Raises:
         NotFound: A queue of `options.even_if_used` is not an old queue.
@@ -83,7 +93,7 @@ async def prune(
         if options.dry_run:
             steps = forecast(old, await run.observe(), options.even_if_used)
             return PruneResult(
-                steps=_select(steps, "unbind", "delete"),
+                steps=_select(steps, "bind", "unbind", "delete"),
                 left=_select(steps, "wait", "keep"),
                 foreign=old.foreign,
             )
@@ -136,9 +146,10 @@ class PruneRun:
         self._options = options
         self._report = report
         self._queues = {queue.name: queue for queue in old.queues}
-        self._empty, self._quiet = Periods(), Periods()
+        self._empty, self._quiet, self._unbound = Periods(), Periods(), Periods()
         self._reported: set[Decision] = set()
         self._removed: dict[str, tuple[Binding, ...]] = {}
+        self._unbound_queues = UnboundQueues(broker)
         self._bound: set[str] = set()
         self.steps: list[Decision] = []
 
@@ -155,7 +166,8 @@ class PruneRun:
             messages = max(depth.ready, totals.get(name, 0))
             own = frozenset(binding for binding in bindings if binding.queue == name)
             is_empty, now = not messages, self._now()
-            is_quiet = is_empty and not depth.consumers and not self._sources(name, own)
+            is_quiet = is_empty and not depth.consumers
+            is_unbound = is_quiet and not self._sources(name, own)
             seen[name] = QueueObservation(
                 messages=messages,
                 consumers=depth.consumers,
@@ -163,6 +175,7 @@ class PruneRun:
                 removed=self._removed.get(name, ()),
                 empty_for=self._empty.observe(name, now, is_true=is_empty),
                 quiet_for=self._quiet.observe(name, now, is_true=is_quiet),
+                unbound_for=self._unbound.observe(name, now, is_true=is_unbound),
             )
         return seen
 
@@ -175,7 +188,20 @@ class PruneRun:
         return [binding for binding in bindings if binding.exchange == source]
 
     async def finish(self) -> tuple[Decision, ...]:
-        """Execute the steps until none is left or the time is over. Return what is left."""
+        """Execute the steps until none is left or the time is over. Return what is left.
+
+        At the end, also after an error or a cancellation, bind the queues again that this run has
+        unbound and not deleted. A queue of `even_if_used` stays unbound.
+        """
+        try:
+            return await self._execute_all()
+        finally:
+            for each in await self._unbound_queues.restore():
+                if each.action == "bind":
+                    self._forget(each)
+                self._report(each)
+
+    async def _execute_all(self) -> tuple[Decision, ...]:
         ends = self._now() + self._options.timeout
         while True:
             decisions = decide(self._old, await self.observe(), self._options.even_if_used)
@@ -190,7 +216,19 @@ class PruneRun:
             left = tuple(self._describe_left(decision) for decision in decisions)
             if not _select(left, "wait", "bind", "unbind", "delete") or self._now() >= ends:
                 return left
-            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            await asyncio.sleep(
+                UNBOUND_POLL_INTERVAL_SECONDS if self._unbound_queues else POLL_INTERVAL_SECONDS
+            )
+
+    def _forget(self, step: Decision) -> None:
+        """Remove a step `unbind` that `step` has reverted.
+
+        A binding that an earlier run had removed is a step of this run.
+        """
+        unbound = [each for each in self.steps if each.bindings == step.bindings]
+        self.steps = [each for each in self.steps if each not in unbound]
+        if not unbound:
+            self.steps.append(step)
 
     async def _execute(self, step: Decision) -> None:
         """Execute a step, unless a program uses the object again.
@@ -199,12 +237,16 @@ class PruneRun:
         """
         if step.action == "bind":
             await self._broker.bind(step.bindings)
-            self.steps = [each for each in self.steps if each.bindings != step.bindings]
+            self._unbound_queues.discard(step.name)
+            self._forget(step)
             self._report(step)
             return
         if step.action == "unbind":
-            await self._broker.unbind(step.bindings)
+            # Before the call: after an interruption, the broker can have removed the binding.
             self._removed[step.name] = step.bindings
+            if step.name not in self._options.even_if_used:
+                self._unbound_queues.add(step)
+            await self._broker.unbind(step.bindings)
         elif step.what == "exchange":
             if step.name in self._bound or not await self._broker.delete_exchange(step.name):
                 self._bound.add(step.name)
@@ -213,6 +255,8 @@ class PruneRun:
             self._old = replace(self._old, exchanges=left)
         elif not await self._delete(self._queues[step.name]):
             return
+        else:
+            self._unbound_queues.discard(step.name)
         if step not in self.steps:
             self.steps.append(step)
         self._report_once(step)

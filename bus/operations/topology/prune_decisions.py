@@ -9,21 +9,23 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from bus.messaging.plurals import count_noun
-from bus.messaging.topology.model import QueueRole
+from bus.messaging.topology.model import Binding, QueueRole
 from bus.messaging.topology.names import (
     DEAD,
+    SOURCES,
     queue_prefix,
     retry_return_exchange,
 )
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
+from bus.operations.topology.old_objects import OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
     BOUND_AGAIN,
-    CHECKING,
     QUIET_SECONDS,
+    UNBOUND_SECONDS,
     Decision,
     Observation,
     QueueObservation,
     bindings_of,
+    remove_quiet,
     why_wait,
 )
 from bus.operations.topology.prune_work_queues import decide_requests, decide_work
@@ -62,13 +64,14 @@ def forecast(
             state,
             empty_for=0 if state.messages else QUIET_SECONDS,
             quiet_for=0 if state.messages or state.consumers else QUIET_SECONDS,
+            unbound_for=0 if state.messages or state.consumers else UNBOUND_SECONDS,
         )
         for name, state in seen.items()
     }
     exchanges, steps = old.exchanges, list[Decision]()
     while True:
         decisions = decide(replace(old, exchanges=exchanges), expected, even_if_used)
-        due = [decision for decision in decisions if decision.action in {"unbind", "delete"}]
+        due = [each for each in decisions if each.action in {"bind", "unbind", "delete"}]
         steps += due
         if not due:
             return (*steps, *decisions)
@@ -78,9 +81,13 @@ def forecast(
             elif decision.action == "delete":
                 expected.pop(decision.name)
             else:
-                queue = expected[decision.name]
-                left = queue.bindings.difference(decision.bindings)
-                expected[decision.name] = replace(queue, bindings=left)
+                queue, changed = expected[decision.name], frozenset(decision.bindings)
+                own = (
+                    queue.bindings | changed
+                    if decision.action == "bind"
+                    else queue.bindings - changed
+                )
+                expected[decision.name] = replace(queue, bindings=own)
 
 
 def _decide_queue(
@@ -153,21 +160,22 @@ def _decide_tier(
         if name.startswith(tuple(queue_prefix(queue.service, role) for role in WORK))
     ]
     needed = _decide_needed(step, work_queues, seen, earlier)
-    decisions = [earlier[name] for name in work_queues]
-    is_idle = all(
-        each.follows or each.action == "delete" or each.detail == CHECKING for each in decisions
-    )
-    if needed and not is_idle:
+    sources = bindings_of(state, queue.name)
+    if needed and not sources:
+        # A run was killed, or a worker has started after the removal of the binding.
+        own = (Binding(exchange=queue.name, queue=queue.name),)
+        return replace(step, action="bind", bindings=own)
+    if needed:
         return needed
     if state.messages:
         detail = f"{count_noun(state.messages, 'message')} must leave it, within {queue.tier}"
         return replace(step, action="wait", detail=detail)
-    sources = bindings_of(state, queue.name)
     if sources and state.removed:
         return replace(step, action="keep", detail=BOUND_AGAIN)
-    if sources:
-        return replace(step, action="unbind", bindings=sources)
-    return needed or _decide_quiet(step, state)
+    quiet = _decide_quiet(step, state)
+    if quiet.action == "wait":
+        return quiet
+    return remove_quiet(step, state, sources)
 
 
 def _decide_exchanges(

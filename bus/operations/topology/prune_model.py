@@ -1,7 +1,7 @@
 """Values of a run that deletes old objects: the observed state, and the decisions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from typing_extensions import override
@@ -13,21 +13,29 @@ __all__ = [
     "BOUND_AGAIN",
     "CHECKING",
     "QUIET_SECONDS",
+    "UNBOUND_SECONDS",
     "Decision",
     "Observation",
     "QueueObservation",
     "bindings_of",
     "is_quiet",
+    "remove_quiet",
     "why_wait",
 ]
 
 QUIET_SECONDS = 6.0
-"""Seconds for which a queue must be quiet before it is deleted.
+"""Seconds for which a queue must be empty and without consumers before it is unbound.
 
 RabbitMQ renews the totals of a quorum queue every 5 s (its `quorum_tick_interval`). Only the totals
 include unacked messages, and messages that the broker is dead-lettering.
 """
+UNBOUND_SECONDS = 2.0
+"""Seconds between the removal of the binding and the deletion.
+
+A worker can start at the moment of the removal, and a message can be in flight to the queue.
+"""
 CHECKING = f"no message may be in flight for {QUIET_SECONDS:g} s"
+SETTLING = f"no worker may start and no message may arrive for {UNBOUND_SECONDS:g} s"
 BOUND_AGAIN = (
     "a worker with the earlier code has bound it again. Stop this worker, and run the command "
     "again."
@@ -49,7 +57,9 @@ class QueueObservation:
     empty_for: float = 0.0
     """Seconds for which the queue had no messages."""
     quiet_for: float = 0.0
-    """Seconds for which the queue had no messages, no consumers and no binding to its source."""
+    """Seconds for which the queue had no messages and no consumers."""
+    unbound_for: float = 0.0
+    """Seconds for which the queue was also not bound to its source."""
 
 
 Observation = Mapping[str, QueueObservation]
@@ -80,6 +90,11 @@ def is_quiet(seconds: float) -> bool:
     return seconds >= QUIET_SECONDS
 
 
+def is_settled(seconds: float) -> bool:
+    """Return True if a queue that was unbound for `seconds` gets no message from its source."""
+    return seconds >= UNBOUND_SECONDS
+
+
 def bindings_of(state: QueueObservation, exchange: str) -> tuple[Binding, ...]:
     """Return the bindings of a queue to an exchange, in sorted order."""
     found = [binding for binding in state.bindings if binding.exchange == exchange]
@@ -87,9 +102,24 @@ def bindings_of(state: QueueObservation, exchange: str) -> tuple[Binding, ...]:
 
 
 def why_wait(state: QueueObservation) -> str | None:
-    """Return the reason why a queue without a source cannot be deleted yet, or None."""
+    """Return the reason why a queue cannot be unbound or deleted yet, or None."""
     if state.consumers:
         return f"{count_noun(state.consumers, 'consumer')} must stop"
     if state.messages:
         return f"{count_noun(state.messages, 'message')} must be handled by the earlier code"
     return None if is_quiet(state.quiet_for) else CHECKING
+
+
+def remove_quiet(step: Decision, state: QueueObservation, sources: tuple[Binding, ...]) -> Decision:
+    """Return the next step for a quiet queue: unbind, wait for a short time, delete.
+
+    Args:
+        step: The decision to delete the queue.
+        state: The state of the queue.
+        sources: Bindings to remove before the deletion.
+    """
+    if sources:
+        return replace(step, action="unbind", bindings=sources)
+    if not is_settled(state.unbound_for):
+        return replace(step, action="wait", detail=SETTLING)
+    return step

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bus.messaging.plurals import count_noun
-from bus.messaging.topology.names import RETRY_DELAYS, dead_letter_queue
-from bus.operations.topology.old_objects import SOURCES, OldObjects, OldQueue
+from bus.messaging.topology.model import Binding
+from bus.messaging.topology.names import RETRY_DELAYS, SOURCES, dead_letter_queue, routing_key_of
+from bus.operations.topology.old_objects import OldObjects, OldQueue
 from bus.operations.topology.prune_model import (
     BOUND_AGAIN,
     CHECKING,
@@ -15,6 +16,7 @@ from bus.operations.topology.prune_model import (
     QueueObservation,
     bindings_of,
     is_quiet,
+    remove_quiet,
     why_wait,
 )
 
@@ -52,18 +54,20 @@ def decide_work(
     """
     state = seen[queue.name]
     sources = bindings_of(state, SOURCES[queue.role])
+    if not sources and not is_forced and _is_needed_again(state):
+        return replace(step, action="bind", bindings=state.removed or _derive_bindings(queue))
     reason = _find_dead_letters(queue.name, seen)
     if reason:
         return replace(step, action="keep", detail=reason)
-    if state.removed and not is_forced:
-        restored = _restore(step, state, is_bound=bool(sources))
-        if restored:
-            return restored
-    if sources:
-        used = None if is_forced else _decide_used(step, state)
-        return used or replace(step, action="unbind", bindings=sources)
+    if sources and is_forced:
+        return replace(step, action="unbind", bindings=sources)
+    kept = _decide_used(step, state) if sources else None
+    if kept is not None:
+        return kept
     reason = why_wait(state) or next(_find_returning(queue, old, seen), None)
-    return replace(step, action="wait", detail=reason) if reason else step
+    if reason:
+        return replace(step, action="wait", detail=reason)
+    return remove_quiet(step, state, sources)
 
 
 def _find_dead_letters(name: str, seen: Observation) -> str | None:
@@ -77,25 +81,29 @@ def _find_dead_letters(name: str, seen: Observation) -> str | None:
     )
 
 
-def _restore(step: Decision, state: QueueObservation, *, is_bound: bool) -> Decision | None:
-    """Return the decision about a queue that this run has unbound, if a worker uses it again.
+def _is_needed_again(state: QueueObservation) -> bool:
+    """Return True if a queue that is not bound must be bound again.
 
-    The worker can have bound the queue before the run has removed the binding, and consume after
-    that. Without the binding, this worker would receive no message.
+    A worker can have bound the queue before a run has removed the binding, and consume after that.
+    Without the binding, this worker would receive no message. The run can also have been killed
+    before it could bind the queue again. A message shows that a service still sends this version,
+    if it has arrived after this run has removed the binding.
     """
-    if is_bound:
-        return replace(step, action="keep", detail=BOUND_AGAIN)
-    if state.consumers:
-        return replace(step, action="bind", bindings=state.removed)
-    return None
+    return bool(state.consumers or (state.removed and state.messages))
+
+
+def _derive_bindings(queue: OldQueue) -> tuple[Binding, ...]:
+    """Return the binding that an earlier run has removed."""
+    key = routing_key_of(queue.name) or ""
+    return (Binding(exchange=SOURCES[queue.role], queue=queue.name, routing_key=key),)
 
 
 def _decide_used(step: Decision, state: QueueObservation) -> Decision | None:
-    """Return the decision to keep a queue that has consumers or messages. None if it has none."""
+    """Return the decision to keep a bound queue. None if no program seems to use it."""
     if state.consumers:
         return _decide_consumed(step, state, is_forced=False)
     if not state.messages:
-        return None
+        return replace(step, action="keep", detail=BOUND_AGAIN) if state.removed else None
     detail = (
         f"it holds {count_noun(state.messages, 'message')}, so services may still send this "
         "version. Change these services, let a worker with the earlier code handle the messages, "

@@ -6,7 +6,7 @@ restores its own channels, consumers and topology.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from faststream.rabbit import RabbitBroker
@@ -118,9 +118,16 @@ class RobustConnection(OpenConnection):
                 failures += 1
                 wait = backoff(failures)
                 if loop.time() + wait > ends:
-                    reasons = "; ".join(dict.fromkeys(map(str, errors.values())))
-                    raise self._unreachable(reasons) from None
+                    raise self._unreachable(self._reasons(errors)) from None
                 await asyncio.sleep(wait)
+
+    def _reasons(self, errors: Mapping[str, BusError]) -> str:
+        """Return the reason of each host. `errors` has the last error of each place."""
+        reasons = {place: str(error) for place, error in errors.items()}
+        if self._rotation is not None:
+            for place in (describe_brokers([host]) for host in self._hosts):
+                reasons.setdefault(place, f"connecting to {place}: not tried in this time")
+        return "; ".join(dict.fromkeys(reasons.values()))
 
     def _unreachable(self, reasons: str) -> Unavailable:
         if self._rotation is None:

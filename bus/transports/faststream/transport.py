@@ -80,6 +80,8 @@ class FastStreamTransport:
     """
 
     has_management_api = True
+    is_refused = False
+    """Always False: if the only connection is refused, none of the consumers is registered."""
 
     def __init__(
         self,

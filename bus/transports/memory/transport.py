@@ -38,6 +38,7 @@ class MemoryTransport:
     """
 
     has_management_api = False
+    is_refused = False
 
     def __init__(
         self,

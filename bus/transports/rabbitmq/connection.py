@@ -76,6 +76,8 @@ class SupervisedConnection(OpenConnection):
         redact_library_logs()
         super().__init__(name, require_urls(url), verify=verify)
         self._cluster = Cluster.of(self._hosts)
+        self.is_refused = False
+        """True while the connection is down, and a host was refused because of its cluster."""
         self._attempts = 0
         self._errors: dict[BrokerUrl, BusError] = {}
         """The last error of each host since the last connection."""
@@ -118,15 +120,24 @@ class SupervisedConnection(OpenConnection):
             if self._refused.done():
                 self._refused.result()
             if not self.up.is_set():
-                reasons = "; ".join(dict.fromkeys(str(error) for error in self._errors.values()))
                 raise Unavailable(
                     f"the broker at {describe_brokers(self._hosts)} cannot be reached"
-                    f" ({reasons or 'no answer'})."
+                    f" ({self._reasons()})."
                     " Check that it is running, and that BUS_URL is correct."
                 )
         finally:
             up.cancel()
             self._refused.cancel()
+
+    def _reasons(self) -> str:
+        """Return the reason of each host. The last attempt can still wait for its host."""
+        if len(self._hosts) == 1 and not self._errors:
+            return "no answer"
+        known = {host: str(error) for host, error in self._errors.items()}
+        for number, host in enumerate(self._hosts):
+            reason = "no answer" if number < self._attempts else "not tried in this time"
+            known.setdefault(host, f"connecting to {describe_brokers([host])}: {reason}")
+        return "; ".join(dict.fromkeys(known[host] for host in self._hosts))
 
     async def _step(self) -> None:
         connection = aio_pika.Connection(self._next_url())
@@ -135,7 +146,7 @@ class SupervisedConnection(OpenConnection):
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()
-            self._cluster.join(self, self._host.place, properties_of(connection).get(CLUSTER))
+            self._join_cluster(properties_of(connection).get(CLUSTER))
             self._connection = connection
             if isinstance(factory, FastLaneTransportFactory):
                 self.lane = self._join(factory)
@@ -170,6 +181,16 @@ class SupervisedConnection(OpenConnection):
             self.current_password = self._password.read()
             host = host.with_password(self.current_password.get_secret_value())
         return URL(connection_url(host.text, heartbeat=self._heartbeat, name=self.name))
+
+    def _join_cluster(self, name: object) -> None:
+        """Join the cluster that the host has reported.
+
+        Raises:
+            ConfigurationError: The host belongs to another cluster.
+        """
+        self.is_refused = True
+        self._cluster.join(self, self._host.place, name)
+        self.is_refused = False
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
         """Set the fast lane's maximum frame size and feed interval, and return the fast lane."""

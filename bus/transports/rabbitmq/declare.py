@@ -4,6 +4,7 @@ If `BUS_TOPOLOGY=verify` is set, an administrator creates the topology, and the 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from aiormq.channel import Channel
@@ -12,7 +13,10 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Chann
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["declare", "declare_own", "find_missing"]
+__all__ = ["declare", "declare_again", "declare_own", "find_missing"]
+
+ATTEMPTS = 5
+"""Maximum declarations of a topology while another client deletes its objects."""
 
 Open = Callable[[], Awaitable[Channel]]
 
@@ -47,6 +51,22 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
         await channel.queue_bind(
             binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=timeout
         )
+
+
+async def declare_again(open_channel: Open, topology: Topology, *, timeout: float) -> None:
+    """Declare a topology. Declare it again if another client deletes one of its objects.
+
+    `bus topology prune` can delete an unused queue just before a worker binds it.
+
+    Args:
+        open_channel: Function that opens a channel. A failed declaration closes its channel.
+        topology: The exchanges, queues and bindings to create.
+        timeout: Seconds for each call.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with suppress(ChannelNotFoundEntity):
+            return await declare(await open_channel(), topology, timeout=timeout)
+    return await declare(await open_channel(), topology, timeout=timeout)
 
 
 async def declare_own(

@@ -13,10 +13,11 @@ from aiormq.exceptions import (
     ProtocolSyntaxError,
 )
 
-from bus.errors import BusError, Unauthenticated, Unavailable
+from bus.errors import BusError, ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.broker_addresses import BrokerUrl, require_urls
 from bus.transports.rabbitmq.cluster import Cluster
 from bus.transports.rabbitmq.exceptions import join_errors
+from bus.transports.rabbitmq.log_filter import redact_library_logs
 
 __all__ = ["CLUSTER", "BrokerInfo", "connected", "probe", "vhost_of"]
 
@@ -44,9 +45,9 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
         timeout: Timeout of the connect to one host, in seconds.
 
     Raises:
-        ConfigurationError: The URL is not valid, or the broker belongs to another cluster than the
-            other connections of this process.
-        Unauthenticated: The broker refuses the user, the password or the virtual host.
+        ConfigurationError: The URL is not valid, the broker refuses the virtual host, or the
+            broker belongs to another cluster than the other connections of this process.
+        Unauthenticated: The broker refuses the user or the password.
         Unavailable: No server answers at this address, or the server does not use AMQP 0-9-1.
     """
     async with connected(url, timeout) as connection:
@@ -68,6 +69,7 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
         BusError: One of the errors that `probe` raises. `Unavailable` is also raised if the
             connection is lost inside the `with` block.
     """
+    redact_library_logs()
     hosts = require_urls(url)
     cluster = Cluster.of(hosts)
     connection, host = await _open_first(hosts, cluster, timeout)
@@ -118,7 +120,7 @@ def _named_errors(host: BrokerUrl, timeout: float) -> Iterator[None]:
     except ProtocolSyntaxError as error:
         # If RabbitMQ refuses the virtual host, it closes the connection. aiormq reports the close
         # as an unexpected frame.
-        raise Unauthenticated(
+        raise ConfigurationError(
             f"the broker at {host.place} refuses the virtual host {host.virtual_host!r}."
             " Create it, or grant this user permissions for it."
         ) from error

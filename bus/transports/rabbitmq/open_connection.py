@@ -14,7 +14,7 @@ from bus.errors import BusError, Unavailable
 from bus.messaging.broker_addresses import BrokerUrl, describe_brokers
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
-from bus.transports.rabbitmq.declare import declare, declare_own
+from bus.transports.rabbitmq.declare import declare_again, declare_own
 from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.handshake import properties_of
 
@@ -164,7 +164,7 @@ class OpenConnection:
                             open_channel, topology, self._broker_names, timeout=RPC_TIMEOUT_SECONDS
                         )
                     else:
-                        await declare(await open_channel(), topology, timeout=RPC_TIMEOUT_SECONDS)
+                        await declare_again(open_channel, topology, timeout=RPC_TIMEOUT_SECONDS)
                 finally:
                     for channel in channels:
                         await close_quietly(channel)

@@ -183,6 +183,11 @@ class RabbitMQTransport:
     def _links(self) -> tuple[SupervisedConnection, SupervisedConnection, SupervisedConnection]:
         return self._rpc, self._publishing, self._consuming
 
+    @property
+    def is_refused(self) -> bool:
+        """True if a connection finds only hosts of another cluster; see `Transport.is_refused`."""
+        return any(link.is_refused for link in self._links)
+
     async def declare(self, topology: Topology) -> None:
         """Declare a topology. With the setting `topology=verify`, check that it exists."""
         await self._publishing.declare(topology)

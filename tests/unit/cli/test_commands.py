@@ -2,7 +2,9 @@ import asyncio
 import gc
 import inspect
 import io
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import import_module
@@ -153,8 +155,22 @@ def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(
     assert exit_code(error()) in {*EXIT_CODES.values(), 70}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_output_to_a_full_disk_is_an_error_of_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "bus.cli", "contracts", "--contracts", "contracts"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.stderr == "error: the output cannot be written: No space left on device.\n"
+    assert ended.returncode == os.EX_IOERR
+
+
 def test_every_exit_code_has_a_meaning() -> None:
-    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED, TERMINATED} == {*MEANINGS}
+    assert {*EXIT_CODES.values(), 0, 1, 2, 70, 74, INTERRUPTED, TERMINATED} == {*MEANINGS}
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,8 @@ def test_the_fields_are_listed_once_if_the_name_of_an_unknown_field_is_not_shown
     [
         (f'{{"patient"\n "{SECRET}"}}', "line 2, column 2"),
         ("patient=Quist", "line 1, column 1"),
-        (f'{{"patient": "{SECRET}', "line 1, column 13"),
+        (f'{{"patient": "{SECRET}', "line 1, column 13: Unterminated string"),
+        ('{"patient": "a\n"}', "line 1, column 15: Invalid control character"),
     ],
 )
 def test_what_is_no_json_is_told_by_its_place(text: str, told: str) -> None:
@@ -116,6 +117,7 @@ def test_what_is_no_json_is_told_by_its_place(text: str, told: str) -> None:
         message_from(ADMIT, [text], None)
     assert told in str(caught.value)
     assert "Quist" not in str(caught.value)
+    assert not str(caught.value).endswith((" at", " starting"))
 
 
 def test_bytes_that_are_no_text_are_told_by_their_offset(tmp_path: Path) -> None:
@@ -165,6 +167,13 @@ def test_an_empty_standard_input_that_was_asked_for_is_an_error(
     piped(monkeypatch, b"\n")
     with pytest.raises(InvalidArgument, match="the payload is missing"):
         message_from(contract_of(Opened), ["-"], None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n"])
+def test_an_empty_file_is_told_by_its_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "payload.json").write_bytes(content)
+    with pytest.raises(InvalidArgument, match=r"payload\.json is empty\. Pass the payload as"):
+        message_from(contract_of(Opened), [], tmp_path / "payload.json")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """The output of `bus topology prune` for results of a run."""
 
+import asyncio
+import importlib
 import json
+import os
+import signal
 
 import pytest
+import typer
 
+from bus import ConfigurationError, Router
 from bus.cli.output import print_json
 from bus.cli.topology.prune import DONE, show, to_json, to_line
 from bus.messaging.topology.model import Binding
@@ -12,6 +18,7 @@ from bus.operations.topology.prune_model import Decision
 
 QUEUE = "stock.events.shop.sold.v1"
 BINDING = Binding(exchange="bus.events", queue=QUEUE, routing_key="shop.sold.v1")
+command_module = importlib.import_module("bus.cli.topology.prune")
 UNBIND = Decision(action="unbind", what="queue", name=QUEUE, bindings=(BINDING,))
 DELETE = Decision(action="delete", what="queue", name=QUEUE)
 KEEP = Decision(action="keep", what="queue", name=QUEUE, detail="it has 1 consumer. Stop it.")
@@ -51,9 +58,49 @@ def test_a_binding_that_was_created_again_is_reported() -> None:
 
 def test_a_run_that_is_over_time_tells_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, PruneResult(steps=(UNBIND,), left=(WAIT,))) == (
-        [f"waiting for queue {QUEUE}: 1 consumer must stop"],
+        [f"left queue {QUEUE}: 1 consumer must stop"],
         ["the time is over; run the command again to continue"],
     )
+
+
+def test_a_dry_run_tells_what_a_run_would_wait_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, PruneResult(left=(WAIT,)), dry_run=True) == (
+        [f"would wait for queue {QUEUE}: 1 consumer must stop"],
+        [],
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_cleans_up_and_tells_how_to_continue(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends: list[str] = []
+
+    async def run(*_arguments: object) -> PruneResult:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(20)
+        finally:
+            await asyncio.sleep(0)
+            ends.append("bound again")
+        raise AssertionError
+
+    monkeypatch.setattr(command_module, "prune_topology", run)
+    monkeypatch.setattr(command_module, "require", lambda *_arguments, **_options: None)
+    with pytest.raises((KeyboardInterrupt, typer.Exit)) as ended:
+        command_module.prune(["stock:router"])
+    assert ends == ["bound again"]
+    assert capsys.readouterr().err.endswith("interrupted; run the command again to continue\n")
+    if isinstance(ended.value, typer.Exit):
+        assert (ended.value.exit_code, number) == (143, signal.SIGTERM)
+
+
+def test_a_router_without_handlers_is_refused_as_by_bus_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bus.cli.topology.options.load_router", Router)
+    with pytest.raises(ConfigurationError, match="stock: the router has no handlers"):
+        command_module.prune(["stock"])
 
 
 def test_a_queue_of_another_program_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, Unavailable
 from bus.integrations.faststream import broker_of_its_own
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.consumer_spec import ConsumerSpec
@@ -132,6 +132,18 @@ def test_a_broker_of_its_own_takes_each_host_of_the_setting_in_turn() -> None:
     ]
     rotation.password = "a/b"
     assert rotation.url.password == "a/b"
+
+
+async def test_a_start_names_each_host_and_also_one_that_was_not_tried() -> None:
+    settings = Settings(url=SecretStr("amqp://u:p@127.0.0.1:1,localhost:2/shop"))
+    broker = broker_of_its_own(settings, name="desk")
+    link = RobustConnection(broker, name="desk", on_lost=lambda: None)
+    with pytest.raises(Unavailable) as caught:
+        await link.connect(timeout=0)
+    await broker.stop()
+    text = str(caught.value)
+    assert "(connecting to 127.0.0.1:1 (virtual host shop): Connection refused" in text
+    assert "; connecting to localhost:2 (virtual host shop): not tried in this time)" in text
 
 
 async def test_a_broker_of_its_own_refuses_a_host_of_another_cluster(

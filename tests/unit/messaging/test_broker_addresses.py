@@ -57,7 +57,7 @@ def test_a_text_about_brokers_has_hosts_ports_and_the_virtual_host_only() -> Non
         ("amqp://u:p@one;amqp://u:p@two:port", "the 2nd address is not valid"),
         ("amqp://u:p@one;amqp://u:p@t..o;amqp://u:p@three", "the 2nd address is not valid"),
         ("amqp://u:p@one,two,th ree/", "the 3rd address is not valid"),
-        ("amqp://u:p@one,,two/", "the 2nd address is not valid"),
+        ("amqp://u:p@one,,two/", "the 2nd address is empty. Remove the ,"),
         ("amqp://u:p@one,two;amqp://u:p@", "the 3rd address is not valid"),
         ("amqp://u:p@one;amqp://u:p/q@two", f"the 2nd address {ENCODE}"),
         ("amqp://u:p@one;amqps://u:p@two", "the 2nd address must begin with amqp://"),
@@ -72,7 +72,38 @@ def test_the_error_of_a_list_names_the_position_of_the_wrong_address(value: str,
         require_urls(value)
 
 
-@pytest.mark.parametrize("mark", ["@", "/", "#", "?", "%zz", "%-", "\n", "/@"])
+LIST = "Write several hosts as amqp://user:password@host1:port,host2:port/vhost, or write ;"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("amqp://u:p@a:1/,b:2/", f"the address has a , or ; after the / .*{LIST}.*as %2C"),
+        ("amqp://u:p@a:1/v;b:2/v", f"the address has a , or ; after the / .*{LIST}.*as %2C"),
+        ("amqp://u:p@a;b/v", f"the address has a ; that no URL follows.*{LIST}"),
+        ("amqp://u:p@a amqp://u:p@b", f"the address has no ; before the next URL.*{LIST}"),
+        ("amqp://u:p@a/v\namqp://u:p@b/v", f"the address has no ; before the next URL.*{LIST}"),
+        ("amqp://u:p@a/v;", "the address has a ; or , at its end. Remove it"),
+        ("amqp://u:p@a;\namqp://u:p@b;\n", "the 2nd address has a ; or , at its end. Remove it"),
+        ("amqp://u:p@a;;amqp://u:p@b", "the 1st address has a ; or , at its end. Remove it"),
+        (";amqp://u:p@a", "the 1st address is empty"),
+        ("amqp://u:p@,a", "the 1st address is empty. Remove the , that has no host"),
+        ("amqp://u:p@a\n", "the address has a line break or .* cannot be printed. Remove it"),
+        ("amqp://u:p\nq@a", "the address has a line break or .* percent-encoded, such as %0A"),
+    ],
+)
+def test_a_wrong_separator_is_refused_with_the_form_of_a_list(value: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^BUS_URL: {text}"):
+        require_urls(value)
+
+
+def test_a_virtual_host_can_have_separators_that_are_percent_encoded() -> None:
+    (url,) = parse_urls("amqp://u:a;b,c@host/%2Cbooks%3B")
+    assert (url.virtual_host, url.password) == (",books;", "a;b,c")
+    assert parse_urls(url.with_virtual_host("x;y").text)[0].virtual_host == "x;y"
+
+
+@pytest.mark.parametrize("mark", ["@", "/", "#", "?", "%zz", "%-", "/@"])
 def test_a_password_with_an_unencoded_mark_is_refused_with_the_advice_to_encode_it(
     mark: str,
 ) -> None:

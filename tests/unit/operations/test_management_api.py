@@ -34,15 +34,52 @@ async def test_a_web_server_that_is_no_management_api_is_told_as_one() -> None:
         await Management(stub.url, AMQP).version()
 
 
-@pytest.mark.parametrize("overview", [b"[]", b"", b"{}"])
-async def test_json_that_is_not_of_the_management_api_is_an_error_of_the_bus(
-    overview: bytes,
-) -> None:
-    with answering({"/api/overview": overview}) as stub:
-        with pytest.raises(Unavailable, match="not a management API"):
+NOT_OVERVIEWS = {
+    "empty": b"",
+    "list": b"[]",
+    "null": b"null",
+    "text": b'"x"',
+    "no field": b"{}",
+    "field of another type": b'{"rabbitmq_version": 4, "cluster_name": []}',
+    "nested deeply": b"[" * 100_000,
+    "not UTF-8": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("body", NOT_OVERVIEWS.values(), ids=NOT_OVERVIEWS)
+async def test_an_unexpected_answer_is_an_error_and_the_next_host_is_called(body: bytes) -> None:
+    right = {"/api/overview": b'{"rabbitmq_version": "4.0.5", "cluster_name": "x"}'}
+    with answering({"/api/overview": body}) as odd, answering(right) as stub:
+        place = odd.url.removeprefix("http://")
+        with pytest.raises(Unavailable) as caught:
+            await Management(odd.url, AMQP).version()
+        assert str(caught.value) == (
+            f"the server on {place} is not a management API of RabbitMQ: it answered GET overview "
+            "with 200 and unexpected content"
+        )
+        for cluster in (None, "x"):
+            api = Management(f"{odd.url},{stub.url}", AMQP, cluster=cluster)
+            assert await api.version() == "4.0.5"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'["x"]', b'[{"name": 1}]', b'[{"name": "a"}, {}]'])
+async def test_a_list_without_the_expected_fields_is_an_error(body: bytes) -> None:
+    with (
+        answering({"/api/queues": body}) as stub,
+        pytest.raises(Unavailable, match="GET queues with 200 and unexpected content"),
+    ):
+        await Management(stub.url, AMQP).read_list("queues", {"name": str})
+
+
+@pytest.mark.parametrize("status", [301, 302])
+async def test_a_redirect_is_an_error_and_gets_no_credentials(status: int) -> None:
+    answers = {"/api/overview": b"", "/elsewhere": b'{"rabbitmq_version": "4.0.5"}'}
+    with answering(answers, status=status) as stub:
+        with pytest.raises(Unavailable) as caught:
             await Management(stub.url, AMQP).version()
-        with pytest.raises(Unavailable, match="not a management API"):
-            await Management(f"{stub.url},{stub.url}", AMQP, cluster="x").call("GET", "queues")
+        place = stub.url.removeprefix("http://")
+    assert f"management API on {place} answered GET overview with {status} " in str(caught.value)
+    assert [path for path, _ in stub.asked] == ["/api/overview"]
 
 
 async def test_an_answer_that_breaks_http_is_told_and_prints_no_traceback(

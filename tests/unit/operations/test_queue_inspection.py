@@ -204,6 +204,22 @@ async def test_the_api_of_another_broker_is_not_believed() -> None:
     assert [path for path, _ in stub.asked] == ["/api/overview"]
 
 
+async def test_the_api_of_another_broker_is_skipped_if_a_list_has_the_right_one() -> None:
+    queues = json.dumps([{"name": WORK, "state": ["odd"], "consumers": "odd"}]).encode()
+    right = {"/api/overview": b'{"cluster_name": "rabbit@here"}', "/api/queues/%2F": queues}
+    wrong = {"/api/overview": b'{"cluster_name": "rabbit@there"}'}
+    with answering(wrong) as other, answering({"/api/overview": b"{}"}) as odd:
+        with answering(right) as stub:
+            urls = f"{other.url},{odd.url},{stub.url}"
+            listing = await fetch_listing(replace(WHERE, management_url=urls), SERVER)
+        state = merge_depths(named(WORK), None, listing, now=100)
+        assert (state.exists, state.consumers, state.last_error) == (True, None, None)
+        urls = f"{odd.url},{other.url}"
+        listing = await fetch_listing(replace(WHERE, management_url=urls), SERVER)
+    assert listing.rows is None
+    assert "unexpected content" in str(listing.why)
+
+
 async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() -> None:
     with answering({}) as stub:
         listing = await fetch_listing(replace(WHERE, management_url=stub.url), SERVER)

@@ -8,7 +8,7 @@ import pytest
 
 from bus.cli.queue_table import notes, report_to_json
 from bus.messaging.topology.names import parse_queue_name, split_version
-from bus.operations.queue_inspection import QueueReport, QueueStatus
+from bus.operations.queue_inspection import QueueReport, QueueStatus, mark_unbound
 from bus.operations.unserved_queues import UnservedQueue, find_unserved
 from bus.transports.rabbitmq.handshake import BrokerInfo
 
@@ -54,6 +54,19 @@ FOUND: Mapping[str, tuple[tuple[QueueStatus, ...], dict[str, str | None]]] = {
 def test_a_queue_that_no_worker_of_a_running_service_consumes_is_found(name: str) -> None:
     queues, expected = FOUND[name]
     assert {each.name: each.newer for each in find_unserved(queues).values()} == expected
+
+
+def test_a_consumed_queue_without_its_binding_is_reported_with_the_remedy() -> None:
+    states = [queue(OLD, 1), queue(NEW, 1), queue("stock.jobs.count.v1"), queue("stock.retry.1s")]
+    marked = mark_unbound(states, {NEW})
+    assert [each.is_unbound for each in marked] == [True, False, False, False]
+    assert not any(each.is_unbound for each in mark_unbound(states, None))
+    report = QueueReport(server=SERVER, queues=tuple(marked), at=0)
+    assert (
+        f"[yellow]{OLD}: it has a consumer, but is not bound to bus.events, so no new message "
+        "arrives; bind it with `bus topology apply`[/]"
+    ) in list(notes(report))
+    assert [each["unbound"] for each in report_to_json(report)["queues"]][:2] == [True, False]
 
 
 FINE: Mapping[str, tuple[QueueStatus, ...]] = {

@@ -327,6 +327,17 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
     }
 
 
+@virtual
+async def test_it_is_not_ready_while_a_connection_finds_only_another_cluster() -> None:
+    transport = FakeTransport()
+    seen: list[bool] = []
+    async with ledger(transport) as bus:
+        for is_refused in (False, True, False):
+            transport.is_refused = is_refused
+            seen.append(bus.ready)
+    assert seen == [True, False, True]
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_management_api(
     caplog: pytest.LogCaptureFixture, *, asked: bool

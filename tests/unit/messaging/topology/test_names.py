@@ -4,7 +4,12 @@ from bus import Event, Job, Message, Request, Router, contract
 from bus.contracts.contract import Catalog
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.model import Queue, Topology, merge
-from bus.messaging.topology.names import RETRY_DELAYS, parse_queue_name, service_queues
+from bus.messaging.topology.names import (
+    RETRY_DELAYS,
+    parse_queue_name,
+    routing_key_of,
+    service_queues,
+)
 
 catalog = Catalog()
 
@@ -61,6 +66,16 @@ def test_every_name_that_the_topology_makes_is_read_back(made: Queue) -> None:
     read = parse_queue_name(made.name)
     assert read
     assert (read.name, read.service, read.role) == (made.name, "library", made.role)
+
+
+@pytest.mark.parametrize("kind", ["requests", "jobs", "events"])
+def test_the_name_of_a_work_queue_contains_its_routing_key(kind: str) -> None:
+    bindings = [each for each in everything().bindings if each.exchange == f"bus.{kind}"]
+    assert bindings
+    assert [routing_key_of(each.queue) for each in bindings] == [
+        each.routing_key for each in bindings
+    ]
+    assert routing_key_of("library.retry.5s") is None
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,16 @@ import pytest
 
 from bus.contracts.contract import Catalog, Event, Job, Request, contract
 from bus.contracts.retry_policy import RetryPolicy
-from bus.messaging.topology.model import Binding, Topology, merge
+from bus.messaging.topology.model import Binding, QueueRole, Topology, merge
 from bus.operations.topology.broker_state import ActualExchange, ActualQueue, BrokerState
-from bus.operations.topology.old_objects import OldObjects, find_old
+from bus.operations.topology.old_objects import OldObjects, OldQueue, find_old
 from bus.operations.topology.prune_decisions import decide, forecast
-from bus.operations.topology.prune_model import QUIET_SECONDS, Observation, QueueObservation
+from bus.operations.topology.prune_model import (
+    QUIET_SECONDS,
+    UNBOUND_SECONDS,
+    Observation,
+    QueueObservation,
+)
 from bus.operations.topology.required import RequiredTopology
 from bus.runtime.requirements import required_by
 from bus.runtime.router import Router
@@ -127,10 +132,11 @@ def idle(state: BrokerState, **changes: dict[str, Any]) -> Observation:
     seen = {}
     for name in state.queues:
         own = frozenset(each for each in state.bindings if each.queue == name)
-        seen[name] = QueueObservation(bindings=own, empty_for=100, quiet_for=0)
+        seen[name] = QueueObservation(bindings=own, empty_for=100, quiet_for=100)
     for constant, change in changes.items():
         name = globals()[constant]
-        seen[name] = replace(seen[name], **change)
+        busy = change.get("messages") or change.get("consumers")
+        seen[name] = replace(seen[name], **({"quiet_for": 0} if busy else {}) | change)
     return seen
 
 
@@ -140,7 +146,7 @@ def unbound(state: BrokerState, **changes: dict[str, Any]) -> Observation:
     return {
         name: replace(
             each,
-            quiet_for=each.quiet_for or (0 if each.messages or each.consumers else 100),
+            unbound_for=each.unbound_for or each.quiet_for,
             bindings=frozenset(own for own in each.bindings if own.exchange not in sources),
         )
         for name, each in idle(state, **changes).items()
@@ -231,6 +237,13 @@ def test_a_subscription_with_a_name_is_known_by_its_binding() -> None:
     assert name in names(find_old(CURRENT, state))
 
 
+def test_a_request_queue_that_expires_is_left_to_its_expiry() -> None:
+    settings = Settings(topology="declare")
+    state = holding(required_by([stock(version=1)], settings).topology)
+    assert ASK in state.queues
+    assert ASK not in names(find_old(CURRENT, state))
+
+
 # --- Decisions ---
 
 FOUND = find_old(CURRENT, EARLIER)
@@ -262,8 +275,8 @@ def test_the_forecast_has_all_steps_of_a_run_in_their_order() -> None:
         *(f"unbind queue {OLD}", f"unbind queue {NEW}", f"unbind queue {JOB}"),
         f"delete queue {ASK}",
         *(f"delete queue {OLD}", f"delete queue {NEW}", f"delete queue {JOB}"),
-        *("unbind queue stock.retry.1s", "unbind queue stock.retry.30s"),
         *(f"delete queue {OLD_DEAD}", f"delete queue {NEW}.dead", f"delete queue {JOB_DEAD}"),
+        *("unbind queue stock.retry.1s", "unbind queue stock.retry.30s"),
         *("delete queue stock.retry.1s", "delete queue stock.retry.30s"),
         *(f"delete queue {UNROUTABLE}", "delete exchange stock.retry.1s"),
         "delete exchange stock.retry.30s",
@@ -272,7 +285,6 @@ def test_the_forecast_has_all_steps_of_a_run_in_their_order() -> None:
 
 
 WAITS: Mapping[str, tuple[Observation, str]] = {
-    "a consumer": (unbound(EARLIER, OLD={"consumers": 1}), "1 consumer must stop"),
     "messages": (
         unbound(EARLIER, OLD={"messages": 2}),
         "2 messages must be handled by the earlier code",
@@ -288,6 +300,10 @@ WAITS: Mapping[str, tuple[Observation, str]] = {
     "a tier that has just become empty": (
         unbound(EARLIER, OLD={"quiet_for": 6.5}, TIER={"empty_for": 1}),
         "no message may be in flight for 6 s",
+    ),
+    "a binding that was removed just now": (
+        unbound(EARLIER, OLD={"unbound_for": UNBOUND_SECONDS - 0.1}),
+        "no worker may start and no message may arrive for 2 s",
     ),
 }
 
@@ -384,6 +400,41 @@ KEEPS: Mapping[str, tuple[Observation, str, str]] = {
 def test_a_queue_that_is_still_needed_is_kept_and_the_reason_has_a_remedy(name: str) -> None:
     seen, queue, why = KEEPS[name]
     assert reason(ALL, seen, queue) == f"keep: {why}"
+
+
+@pytest.mark.parametrize("name", [name for name in WAITS if "binding" not in name])
+def test_a_queue_stays_bound_until_no_message_can_come(name: str) -> None:
+    seen = dict(WAITS[name][0])
+    seen[OLD] = replace(seen[OLD], bindings=frozenset([BINDING]))
+    assert "unbind" not in {each.action for each in decide(FOUND, seen) if each.name == OLD}
+
+
+def test_a_message_that_arrives_after_the_removal_of_a_binding_brings_the_binding_back() -> None:
+    seen = unbound(EARLIER, OLD={"removed": (BINDING,), "messages": 1})
+    (step,) = [each for each in decide(FOUND, seen) if each.name == OLD]
+    assert (step.action, step.bindings) == ("bind", (BINDING,))
+    assert reason(FOUND, seen, OLD, OLD).startswith("wait: 1 message must be handled")
+
+
+@pytest.mark.parametrize("name", [OLD, f"{OLD}.index", JOB])
+def test_a_worker_of_a_queue_that_a_killed_run_has_unbound_gets_its_binding_back(name: str) -> None:
+    key = "stock.count.v1" if name == JOB else "shop.sold.v1"
+    binding = Binding(exchange="bus.jobs" if name == JOB else "bus.events", queue=name)
+    queue = OldQueue(name=name, service="stock", role=_role(name), is_quorum=True)
+    seen = {name: QueueObservation(consumers=1)}
+    (step,) = decide(OldObjects(queues=(queue,)), seen)
+    assert (step.action, step.bindings) == ("bind", (replace(binding, routing_key=key),))
+
+
+def _role(name: str) -> QueueRole:
+    return "jobs" if ".jobs." in name else "events"
+
+
+def test_a_tier_that_a_killed_run_has_unbound_is_bound_again_while_a_queue_needs_it() -> None:
+    state = holding(needed(stock(version=1)).topology)
+    seen = idle(state, OLD={"consumers": 1}, TIER={"bindings": frozenset()})
+    (step,) = [each for each in decide(ALL, seen) if (each.what, each.name) == ("queue", TIER)]
+    assert (step.action, step.bindings) == ("bind", (Binding(exchange=TIER, queue=TIER),))
 
 
 def test_a_worker_that_started_while_its_queue_was_unbound_gets_its_binding_back() -> None:

@@ -91,6 +91,33 @@ async def test_a_start_with_no_host_names_each_host_and_its_reason() -> None:
     assert f"{second.place}: Connection refused" in text
 
 
+async def test_a_start_names_each_host_that_does_not_answer() -> None:
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100):
+            pass
+        writer.close()
+
+    silent = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    async with silent:
+        # Both names are this machine. The second attempt outlasts the start.
+        link = connection(f"amqp://u:p@127.0.0.1:{port},localhost:{port}/", attempt_timeout=0.2)
+        with pytest.raises(Unavailable) as caught:
+            await link.start(timeout=0.15)
+        await link.close()
+        link = connection(f"amqp://u:p@127.0.0.1:{port},localhost:{port}/", attempt_timeout=20)
+        with pytest.raises(Unavailable) as untried:
+            await link.start(timeout=0.05)
+        await link.close()
+    assert f"(connecting to 127.0.0.1:{port}: " in str(caught.value)
+    assert f"; connecting to localhost:{port}: " in str(caught.value)
+    assert str(untried.value).startswith(
+        f"the broker at 127.0.0.1:{port}, localhost:{port} cannot be reached "
+        f"(connecting to 127.0.0.1:{port}: no answer; "
+        f"connecting to localhost:{port}: not tried in this time)."
+    )
+
+
 async def test_a_host_that_does_not_answer_leaves_time_for_the_next_one() -> None:
     """At a start, each host has the whole timeout."""
 
@@ -128,6 +155,24 @@ async def test_a_host_of_another_cluster_is_refused_until_the_right_one_is_back(
         await until(lambda: wrong.connected == 0, "the end of the refused connections")
 
 
+async def test_a_transport_is_refused_while_one_connection_finds_only_another_cluster() -> None:
+    right, wrong = Host(cluster="x"), Host(cluster="y")
+    async with hosts(right, wrong) as url:
+        transport = RabbitMQTransport(Settings(url=SecretStr(url)), name="desk")
+        await transport.start(IgnoredReturns(), timeout=10)
+        assert not transport.is_refused
+        right.refuses = True  # only new connections
+        lane = transport._publishing.lane
+        assert lane is not None
+        lane.transport.abort()
+        await until(lambda: transport.is_refused, "the refusal of the wrong host")
+        assert [link.is_up for link in transport._links] == [True, False, True]
+        right.refuses = False
+        await until(lambda: not transport.is_refused, "the right host")
+        assert transport._publishing.is_up
+        await transport.close()
+
+
 async def test_connections_of_a_process_do_not_open_at_two_clusters_at_the_same_time() -> None:
     right, wrong = Host(cluster="x"), Host(cluster="y")
     async with hosts(right, wrong) as url, started(url, url) as (one, other):
@@ -153,6 +198,21 @@ async def test_a_probe_asks_the_next_host_and_never_a_host_of_another_cluster() 
         second.cluster = "y"
         with pytest.raises(Unavailable, match=r"cannot be reached.*belongs to the cluster 'y'"):
             await probe(url)
+
+
+async def test_a_probe_removes_the_content_of_the_libraries_log_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    theirs = logging.getLogger("aiormq.connection")
+    for each in [*theirs.filters]:
+        theirs.removeFilter(each)
+    host = Host()
+    async with hosts(host) as url:
+        await probe(url)
+    theirs.error("Unhandled message %r", "hunter2")
+    assert "hunter2" not in caplog.text
+    assert theirs.filters
 
 
 async def test_the_heartbeat_of_the_url_is_that_of_each_connection_and_of_its_watch() -> None:
