@@ -20,6 +20,7 @@ from bus.cli.broker_options import (
     select_password,
 )
 from bus.cli.env_file import describe_removal
+from bus.cli.errors import INTERRUPTED, TERMINATED
 from bus.cli.output import EscapingConsole, print_json
 from bus.errors import Unavailable
 from bus.messaging.broker_addresses import require_urls
@@ -86,7 +87,7 @@ async def serve(
         async with started(choice, console, stop, options) as broker:
             if broker is None:
                 console.print("The start of the broker was interrupted.")
-                raise KeyboardInterrupt
+                raise typer.Exit(stop.exit_code)
             if as_json:
                 print_json(connection_fields(choice, broker), compact=True)
             else:
@@ -164,12 +165,24 @@ async def until(stop: asyncio.Event, broker: Broker | None) -> None:
             await asyncio.wait_for(stop.wait(), POLL_INTERVAL_SECONDS)
 
 
+class StopSignal(asyncio.Event):
+    """An event that is set when Ctrl-C or SIGTERM arrives."""
+
+    exit_code = INTERRUPTED
+    """Exit code of a command whose work the signal has interrupted."""
+
+    def arrive(self, exit_code: int) -> None:
+        """Set the event and the exit code."""
+        self.exit_code = exit_code
+        self.set()
+
+
 @contextlib.contextmanager
-def signals() -> Iterator[asyncio.Event]:
-    """Yield an `asyncio.Event` that is set when Ctrl-C or SIGTERM arrives."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+def signals() -> Iterator[StopSignal]:
+    """Yield an event that is set when Ctrl-C or SIGTERM arrives."""
+    stop, loop = StopSignal(), asyncio.get_running_loop()
+    for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
+        loop.add_signal_handler(number, stop.arrive, code)
     try:
         yield stop
     finally:

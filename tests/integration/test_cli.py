@@ -83,12 +83,13 @@ async def test_broker_runs_until_ctrl_c_and_leaves_nothing() -> None:
     assert not speaks_amqp(LOOPBACK, urlsplit(card["URL"]).port or 0)
 
 
-async def test_broker_can_be_ended_while_it_starts() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_broker_can_be_ended_while_it_starts(number: signal.Signals, code: int) -> None:
     with running("broker") as process:
         await until(lambda: children(process.pid), "the node's guard", PATIENCE)
         guard = children(process.pid)[0]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == code
         assert not children(guard)
 
 

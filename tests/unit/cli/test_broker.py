@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typing_extensions import override
 
@@ -71,8 +72,9 @@ async def test_an_interrupted_start_is_reported_and_is_not_a_success(
 ) -> None:
     monkeypatch.setattr(cli, "broker_for", lambda *_: Interrupted())
     choice = BrokerChoice(kind="node", why="it is here")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(typer.Exit) as ended:
         await cli.serve(choice, BrokerOptions(), Console(stderr=True), as_json=True)
+    assert ended.value.exit_code == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "The start of the broker was interrupted." in captured.err
