@@ -200,6 +200,7 @@ def _apply(text: str, file: EnvFile, environment: MutableMapping[str, str]) -> E
         {name: os.fsdecode(values[name].encode()) for name in kinds.get("taken", ())}
     )
     named = {kind: tuple(names) for kind, names in kinds.items()}
+    # `kind_of` returns names of the tuple fields of `EnvFile`, which mypy cannot see.
     return replace(file, readable=_readable_secrets(file, values), **named)  # type: ignore[arg-type]
 
 

@@ -39,8 +39,8 @@ module, the import lock of the module would never be released in the child.
 changing = threading.RLock()
 """Held while a session or its bus is created.
 
-No fork happens in that time. So no child inherits a half of a session, or a lock that this thread
-holds inside of pydantic while it builds the settings.
+No fork happens in that time. So no child inherits a session that is only partly created. And no
+child inherits a lock that this thread holds in pydantic while it builds the settings.
 """
 os.register_at_fork(
     before=changing.acquire,

@@ -110,6 +110,7 @@ class FoundMessages(Sequence[F], Generic[M, F]):
     @property
     def messages(self) -> list[M]:
         """The messages without their envelopes. A payload that cannot be decoded is left out."""
+        # `_found` holds only messages of the type `M`, which mypy cannot see.
         return [each.message for each in self._found if each.message is not None]  # type: ignore[misc]
 
     def one(self, expected: M | None = None, /, **fields: object) -> F:
