@@ -1,11 +1,13 @@
 """Functions that read the keys of the settings `BUS_KEY` and `BUS_JWKS`."""
 
+import os
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bus.errors import ConfigurationError
+from bus.messaging.suggestions import did_you_mean
 from bus.security.key_directory import KeyDirectory
 from bus.security.keys import PrivateKey
 from bus.security.private_keys import read_private
@@ -44,8 +46,28 @@ def private_key_source(
     if _is_key(setting):
         return lambda: read_private(setting)
     directory = None if owner is None else key_directory(setting)
-    path = Path(setting) if directory is None else directory.key_file(owner or "")
-    return lambda: read_private(read_private_file(path, variable))
+    if directory is None or owner is None:
+        path = Path(setting)
+        return lambda: read_private(read_private_file(path, variable))
+
+    def read() -> list[PrivateKey]:
+        file = directory.key_file(owner)
+        if not os.path.lexists(file) and os.access(directory.path, os.X_OK):
+            raise ConfigurationError(f"{variable}: {_describe_missing(directory, owner)}")
+        return read_private(read_private_file(file, variable))
+
+    return read
+
+
+def _describe_missing(directory: KeyDirectory, owner: str) -> str:
+    """Return a text about a key file that the directory does not have."""
+    owners = directory.owners()
+    others = f"It has the keys of {', '.join(owners)}" if owners else "It has no keys"
+    return (
+        f"the directory {directory.path} has no file {owner}.key. "
+        f"{others}{did_you_mean(owner, owners) or '.'} "
+        f"Correct the name of the service, or create its key with `bus keys new {owner}`."
+    )
 
 
 def key_directory(setting: str) -> KeyDirectory | None:

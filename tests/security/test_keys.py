@@ -238,10 +238,26 @@ def test_a_directory_holds_the_key_file_of_each_service(tmp_path: Path) -> None:
         (tmp_path / f"{name}.key").chmod(0o600)
     prints = [private_key_source(str(tmp_path), owner=name)() for name in ("office", "mail")]
     assert prints[0][0].thumbprint != prints[1][0].thumbprint
-    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*/desk\.key cannot be read: No such"):
-        private_key_source(str(tmp_path), owner="desk")()
     with pytest.raises(ConfigurationError, match=r"BUS_OPERATOR_KEY: .* cannot be read: Is a dir"):
         private_key_source(str(tmp_path), "BUS_OPERATOR_KEY")()
+
+
+def test_a_directory_without_the_key_of_a_service_names_the_keys_that_it_has(
+    tmp_path: Path,
+) -> None:
+    def read(owner: str) -> str:
+        with pytest.raises(ConfigurationError) as caught:
+            private_key_source(str(tmp_path), owner=owner)()
+        return str(caught.value)
+
+    assert "has no file mial.key. It has no keys. Correct the name" in read("mial")
+    for name in ("office", "mail"):
+        (tmp_path / f"{name}.key").write_text(json.dumps(generate()))
+    assert read("mial") == (
+        f"BUS_KEY: the directory {tmp_path} has no file mial.key. It has the keys of mail, office; "
+        "did you mean 'mail'? Correct the name of the service, or create its key with "
+        "`bus keys new mial`."
+    )
 
 
 @pytest.mark.parametrize(
