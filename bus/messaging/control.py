@@ -1,0 +1,116 @@
+"""The questions on the control channel, and the routing keys of their targets.
+
+A question is a broadcast: every live instance that its target names answers it. The asker collects
+the answers that arrive within a window. Source: Scatter-Gather in Hohpe and Woolf, "Enterprise
+Integration Patterns" (2003).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bus.messaging.service_info import (
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    RememberedMessages,
+)
+
+__all__ = [
+    "ALL",
+    "MAX_WINDOW_SECONDS",
+    "Announcement",
+    "Answer",
+    "FindMessages",
+    "GetInfo",
+    "GetStats",
+    "Ping",
+    "Question",
+    "Target",
+]
+
+R_co = TypeVar("R_co", bound=InstanceState, covariant=True)
+
+MAX_WINDOW_SECONDS = 60.0
+"""Maximum seconds in which the answers to a question can arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The instances that a question is for: all, those of one service, or one instance."""
+
+    service: str | None = None
+    instance: str | None = None
+    """Name of one instance. `service` must be set as well."""
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key on the exchange `bus.control`."""
+        if self.service is None:
+            return "ask.all"
+        if self.instance is None:
+            return f"ask.service.{self.service}"
+        return f"ask.instance.{self.service}.{self.instance}"
+
+
+ALL: Final = Target()
+"""Every live instance of every service."""
+
+
+class Question(BaseModel, Generic[R_co]):
+    """A question to live instances. A subclass has the parameters of the question as fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: ClassVar[str]
+    """Type on the wire, for example `bus.control.ping.v1`."""
+    right: ClassVar[Literal["read", "order"]] = "read"
+    """Right that the asker needs."""
+    answer: ClassVar[type[InstanceState]]
+    """Class of the answers."""
+
+
+class Ping(Question[InstanceState]):
+    """PING: which instances are alive?"""
+
+    name = "bus.control.ping.v1"
+    answer = InstanceState
+
+
+class GetInfo(Question[InstanceInfo]):
+    """INFO: which contracts does an instance serve, in which versions?"""
+
+    name = "bus.control.info.v1"
+    answer = InstanceInfo
+
+
+class GetStats(Question[InstanceStats]):
+    """STATS: how much does an instance do, how fast, and with which errors?"""
+
+    name = "bus.control.stats.v1"
+    answer = InstanceStats
+
+
+class FindMessages(Question[RememberedMessages]):
+    """TRACE: which messages with this correlation id does an instance remember?"""
+
+    name = "bus.control.find-messages.v1"
+    answer = RememberedMessages
+
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R_co]):
+    """The answer of one instance."""
+
+    record: R_co
+    seconds: float
+    """Time from the question to the answer."""
+
+
+class Announcement(InstanceState):
+    """A message that an instance sends by itself when it starts to serve and when it stops."""
+
+    event: Literal["started", "stopping"]

@@ -1,0 +1,130 @@
+"""All instruments that the bus reports to its meter.
+
+Names of metrics, columns of tables and queries of dashboards are derived from this list. The labels
+`service` and `instance` are not in the list, because they are the same for a whole process.
+"""
+
+from typing import Final
+
+from bus.messaging.ports.meter import Instrument
+
+__all__ = [
+    "CONNECTIONS_LOST",
+    "DEAD_LETTERS",
+    "DUPLICATES",
+    "HANDLED",
+    "HANDLER_SECONDS",
+    "INSTRUMENTS",
+    "IN_FLIGHT",
+    "READY",
+    "RETRIES",
+    "SEND_SECONDS",
+    "SENT",
+    "SLOTS",
+    "SLOTS_FREE",
+    "START_DELAY_SECONDS",
+]
+
+SENT_LABELS = ("operation", "version", "kind")
+HANDLED_LABELS = (*SENT_LABELS, "subscription")
+"""Labels of a handler. `subscription` is empty unless the subscription of an event has a name."""
+
+SENT: Final = Instrument(
+    name="messages.sent",
+    kind="counter",
+    unit="1",
+    description="Requests, events and jobs that this service sent, by outcome.",
+    labels=(*SENT_LABELS, "outcome"),
+)
+"""`outcome` is `ok`, or the code of the error that the caller received."""
+SEND_SECONDS: Final = Instrument(
+    name="messages.send.duration",
+    kind="histogram",
+    unit="s",
+    description="Time until the reply to a request, or until the confirm of an event or job.",
+    labels=SENT_LABELS,
+)
+HANDLED: Final = Instrument(
+    name="messages.handled",
+    kind="counter",
+    unit="1",
+    description="Attempts to handle a message, by caller and outcome.",
+    labels=(*HANDLED_LABELS, "caller", "outcome"),
+)
+"""`outcome` is `ok` or an error code. `caller` is the verified sender, or `unverified`."""
+HANDLER_SECONDS: Final = Instrument(
+    name="messages.handler.duration",
+    kind="histogram",
+    unit="s",
+    description="Duration of one attempt to handle a message.",
+    labels=HANDLED_LABELS,
+)
+START_DELAY_SECONDS: Final = Instrument(
+    name="messages.start.delay",
+    kind="histogram",
+    unit="s",
+    description="Time from the publish of a message to the start of its first attempt.",
+    labels=HANDLED_LABELS,
+)
+RETRIES: Final = Instrument(
+    name="messages.retried",
+    kind="counter",
+    unit="1",
+    description="Failed attempts after which a message entered a retry tier.",
+    labels=(*HANDLED_LABELS, "outcome"),
+)
+DEAD_LETTERS: Final = Instrument(
+    name="messages.dead_lettered",
+    kind="counter",
+    unit="1",
+    description="Messages that this service moved to a dead-letter queue.",
+    labels=(*HANDLED_LABELS, "outcome"),
+)
+DUPLICATES: Final = Instrument(
+    name="messages.duplicates",
+    kind="counter",
+    unit="1",
+    description="Copies that were not handled, because their message had been handled.",
+    labels=HANDLED_LABELS,
+)
+IN_FLIGHT: Final = Instrument(
+    name="messages.in_flight",
+    kind="gauge",
+    unit="1",
+    description="Messages that this process received and has not settled.",
+    labels=HANDLED_LABELS,
+)
+SLOTS: Final = Instrument(
+    name="handler.slots",
+    kind="gauge",
+    unit="1",
+    description="Messages that the handler can process at the same time in this process.",
+    labels=HANDLED_LABELS,
+)
+SLOTS_FREE: Final = Instrument(
+    name="handler.slots.free",
+    kind="gauge",
+    unit="1",
+    description="Slots of the handler without a message.",
+    labels=HANDLED_LABELS,
+)
+READY: Final = Instrument(
+    name="ready",
+    kind="gauge",
+    unit="1",
+    description="1 if every consumer of this process is registered at the broker, else 0.",
+    labels=(),
+)
+CONNECTIONS_LOST: Final = Instrument(
+    name="connections.lost",
+    kind="counter",
+    unit="1",
+    description="Connections to the broker that this process lost.",
+    labels=(),
+)
+
+INSTRUMENTS: Final = (
+    *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
+    *(RETRIES, DEAD_LETTERS, DUPLICATES),
+    *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+)

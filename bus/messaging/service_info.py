@@ -1,0 +1,164 @@
+"""Records in which an instance reports its state, its contracts and its statistics.
+
+The records travel as JSON on the control channel. Old and new versions of the bus exchange them, so
+each record ignores unknown fields, and each new field has a default.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bus.contracts.contract import Kind
+
+__all__ = [
+    "ContractInfo",
+    "ErrorInfo",
+    "HandlerState",
+    "InstanceInfo",
+    "InstanceState",
+    "InstanceStats",
+    "RememberedMessage",
+    "RememberedMessages",
+    "Series",
+]
+
+
+class Record(BaseModel):
+    """A part of an answer on the control channel."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class InstanceState(Record):
+    """The answer to PING: which process this is, and whether it works."""
+
+    service: str
+    instance: str
+    """Name of the process, unique among the processes of all services."""
+    version: str | None = None
+    """Version of the service (`BUS_SERVICE_VERSION`)."""
+    started: int
+    """Start of the process, in milliseconds since the epoch."""
+    state: Literal["starting", "ready", "not-ready", "draining"]
+    """`draining` if the process is stopping, and only finishes running handlers."""
+
+
+class ContractInfo(Record):
+    """A contract that an instance serves or subscribes to."""
+
+    type: str
+    """Type on the wire, for example `transcription.get.v1`."""
+    kind: Kind
+    permission: str
+    queue: str
+    subscription: str | None = None
+    digest: str
+    """SHA-256 of the JSON Schema of the payload, in hexadecimal."""
+    reply_digest: str | None = None
+    """SHA-256 of the JSON Schema of the reply. None if the contract has no reply."""
+
+
+class InstanceInfo(InstanceState):
+    """The answer to INFO."""
+
+    bus_version: str
+    """Version of this library."""
+    python_version: str
+    contracts: tuple[ContractInfo, ...] = ()
+
+
+class ErrorInfo(Record):
+    """The last error of a handler. It has no text, because a text can be confidential."""
+
+    code: str
+    at: int
+    """Milliseconds since the epoch."""
+    place: str | None = None
+    """File, line and function that raised the error."""
+
+
+class HandlerState(Record):
+    """The state of one handler in one process at this moment."""
+
+    operation: str
+    """Name of the contract without its version, for example `transcription.get`."""
+    version: int
+    kind: Kind
+    queue: str
+    subscription: str | None = None
+    slots: int
+    free: int
+    """Slots without a message."""
+    in_flight: int
+    """Messages that were received and are not settled."""
+    pauses: tuple[str, ...] = ()
+    """Reasons why the consumer is paused, for example `poison-isolation`."""
+    ready: bool = True
+    """True if the consumer is registered at the broker."""
+    last_error: ErrorInfo | None = None
+    last_handled: int | None = None
+    """Time of the last handled message, in milliseconds since the epoch."""
+
+
+class Series(Record):
+    """The values of one instrument with one set of labels, since the start of the process."""
+
+    name: str
+    """Name of the instrument."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    value: float = 0
+    """Total of a counter, value of a gauge, or sum of a histogram."""
+    count: int = 0
+    """Number of values in a histogram."""
+    max: float = 0
+    """Largest value in a histogram."""
+    buckets: dict[int, int] = Field(default_factory=dict)
+    """Number of values in each bucket of a histogram that is not empty, by the bucket's index."""
+    recent: dict[int, int] = Field(default_factory=dict)
+    """As `buckets`, for the last 5 to 10 minutes only."""
+    recent_max: float = 0
+    """Largest value of the last 5 to 10 minutes."""
+    exemplars: dict[int, tuple[str, float, int]] = Field(default_factory=dict)
+    """Trace id, value, and time in milliseconds of one value in each bucket, by the index."""
+    last: int = 0
+    """Time of the last report, in milliseconds since the epoch."""
+
+
+class InstanceStats(InstanceState):
+    """The answer to STATS."""
+
+    since: int
+    """Begin of the measurements, in milliseconds since the epoch."""
+    handlers: tuple[HandlerState, ...] = ()
+    series: tuple[Series, ...] = ()
+
+
+class RememberedMessage(Record):
+    """A message that an instance sent or handled. It has no payload and no text of an error."""
+
+    action: Literal["sent", "handled", "retried", "dead-lettered", "refused"]
+    id: str
+    type: str
+    source: str
+    at: int
+    """Begin of the action, in milliseconds since the epoch."""
+    seconds: float = 0
+    attempt: int = 1
+    outcome: str = "ok"
+    """`ok`, or the code of an error."""
+    correlation_id: str = ""
+    causation_id: str | None = None
+    traceparent: str | None = None
+    queue: str | None = None
+    tier: str | None = None
+    """Retry tier in which a retried message waits."""
+
+
+class RememberedMessages(InstanceState):
+    """The answer to the question for the messages of one correlation id."""
+
+    since: int
+    """Time of the oldest remembered message, in milliseconds since the epoch."""
+    remembered: int = 0
+    """Number of all messages that the instance remembers."""
+    messages: tuple[RememberedMessage, ...] = ()

@@ -1,0 +1,5 @@
+"""Discovery: the control channel, the live instances, and the registry of known services.
+
+An instance answers questions about itself, and asks other instances. The broker carries both on the
+exchange `bus.control`, so no further server is needed.
+"""

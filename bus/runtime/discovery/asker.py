@@ -1,0 +1,44 @@
+"""The interface with which commands and the bus ask live instances."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeVar
+
+from bus.messaging.control import ALL, Announcement, Answer, Question, Target
+from bus.messaging.service_info import InstanceState
+
+__all__ = ["Asker"]
+
+R = TypeVar("R", bound=InstanceState)
+
+
+class Asker(Protocol):
+    """Interface to ask questions on the control channel."""
+
+    async def ask(
+        self,
+        question: Question[R],
+        target: Target = ALL,
+        *,
+        window: float = 1.0,
+        expected: int | None = None,
+    ) -> list[Answer[R]]:
+        """Ask live instances, and return the answers that arrive within the window.
+
+        Answers that are not verified are dropped. Each instance answers at most once.
+
+        Args:
+            question: The question.
+            target: The instances that answer.
+            window: Seconds to wait for answers, up to `MAX_WINDOW_SECONDS`.
+            expected: Number of answers after which the wait ends early. None: wait for the whole
+                window.
+
+        Raises:
+            Unavailable: Discovery is off, or the broker is not connected.
+            PermissionDenied: The asker has no right to ask this question.
+        """
+        ...
+
+    def announcements(self) -> AsyncIterator[Announcement]:
+        """Return the verified announcements that arrive from now on, without an end."""
+        ...
