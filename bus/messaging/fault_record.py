@@ -22,6 +22,7 @@ __all__ = [
     "REPLAYS",
     "FailedBy",
     "FaultRecord",
+    "Headers",
     "fault_headers",
     "read_record",
     "record_headers",

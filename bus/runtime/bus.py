@@ -17,7 +17,7 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, server_stack, with_security
+from bus.middleware.stacks import client_stack, server_stack, with_security, with_spans
 from bus.operations.dead_letters import (
     EVERYTHING,
     DeadLetter,
@@ -37,6 +37,7 @@ from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -113,6 +114,7 @@ class Bus:
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
         self.instance = new_instance()
+        spans = span_source(self.settings, self.instance)
         runtime = ServiceRuntime(
             service=self.service,
             transport=self._transport,
@@ -121,8 +123,9 @@ class Bus:
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
+            spans=spans,
         )
-        self._client = Client(runtime, self._client_layers)
+        self._client = Client(runtime, with_spans(self._client_layers, spans))
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0

@@ -19,6 +19,7 @@ from bus.runtime.stages.isolate_poison import isolate_poison
 from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
 from bus.runtime.stages.recall_result import recall_result
+from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
@@ -36,7 +37,8 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,
     reject_expired,
-    decrypt,  # last: retries and dead letters contain the encrypted payload
+    decrypt,  # late: retries and dead letters contain the encrypted payload
+    record_span,  # last: only a message that reaches the handler has a span
 )
 
 

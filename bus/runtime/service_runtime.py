@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import Transport
+from bus.middleware.spans import SpanSource
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
@@ -27,3 +28,5 @@ class ServiceRuntime:
     inbox: Inbox = field(default_factory=MemoryInbox)
     clock: Callable[[], float] = time.time
     """A function that returns seconds since the epoch."""
+    spans: SpanSource | None = None
+    """The recorder of spans. None without OpenTelemetry, or with `BUS_TRACES=off`."""

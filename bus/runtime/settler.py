@@ -21,6 +21,7 @@ from bus.messaging.fault_record import (
     FIRST_FAILED,
     PARKED,
     FailedBy,
+    Headers,
     fault_headers,
     since_first_failure,
 )
@@ -33,6 +34,7 @@ from bus.messaging.topology.addresses import (
     retry_address,
 )
 from bus.messaging.topology.names import retry_delay_for
+from bus.messaging.trace_context import ATTEMPT_TRACEPARENT
 from bus.runtime.copy_sender import CopySender
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
@@ -211,7 +213,7 @@ class Settler:
     async def _retry(self, envelope: Envelope, result: HandlingResult, delay: float) -> bool:
         # A failed check of the sender is retried too, so `reply_to` can be an attacker's text.
         may_report = result.error is not None and self._may_reply(envelope, result)
-        headers = since_first_failure(envelope.headers, self._now())
+        headers = _with_attempt(since_first_failure(envelope.headers, self._now()), result)
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
         if not await self._copies.send(copy, address):
@@ -254,9 +256,8 @@ class Settler:
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
-        if not await self._copies.send(
-            envelope.replace(headers=headers), dead_letter_address(queue)
-        ):
+        copy = envelope.replace(headers=_with_attempt(headers, result))
+        if not await self._copies.send(copy, dead_letter_address(queue)):
             return False
         facts = message_facts(
             envelope,
@@ -314,3 +315,12 @@ class Settler:
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)
+
+
+def _with_attempt(headers: Headers, result: HandlingResult) -> Headers:
+    """Return the headers of a copy, with the span of the attempt that failed."""
+    if result.traceparent is None:
+        return headers
+    return {ATTEMPT_TRACEPARENT: result.traceparent} | {
+        name: value for name, value in headers.items() if name != ATTEMPT_TRACEPARENT
+    }
