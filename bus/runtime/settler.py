@@ -21,9 +21,9 @@ from bus.messaging.fault_record import (
     FIRST_FAILED,
     PARKED,
     FailedBy,
-    Headers,
     fault_headers,
     since_first_failure,
+    with_attempt,
 )
 from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
@@ -34,7 +34,6 @@ from bus.messaging.topology.addresses import (
     retry_address,
 )
 from bus.messaging.topology.names import retry_delay_for
-from bus.messaging.trace_context import ATTEMPT_TRACEPARENT
 from bus.runtime.copy_sender import CopySender
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
@@ -213,7 +212,9 @@ class Settler:
     async def _retry(self, envelope: Envelope, result: HandlingResult, delay: float) -> bool:
         # A failed check of the sender is retried too, so `reply_to` can be an attacker's text.
         may_report = result.error is not None and self._may_reply(envelope, result)
-        headers = _with_attempt(since_first_failure(envelope.headers, self._now()), result)
+        headers = with_attempt(
+            since_first_failure(envelope.headers, self._now()), result.traceparent
+        )
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
         if not await self._copies.send(copy, address):
@@ -256,7 +257,7 @@ class Settler:
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
-        copy = envelope.replace(headers=_with_attempt(headers, result))
+        copy = envelope.replace(headers=with_attempt(headers, result.traceparent))
         if not await self._copies.send(copy, dead_letter_address(queue)):
             return False
         facts = message_facts(
@@ -315,12 +316,3 @@ class Settler:
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)
-
-
-def _with_attempt(headers: Headers, result: HandlingResult) -> Headers:
-    """Return the headers of a copy, with the span of the attempt that failed."""
-    if result.traceparent is None:
-        return headers
-    return {ATTEMPT_TRACEPARENT: result.traceparent} | {
-        name: value for name, value in headers.items() if name != ATTEMPT_TRACEPARENT
-    }

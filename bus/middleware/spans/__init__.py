@@ -32,7 +32,6 @@ __all__ = [
 log = logging.getLogger("bus.spans")
 
 API = "opentelemetry.trace"
-RECORDING = "bus.middleware.spans.recording"
 
 
 def is_installed() -> bool:
@@ -50,7 +49,7 @@ def load() -> None:
     thread imports a module, the import lock would never be released in the child.
     """
     if API in sys.modules:
-        import_module(RECORDING)
+        import_module("bus.middleware.spans.recording")
 
 
 class SpanSource:
@@ -72,7 +71,7 @@ class SpanSource:
 
     def _look(self) -> None:
         try:
-            self._find = self._find or import_module(RECORDING).find_recorder
+            self._find = self._find or import_module("bus.middleware.spans.recording").find_recorder
             self._recorder = self._find(self.conventions)
         except Exception as error:  # noqa: BLE001 - a fault of the installation fails no message
             self._is_broken = True
@@ -127,5 +126,5 @@ def active_ids() -> tuple[str, str] | None:
     """Return the trace id and the span id of the active span in hex, or None without a span."""
     if API not in sys.modules:
         return None
-    ids: tuple[str, str] | None = import_module(RECORDING).active_ids()
+    ids: tuple[str, str] | None = import_module("bus.middleware.spans.recording").active_ids()
     return ids

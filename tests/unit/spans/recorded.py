@@ -37,7 +37,7 @@ class Recorded:
 
         def add(span: ReadableSpan, depth: int) -> None:
             links = "".join(
-                f" <- {(link.attributes or {})['trunkline.link']} "
+                f" <- {(link.attributes or {})['trunkline.link']!s} "
                 f"{ids[_id(link.context)].kind.name if _id(link.context) in ids else 'elsewhere'}"
                 for link in span.links
             )
