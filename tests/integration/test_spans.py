@@ -40,13 +40,14 @@ async def test_spans_of_requests_events_retries_and_replays_are_connected_throug
             await serving.replay(QUEUE)
             await until(lambda: len(recorded.spans) == 6, "the replayed job")
     queue = f"CONSUMER process {QUEUE}"
-    assert recorded.tree().splitlines() == [
+    lines = recorded.tree().splitlines()
+    # The event is handled at the same time as the job, so the place of its line can differ.
+    lines.remove("CONSUMER process archive.events.ledger.closed.v1 <- send PRODUCER")
+    assert lines == [
         "PRODUCER publish bus.events:ledger.closed.v1",
-        *[each for each in recorded.tree().splitlines() if "archive" in each],
         "PRODUCER publish bus.jobs:ledger.close.v1",
         f"{queue} (internal) <- send PRODUCER",
         f"{queue} (not_found) <- send PRODUCER <- previous_attempt CONSUMER",
         f"{queue} <- send PRODUCER <- previous_attempt CONSUMER",
     ]
-    assert "CONSUMER process archive.events.ledger.closed.v1 <- send PRODUCER" in recorded.tree()
     assert "Quist" not in "".join(each.to_json() for each in recorded.spans)
