@@ -17,6 +17,7 @@ from bus.messaging.resends import on_resend
 from bus.middleware.spans.conventions import Conventions, HandledBy
 
 if TYPE_CHECKING:
+    from bus.middleware.spans.active_span import ActiveSpan
     from bus.middleware.spans.recording import Recorder
 
 __all__ = [
@@ -97,20 +98,21 @@ def client_spans(source: SpanSource) -> Middleware:
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
             recorder = source.recorder()
-            return inner(envelope) if recorder is None else _send(recorder, envelope, inner)
+            if recorder is None:
+                return inner(envelope)
+            span, sent = recorder.start_sending(envelope)
+            return inner(sent) if span is None else _record(span, sent, inner)
 
         return call
 
     return layer
 
 
-async def _send(recorder: "Recorder", envelope: Envelope, inner: Handler) -> Envelope | None:
-    span = recorder.start_sending(envelope)
-    if span is None:
-        return await inner(envelope)
+async def _record(span: "ActiveSpan", envelope: Envelope, inner: Handler) -> Envelope | None:
+    span.begin()
     token = on_resend.set(span.add_resend)
     try:
-        reply = await inner(span.inject(envelope))
+        reply = await inner(envelope)
     except BaseException as error:
         span.fail(error)
         raise

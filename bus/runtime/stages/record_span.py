@@ -14,7 +14,7 @@ from bus.runtime.inbound_message import (
 )
 
 if TYPE_CHECKING:
-    from bus.middleware.spans.recording import Recorder
+    from bus.middleware.spans.active_span import ActiveSpan
 
 __all__ = ["record_span"]
 
@@ -41,19 +41,20 @@ def record_span(state: EndpointState) -> InboundStage:
     def stage(inner: InboundHandler) -> InboundHandler:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
             recorder = source.recorder()
-            return inner(message) if recorder is None else record(recorder, message)
-
-        async def record(recorder: "Recorder", message: InboundMessage) -> HandlingResult:
+            if recorder is None:
+                return inner(message)
             span = recorder.start_handling(message.envelope, template)
-            if span is None:
-                return await inner(message)
+            return inner(message) if span is None else record(span, message)
+
+        async def record(span: "ActiveSpan", message: InboundMessage) -> HandlingResult:
+            span.begin()
             try:
                 result = await inner(message)
+                result.traceparent = span.traceparent
                 if result.error is None:
                     span.succeed()
                 else:
                     span.fail(result.error)
-                result.traceparent = span.traceparent
             except BaseException as error:
                 span.fail(error)
                 raise
