@@ -184,12 +184,12 @@ class MemoryMeter:
                 {
                     "name": instrument.name,
                     "labels": dict(zip(instrument.labels, labels, strict=False)),
-                    **cell.fields(now),
+                    **fields,
                 }
             )
-            for instrument, labels, cell in (
-                *_cells_of(self._numbers),
-                *_cells_of(self._histograms),
+            for instrument, labels, fields in (
+                *_fields_of(self._numbers, now),
+                *_fields_of(self._histograms, now),
             )
         )
 
@@ -212,12 +212,12 @@ def _add(
     return cell
 
 
-def _cells_of(
-    families: dict[Instrument, dict[Labels, _Cell]],
-) -> list[tuple[Instrument, Labels, _Cell]]:
+def _fields_of(
+    families: dict[Instrument, dict[Labels, _Cell]], now: float
+) -> list[tuple[Instrument, Labels, dict[str, object]]]:
     # `list` copies the items of a dictionary without letting another thread run.
     return [
-        (instrument, labels, cell)
+        (instrument, labels, cell.fields(now))
         for instrument, cells in list(families.items())
         for labels, cell in list(cells.items())
     ]
