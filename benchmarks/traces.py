@@ -1,14 +1,11 @@
-"""The cost of spans: requests per second with 100 in flight, with spans beside without.
+"""The cost of spans: requests with 100 in flight, with spans beside without.
 
-usage: python -m benchmarks.traces [--rounds 20] [--calls 2000]
+usage: python -m benchmarks.traces [--rounds 20] [--calls 2000] [--sampling 1]
 
-The two services take turns in each round, on the same broker and in the same process, so that a
-busy minute of the machine affects both. The result is the median of the ratios of all rounds, once
-by the time of a clock, and once by the processor time of this process.
-
-Caller and service are in one process, which does the work of both spans of a request. The ratio by
-processor time does not depend on other programs of the machine. It is the lower of the two on an
-idle machine, because the time of the broker is not in it.
+Two workers and two callers take turns in each round, on the same broker, so that a busy minute of
+the machine affects both. One worker and one caller record spans. The result is the median of the
+ratios of all rounds: of the rates, and of the processor time of caller and worker. The second one
+depends less on other programs. It does not have the time of the broker, which is the same for both.
 """
 
 import argparse
@@ -20,22 +17,26 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from pydantic import SecretStr
 from typing_extensions import override
 
+from benchmarks.synchronous import worker
 from bus import Bus, Message, Request, Router, Settings, contract
-from bus.testing import running_broker
+from bus.testing import isolated, running_broker
 
-__all__ = ["main"]
+__all__ = ["main", "plain", "traced"]
 
 IN_FLIGHT = 100
 LOWEST_RATIO = 0.9
 """The promised ratio with a sampling of 1 percent."""
+SAMPLING = "BENCH_SAMPLING"
+"""Variable of a worker with its sampling in percent. Without it the worker sets no provider."""
 
 
 class Echoed(Message):
@@ -58,110 +59,103 @@ class TracedEcho(Request[Echoed]):
     number: int
 
 
-def router_of(service: str, request_class: type[Request[Echoed]]) -> Router:
-    """Return a router that answers at once."""
-    router = Router(service)
+plain, traced = Router("plain"), Router("traced")
 
-    @router.request(request_class, concurrency=IN_FLIGHT)
-    async def echo(request: Request[Echoed]) -> Echoed:
-        return Echoed(number=getattr(request, "number", 0))
 
-    return router
+@plain.request(PlainEcho, concurrency=IN_FLIGHT)
+async def plain_echo(request: PlainEcho) -> Echoed:
+    """Return the number of the request."""
+    return Echoed(number=request.number)
+
+
+@traced.request(TracedEcho, concurrency=IN_FLIGHT)
+async def traced_echo(request: TracedEcho) -> Echoed:
+    """Return the number of the request."""
+    return Echoed(number=request.number)
 
 
 class Discarding(SpanExporter):
     """An exporter for a collector that costs nothing."""
 
-    count = 0
-
     @override
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.count += len(spans)
         return SpanExportResult.SUCCESS
 
 
-class Changing(Sampler):
-    """A sampler with a rate that the measurement changes. A tracer keeps its first sampler."""
-
-    chosen: Sampler = ParentBased(TraceIdRatioBased(0))
-
-    @override
-    def should_sample(self, *args: object, **kwargs: object) -> SamplingResult:
-        return self.chosen.should_sample(*args, **kwargs)  # type: ignore[arg-type]
-
-    @override
-    def get_description(self) -> str:
-        return "changing"
+def set_provider(percent: str) -> None:
+    """Set a tracer provider that samples this part of all traces, if it is not empty."""
+    if percent:
+        provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(float(percent) / 100)))
+        provider.add_span_processor(BatchSpanProcessor(Discarding()))
+        trace.set_tracer_provider(provider)
 
 
-Ratio = tuple[float, float]
-"""Ratio of two rates, by the time of a clock and by processor time."""
+if __name__ != "__main__":
+    set_provider(os.environ.get(SAMPLING, ""))
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A caller without spans and a caller with spans."""
+class Side:
+    """A caller, its requests, and the process of the worker that answers them."""
 
-    plain: Bus
-    traced: Bus
+    caller: Bus
+    request_class: type[PlainEcho] | type[TracedEcho]
+    worker: int
 
-    async def ratio(self, calls: int) -> Ratio:
-        """Return the requests per second with spans, divided by those without."""
-        plain = await seconds_of(self.plain, PlainEcho, calls)
-        traced = await seconds_of(self.traced, TracedEcho, calls)
-        return plain[0] / traced[0], plain[1] / traced[1]
+    async def measure(self, calls: int) -> tuple[float, float]:
+        """Return the seconds of requests, and the processor seconds of caller and worker."""
+        numbers = iter(range(calls))
+
+        async def call() -> None:
+            for number in numbers:
+                await self.caller.request(self.request_class(number=number), timeout=20)
+
+        used = time.process_time() + processor_seconds(self.worker)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(call())
+        seconds = time.perf_counter() - began
+        return seconds, time.process_time() + processor_seconds(self.worker) - used
 
 
-async def seconds_of(
-    bus: Bus, request_class: type[PlainEcho] | type[TracedEcho], calls: int
-) -> tuple[float, float]:
-    """Return the seconds and the processor seconds of requests, with `IN_FLIGHT` at a time."""
-    numbers = iter(range(calls))
-
-    async def caller() -> None:
-        for number in numbers:
-            await bus.request(request_class(number=number), timeout=20)
-
-    began, used = time.perf_counter(), time.process_time()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(IN_FLIGHT):
-            group.create_task(caller())
-    return time.perf_counter() - began, time.process_time() - used
+def processor_seconds(process: int) -> float:
+    """Return the processor time of another process, in steps of 10 ms. It works on Linux."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
-async def pair_on(url: str) -> AsyncIterator[Pair]:
-    """Serve both routers inside the block, and yield the callers."""
-    off = Settings(url=SecretStr(url), auth="off", traces="off")
-    on = Settings(url=SecretStr(url), auth="off", traces="on")
+async def sides_on(url: str, percent: str) -> AsyncIterator[tuple[Side, Side]]:
+    """Serve both routers inside the block, and yield the side without spans and the other."""
+    base = isolated(os.environ) | {"BUS_URL": url, "BUS_AUTH": "off"}
+    off, on = base | {"BUS_TRACES": "off"}, base | {SAMPLING: percent}
+    settings = Settings(url=SecretStr(url), auth="off")
     async with (
-        Bus("plain", settings=off) as plain,
-        Bus("traced", settings=on) as traced,
-        plain.serving(router_of("plain", PlainEcho)),
-        traced.serving(router_of("traced", TracedEcho)),
-        Bus("caller", settings=off) as plain_caller,
-        Bus("caller", settings=on) as traced_caller,
+        worker(off, "benchmarks.traces:plain") as plain_worker,
+        worker(on, "benchmarks.traces:traced") as traced_worker,
+        Bus("caller", settings=settings.model_copy(update={"traces": "off"})) as plain_caller,
+        Bus("caller", settings=settings) as traced_caller,
     ):
-        yield Pair(plain_caller, traced_caller)
+        yield (
+            Side(plain_caller, PlainEcho, plain_worker),
+            Side(traced_caller, TracedEcho, traced_worker),
+        )
 
 
-async def measure(url: str, rounds: int, calls: int) -> dict[str, list[Ratio]]:
-    """Return the ratios of each variant."""
-    async with pair_on(url) as pair:
-
-        async def ratios() -> list[Ratio]:
-            await pair.ratio(calls)  # warm-up
-            return [await pair.ratio(calls) for _ in range(rounds)]
-
-        found = {"no tracer provider": await ratios()}
-        sampler = Changing()
-        provider = TracerProvider(sampler=sampler)
-        provider.add_span_processor(BatchSpanProcessor(Discarding()))
-        trace.set_tracer_provider(provider)
-        for percent in (1, 100):
-            sampler.chosen = ParentBased(TraceIdRatioBased(percent / 100))
-            found[f"sampling of {percent} percent"] = await ratios()
-    return found
+async def measure(
+    url: str, percent: str, rounds: int, calls: int
+) -> tuple[list[float], list[float]]:
+    """Return the ratios of the rates, and those of the processor times."""
+    rates, processors = [], []
+    set_provider(percent)
+    async with sides_on(url, percent) as (without, with_spans):
+        for number in range(rounds + 1):
+            one, other = await without.measure(calls), await with_spans.measure(calls)
+            if number > 0:  # the first round is the warm-up
+                rates.append(one[0] / other[0])
+                processors.append(one[1] / other[1])
+    return rates, processors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,22 +163,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.traces", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--sampling", default="1", help="percent; empty: no tracer provider")
     options = parser.parse_args(arguments)
     with running_broker(os.environ) as broker:
-        found = asyncio.run(measure(broker.url, options.rounds, options.calls))
-    medians = {name: report(name, ratios) for name, ratios in found.items()}
-    return int(medians["sampling of 1 percent"] < LOWEST_RATIO)
-
-
-def report(name: str, ratios: list[Ratio]) -> float:
-    """Print the medians and quartiles of the ratios. Return the median by processor time."""
-    median = 0.0
-    for clock, values in zip(("clock", "processor"), zip(*ratios, strict=True), strict=True):
-        low, median, high = statistics.quantiles(values, n=4)
-        print(
-            f"{name}, by {clock} time: {median:.3f} of the rate without spans "
-            f"(quartiles {low:.3f} and {high:.3f}; load {os.getloadavg()[0]:.1f})"
+        rates, processors = asyncio.run(
+            measure(broker.url, options.sampling, options.rounds, options.calls)
         )
+    print(f"sampling: {options.sampling or 'no tracer provider'}")
+    report("processor time without spans, divided by that with spans", processors)
+    return int(report("rate with spans, divided by that without", rates) < LOWEST_RATIO)
+
+
+def report(name: str, ratios: list[float]) -> float:
+    """Print the median and the quartiles of the ratios, and return the median."""
+    low, median, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"{name}: {median:.3f} (quartiles {low:.3f} and {high:.3f}; load {os.getloadavg()[0]:.1f})"
+    )
     return median
 
 

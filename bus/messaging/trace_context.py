@@ -14,6 +14,8 @@ __all__ = [
     "MAX_TRACESTATE_LENGTH",
     "TraceParent",
     "child_traceparent",
+    "new_span_id",
+    "new_trace_id",
     "new_traceparent",
     "parse_traceparent",
     "recorded_trace",
@@ -52,6 +54,7 @@ OWS = " \t"
 """The optional white space around a member."""
 
 new_trace_id, new_span_id = random_hex_factory(16), random_hex_factory(8)
+"""Functions that return a random trace id of 32 digits, and a random span id of 16 digits."""
 
 recorded_trace: ContextVar[str | None] = ContextVar("bus.recorded_trace", default=None)
 """Trace id of the span that is being recorded now, in 32 hexadecimal digits.

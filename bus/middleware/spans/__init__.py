@@ -6,10 +6,10 @@ application has set a tracer provider. So a service without OpenTelemetry does n
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
@@ -33,6 +33,8 @@ __all__ = [
 log = logging.getLogger("bus.spans")
 
 API = "opentelemetry.trace"
+PROVIDER = "_TRACER_PROVIDER"
+"""Variable of OpenTelemetry with the global tracer provider. None: the application has set none."""
 
 
 def is_installed() -> bool:
@@ -56,24 +58,32 @@ def load() -> None:
 class SpanSource:
     """The recorder of one bus. It exists after the application has set a tracer provider."""
 
-    __slots__ = ("_find", "_is_broken", "_recorder", "conventions")
+    __slots__ = ("_api", "_is_broken", "_recorder", "conventions")
 
     def __init__(self, conventions: Conventions) -> None:
         self.conventions = conventions
-        self._find: Callable[[Conventions], Recorder | None] | None = None
         self._recorder: Recorder | None = None
+        self._api: dict[str, Any] = {}
         self._is_broken = False
 
     def recorder(self) -> "Recorder | None":
         """Return the recorder, or None if the application has set no tracer provider yet."""
-        if self._recorder is None and API in sys.modules and not self._is_broken:
+        # A comparison of OpenTelemetry's variable takes a tenth of the time of its function. If the
+        # variable has another name in a later version, the function is called for each message.
+        if (
+            self._recorder is None
+            and API in sys.modules
+            and self._api.get(PROVIDER, API) is not None
+            and not self._is_broken
+        ):
             self._look()
         return self._recorder
 
     def _look(self) -> None:
         try:
-            self._find = self._find or import_module("bus.middleware.spans.recording").find_recorder
-            self._recorder = self._find(self.conventions)
+            recording = import_module("bus.middleware.spans.recording")
+            self._recorder = recording.find_recorder(self.conventions)
+            self._api = vars(sys.modules[API])
         except Exception as error:  # noqa: BLE001 - a fault of the installation fails no message
             self._is_broken = True
             log.warning(

@@ -34,6 +34,11 @@ class Carrier:
         self._seen: TextMapPropagator | None = None
         self._custom: TextMapPropagator | None = None
 
+    @property
+    def is_standard(self) -> bool:
+        """True if the application has no propagator other than those of OpenTelemetry."""
+        return self._propagator() is None
+
     def read(self, envelope: Envelope) -> Context:
         """Return a context with the span that sent a message, or an empty one if it has none."""
         text = envelope.traceparent

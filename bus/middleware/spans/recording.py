@@ -20,6 +20,7 @@ from bus.middleware.spans.conventions import (
     SpanTemplate,
     message_attributes,
 )
+from bus.middleware.spans.known_sampler import KnownSampler, Root, prepared
 
 __all__ = ["Recorder", "active_ids", "find_recorder"]
 
@@ -28,13 +29,6 @@ log = logging.getLogger("bus.spans")
 LINK = "trunkline.link"
 """Attribute of a link: `send`, or `previous_attempt`."""
 KINDS = {kind.name: kind for kind in trace.SpanKind}
-SAMPLED = trace.TraceFlags.SAMPLED
-FOLLOWS_PARENT = (
-    "ParentBased{",
-    "remoteParentNotSampled:AlwaysOffSampler",
-    "localParentNotSampled:AlwaysOffSampler",
-)
-"""Parts of the description of a sampler that never samples a child of an unsampled span."""
 
 
 def find_recorder(conventions: Conventions) -> "Recorder | None":
@@ -62,7 +56,7 @@ class Recorder:
         self._tracer = tracer
         self._conventions = conventions
         self._carrier = Carrier()
-        self._follows_parent = _follows_parent(tracer)
+        self._sampler = KnownSampler(tracer)
         self._has_failed = False
 
     def start_sending(self, envelope: Envelope) -> tuple[ActiveSpan | None, Envelope]:
@@ -75,14 +69,17 @@ class Recorder:
             The span, or None if it is not recorded. And the message with the context of the span.
         """
         parent = None
-        active = trace.get_current_span()
-        if not active.get_span_context().is_valid:
+        above = trace.get_current_span().get_span_context()
+        if not above.is_valid:
             cause = current.get()
             if cause is not None:
                 parent = self._carrier.read(cause.envelope)
-                active = trace.get_current_span(parent)
+                above = trace.get_current_span(parent).get_span_context()
+        root = None if above.is_valid else self._sampler.new_root()
+        if root is not None and not root.is_sampled and self._carrier.is_standard:
+            return None, envelope.replace(traceparent=root.unsampled_traceparent())
         template = self._conventions.sending(envelope.role, envelope.type)
-        span = self._child(active) or self._start(template, parent, [])
+        span = self._new_span(template, parent, root)
         if span is None:
             return None, envelope
         sent = self._carrier.write(envelope, span, parent)
@@ -105,15 +102,17 @@ class Recorder:
         Returns:
             The span, or None if it is not recorded.
         """
-        links: list[trace.Link] = []
         if template.kind == "SERVER":
             parent = self._carrier.read(envelope)
-            span = self._child(trace.get_current_span(parent))
+            if self._sampler.drops_child(trace.get_current_span(parent).get_span_context()):
+                attach(parent)
+                return None
             if envelope.type != template.type:
                 template = self._conventions.unknown_request(envelope.type)
+            span = self._new_span(template, parent, self._sampler.new_root())
         else:
-            parent, span, links = NO_CONTEXT, None, self._links(envelope)
-        span = span or self._start(template, parent, links)
+            root = self._sampler.new_root()
+            span = self._new_span(template, NO_CONTEXT, root, linked=envelope)
         if span is None:
             return None
         context = trace.set_span_in_context(span, NO_CONTEXT)
@@ -125,18 +124,41 @@ class Recorder:
         traceparent = self._carrier.write(envelope, span, context).traceparent
         return ActiveSpan(span, template.kind, context, traceparent)
 
-    def _child(self, parent: trace.Span) -> trace.Span | None:
-        """Return `parent` itself if the sampler would certainly not sample a child of it.
+    def _new_span(
+        self,
+        template: SpanTemplate,
+        parent: Context | None,
+        root: Root | None,
+        linked: Envelope | None = None,
+    ) -> trace.Span | None:
+        """Return a new span, or None if the tracer failed.
 
-        The tracer would take several microseconds to create a span that records nothing.
+        If the sampler certainly does not sample a child, the new span is only the context of the
+        parent. If it does not sample a new trace, the new span is only a new context.
+
+        Args:
+            template: Template of the span.
+            parent: Context with the parent. None: the current context.
+            root: Decision of the sampler if there is no parent. None: the tracer decides.
+            linked: Message that was sent by the spans to which the new span has links.
         """
-        context = parent.get_span_context()
-        if self._follows_parent and context.is_valid and not context.trace_flags & SAMPLED:
-            return trace.NonRecordingSpan(context) if parent.is_recording() else parent
-        return None
+        above = trace.get_current_span(parent).get_span_context()
+        if above.is_valid:
+            if self._sampler.drops_child(above):
+                return trace.NonRecordingSpan(above)
+            return self._start(template, parent, linked)
+        if root is None:
+            return self._start(template, parent, linked)
+        if not root.is_sampled:
+            return trace.NonRecordingSpan(root.unsampled_context())
+        token = prepared.set(int(root.trace_id, 16))
+        try:
+            return self._start(template, parent, linked)
+        finally:
+            prepared.reset(token)
 
     def _start(
-        self, template: SpanTemplate, parent: Context | None, links: list[trace.Link]
+        self, template: SpanTemplate, parent: Context | None, linked: Envelope | None
     ) -> trace.Span | None:
         try:
             return self._tracer.start_span(
@@ -144,7 +166,7 @@ class Recorder:
                 context=parent,
                 kind=KINDS[template.kind],
                 attributes=template.attributes,
-                links=links,
+                links=[] if linked is None else self._links(linked),
                 record_exception=False,
                 set_status_on_exception=False,
             )
@@ -170,17 +192,6 @@ class Recorder:
             for kind, context in contexts.items()
         }
         return [trace.Link(each, {LINK: kind}) for kind, each in linked.items() if each.is_valid]
-
-
-def _follows_parent(tracer: trace.Tracer) -> bool:
-    """Return True if the tracer never samples a child of a span that is not sampled."""
-    try:
-        description = str(tracer.sampler.get_description())  # type: ignore[attr-defined]  # of the SDK
-    except Exception:  # noqa: BLE001 - another implementation, or a sampler of the application
-        return False
-    return description.startswith(FOLLOWS_PARENT[0]) and all(
-        part in description for part in FOLLOWS_PARENT[1:]
-    )
 
 
 def _trunkline_version() -> str | None:
