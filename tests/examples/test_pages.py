@@ -47,6 +47,7 @@ HOW_TO = [
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "test-without-a-broker",
+    "traces",
     "transcribe-recordings",
     "use-from-django",
     "use-from-flask",
