@@ -47,7 +47,8 @@ ADMINISTRATOR = "bus.topology"
 """Broker user of `bus topology` and of operators.
 
 A service declares and binds only its queues for replies and for the control channel. The
-administrator declares and binds all other objects. No service can have the administrator's name, because a service name has no dot.
+administrator declares and binds all other objects. No service can have the administrator's name,
+because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
 """Patterns for no name and for every name. In RabbitMQ an empty pattern matches no name."""
