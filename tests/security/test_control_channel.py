@@ -285,6 +285,7 @@ ANSWERS: dict[str, Callable[[ControlWorld, Envelope, Envelope], Envelope]] = {
     "not proven: another process of the audience": lambda world, _, answer: resigned(
         world, answer, aud="answer.auditor.2"
     ),
+    "not proven: another name": lambda _, __, answer: answer.replace(source="office"),
     "not proven: another body": lambda _, __, answer: changed_body(answer, instance="2"),
     "not proven: signed by another service": lambda world, _, answer: resigned(
         world, answer, by="mail"
@@ -325,6 +326,19 @@ async def test_a_forged_answer_is_dropped_and_counted(name: str) -> None:
     assert dropped == {name.partition(":")[0]: 1}
 
 
+async def test_a_service_cannot_answer_for_another_one() -> None:
+    world = await ControlWorld.started()
+    auditor, wire = await world.process("auditor")
+    asking = asyncio.ensure_future(auditor.ask(Ping(), window=0.05))
+    await settle()
+    _, answering = await world.process("mail")
+    answering.deliver(wire.sent[0][1])
+    await settle()
+    wire.deliver(resigned(world, changed_body(answering.sent[0][1], service="ledger"), by="mail"))
+    assert await asking == []
+    assert auditor.asker.dropped == {"of another instance": 1}
+
+
 async def test_each_instance_answers_once() -> None:
     world = await ControlWorld.started()
     auditor, wire = await world.process("auditor")
@@ -349,7 +363,9 @@ ANNOUNCED: dict[str, Callable[[ControlWorld], list[Envelope]]] = {
     "signed by another service": lambda world: [world.forged(announced(world), by="mail")],
     "of another service": lambda world: [
         announced(world).replace(source="mail"),
-        world.forged(announced(world).replace(source="mail"), by="mail", iss="mail"),
+        world.forged(
+            announced(world).replace(source="mail"), by="mail", iss="mail", tgt="announce.mail"
+        ),
     ],
     "another key": lambda world: [world.forged(announced(world), tgt="announce.mail")],
     "a question": lambda world: [world.question().replace(type="bus.control.announcement.v1")],
