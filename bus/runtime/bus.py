@@ -371,6 +371,7 @@ class Bus:
                 self._consumers += consumers
                 self._changing -= 1
                 self._has_announced_stop = False
+                self._discovery.forget_info()
                 self._discovery.announce("started")
                 try:
                     yield
@@ -380,6 +381,7 @@ class Bus:
                     is_stopping = True
                     self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
+                    self._discovery.forget_info()
         finally:
             self._changing -= 1
             self._stopping -= is_stopping

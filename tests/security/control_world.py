@@ -10,12 +10,17 @@ from bus.errors import BusError
 from bus.messaging.control import Ping, Question
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import Delivery, Transport
+from bus.messaging.service_info import (
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    RememberedMessages,
+)
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.control_link import Member
 from bus.runtime.discovery.discovery import Discovery
-from bus.runtime.discovery.report import StateReport
 from bus.security.control_security import ControlSecurity, Subject
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
@@ -61,6 +66,35 @@ class Wire:
 
     def deliver(self, envelope: Envelope, receiver: int = 0) -> None:
         self.receivers[receiver](cast("Delivery", FakeDelivery(envelope)))
+
+
+@dataclass(frozen=True)
+class StateReport:
+    """A report that knows only its state."""
+
+    service: str
+    instance: str
+
+    def _known(self) -> dict[str, Any]:
+        return {
+            "service": self.service,
+            "instance": self.instance,
+            "started": 1,
+            "state": "ready",
+        }
+
+    def state(self) -> InstanceState:
+        return InstanceState(**self._known())
+
+    def info(self) -> InstanceInfo:
+        return InstanceInfo(**self._known(), bus_version="1", python_version="3")
+
+    def stats(self) -> InstanceStats:
+        return InstanceStats(**self._known(), since=1)
+
+    def find(self, text: str) -> RememberedMessages:
+        assert text
+        return RememberedMessages(**self._known(), since=1)
 
 
 @dataclass
@@ -111,8 +145,7 @@ class ControlWorld:
     async def process(self, name: str, instance: str = "1") -> tuple[Discovery, Wire]:
         """Return a started process and its wire."""
         wire = Wire()
-        report = StateReport(name, instance, lambda: "ready", started=1)
-        discovery = Discovery(self.member(name, wire, instance), report)
+        discovery = Discovery(self.member(name, wire, instance), StateReport(name, instance))
         await discovery.start()
         return discovery, wire
 

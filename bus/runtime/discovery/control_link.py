@@ -70,7 +70,7 @@ class ControlLink:
         self.on_refused: list[Callable[[BusError], None]] = []
         """Functions to call with each refusal of the broker."""
         self._is_logged = False
-        """True if the last line in the log says that the link is off."""
+        """True if the last line in the log reports that the link is off."""
         self._logged_at = float("-inf")
 
     @property

@@ -83,6 +83,20 @@ async def test_the_answer_to_info_names_the_versions() -> None:
         assert answer.record.python_version
 
 
+async def test_the_answer_to_info_has_the_contracts_that_are_served_now() -> None:
+    async with MemoryBuses() as buses:
+        bus = await buses.bus("ledger")
+
+        async def types() -> list[str]:
+            (answer,) = await bus.discovery.ask(GetInfo(), expected=1)
+            return [each.type for each in answer.record.contracts]
+
+        assert await types() == []
+        async with bus.serving(ledger()):
+            assert await types() == ["ledger.total.v1"]
+        assert await types() == []
+
+
 async def test_start_and_stop_are_announced() -> None:
     async with MemoryBuses() as buses:
         office = await buses.bus("office")
