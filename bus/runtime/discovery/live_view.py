@@ -33,6 +33,8 @@ class LiveInstance:
     """Time since which the instance is live without an interruption."""
     last_seen: float
     """Time of the last answer or announcement."""
+    answered: float | None = None
+    """Time of the last answer, which is `record`. None if the instance has not answered yet."""
     announced: float | None = None
     """Time of the last announcement."""
     missed: int = 0
@@ -99,6 +101,7 @@ class LiveView:
             state="draining" if has_stopped else announcement.state,
             first_seen=known.first_seen if known is not None and is_same else now,
             last_seen=now,
+            answered=known.answered if known is not None and is_same else None,
             announced=now,
             has_stopped=has_stopped,
         )
@@ -146,7 +149,13 @@ class LiveView:
         if known is None or not known.is_live or record.started > known.record.started:
             self._store(
                 key,
-                LiveInstance(record=record, state=record.state, first_seen=seen, last_seen=seen),
+                LiveInstance(
+                    record=record,
+                    state=record.state,
+                    first_seen=seen,
+                    last_seen=seen,
+                    answered=seen,
+                ),
             )
         else:
             # The answer can be older than an announcement that arrived in the same window.
@@ -156,6 +165,7 @@ class LiveView:
                 record=record,
                 state=record.state if is_newer else known.state,
                 last_seen=max(seen, known.last_seen),
+                answered=seen,
                 missed=0,
                 has_stopped=known.has_stopped and (not is_newer or record.state != "ready"),
             )
