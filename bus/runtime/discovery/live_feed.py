@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from bus.errors import Unavailable
 from bus.messaging.control import ALL, Question, Target
@@ -14,6 +14,15 @@ __all__ = ["LiveFeed"]
 
 RETRY_SECONDS = 1.0
 """Seconds until the feed reads announcements again after the broker did not answer."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A stream that holds a queue until it is closed."""
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        ...
 
 
 class LiveFeed:
@@ -92,8 +101,13 @@ class LiveFeed:
 
     async def _read_announcements(self, on_change: Callable[[], None]) -> None:
         while True:
-            with suppress(Unavailable):  # the next round reports the error
-                async for announcement in self._asker.announcements():
-                    self._view.announce(announcement)
-                    on_change()
+            stream = self._asker.announcements()
+            try:
+                with suppress(Unavailable):  # the next round reports the error
+                    async for announcement in stream:
+                        self._view.announce(announcement)
+                        on_change()
+            finally:
+                if isinstance(stream, Closable):
+                    await stream.aclose()
             await asyncio.sleep(RETRY_SECONDS)

@@ -73,6 +73,16 @@ class ServiceSummary:
         return sorted({each.record.version or "-" for each in self.live})
 
     @property
+    def is_mixed(self) -> bool:
+        """True if live instances run different versions of the service."""
+        return len(self.versions) > 1
+
+    @property
+    def is_failing(self) -> bool:
+        """True if an operation fails often."""
+        return any(problem.code == "failing" for problem in self.problems)
+
+    @property
     def started(self) -> int | None:
         """Start of the oldest live instance, in milliseconds since the epoch."""
         return min((each.record.started for each in self.live), default=None)
@@ -99,9 +109,13 @@ class ServiceSummary:
 
     @property
     def durations(self) -> Durations:
-        """Durations of the attempts of all operations in the last 5 to 10 minutes."""
-        durations = Durations()
-        for each in self.totals.handled:
+        """Durations of requests in the last 5 to 10 minutes.
+
+        A job may last long, so durations of jobs and events are used only without requests.
+        """
+        durations, rows = Durations(), self.totals.handled
+        requests = [each for each in rows if each.operation.kind == "request"]
+        for each in requests or rows:
             durations.buckets.update(each.durations.buckets)
             durations.max = max(durations.max, each.durations.max)
         return durations
@@ -174,7 +188,7 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
         if states[state]:
             verb = "is" if states[state] == 1 else "are"
             yield Problem(state, f"{states[state]} of {live} instances {verb} {state}")
-    if len(service.versions) > 1:
+    if service.is_mixed:
         yield Problem(
             "versions", f"instances run different versions: {', '.join(service.versions)}"
         )
