@@ -31,6 +31,9 @@ from bus.operations.dead_letters import (
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
+from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.discovery import discovery_of
+from bus.runtime.discovery.report import State
 from bus.runtime.forking import protect_parent
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
 from bus.runtime.router import Router
@@ -122,11 +125,14 @@ class Bus:
             inbox=self._inbox,
             clock=self._clock,
         )
+        self._discovery = discovery_of(runtime, self._state)
         self._client = Client(runtime, self._client_layers)
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
+        self._is_draining = False
+        """True while a `serving` block or the bus stops."""
 
     async def __aenter__(self) -> Self:
         """Connect to the broker, and start to receive replies.
@@ -153,6 +159,7 @@ class Bus:
             with log_tracebacks(enabled=self.settings.debug):
                 self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
+            await self._discovery.start()
         except BaseException:
             await self._close()
             raise
@@ -161,6 +168,7 @@ class Bus:
 
     async def _close(self) -> None:
         try:
+            await self._discovery.close()
             await self._transport.close()
             await self._security.identity.close()
         finally:
@@ -174,7 +182,28 @@ class Bus:
         trace: TracebackType | None,
     ) -> None:
         if self._life.closing():
+            self._stopping()
             await self._close()
+
+    def _stopping(self) -> None:
+        if not self._is_draining:
+            self._is_draining = True
+            self._discovery.announce("stopping")
+
+    def _state(self) -> State:
+        if self._is_draining:
+            return "draining"
+        if self._changing:
+            return "starting"
+        return "ready" if self.ready else "not-ready"
+
+    @property
+    def discovery(self) -> Asker:
+        """The object that asks live instances about their state, over the control channel.
+
+        It asks while the bus is open. It needs the grant `control = ["read"]` with `BUS_AUTH=on`.
+        """
+        return self._discovery
 
     @property
     def ready(self) -> bool:
@@ -319,13 +348,16 @@ class Bus:
             async with self._server.consuming(router) as consumers:
                 self._consumers += consumers
                 self._changing -= 1
+                self._discovery.announce("started")
                 try:
                     yield
                 finally:
                     self._changing += 1
+                    self._stopping()
                     self._consumers = [each for each in self._consumers if each not in consumers]
         finally:
             self._changing -= 1
+            self._is_draining = False
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
         """Serve a router until the event `until` is set, or forever if `until` is None.

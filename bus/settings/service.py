@@ -162,6 +162,11 @@ class Settings(EnvironmentSettings):
 
     Use 0.0.0.0 in a container if the orchestrator probes from outside.
     """
+    discovery: Literal["on", "off"] = "on"
+    """Mode of discovery. With `on`, this process answers questions about its state, and can ask.
+
+    With `off`, it has no queue on the control channel, and `bus services` does not show it.
+    """
     auth: Literal["on", "dev", "off"] = "on"
     """Mode of authentication.
 

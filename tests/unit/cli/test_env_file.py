@@ -98,6 +98,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_CONSUMER_TIMEOUT",
         "BUS_CONTRACTS",
         "BUS_DELIVERY_LIMIT",
+        "BUS_DISCOVERY",
         "BUS_ENCRYPT",
         "BUS_FASTLANE",
         "BUS_HEALTH_PORT",

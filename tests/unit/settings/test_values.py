@@ -32,6 +32,7 @@ VALUES = {
     "BUS_FASTLANE": "off",
     "BUS_MAX_MESSAGE": "32 MiB",
     "BUS_HEALTH_HOST": "0.0.0.0",
+    "BUS_DISCOVERY": "off",
     "BUS_AUTH": "off",
     "BUS_KEY": "keys/library.key",
     "BUS_JWKS": "https://keys.example/jwks.json",
