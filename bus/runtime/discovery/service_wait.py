@@ -79,22 +79,38 @@ class Requirement:
 
     def accepts(self, instance: LiveInstance) -> bool:
         """Return True if the instance is ready, and has the required version and contract."""
-        record = instance.record
         return (
             instance.state == "ready"
-            and self.version in {None, record.version}
-            and (self.operation is None or self._is_served_by(record))
+            and self.version in {None, instance.record.version}
+            and (self.operation is None or bool(self._served_by(instance)))
         )
 
-    def _is_served_by(self, record: object) -> bool:
-        if not isinstance(record, InstanceInfo):
-            return False
-        types = (VERSIONED.fullmatch(contract.type) for contract in record.contracts)
-        return any(
+    def describe(self, instance: LiveInstance) -> str:
+        """Return the facts about an instance that decide whether it is accepted."""
+        record = instance.record
+        facts = [f"{record.instance}: {instance.state}"]
+        if record.version:
+            facts.append(f"version {record.version}")
+        if self.operation is not None and not self._served_by(instance):
+            facts.append(f"does not serve {self.subject}")
+        return ", ".join(facts)
+
+    def _served_by(self, instance: LiveInstance) -> list[str]:
+        """Return the types of the instance that fulfil the requirement."""
+        record = instance.record
+        types = (
+            [contract.type for contract in record.contracts]
+            if isinstance(record, InstanceInfo)
+            else []
+        )
+        return [each for each in types if self._is_required(each)]
+
+    def _is_required(self, type_: str) -> bool:
+        match = VERSIONED.fullmatch(type_)
+        return (
             match is not None
             and match["name"] == self.operation
             and self.contract_version in {None, int(match["version"])}
-            for match in types
         )
 
 
@@ -191,7 +207,7 @@ class ServiceWait:
             return str(self.error).rstrip(".")
         if not live:
             return f"no instance of {required.service} answered"
-        seen = "; ".join(_describe(each) for each in live[:MAX_SHOWN])
+        seen = "; ".join(map(required.describe, live[:MAX_SHOWN]))
         more = f"; and {len(live) - MAX_SHOWN} more" if len(live) > MAX_SHOWN else ""
         return (
             f"{found} of {count_noun(required.instances, 'required instance')} ready ({seen}{more})"
@@ -200,9 +216,3 @@ class ServiceWait:
 
 MAX_SHOWN = 5
 """Maximum number of instances in the description of a wait."""
-
-
-def _describe(instance: LiveInstance) -> str:
-    record = instance.record
-    version = f", version {record.version}" if record.version else ""
-    return f"{record.instance}: {instance.state}{version}"
