@@ -14,6 +14,7 @@ __all__ = [
     "ALL_ANNOUNCEMENTS",
     "COMMANDS",
     "CONTROL_EXCHANGE",
+    "CONTROL_TTL_MS",
     "announcement_key",
     "announcement_topology",
     "answer_key",

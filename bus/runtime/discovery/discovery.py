@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Literal, Self, TypeVar
 
@@ -15,7 +15,7 @@ from bus.runtime.discovery.announcements import build_announcement
 from bus.runtime.discovery.answers import AnswerBodies
 from bus.runtime.discovery.control_asker import ControlAsker
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.report import Report, State, StateReport
+from bus.runtime.discovery.report import Report
 from bus.runtime.discovery.responder import Responder
 from bus.runtime.service_runtime import ServiceRuntime
 
@@ -139,12 +139,12 @@ class NoAnnouncements:
         raise _is_off("announcements")
 
 
-def discovery_of(runtime: ServiceRuntime, state: Callable[[], State]) -> Discovery | NoDiscovery:
+def discovery_of(runtime: ServiceRuntime, report: Report) -> Discovery | NoDiscovery:
     """Return the discovery of a bus, as its settings specify.
 
     Args:
         runtime: The objects that all parts of the bus share.
-        state: Returns the state of the bus now.
+        report: The answers to questions about the bus.
     """
     settings = runtime.settings
     if settings.discovery == "off":
@@ -158,13 +158,6 @@ def discovery_of(runtime: ServiceRuntime, state: Callable[[], State]) -> Discove
         max_body_bytes=settings.max_message,
         leeway=settings.clock_leeway,
         clock=runtime.clock,
-    )
-    report = StateReport(
-        runtime.service,
-        runtime.instance,
-        state,
-        version=settings.service_version,
-        started=int(runtime.clock() * 1000),
     )
     return Discovery(member, report)
 

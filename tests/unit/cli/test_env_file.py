@@ -111,6 +111,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_MESSAGE_TTL",
         "BUS_PUBLISH_TIMEOUT",
         "BUS_PUBLISH_WINDOW",
+        "BUS_REMEMBERED_MESSAGES",
         "BUS_REQUEST_QUEUE",
         "BUS_REQUEST_TIMEOUT",
         "BUS_SERVICE_VERSION",

@@ -79,7 +79,8 @@ async def test_the_answer_to_info_names_the_versions() -> None:
         bus = await buses.bus("office", service_version="4.2")
         (answer,) = await bus.discovery.ask(GetInfo(), expected=1)
         assert answer.record.version == "4.2"
-        assert answer.record.bus_version and answer.record.python_version
+        assert answer.record.bus_version
+        assert answer.record.python_version
 
 
 async def test_start_and_stop_are_announced() -> None:
@@ -157,13 +158,15 @@ async def test_a_command_asks_without_being_an_instance() -> None:
 
 
 async def test_a_command_hears_announcements() -> None:
-    async with MemoryBuses() as buses:
-        async with open_asker(OFF, transport=MemoryTransport(buses.broker)) as asker:
-            heard = asker.announcements()
-            async with await_listener(buses):
-                books = await buses.bus("ledger")
-                await buses.serve(books, ledger())
-                assert (await asyncio.wait_for(anext(heard), 2)).event == "started"
+    async with (
+        MemoryBuses() as buses,
+        open_asker(OFF, transport=MemoryTransport(buses.broker)) as asker,
+    ):
+        heard = asker.announcements()
+        async with await_listener(buses):
+            books = await buses.bus("ledger")
+            await buses.serve(books, ledger())
+            assert (await asyncio.wait_for(anext(heard), 2)).event == "started"
 
 
 async def test_a_window_must_be_a_number_of_seconds_up_to_a_minute() -> None:
