@@ -1,8 +1,9 @@
 """Comparison of the output that a page shows with the output that a command prints.
 
-`…` matches any text. These parts differ from run to run, so they match any part of the same form:
+`…` matches any text. Two or more spaces match any number of them from two, because the widths of
+columns differ. These parts differ from run to run, so they match any part of the same form:
 
-- a time, a duration in ms, the broker's version and name, a frame's line number in the bus;
+- a time, a duration in ms, a latency in a table (`12ms`), the name of an instance, the broker's version and name, a frame's line number in the bus;
 - an id (a UUID or its first 8 characters, or the id of a key). The same id on a page always stands
   for the same id of the run, also in the commands that the reader types.
 """
@@ -21,6 +22,9 @@ LIKE = {
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
     "clock": r"\d\d:\d\d:\d\d",
     "duration": r"\d+(?:\.\d+)? ms",
+    "latency": r"\b\d+(?:\.\d+)?ms\b",
+    "instance": r"[\w-]+-\d+-[0-9a-f]{12}\b",
+    "spaces": r" {2,}",
     "frame": r"(?:(?<=\s)|(?<=\"))bus/[\w/]+\.py:\d+",
     "any": ANYTHING,
 }
@@ -55,6 +59,8 @@ class Output:
         kind, text = part.lastgroup, part[0]
         if kind == "any":
             return ".*"
+        if kind == "latency":
+            return r"\d+(?:\.\d+)?m?s"
         if kind == "frame":
             return re.escape(text.rpartition(":")[0]) + r":\d+"
         if kind != "id":
