@@ -46,6 +46,7 @@ HOW_TO = [
     "move-from-rest",
     "run-a-worker",
     "run-where-others-manage-the-broker",
+    "see-running-services",
     "test-without-a-broker",
     "transcribe-recordings",
     "use-from-django",
@@ -60,6 +61,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
     "run-a-worker": SIGNED,
+    "see-running-services": {"COLUMNS": "120"},
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
