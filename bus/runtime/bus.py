@@ -164,7 +164,7 @@ class Bus:
             await self._transport.close()
             await self._security.identity.close()
         finally:
-            self._client.replies.close()  # callers that still wait receive an error
+            self._client.close()  # callers that still wait receive an error
             self._life.closed()
 
     async def __aexit__(
@@ -191,11 +191,26 @@ class Bus:
             and all(consumer.ready for consumer in self._consumers)
         )
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Send a request, and wait for its reply. `Client.request` lists the errors."""
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
+        """Send a request, and wait for its reply. `Client.request` lists the errors.
+
+        Args:
+            request: The request to send.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`.
+            wait_for_service: True to wait within the timeout until a service serves the request.
+        """
         if self._life.loop is not running_loop():
             raise self._life.error()
-        return await self._client.request(request, timeout=timeout)
+        return await self._client.request(
+            request, timeout=timeout, wait_for_service=wait_for_service
+        )
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait for the broker's confirm.
