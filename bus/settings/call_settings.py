@@ -86,7 +86,7 @@ class CallSettings(EnvironmentSettings):
     def service(self, name: str) -> ServiceConfig:
         """Return the configuration of a service. If it has none, no value is set.
 
-        >>> settings.service("transcription").base_url
+        >>> url = Settings().service("transcription").base_url
         """
         return self.registry.by_name.get(name) or ServiceConfig(name)
 

@@ -1,6 +1,6 @@
 """The services file, `BUS_SERVICES_FILE`: the configurations of services as TOML."""
 
-from importlib import import_module
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ def read_services_file(path: Path) -> ServiceValues:
     found = ServiceValues()
     try:
         text = read_trusted_file(path, f"{SUBJECT}: {path}", MAX_FILE_BYTES)
-        # Only a process with such a file loads this module, which takes milliseconds to import.
-        content = import_module("tomllib").loads(text)
+        content = tomllib.loads(text)
     except ConfigurationError as error:
         found.faults.append(str(error))
         return found
