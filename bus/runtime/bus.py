@@ -31,8 +31,12 @@ from bus.operations.dead_letters import (
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
+from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.discovery import discovery_of
 from bus.runtime.forking import protect_parent
+from bus.runtime.instance_report import InstanceReport, State
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
+from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -113,6 +117,7 @@ class Bus:
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
         self.instance = new_instance()
+        meter, history = measuring_of(self.settings, self._clock)
         runtime = ServiceRuntime(
             service=self.service,
             transport=self._transport,
@@ -121,12 +126,25 @@ class Bus:
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
+            meter=meter,
+            history=history,
         )
+        self._started: float | None = None
+        self._report = InstanceReport(
+            runtime,
+            started=lambda: self._started,
+            state=lambda: self._state,
+            consumers=lambda: self._server.consumers,
+        )
+        self._discovery = discovery_of(runtime, self._report)
         self._client = Client(runtime, self._client_layers)
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
+        self._stopping = 0
+        """The number of `serving` blocks that are stopping."""
+        self._has_announced_stop = False
 
     async def __aenter__(self) -> Self:
         """Connect to the broker, and start to receive replies.
@@ -140,6 +158,7 @@ class Bus:
         if self._life.begin():
             self._build()
         protect_parent()
+        self._started = self._clock()
         try:
             await self._security.identity.start()
             with log_tracebacks(enabled=self.settings.debug):
@@ -153,6 +172,7 @@ class Bus:
             with log_tracebacks(enabled=self.settings.debug):
                 self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
+            await self._discovery.start()
         except BaseException:
             await self._close()
             raise
@@ -160,7 +180,9 @@ class Bus:
         return self
 
     async def _close(self) -> None:
+        self._client.replies.begin_close()
         try:
+            await self._discovery.close()
             await self._transport.close()
             await self._security.identity.close()
         finally:
@@ -174,7 +196,22 @@ class Bus:
         trace: TracebackType | None,
     ) -> None:
         if self._life.closing():
+            self._announce_stop()
             await self._close()
+
+    def _announce_stop(self) -> None:
+        """Announce once that this process stops, when a `serving` block or the bus ends."""
+        if not self._has_announced_stop:
+            self._has_announced_stop = True
+            self._discovery.announce("stopping")
+
+    @property
+    def discovery(self) -> Asker:
+        """The object that asks live instances about their state, over the control channel.
+
+        It asks while the bus is open. It needs the grant `control = ["read"]` with `BUS_AUTH=on`.
+        """
+        return self._discovery
 
     @property
     def ready(self) -> bool:
@@ -190,6 +227,19 @@ class Bus:
             and not self._transport.is_refused
             and all(consumer.ready for consumer in self._consumers)
         )
+
+    @property
+    def report(self) -> InstanceReport:
+        """The state, the contracts, the measurements and the last messages of this bus."""
+        return self._report
+
+    @property
+    def _state(self) -> State:
+        if self._life.is_closing or self._stopping:
+            return "draining"
+        if not self._life.is_open or self._changing:
+            return "starting"
+        return "ready" if self.ready else "not-ready"
 
     async def request(
         self,
@@ -330,17 +380,24 @@ class Bus:
             )
         await self._server.check(router)
         self._changing += 1
+        is_stopping = False
         try:
             async with self._server.consuming(router) as consumers:
                 self._consumers += consumers
                 self._changing -= 1
+                self._has_announced_stop = False
+                self._discovery.announce("started")
                 try:
                     yield
                 finally:
                     self._changing += 1
+                    self._stopping += 1
+                    is_stopping = True
+                    self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
         finally:
             self._changing -= 1
+            self._stopping -= is_stopping
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
         """Serve a router until the event `until` is set, or forever if `until` is None.
