@@ -138,6 +138,8 @@ class Bus:
         )
         self._discovery = discovery_of(runtime, self._report)
         self._client = Client(runtime, self._client_layers)
+        if self.settings.discovery == "on":
+            self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0

@@ -16,6 +16,7 @@ from bus.messaging.call_limits import timeout_advice
 from bus.messaging.envelope import Envelope
 from bus.messaging.timers import format_seconds
 from bus.messaging.topology.names import service_of
+from bus.runtime.start_listener import StartListener
 
 __all__ = ["ServiceWaits"]
 
@@ -44,6 +45,7 @@ class ServiceWaits:
         self._remaining = remaining
         self.ids: set[str] = set()
         """The ids of the requests that wait until a service serves them."""
+        self.listener = StartListener(self.on_started)
         self._queues: dict[str, _WaitingQueue] = {}
         """The requests that were returned at least once, by type."""
 
@@ -69,6 +71,8 @@ class ServiceWaits:
             return await self._send(request)
         except NotServed as error:
             reason = error
+        if not self._queues:
+            self.listener.begin()
         queue = self._queues.setdefault(request.type, _WaitingQueue(request.type))
         queue.members += 1
         try:
@@ -89,6 +93,8 @@ class ServiceWaits:
             queue.members -= 1
             if not queue.members:
                 del self._queues[request.type]
+            if not self._queues:
+                self.listener.end()
             del reason  # a reference cycle: its traceback has this frame
 
     @property
@@ -104,6 +110,7 @@ class ServiceWaits:
 
     def close(self) -> None:
         """Let each waiting request raise `Unavailable`, because the bus is closed."""
+        self.listener.end()
         for queue in self._queues.values():
             queue.close()
 

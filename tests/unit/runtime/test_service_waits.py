@@ -14,12 +14,15 @@ from bus.errors import (
     DeadlineExceeded,
     NotFound,
     NotServed,
+    PermissionDenied,
     Unavailable,
 )
 from bus.messaging.context import Context
+from bus.messaging.control import Announcement
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Returned
 from bus.middleware.stacks import client_stack
+from bus.runtime import service_waits
 from bus.runtime.client import Client
 from bus.runtime.router import Router
 from bus.runtime.sync_bus import SyncBus
@@ -196,6 +199,94 @@ def test_a_synchronous_bus_waits_for_a_service() -> None:
             bus.request(Ask(), timeout=0.2, wait_for_service=True)
         buses.serve(late())
         assert bus.request(Ask(), timeout=5, wait_for_service=True) == Answer()
+
+
+# --- Announcements ---
+
+
+@pytest.fixture
+def _no_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let waiting requests be published again only after an announcement."""
+    monkeypatch.setattr(service_waits, "FIRST_SECONDS", 1000)
+    monkeypatch.setattr(service_waits, "MAX_SECONDS", 1000)
+
+
+@pytest.mark.usefixtures("_no_publishes")
+def test_a_started_service_is_called_at_once() -> None:
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        bus, loop = await buses.bus("caller"), asyncio.get_running_loop()
+        began = loop.time()
+        starting = asyncio.create_task(serve_after(20, buses, late()))
+        assert await bus.request(Ask(), timeout=60, wait_for_service=True) == Answer()
+        assert 20 <= loop.time() - began < 20.4
+        await starting
+
+    run()
+
+
+@pytest.mark.usefixtures("_no_publishes")
+def test_without_discovery_no_announcement_is_heard() -> None:
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        bus = await buses.bus("caller", discovery="off")
+        starting = asyncio.create_task(serve_after(20, buses, late()))
+        await fail(bus.request(Ask(), timeout=60, wait_for_service=True), NotServed)
+        await starting
+
+    run()
+
+
+@in_memory
+async def test_without_discovery_a_request_waits_for_its_service_as_well(
+    buses: MemoryBuses,
+) -> None:
+    bus = await buses.bus("caller", discovery="off")
+    starting = asyncio.create_task(serve_after(5, buses, late()))
+    assert await bus.request(Ask(), timeout=30, wait_for_service=True) == Answer()
+    await starting
+
+
+class Denied:
+    """The announcements for a caller without the right to read."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    def __call__(self) -> "Denied":
+        self.streams += 1
+        return self
+
+    def __aiter__(self) -> "Denied":
+        return self
+
+    async def __anext__(self) -> Announcement:
+        raise PermissionDenied("caller may not read")
+
+
+@virtual
+async def test_a_caller_without_the_right_to_listen_asks_for_it_once_and_waits_as_well() -> None:
+    gate, denied = Gate(), Denied()
+    client = await gate.client()
+    client.waits.listener.announcements = denied
+    for _ in range(3):
+        tasks = wait(client, 2)
+        await asyncio.sleep(10)
+        await cancel(*tasks)
+    assert denied.streams == 1
+    assert len(gate.times) > 30
+
+
+@virtual
+async def test_a_short_wait_does_not_listen() -> None:
+    gate, denied = Gate(), Denied()
+    client = await gate.client()
+    client.waits.listener.announcements = denied
+    for _ in range(10):
+        tasks = wait(client, 2)
+        await asyncio.sleep(0.9)
+        await cancel(*tasks)
+    assert denied.streams == 0
 
 
 # --- The number of publishes ---
