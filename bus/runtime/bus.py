@@ -40,6 +40,7 @@ from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
+from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
@@ -163,6 +164,7 @@ class Bus:
         self._started = self._clock()
         try:
             await self._security.identity.start()
+            check_configured_services(self.settings.registry, self.service, self._security.identity)
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout

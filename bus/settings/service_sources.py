@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from bus.settings.service_config import KEYS, ServiceConfig
 from bus.settings.service_file import read_services_file
-from bus.settings.service_registry import ServiceRegistry
+from bus.settings.service_registry import ServiceRegistry, Source
 from bus.settings.service_variables import ServiceValues, read_variables
 
 __all__ = ["VALUES", "VariablesSource", "build_registry"]
@@ -51,22 +51,36 @@ def build_registry(
     Raises:
         ValueError: A source has faults. The text names each one.
     """
-    sources = [_read_code(code), variables, None if path is None else read_services_file(path)]
-    found = [source for source in sources if source is not None]
-    faults = [fault for source in found for fault in source.faults]
+    sources: dict[Source, ServiceValues] = {}
+    if path is not None:
+        sources["file"] = read_services_file(path)
+    if variables is not None:
+        sources["variables"] = variables
+    sources["code"] = _read_code(code)
+    faults = [fault for source in reversed(sources.values()) for fault in source.faults]
     if faults:
         raise ValueError("; ".join(faults))
     values: dict[str, dict[str, Any]] = {}
     origins: dict[tuple[str, str], str] = {}
-    for source in reversed(found):
-        for service, given in source.values.items():
+    named_in: dict[str, dict[Source, str]] = {}
+    for source, found in sources.items():  # a later source wins
+        for service, given in found.values.items():
             values.setdefault(service, {}).update(given)
             for key in given:
                 origins.pop((service, key), None)
-        origins.update(source.origins)
-    return ServiceRegistry(
-        (ServiceConfig(name, **given) for name, given in values.items()), origins
-    )
+            named_in.setdefault(service, {})[source] = _place(source, service, found, path)
+        origins.update(found.origins)
+    configs = [ServiceConfig(name, **given) for name, given in values.items()]
+    return ServiceRegistry(configs, origins, named_in)
+
+
+def _place(source: Source, service: str, found: ServiceValues, path: Path | None) -> str:
+    """Return the variable, the table or the argument in which a source names a service."""
+    if source == "code":
+        return f"ServiceConfig({service!r})"
+    if source == "file":
+        return f"[services.{service}] in {path}"
+    return next(name for (named, _), name in found.origins.items() if named == service)
 
 
 def _read_code(given: Any) -> ServiceValues:

@@ -123,7 +123,7 @@ def test_each_value_comes_from_code_before_a_variable_before_the_file(
         ServiceConfig("office", timeout=1),
     ]
     assert settings.registry.describe("billing") == [
-        "timeout 3.0 (code)",
+        "timeout 3 s (code)",
         "retries 2 (BUS_SERVICES__BILLING__RETRIES)",
         f"base_url http://file ({path})",
     ]
