@@ -15,6 +15,7 @@ PACKAGES = ("bus", "contracts", "workers")
 BY_NAME = {
     "bus": {"the modules in bus/__init__.pyi"},
     "bus.cli": {"bus.cli.<command>", "bus.cli.env_file", "importlib.metadata"},
+    "bus.cli.contracts": {"bus.cli.contract_usage"},
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
     "bus.cli.module_import": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
