@@ -8,11 +8,7 @@ from bus.errors import ConfigurationError
 try:
     from bus.integrations.prometheus.collectors import collector, process_registry
     from bus.integrations.prometheus.page import MetricsPage
-    from bus.integrations.prometheus.processes import (
-        ProcessesCollector,
-        ProcessStats,
-        processes_registry,
-    )
+    from bus.integrations.prometheus.processes import ProcessesCollector, processes_registry
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("prometheus_client"):
         raise
@@ -23,7 +19,6 @@ from bus.integrations.prometheus.names import metric_name
 
 __all__ = [
     "MetricsPage",
-    "ProcessStats",
     "ProcessesCollector",
     "collector",
     "metric_name",
