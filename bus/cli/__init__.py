@@ -34,8 +34,11 @@ COMMANDS = {
     "publish": "Publish an event, and wait until the broker has confirmed it.",
     "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve routers until SIGTERM or Ctrl-C.",
+    "services": "Show the live instances of services, their operations, latencies and errors.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
+    "top": "Show rates, latencies, errors, queues and dead letters on a live screen.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
+    "wait": "Wait until a service is ready: exit code 0 if ready, 75 after the timeout.",
 }
 """Names of the commands, with a summary of each.
 
