@@ -60,8 +60,10 @@ async def run_processes(command: Command) -> int:
         return await _run(command, [command.arguments] * command.processes)
     with TemporaryDirectory(prefix="bus-health-") as directory:
         sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
-        pages = parent_pages(sockets)
-        async with serve_probes(command.health, **aggregate(sockets), pages=pages):
+        checks, pages = aggregate(sockets), parent_pages(sockets)
+        async with serve_probes(
+            command.health, ready=checks["ready"], live=checks["live"], pages=pages
+        ):
             return await _run(
                 command,
                 [[*command.arguments, "--health-socket", str(socket)] for socket in sockets],

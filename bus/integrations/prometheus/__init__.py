@@ -7,6 +7,7 @@ from bus.errors import ConfigurationError
 
 try:
     from bus.integrations.prometheus.collectors import collector, process_registry
+    from bus.integrations.prometheus.exporter import Exporter, exporter_registry
     from bus.integrations.prometheus.page import MetricsPage
     from bus.integrations.prometheus.processes import ProcessesCollector, processes_registry
 except ModuleNotFoundError as error:
@@ -18,9 +19,11 @@ except ModuleNotFoundError as error:
 from bus.integrations.prometheus.names import metric_name
 
 __all__ = [
+    "Exporter",
     "MetricsPage",
     "ProcessesCollector",
     "collector",
+    "exporter_registry",
     "metric_name",
     "process_registry",
     "processes_registry",
