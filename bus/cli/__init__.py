@@ -28,6 +28,7 @@ COMMANDS = {
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",
     "doctor": "Check the installation, the settings and the broker.",
+    "exporter": "Serve the metrics of all live instances for Prometheus, until Ctrl-C or SIGTERM.",
     "grants": "Check a grants file, and show the rights of services and operators.",
     "health": "Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.",
     "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
