@@ -29,6 +29,7 @@ BY_NAME = {
         "bus.contracts.iterators",
         "bus.contracts.violations",
     },
+    "bus.middleware.spans": {"bus.middleware.spans.recording"},
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.runtime.sync_session": {"the modules in LOADED_LATER"},
