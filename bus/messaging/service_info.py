@@ -136,7 +136,8 @@ class InstanceStats(InstanceState):
 class RememberedMessage(Record):
     """A message that an instance sent or handled. It has no payload and no text of an error."""
 
-    action: Literal["sent", "handled", "retried", "dead-lettered", "refused"]
+    action: Literal["sent", "running", "handled", "retried", "dead-lettered", "refused"]
+    """`running` if the handler runs now. `seconds` is then the time since its start."""
     id: str
     type: str
     source: str
