@@ -36,6 +36,8 @@ COMMANDS = {
     "run": "Serve routers until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
+    "trace": "Show what became of a message, and of all messages that it caused.",
+    "watch": "Show messages while services send them, without their payloads.",
 }
 """Names of the commands, with a summary of each.
 
