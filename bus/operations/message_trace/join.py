@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bus.messaging.envelope import Envelope
+from bus.messaging.sent_time import sent_time
 from bus.messaging.service_info import RememberedMessage, RememberedMessages
 from bus.operations.dead_letters import DeadLetter
 from bus.operations.message_trace.model import (
@@ -27,6 +28,8 @@ WORST_FIRST: Sequence[State] = (
 )
 """States in the order in which they hide each other in the line of a message."""
 SEND_ACTION = "sent"
+MAX_REMEMBERED_LENGTH = 64
+"""Number of characters of an id that an instance remembers."""
 
 
 @dataclass(slots=True)
@@ -97,13 +100,19 @@ def collect(correlation_id: str, sources: TraceSources) -> dict[str, Sighting]:
     sightings: dict[str, Sighting] = {}
     for memory in sources.memories or ():
         for message in memory.messages:
-            if (message.correlation_id or message.id) == correlation_id:
+            if is_same(message.correlation_id or message.id, correlation_id):
                 sighting = sightings.setdefault(message.id, Sighting(message.id))
                 add_remembered(sighting, memory, message)
     for letter in sources.letters or ():
-        if letter.correlation_id == correlation_id:
-            add_letter(sightings.setdefault(letter.id, Sighting(letter.id)), letter)
+        if is_same(letter.correlation_id, correlation_id):
+            id_ = letter.id[:MAX_REMEMBERED_LENGTH]
+            add_letter(sightings.setdefault(id_, Sighting(id_)), letter)
     return sightings
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return True if two ids are equal as far as an instance remembers them."""
+    return one[:MAX_REMEMBERED_LENGTH] == other[:MAX_REMEMBERED_LENGTH]
 
 
 def add_remembered(
@@ -144,8 +153,7 @@ def add_letter(sighting: Sighting, letter: DeadLetter) -> None:
     known = sighting.deaths.get(queue)
     if known is None or (known.at or 0) <= (death.at or 0):
         sighting.deaths[queue] = death
-    if letter.envelope.timestamp:
-        sighting.written = letter.envelope.timestamp * 1000
+    sighting.written = sent_time(letter.envelope) or letter.envelope.timestamp * 1000 or None
 
 
 def trace_message(

@@ -1,6 +1,7 @@
 """The path of one message through each of its queues, and the state of this path."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from bus.messaging.topology.names import RETRY_DELAYS, SOURCES, routing_key_of
 from bus.operations.message_trace.model import Action, Death, QueuePath, State
@@ -46,7 +47,7 @@ def find_paths(
         names |= {*find_targets(type_, queues or ())}
     return tuple(
         build_path(
-            name, drop_doubled(received.get(name, ())), deaths.get(name), known.get(name), now=now
+            name, merge_attempts(received.get(name, ())), deaths.get(name), known.get(name), now=now
         )
         for name in sorted(names)
     )
@@ -67,19 +68,27 @@ def is_request(type_: str, queues: Sequence[QueueStatus]) -> bool:
     )
 
 
-def drop_doubled(actions: Sequence[Action]) -> tuple[Action, ...]:
-    """Return the actions by time. Drop a failed attempt if its retry or dead letter follows."""
-    ends = {
-        (action.instance, action.attempt) for action in actions if action.action in ENDS_OF_ATTEMPT
-    }
-    kept = (
-        action
+def merge_attempts(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """Return the actions by time. A failed attempt and its retry or dead letter are one action.
+
+    The merged action begins with the attempt, and ends when the broker has confirmed the copy.
+    """
+    failed = {
+        (action.instance, action.attempt): action
         for action in actions
-        if action.action != "handled"
-        or action.outcome == "ok"
-        or (action.instance, action.attempt) not in ends
-    )
-    return tuple(sorted(kept, key=lambda action: (action.ended, action.attempt)))
+        if action.action == "handled" and action.outcome != "ok"
+    }
+    merged = []
+    for action in actions:
+        attempt = failed.get((action.instance, action.attempt))
+        if action.action in ENDS_OF_ATTEMPT and attempt is not None and attempt.at <= action.at:
+            seconds = (action.ended - attempt.at) / 1000
+            merged.append(replace(action, at=attempt.at, seconds=seconds))
+            failed.pop((action.instance, action.attempt))
+        elif action.action != "handled" or action.outcome == "ok":
+            merged.append(action)
+    merged += failed.values()
+    return tuple(sorted(merged, key=lambda action: (action.ended, action.attempt)))
 
 
 def build_path(

@@ -126,15 +126,31 @@ def test_a_replay_after_a_dead_letter_decides_the_state() -> None:
 
 def test_a_failed_attempt_and_its_retry_are_one_action() -> None:
     attempts = [
-        action("handled", outcome="internal"),
-        action("retried", outcome="internal", tier="1s", at=T0 + 1),
-        action("handled", attempt=2, at=T0 + 1100),
+        action("handled", outcome="internal", seconds=0.4),
+        action("retried", outcome="internal", tier="1s", at=T0 + 410),
+        action("handled", attempt=2, at=T0 + 1500),
     ]
     [path] = traced(memory(*attempts), now=T0 + 2000).messages[0].paths
-    assert [(each.action, each.attempt) for each in path.actions] == [
-        ("retried", 1),
-        ("handled", 2),
+    assert [(each.action, each.attempt, each.at, each.seconds) for each in path.actions] == [
+        ("retried", 1, T0, 0.41),
+        ("handled", 2, T0 + 1500, 0),
     ]
+
+
+def test_the_error_reply_to_a_request_stays_a_failure() -> None:
+    attempt = action("handled", type="library.find.v1", outcome="not_found")
+    [path] = traced(memory(attempt)).messages[0].paths
+    assert (path.state, path.actions[0].outcome) == ("failed", "not_found")
+
+
+def test_ids_are_compared_as_far_as_an_instance_remembers_them() -> None:
+    long = "trace-" + 100 * "1"
+    sources = TraceSources(
+        memories=[memory(action("sent", correlation_id=long[:64]))],
+        letters=[letter(correlation_id=long)],
+    )
+    [message] = join(long, sources, now=T0).messages
+    assert (len(message.sent), message.state) == (1, "dead")
 
 
 def test_an_event_has_a_path_for_each_subscription() -> None:
