@@ -6,55 +6,63 @@ that no service ever handles. So a tap is bound to these exchanges only by the k
 exist. Events are not mandatory, so their tap can use a pattern (ADR 0036).
 """
 
-from collections.abc import Collection, Mapping
-from urllib.parse import quote
+from collections.abc import Collection, Iterable, Mapping
 
 from bus.contracts.contract import Kind
-from bus.messaging.topology.names import EVENTS, JOBS, REQUESTS, parse_queue_name
+from bus.errors import FailedPrecondition
+from bus.messaging.topology.model import Binding
+from bus.messaging.topology.names import JOBS, REQUESTS, parse_queue_name, routing_key_of
 from bus.messaging.topology.topic_pattern import topic_matches
-from bus.operations.management_api import Management, usual_address
-from bus.settings import Settings
-from bus.transports.rabbitmq.handshake import vhost_of
+from bus.transports.rabbitmq.tap import TAP_PREFIX
 
-__all__ = ["EXCHANGES", "GUARDED", "Key", "management_of", "read_served_keys"]
+__all__ = ["GUARDED", "Key", "check_not_tapped", "served_keys"]
 
 Key = tuple[str, str]
 """(exchange, routing key)."""
-EXCHANGES: Mapping[Kind, str] = {"request": REQUESTS, "job": JOBS, "event": EVENTS}
 GUARDED: Mapping[Kind, str] = {"request": REQUESTS, "job": JOBS}
 """Exchanges of messages that are mandatory."""
-TIMEOUT_SECONDS = 3.0
 
 
-def management_of(settings: Settings) -> Management:
-    """Return the management API of the broker in the settings."""
-    secret = settings.management_url
-    url = secret.get_secret_value() if secret else usual_address(settings.address)
-    return Management(url, settings.address, timeout=TIMEOUT_SECONDS)
-
-
-async def read_served_keys(
-    api: Management, settings: Settings, kinds: Collection[Kind], pattern: str
+def served_keys(
+    bindings: Iterable[Binding], kinds: Collection[Kind], pattern: str
 ) -> frozenset[Key]:
-    """Return the keys of requests and jobs for which a queue of a service is bound now.
+    """Return the keys of requests and jobs for which a queue of a service is bound.
 
     Args:
-        api: The management API.
-        settings: The settings with the virtual host.
+        bindings: All bindings of queues.
         kinds: Kinds of messages to tap.
         pattern: Topic pattern that the keys must match.
+    """
+    exchanges = {GUARDED[kind] for kind in kinds if kind in GUARDED}
+    return frozenset(
+        (binding.exchange, binding.routing_key)
+        for binding in bindings
+        if binding.exchange in exchanges
+        and parse_queue_name(binding.queue) is not None
+        and topic_matches(pattern, binding.routing_key)
+    )
+
+
+def check_not_tapped(queues: Iterable[str], bindings: Iterable[Binding]) -> None:
+    """Check that no tap receives the jobs of these queues.
+
+    If one of the queues is unbound, the broker would confirm a job that reaches only the tap.
+
+    Args:
+        queues: Names of queues that a caller will unbind.
+        bindings: All bindings of queues.
 
     Raises:
-        Unavailable: The management API does not answer.
-        Unauthenticated: The management API refused the user or the password.
+        FailedPrecondition: A tap receives the jobs of one of the queues.
     """
-    vhost = quote(vhost_of(settings.address), safe="")
-    keys: set[Key] = set()
-    for exchange in (GUARDED[kind] for kind in kinds if kind in GUARDED):
-        path = f"exchanges/{vhost}/{exchange}/bindings/source"
-        fields = {"destination": str, "destination_type": str, "routing_key": str}
-        for row in await api.read_list(path, fields):
-            queue, key = parse_queue_name(row["destination"]), row["routing_key"]
-            if row["destination_type"] == "queue" and queue and topic_matches(pattern, key):
-                keys.add((exchange, key))
-    return frozenset(keys)
+    tapped = {
+        (binding.exchange, binding.routing_key)
+        for binding in bindings
+        if binding.queue.startswith(TAP_PREFIX)
+    }
+    for queue in queues:
+        if (JOBS, routing_key_of(queue)) in tapped:
+            raise FailedPrecondition(
+                f"{queue} is watched, so it must not be unbound: the watch would take its jobs. "
+                "End `bus watch`, and run the command again."
+            )

@@ -5,12 +5,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from bus.contracts.contract import Kind
-from bus.errors import BusError, ConfigurationError, FailedPrecondition, Unavailable
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    FailedPrecondition,
+    Unauthenticated,
+    Unavailable,
+)
 from bus.messaging.labels import one_line
 from bus.messaging.plurals import count_noun
 from bus.messaging.topology.names import EVENTS, JOBS
-from bus.operations.management_api import Management
-from bus.operations.tap_bindings import GUARDED, Key, management_of, read_served_keys
+from bus.operations.tap_bindings import GUARDED, Key, served_keys
+from bus.operations.topology.broker_state import queue_bindings
 from bus.settings import Settings
 from bus.transports.rabbitmq.tap import Tap, TappedMessage, open_tap
 
@@ -96,8 +102,8 @@ class Watch:
 
     async def _begin_guarded(self, tap: Tap) -> None:
         try:
-            await self._refresh(tap, management_of(self.settings))
-        except (Unavailable, ConfigurationError) as error:
+            await self._refresh(tap)
+        except (Unavailable, Unauthenticated, ConfigurationError) as error:
             if "event" not in self.options.kinds:
                 raise Unavailable(
                     f"requests and jobs cannot be watched without the management API ({error}). "
@@ -108,12 +114,11 @@ class Watch:
 
     async def _follow(self, tap: Tap, stop: asyncio.Event) -> None:
         """Check the bindings and count the dropped messages, until `stop` is set."""
-        api = management_of(self.settings)
         while not await wait(stop, CHECK_INTERVAL_SECONDS):
             tap.check()
             await self._count(tap)
             if any(kind in GUARDED for kind in self.options.kinds):
-                await self._check(tap, api)
+                await self._check(tap)
         await self._count(tap)
 
     async def _count(self, tap: Tap) -> None:
@@ -122,10 +127,10 @@ class Watch:
             self.missed += dropped
             self.say(f"the tap was full: {count_noun(dropped, 'message')} missed")
 
-    async def _check(self, tap: Tap, api: Management) -> None:
+    async def _check(self, tap: Tap) -> None:
         """Follow the queues of requests and jobs. After repeated failures, leave them."""
         try:
-            await self._refresh(tap, api)
+            await self._refresh(tap)
             self._failed_checks = 0
         except BusError as error:
             tap.check()
@@ -138,11 +143,11 @@ class Watch:
                     f"checked: {one_line(str(error))}"
                 )
 
-    async def _refresh(self, tap: Tap, api: Management) -> None:
+    async def _refresh(self, tap: Tap) -> None:
         """Bind the tap to the keys of queues that exist now, and to no other key."""
         received, self._unchecked = self._unchecked, {}
-        kinds, pattern = self.options.kinds, self.options.pattern
-        served = await read_served_keys(api, self.settings, kinds, pattern)
+        bindings = await queue_bindings(self.settings)
+        served = served_keys(bindings, self.options.kinds, self.options.pattern)
         gone, new = self._bound - served, served - self._bound
         if gone:
             await tap.unbind(gone)
