@@ -16,8 +16,9 @@ from bus.cli.trace.text import print_trace
 from bus.errors import NotFound
 from bus.messaging.control import MAX_WINDOW_SECONDS
 from bus.messaging.labels import one_line
+from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.join import join
-from bus.operations.message_trace.notes import clock_time
+from bus.operations.message_trace.notes import clock_time, source_notes
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -98,19 +99,19 @@ def command(
 
 def describe_search(text: str, reading: Reading) -> str:
     """Return the error about an id without a match. It names all places of the search."""
-    places = []
-    memories, letters = reading.sources.memories, reading.sources.letters
-    if memories is not None:
-        since = min((memory.since for memory in memories if memory.since), default=None)
-        asked = f"{len(memories)} instances answered" if memories else "no instance answered"
-        places.append(
-            asked + (f", and remember messages since {clock_time(since)}" if since else "")
-        )
-    if letters is not None:
-        places.append(f"{len(letters)} dead letters were read")
+    sources, places = reading.sources, []
+    if sources.memories is not None:
+        since = min((memory.since for memory in sources.memories if memory.since), default=None)
+        memory = f", with messages since {clock_time(since)}" if since else ""
+        count = count_noun(len(sources.memories), "instance")
+        places.append(f"the memory of {count}{memory}")
+    if sources.letters is not None:
+        places.append(count_noun(len(sources.letters), "dead letter"))
     shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
-    notes = "".join(f" {note.rstrip('.')}." for note in reading.notes)
+    notes = (
+        f" {note.rstrip('.')}." for note in (*reading.notes, *source_notes(sources, first=None))
+    )
     return (
-        f"no message with the id {shown} was found ({'; '.join(places)}).{notes} "
+        f"no message with the id {shown} was found in {' and '.join(places)}.{''.join(notes)} "
         "Check the id, or search the logs of the services for it."
     )

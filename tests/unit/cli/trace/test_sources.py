@@ -18,8 +18,9 @@ from bus.errors import InvalidArgument, PermissionDenied, Unavailable
 from bus.messaging.control import Answer, FindMessages, Ping
 from bus.messaging.service_info import InstanceState, RememberedMessages
 from bus.operations.message_trace.identify import Identified
+from bus.operations.queue_inspection import QueueStatus
 from bus.runtime.discovery.asker import Asker
-from tests.unit.cli.trace.records import LIBRARY, ORDER, SCAN, SHOP, memory
+from tests.unit.cli.trace.records import LIBRARY, ORDER, QUEUE, SCAN, SHOP, memory
 
 OPTIONS = SourceOptions(scan=10, window=0.1)
 
@@ -145,9 +146,23 @@ async def test_an_unknown_id_names_the_places_of_the_search() -> None:
     assert reading.identified is None
     text = describe_search("eeee", reading)
     assert text.startswith(
-        "no message with the id 'eeee' was found (2 instances answered, and remember"
+        "no message with the id 'eeee' was found in the memory of 2 instances, with messages since "
     )
-    assert "0 dead letters were read" in text
+    assert text.endswith(
+        " and 0 dead letters. Check the id, or search the logs of the services for it."
+    )
+
+
+async def test_an_unknown_id_names_the_queues_that_were_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def read_queues(*_: object) -> Broker:
+        waiting = QueueStatus(name=QUEUE, service="library", role="jobs", ready=1, consumers=0)
+        return Broker(letters=[], queues=(waiting,))
+
+    monkeypatch.setattr(sources, "read_broker", read_queues)
+    text = describe_search("eeee", await read("eeee", FakeAsker([])))
+    assert f"not read: {QUEUE} (1 ready, no consumer)." in text
 
 
 def test_an_invalid_window_is_refused() -> None:
