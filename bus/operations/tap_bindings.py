@@ -1,8 +1,8 @@
 """The bindings of a tap that cannot change the fate of a message.
 
 A sender of requests and jobs receives an error if no queue takes the message (`mandatory`). A
-queue of a tap would take it, too: the sender of a job would then receive a confirm for a message
-that no service ever handles. So a tap is bound to these exchanges only by the keys of queues that
+queue of a tap would take it, too. The sender of a job would then receive a confirm, although no
+service ever handles the job. So a tap is bound to these exchanges only by the keys of queues that
 exist. Events are not mandatory, so their tap can use a pattern (ADR 0036).
 """
 

@@ -108,10 +108,9 @@ def describe_search(text: str, reading: Reading) -> str:
     if sources.letters is not None:
         places.append(count_noun(len(sources.letters), "dead letter"))
     shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
-    notes = (
-        f" {note.rstrip('.')}." for note in (*reading.notes, *source_notes(sources, first=None))
-    )
+    notes = (*reading.notes, *source_notes(sources, first=None))
+    sentences = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in notes)
     return (
-        f"no message with the id {shown} was found in {' and '.join(places)}.{''.join(notes)} "
+        f"no message with the id {shown} was found in {' and '.join(places)}.{sentences} "
         "Check the id, or search the logs of the services for it."
     )

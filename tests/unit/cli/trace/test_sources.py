@@ -162,7 +162,7 @@ async def test_an_unknown_id_names_the_queues_that_were_not_read(
 
     monkeypatch.setattr(sources, "read_broker", read_queues)
     text = describe_search("eeee", await read("eeee", FakeAsker([])))
-    assert f"not read: {QUEUE} (1 ready, no consumer)." in text
+    assert f"Not read: {QUEUE} (1 ready, no consumer)." in text
 
 
 def test_an_invalid_window_is_refused() -> None:
