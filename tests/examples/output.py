@@ -19,7 +19,7 @@ LIKE = {
     "broker": r"RabbitMQ \d[\d.]*, [\w-]+@[\w.-]+",
     "id": ID.pattern,
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
-    "clock": r"\d\d:\d\d:\d\d",
+    "clock": r"\d\d:\d\d:\d\d(?:\.\d+)?",
     "duration": r"\d+(?:\.\d+)? ms",
     "frame": r"(?:(?<=\s)|(?<=\"))bus/[\w/]+\.py:\d+",
     "any": ANYTHING,
