@@ -17,7 +17,8 @@ from typing import Any
 
 from bus.cli.code_changes import CodeChanges, load_watchfiles, watch
 from bus.messaging.backoff import backoff
-from bus.operations.health import ProbeAddress, aggregate, serve_probes
+from bus.operations.health import aggregate, serve_probes
+from bus.operations.http_address import HttpAddress
 
 __all__ = ["Command", "run_processes"]
 
@@ -48,7 +49,7 @@ class Command:
     """Number of processes that run the command."""
     reload: bool = False
     """True if the processes are restarted when a Python file changes."""
-    health: ProbeAddress | None = None
+    health: HttpAddress | None = None
     """Address on which the parent answers health probes for all processes."""
 
 

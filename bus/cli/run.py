@@ -21,7 +21,8 @@ from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
 from bus.cli.run_together import cancelled_by_other_code, run_together
 from bus.cli.worker_loop import run_worker
-from bus.operations.health import ProbeAddress, serve_probes
+from bus.operations.health import serve_probes
+from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -109,7 +110,7 @@ def command(
 async def serve(
     routers: Sequence[Router],
     settings: Settings,
-    health: ProbeAddress | None,
+    health: HttpAddress | None,
     started: Callable[[], None],
     stop: asyncio.Event,
 ) -> int:
@@ -206,7 +207,7 @@ def _do_nothing() -> None:
 async def serve_until(
     services: Sequence[tuple[Router, Bus]],
     stop: asyncio.Event,
-    health: ProbeAddress | None,
+    health: HttpAddress | None,
     started: Callable[[], None] = _do_nothing,
 ) -> None:
     """Serve routers until `stop` is set.
