@@ -11,8 +11,9 @@ from typing import Any
 from dashboard_broker_panels import BROKER, QUEUES
 from dashboard_load_panels import LATENCY, SATURATION
 from dashboard_panels import FAILURES, INSTANCES, NOW, TRAFFIC, VERSIONS
-from dashboard_queries import Panel, Query, metric_name
+from dashboard_queries import Panel, Query
 
+from bus.integrations.prometheus import metric_name
 from bus.messaging.instruments import HANDLED, READY, SENT
 
 __all__ = ["page"]
@@ -65,7 +66,7 @@ def variables() -> list[dict[str, Any]]:
             "label": "Prometheus",
             "type": "datasource",
             "query": "prometheus",
-            "current": {},
+            "current": {"text": "default", "value": "default"},
             "hide": 0,
             "includeAll": False,
             "multi": False,
@@ -85,7 +86,6 @@ def query_variable(name: str, label: str, query: str) -> dict[str, Any]:
         "label": label,
         "type": "query",
         "datasource": SOURCE,
-        "definition": query,
         "query": {"query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
         "current": ALL,
         "allValue": ".*",
@@ -220,7 +220,12 @@ def custom(panel: Panel) -> dict[str, Any]:
 
 
 LINES = {
-    "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]},
+    "legend": {
+        "displayMode": "table",
+        "placement": "bottom",
+        "showLegend": True,
+        "calcs": ["lastNotNull", "max"],
+    },
     "tooltip": {"mode": "multi", "sort": "desc"},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -238,7 +243,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "heatmap": {
         "calculate": False,
         "cellGap": 1,
-        "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64},
+        "color": {
+            "mode": "scheme",
+            "scheme": "Oranges",
+            "fill": "dark-orange",
+            "exponent": 0.5,
+            "reverse": False,
+            "steps": 64,
+        },
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
         "tooltip": {"mode": "single", "yHistogram": False},
@@ -246,11 +258,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "state-timeline": {
         "alignValue": "left",
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+        "legend": {
+            "displayMode": "list",
+            "placement": "bottom",
+            "showLegend": False,
+            "calcs": [],
+        },
         "mergeValues": True,
         "rowHeight": 0.8,
         "showValue": "auto",
-        "tooltip": {"mode": "single"},
+        "tooltip": {"mode": "single", "sort": "none"},
     },
 }
 

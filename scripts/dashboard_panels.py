@@ -29,6 +29,9 @@ from bus.messaging.instruments import (
 
 __all__ = ["FAILURES", "INSTANCES", "NOW", "TRAFFIC", "VERSIONS"]
 
+BUILD_INFO = 'trunkline_build_info{service=~"$service"}'
+OF_SERVICES = f"and on (job, instance) {BUILD_INFO}"
+
 NOW = Row(
     "Does it work now?",
     (
@@ -251,6 +254,34 @@ INSTANCES = Row(
                 ),
             ),
             kind="bars",
+        ),
+        Panel(
+            title="Versions",
+            description="Versions of the bus and of the services (`BUS_SERVICE_VERSION`), and the "
+            "number of targets that run them.",
+            queries=(Query(f"count by (service, service_version, version) ({BUILD_INFO})", ""),),
+            kind="table",
+        ),
+        Panel(
+            title="CPU of each process",
+            description="At 1 the process uses a whole core, so its event loop is late.",
+            queries=(
+                Query(
+                    f"rate(process_cpu_seconds_total[$__rate_interval]) {OF_SERVICES}",
+                    "{{instance}} {{process}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Memory of each process",
+            description="Resident memory. The bus itself keeps bounded amounts.",
+            queries=(
+                Query(
+                    f"process_resident_memory_bytes {OF_SERVICES}",
+                    "{{instance}} {{process}}",
+                ),
+            ),
+            unit="bytes",
         ),
     ),
 )

@@ -7,6 +7,7 @@ The names of metrics are derived from the instruments of the bus. Grafana replac
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bus.integrations.prometheus import metric_name
 from bus.messaging.ports.meter import Instrument
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "Panel",
     "Query",
     "Row",
-    "metric_name",
     "quantile",
     "quantiles",
     "rate",
@@ -35,13 +35,6 @@ CALLERS_FAULTS = (
     *("unauthenticated", "resource_exhausted", "failed_precondition", "aborted", "out_of_range"),
 )
 """Codes that are not failures of the service: OpenTelemetry's conventions for gRPC servers."""
-
-
-def metric_name(instrument: Instrument) -> str:
-    """Return the name of an instrument's series in Prometheus."""
-    name = f"trunkline_{instrument.name.replace('.', '_')}"
-    unit = "_seconds" if instrument.unit == "s" else ""
-    return name + unit + ("_total" if instrument.kind == "counter" else "")
 
 
 @dataclass(frozen=True)
