@@ -51,7 +51,10 @@ HANDLED: Final = Instrument(
     description="Attempts to handle a message, by caller and outcome.",
     labels=(*HANDLED_LABELS, "caller", "outcome"),
 )
-"""`outcome` is `ok` or an error code. `caller` is the verified sender, or `unverified`."""
+"""`outcome` is `ok` or an error code. `caller` is the verified sender, or `unverified`.
+
+With `BUS_AUTH=off` no sender is verified, and `caller` is the name that the sender gives.
+"""
 HANDLER_SECONDS: Final = Instrument(
     name="messages.handler.duration",
     kind="histogram",
@@ -119,7 +122,7 @@ CONNECTIONS_LOST: Final = Instrument(
     name="connections.lost",
     kind="counter",
     unit="1",
-    description="Connections to the broker that this process lost.",
+    description="Losses of the connection that carries requests and replies.",
     labels=(),
 )
 

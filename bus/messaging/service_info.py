@@ -136,7 +136,8 @@ class InstanceStats(InstanceState):
 class RememberedMessage(Record):
     """A message that an instance sent or handled. It has no payload and no text of an error."""
 
-    action: Literal["sent", "handled", "retried", "dead-lettered", "refused"]
+    action: Literal["sent", "running", "handled", "retried", "dead-lettered", "refused"]
+    """`running` if the handler has not ended. `seconds` is then the time since its start."""
     id: str
     type: str
     source: str
@@ -158,7 +159,7 @@ class RememberedMessages(InstanceState):
     """The answer to the question for the messages of one correlation id."""
 
     since: int
-    """Time of the oldest remembered message, in milliseconds since the epoch."""
+    """Time from which on all messages are remembered, in milliseconds since the epoch."""
     remembered: int = 0
     """Number of all messages that the instance remembers."""
     messages: tuple[RememberedMessage, ...] = ()

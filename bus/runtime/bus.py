@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from importlib import import_module
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
@@ -33,6 +34,7 @@ from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
 from bus.runtime.forking import protect_parent
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
+from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -40,6 +42,9 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
+
+if TYPE_CHECKING:
+    from bus.runtime.instance_report import InstanceReport
 
 __all__ = ["Bus", "default_server_stack"]
 
@@ -113,6 +118,7 @@ class Bus:
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
         self.instance = new_instance()
+        meter, history = measuring_of(self.settings, self._clock)
         runtime = ServiceRuntime(
             service=self.service,
             transport=self._transport,
@@ -121,12 +127,19 @@ class Bus:
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
+            meter=meter,
+            history=history,
         )
+        self._runtime = runtime
+        self._report: InstanceReport | None = None
+        self._started: float | None = None
         self._client = Client(runtime, self._client_layers)
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
+        self._stopping = 0
+        """The number of `serving` blocks that are stopping."""
 
     async def __aenter__(self) -> Self:
         """Connect to the broker, and start to receive replies.
@@ -140,6 +153,7 @@ class Bus:
         if self._life.begin():
             self._build()
         protect_parent()
+        self._started = self._clock()
         try:
             await self._security.identity.start()
             with log_tracebacks(enabled=self.settings.debug):
@@ -160,6 +174,7 @@ class Bus:
         return self
 
     async def _close(self) -> None:
+        self._client.replies.begin_close()
         try:
             await self._transport.close()
             await self._security.identity.close()
@@ -190,6 +205,29 @@ class Bus:
             and not self._transport.is_refused
             and all(consumer.ready for consumer in self._consumers)
         )
+
+    @property
+    def report(self) -> "InstanceReport":
+        """The state, the contracts, the measurements and the last messages of this bus."""
+        if self._report is None:
+            # Loaded at the first use, because its records take milliseconds to import.
+            module = import_module("bus.runtime.instance_report")
+            report: InstanceReport = module.InstanceReport(
+                self._runtime,
+                started=lambda: self._started,
+                state=lambda: self._state,
+                consumers=lambda: self._server.consumers,
+            )
+            self._report = report
+        return self._report
+
+    @property
+    def _state(self) -> Literal["starting", "ready", "not-ready", "draining"]:
+        if self._life.is_closing or self._stopping:
+            return "draining"
+        if not self._life.is_open or self._changing:
+            return "starting"
+        return "ready" if self.ready else "not-ready"
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Send a request, and wait for its reply. `Client.request` lists the errors."""
@@ -315,6 +353,7 @@ class Bus:
             )
         await self._server.check(router)
         self._changing += 1
+        is_stopping = False
         try:
             async with self._server.consuming(router) as consumers:
                 self._consumers += consumers
@@ -323,9 +362,12 @@ class Bus:
                     yield
                 finally:
                     self._changing += 1
+                    self._stopping += 1
+                    is_stopping = True
                     self._consumers = [each for each in self._consumers if each not in consumers]
         finally:
             self._changing -= 1
+            self._stopping -= is_stopping
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
         """Serve a router until the event `until` is set, or forever if `until` is None.

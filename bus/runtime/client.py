@@ -29,7 +29,7 @@ from bus.errors import (
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.handler import Middleware, compose
+from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import (
     Accepted,
@@ -39,15 +39,18 @@ from bus.messaging.ports.transport import (
     PublishOutcome,
     Returned,
 )
+from bus.messaging.sent_time import SENT_AT
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
+from bus.middleware.remember import remember
 from bus.runtime.client_arguments import check_publisher, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
+from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["Client"]
@@ -89,13 +92,18 @@ class Client:
         self._transport = runtime.transport
         self._settings = runtime.settings
         self._clock = runtime.clock
-        self._stack = compose(layers, self._send)
+        send: Handler = self._send
+        if runtime.history is not None:
+            # Here, so that a user's own list of middlewares cannot remove it.
+            send = remember(runtime.history, clock=runtime.clock)(send)
+        self._stack = compose(layers, send)
+        self._measured = send_meter(runtime.meter)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
-        self.replies = PendingReplies()
+        self.replies = PendingReplies(runtime.meter)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
@@ -230,16 +238,17 @@ class Client:
         """
         contract = require_kind(request, "request")
         try:
-            envelope = self._envelope(
-                contract, request, seconds_of(timeout, self._settings.request_timeout, contract)
-            )
-            reply = await self._stack(envelope)
-            if reply is None:
-                raise Internal(
-                    "a middleware of the client stack returned None, not a reply. "
-                    "Return the result of the inner handler in each middleware."
+            with self._measured(contract):
+                envelope = self._envelope(
+                    contract, request, seconds_of(timeout, self._settings.request_timeout, contract)
                 )
-            return cast("R", decode_reply(contract, reply))
+                reply = await self._stack(envelope)
+                if reply is None:
+                    raise Internal(
+                        "a middleware of the client stack returned None, not a reply. "
+                        "Return the result of the inner handler in each middleware."
+                    )
+                return cast("R", decode_reply(contract, reply))
         except BusError as error:
             name_message(error, contract.type)
             raise
@@ -276,7 +285,8 @@ class Client:
         contract = require_kind(event, "event")
         check_publisher(contract, self._service)
         try:
-            await self._stack(self._durable_envelope(contract, event, timeout))
+            with self._measured(contract):
+                await self._stack(self._durable_envelope(contract, event, timeout))
         except BusError as error:
             name_message(error, contract.type)
             raise
@@ -319,11 +329,13 @@ class Client:
         """
         contract, job_id = require_kind(job, "job"), None
         try:
-            envelope = self._durable_envelope(contract, job, timeout)
-            job_id = envelope.id
-            handle: PendingJob[R] = PendingJob(job_id, contract, timeout=self._settings.message_ttl)
-            self.replies.track_job(handle)
-            await self._stack(envelope)
+            with self._measured(contract):
+                envelope = self._durable_envelope(contract, job, timeout)
+                job_id = envelope.id
+                ttl = self._settings.message_ttl
+                handle: PendingJob[R] = PendingJob(job_id, contract, timeout=ttl)
+                self.replies.track_job(handle)
+                await self._stack(envelope)
         except BusError as error:
             name_message(error, contract.type, job_id)
             raise
@@ -346,10 +358,11 @@ class Client:
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
         """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
-        expires = int((self._clock() + self._settings.message_ttl) * 1000)
+        now = self._clock()
+        expires = int((now + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, seconds_of(timeout, self._settings.publish_timeout, contract)
-        ).replace(expires=expires)
+        ).replace(expires=expires, headers={SENT_AT: int(now * 1000)})
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """Send a message. If the message is a request, also wait for its reply.

@@ -9,13 +9,16 @@ from typing import Any
 
 from bus.errors import BusError
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["EndpointConsumer"]
+__all__ = ["POISON_ISOLATION", "EndpointConsumer"]
 
 log = logging.getLogger("bus")
 
+POISON_ISOLATION = "poison-isolation"
+"""Reason of a pause: the process handles a poison candidate alone."""
 REGISTER_TIMEOUT_SECONDS = 5.0
 """Seconds that a pause waits for a consumer that is registering. Registration takes
 milliseconds, unless the queue does not exist."""
@@ -111,6 +114,18 @@ class EndpointConsumer:
         if self._broker_call is not None:
             await asyncio.wait([self._broker_call])
             self._broker_call = None
+
+    # --- For reports ---
+
+    @property
+    def state(self) -> EndpointState:
+        """The endpoint, with its slots, its messages in flight and its measurements."""
+        return self._receiver.state
+
+    @property
+    def pauses(self) -> tuple[str, ...]:
+        """The reasons why the consumer is paused now."""
+        return (POISON_ISOLATION,) if self._paused.is_set() else ()
 
     # --- For the poison isolation ---
 

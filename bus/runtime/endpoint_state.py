@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.endpoint import Endpoint
+from bus.runtime.endpoint_measures import EndpointMeasures
 from bus.runtime.in_flight import InFlight
 from bus.runtime.poison_isolation import CandidateQueue, SerialRunner
 from bus.runtime.service_runtime import ServiceRuntime
@@ -27,10 +28,14 @@ class EndpointState:
     """The runner for redeliveries from a queue without a delivery count."""
     slots: Slots = field(init=False)
     in_flight: InFlight = field(init=False)
+    measures: EndpointMeasures | None = field(init=False)
+    """None if this process measures nothing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", Slots(self.endpoint.concurrency))
         object.__setattr__(self, "in_flight", InFlight(self.guard))
+        measures = EndpointMeasures(self.endpoint, self.runtime)
+        object.__setattr__(self, "measures", measures if self.runtime.is_measured else None)
 
     @property
     def runs_at_most_once(self) -> bool:

@@ -18,6 +18,7 @@ from bus.runtime.stages.deduplicate import deduplicate
 from bus.runtime.stages.isolate_poison import isolate_poison
 from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
+from bus.runtime.stages.measure import measure
 from bus.runtime.stages.recall_result import recall_result
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
@@ -36,7 +37,8 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,
     reject_expired,
-    decrypt,  # last: retries and dead letters contain the encrypted payload
+    decrypt,  # late: retries and dead letters contain the encrypted payload
+    measure,  # last: the time of an attempt has no waits for slots, keys or the inbox
 )
 
 

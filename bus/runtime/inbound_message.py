@@ -36,7 +36,10 @@ class InboundMessage:
     If the broker redelivers the message in that time, this object also holds the redeliveries.
     """
 
-    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "result", "slots")
+    __slots__ = (
+        *("candidate", "deliveries", "envelope", "key", "payload", "result", "slots"),
+        "started",
+    )
 
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -58,6 +61,8 @@ class InboundMessage:
         """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
+        self.started: float | None = None
+        """Start of the handler by `time.perf_counter`. None if the handler does not run."""
 
     @property
     def is_deferred(self) -> bool:
@@ -99,6 +104,8 @@ class HandlingResult:
     """True if the message was rejected because its sender is unknown or has no right to send it."""
     waits: bool = False
     """True if a rejected event or job waits once in a retry tier for a new key or grant."""
+    is_counted: bool = False
+    """True if the meter has counted this error. A redelivery can return the result again."""
 
 
 SETTLED = HandlingResult()

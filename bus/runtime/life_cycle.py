@@ -48,6 +48,11 @@ class LifeCycle:
         """True if the bus is open. The running event loop can be a different one."""
         return self.loop is not None
 
+    @property
+    def is_closing(self) -> bool:
+        """True if the bus is closing, or was closed."""
+        return self._phase in {Phase.CLOSING, Phase.CLOSED}
+
     def check(self) -> None:
         """Check that the bus is open, and belongs to the running event loop.
 

@@ -7,6 +7,8 @@ from weakref import WeakValueDictionary
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
 from bus.messaging.envelope import Envelope, is_final
+from bus.messaging.instruments import CONNECTIONS_LOST
+from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.timers import SharedTimer, format_seconds
 from bus.runtime.job_handle import PendingJob, log_unknown_type
 from bus.runtime.pending_request import PendingRequest, R
@@ -21,7 +23,10 @@ class PendingReplies:
     connections.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter = NO_METER) -> None:
+        """Create an object without calls. `meter` counts the lost connections."""
+        self._meter = meter
+        self._is_closing = False
         self._loop: asyncio.AbstractEventLoop
         self._deadlines = SharedTimer()
         self._calls: dict[str, PendingCall] = {}
@@ -145,6 +150,8 @@ class PendingReplies:
 
     def on_connection_lost(self) -> None:
         """Fail every pending call, because its reply queue was deleted with the connection."""
+        if not self._is_closing:
+            self._meter.count(CONNECTIONS_LOST, ())
         self._fail_calls("the connection to the broker was lost")
 
     def _fail_calls(self, reason: str) -> None:
@@ -157,6 +164,10 @@ class PendingReplies:
                         maybe_executed=True,
                     )
                 )
+
+    def begin_close(self) -> None:
+        """Do not count the connection as lost, because the bus closes it."""
+        self._is_closing = True
 
     def close(self) -> None:
         """Fail every pending call and job handle, because the bus is closed."""

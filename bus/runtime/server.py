@@ -48,6 +48,8 @@ class Server:
         self._runtime = runtime
         self._layers = layers
         self._sender = sender
+        self.consumers: list[EndpointConsumer] = []
+        """The consumers of all routers, until their last message is settled."""
 
     async def check(self, router: Router) -> None:
         """Check that settings, grants and broker meet the router's requirements.
@@ -94,6 +96,8 @@ class Server:
             if runtime.transport.has_management_api:
                 await check_policies(required_by([router], runtime.settings), runtime.settings)
             consumers = [EndpointConsumer(runtime.transport, receiver) for receiver in receivers]
+            self.consumers += consumers
+            stack.callback(self._forget, consumers)
             stack.push_async_callback(self._stop, receivers, consumers)
             isolation = PoisonIsolation(candidates, consumers)
             with log_tracebacks(enabled=runtime.settings.debug):
@@ -138,6 +142,9 @@ class Server:
             )
             for each in endpoint_states(router, self._runtime, candidates)
         ]
+
+    def _forget(self, consumers: Sequence[EndpointConsumer]) -> None:
+        self.consumers = [each for each in self.consumers if each not in consumers]
 
     async def _stop(
         self, receivers: Sequence[Receiver], consumers: Sequence[EndpointConsumer]

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
@@ -27,3 +29,11 @@ class ServiceRuntime:
     inbox: Inbox = field(default_factory=MemoryInbox)
     clock: Callable[[], float] = time.time
     """A function that returns seconds since the epoch."""
+    meter: Meter = NO_METER
+    history: History | None = None
+    """The last messages of this process. None if they are not remembered."""
+
+    @property
+    def is_measured(self) -> bool:
+        """True if messages are counted or remembered. If False, no message costs any time."""
+        return self.meter is not NO_METER or self.history is not None

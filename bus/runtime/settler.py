@@ -63,6 +63,7 @@ class Settler:
             service=self._service, version=state.runtime.settings.service_version
         )
         self._reports = reports
+        self._measures = state.measures
         self._stopping = asyncio.Event()
 
     async def settle(self, message: InboundMessage, result: HandlingResult) -> bool:
@@ -76,7 +77,9 @@ class Settler:
             InvalidArgument: The copy is too large.
             PermissionDenied: The broker does not allow this service to send the copy.
         """
-        envelope = message.envelope
+        envelope, measures = message.envelope, self._measures
+        if result.error is not None and not result.is_counted and measures is not None:
+            measures.refused(message, result)  # a stage rejected it before its handler
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, result):
                 reply = self._protected_reply(envelope, result)
@@ -213,9 +216,11 @@ class Settler:
         may_report = result.error is not None and self._may_reply(envelope, result)
         headers = since_first_failure(envelope.headers, self._now())
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
-        address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
+        tier = retry_delay_for(delay)
+        address = retry_address(self._service, tier, self._endpoint.queue)
         if not await self._copies.send(copy, address):
             return False
+        self._count_retry(envelope, result, tier)
         if may_report and result.error is not None:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
         return True
@@ -242,9 +247,19 @@ class Settler:
         )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
         tier = retry_delay_for(MIN_REFRESH_SECONDS)
-        return await self._copies.send(
-            copy, retry_address(self._service, tier, self._endpoint.queue)
-        )
+        address = retry_address(self._service, tier, self._endpoint.queue)
+        if not await self._copies.send(copy, address):
+            return False
+        self._count_retry(envelope, result, tier)
+        return True
+
+    def _count_retry(self, envelope: Envelope, result: HandlingResult, tier: str) -> None:
+        if self._measures is not None:
+            self._measures.retried(envelope, result, tier)
+
+    def _count_dead_letter(self, envelope: Envelope, result: HandlingResult, code: str) -> None:
+        if self._measures is not None:
+            self._measures.dead_lettered(envelope, result, code)
 
     async def _dead_letter(
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
@@ -258,6 +273,7 @@ class Settler:
             envelope.replace(headers=headers), dead_letter_address(queue)
         ):
             return False
+        self._count_dead_letter(envelope, result, decision.code)
         facts = message_facts(
             envelope,
             queue=queue,
@@ -285,6 +301,7 @@ class Settler:
         envelope, queue, why = message.envelope, self._endpoint.queue, str(result.error)
         if not await message.reject():
             return True  # the channel is closed, so the broker delivers the message again
+        self._count_dead_letter(envelope, result, InvalidArgument.code)
         log.error(
             "%s in %s was rejected, and the broker dead-letters it: %s",
             message_label(envelope),

@@ -155,6 +155,18 @@ class Settings(EnvironmentSettings):
 
     The bus refuses to send a larger message, and does not read a larger message that arrives.
     """
+    discovery: Literal["on", "off"] = "on"
+    """Mode of discovery.
+
+    With `on`, this process answers questions about its state, its contracts, its measurements and
+    its last messages, if the broker and the grants allow that. With `off`, it answers none, and
+    measures nothing unless `health_port` is set.
+    """
+    remembered_messages: int = Field(default=10_000, ge=0, le=1_000_000)
+    """Number of messages whose ids, types and times this process remembers, 0 to 1000000.
+
+    Each takes about half a kilobyte of memory. With 0, `bus trace` finds nothing here.
+    """
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)

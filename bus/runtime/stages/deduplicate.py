@@ -33,7 +33,7 @@ def deduplicate(state: EndpointState) -> InboundStage:
     """
     if state.runs_at_most_once:
         return pass_through
-    inbox, queue = state.runtime.inbox, state.endpoint.queue
+    inbox, queue, measures = state.runtime.inbox, state.endpoint.queue, state.measures
 
     def stage(inner: InboundHandler) -> InboundHandler:
         async def call(message: InboundMessage) -> HandlingResult:
@@ -44,6 +44,8 @@ def deduplicate(state: EndpointState) -> InboundStage:
             except UNEXPECTED as error:  # a user's inbox can raise any exception
                 handled = await retry_inbox(partial(inbox.find, key), envelope, error)
             if handled is not None:
+                if measures is not None:
+                    measures.skipped()
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug(
                         "%s is a duplicate; it was handled before",

@@ -126,8 +126,6 @@ class MemoryMeter:
         self._clock = clock
         self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
         self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
-        self.since = int(clock() * 1000)
-        """Begin of the measurements, in milliseconds since the epoch."""
 
     def count(self, instrument: Instrument, labels: Labels, amount: int = 1) -> None:
         """Add `amount` to a counter."""

@@ -1,0 +1,43 @@
+"""The history port: the last messages of a process, by which an operator finds a message."""
+
+from typing import Literal, Protocol
+
+from bus.messaging.envelope import Envelope
+
+__all__ = ["Action", "History"]
+
+Action = Literal["sent", "handled", "retried", "dead-lettered", "refused"]
+"""What a process did with a message."""
+
+
+class History(Protocol):
+    """Interface to which the bus reports each message. It keeps no payload and no error text.
+
+    An implementation never raises an error and never blocks, and its memory is bounded.
+    """
+
+    def remember(  # noqa: PLR0913 - the parts of one entry, without an object for each message
+        self,
+        action: Action,
+        envelope: Envelope,
+        at: float,
+        seconds: float = 0,
+        outcome: str = "ok",
+        *,
+        queue: str | None = None,
+        tier: str | None = None,
+        verified: bool = True,
+    ) -> None:
+        """Add a message.
+
+        Args:
+            action: What this process did with the message.
+            envelope: The message. Only its ids, its type and its sender are kept.
+            at: The begin of the action, in seconds since the epoch.
+            seconds: The duration of the action.
+            outcome: `ok`, or the code of an error.
+            queue: The queue from which the message came.
+            tier: The retry tier in which the message waits.
+            verified: False if the sender is not authenticated. Such entries cannot displace others.
+        """
+        ...

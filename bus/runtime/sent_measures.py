@@ -1,0 +1,82 @@
+"""The measurements of the messages that one client sends."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from types import TracebackType
+from typing import Final
+
+from bus.contracts.contract import Contract
+from bus.messaging.instruments import SEND_SECONDS, SENT
+from bus.messaging.outcomes import OK, outcome_of
+from bus.messaging.ports.meter import NO_METER, Labels, Meter
+
+__all__ = ["SendMeter", "send_meter"]
+
+
+SendMeter = Callable[[Contract], AbstractContextManager[None, bool | None]]
+"""A function that returns the context manager in which a client sends a message of a contract.
+
+It measures the block, and reports the error that ends it.
+"""
+
+
+def send_meter(meter: Meter) -> SendMeter:
+    """Return the function with which a client measures the messages that it sends.
+
+    The client uses it around its whole stack. So the outcome is the error that the caller receives,
+    also if the reply did not match its contract. The time includes all attempts.
+    """
+    return _not_measured if meter is NO_METER else _SendMeasures(meter).measure
+
+
+_NOTHING: Final = nullcontext()
+
+
+def _not_measured(_contract: Contract) -> AbstractContextManager[None, bool | None]:
+    return _NOTHING
+
+
+class _SendMeasures:
+    """The labels of each contract that a client sends."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._families: dict[str, _Family] = {}
+
+    def measure(self, contract: Contract) -> "_Sending":
+        family = self._families.get(contract.type)
+        if family is None:
+            family = self._families[contract.type] = _Family(self._meter, contract)
+        return _Sending(family)
+
+
+class _Family:
+    """The labels of one contract."""
+
+    __slots__ = ("labels", "meter", "succeeded")
+
+    def __init__(self, meter: Meter, contract: Contract) -> None:
+        self.meter = meter
+        self.labels: Labels = (contract.name, str(contract.version), contract.kind)
+        self.succeeded: Labels = (*self.labels, OK)
+
+
+class _Sending:
+    """One message that is being sent."""
+
+    __slots__ = ("_family", "_started")
+
+    def __init__(self, family: _Family) -> None:
+        self._family = family
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        seconds, family = perf_counter() - self._started, self._family
+        labels = family.succeeded if error is None else (*family.labels, outcome_of(error))
+        family.meter.count(SENT, labels)
+        family.meter.observe(SEND_SECONDS, family.labels, seconds)

@@ -1,0 +1,159 @@
+"""The last messages of this process, in memory. An operator finds them by their correlation id."""
+
+from collections import deque
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.history import Action
+
+if TYPE_CHECKING:
+    from bus.messaging.service_info import RememberedMessage
+
+__all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
+
+MAX_UNVERIFIED: Final = 200
+"""Maximum number of messages of senders that are not authenticated."""
+MAX_ID_LENGTH = 64
+"""Maximum number of characters of an id or a traceparent. A longer one is cut."""
+MIN_PREFIX_LENGTH = 4
+"""Minimum number of characters of a part of an id. A shorter text is compared as a whole."""
+UUID_LENGTH = 36
+MAX_NAME_LENGTH = 200
+"""Maximum number of characters of a type, a sender or a code. A longer one is cut."""
+_FIELDS = (
+    *("action", "id", "type", "source", "at", "seconds", "attempt", "outcome"),
+    *("correlation_id", "causation_id", "traceparent", "queue", "tier"),
+)
+_ID: Final = 1
+_AT: Final = 4
+_CORRELATION: Final = 8
+
+Entry = tuple[
+    str,
+    str,
+    str,
+    str,
+    float,
+    float,
+    int,
+    str,
+    str,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+]
+"""The values of `_FIELDS`. A tuple takes less memory and time than an object with attributes."""
+
+
+class MessageHistory:
+    """A `History` of the last messages. If it is full, each message replaces the oldest one.
+
+    Messages of senders that are not authenticated have their own small share. So a client that
+    floods a queue cannot remove the other messages.
+    """
+
+    def __init__(self, maximum: int, *, max_unverified: int = MAX_UNVERIFIED) -> None:
+        """Create an empty history.
+
+        Args:
+            maximum: Largest number of messages, of which each takes about half a kilobyte.
+            max_unverified: Largest number of messages of senders that are not authenticated.
+        """
+        self._entries: deque[Entry] = deque(maxlen=maximum)
+        self._unverified: deque[Entry] = deque(maxlen=max_unverified)
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._unverified)
+
+    @property
+    def complete_since(self) -> float | None:
+        """Time in seconds from which on all verified messages are here. None: none was dropped."""
+        entries = self._entries
+        return entries[0][_AT] if entries and len(entries) == entries.maxlen else None
+
+    def remember(  # noqa: PLR0913 - see `History.remember`
+        self,
+        action: Action,
+        envelope: Envelope,
+        at: float,
+        seconds: float = 0,
+        outcome: str = "ok",
+        *,
+        queue: str | None = None,
+        tier: str | None = None,
+        verified: bool = True,
+    ) -> None:
+        """Add a message; see `History.remember`."""
+        message_id, cause, trace = envelope.id, envelope.causation_id, envelope.traceparent
+        correlation = envelope.correlation_id or message_id
+        type_, source = envelope.type, envelope.source
+        if (
+            len(message_id) > MAX_ID_LENGTH
+            or len(correlation) > MAX_ID_LENGTH
+            or (cause is not None and len(cause) > MAX_ID_LENGTH)
+            or (trace is not None and len(trace) > MAX_ID_LENGTH)
+            or len(type_) > MAX_NAME_LENGTH
+            or len(source) > MAX_NAME_LENGTH
+        ):
+            message_id, correlation = message_id[:MAX_ID_LENGTH], correlation[:MAX_ID_LENGTH]
+            cause, trace = cause and cause[:MAX_ID_LENGTH], trace and trace[:MAX_ID_LENGTH]
+            type_, source = type_[:MAX_NAME_LENGTH], source[:MAX_NAME_LENGTH]
+        entry: Entry = (
+            action,
+            message_id,
+            type_,
+            source,
+            at,
+            seconds,
+            envelope.attempt,
+            outcome,
+            correlation,
+            cause,
+            trace,
+            queue,
+            tier,
+        )
+        (self._entries if verified else self._unverified).append(entry)
+
+    def find(self, text: str) -> "tuple[RememberedMessage, ...]":
+        """Return the messages with a correlation id or a message id, the oldest first.
+
+        A message without a correlation id has its own id instead. The search reads all entries.
+
+        Args:
+            text: The id, or at least the first `MIN_PREFIX_LENGTH` characters of it.
+        """
+        matches = id_matcher(text)
+        # `list` copies the entries without letting another thread run.
+        entries = [*list(self._entries), *list(self._unverified)]
+        found = [entry for entry in entries if matches(entry[_CORRELATION], entry[_ID])]
+        return tuple(map(_record, sorted(found, key=lambda entry: entry[_AT])))
+
+
+def id_matcher(text: str) -> Callable[[str, str], bool]:
+    """Return a function that compares a correlation id and a message id with a text.
+
+    Args:
+        text: An id, or at least the first `MIN_PREFIX_LENGTH` characters of it.
+    """
+    wanted = text[:MAX_ID_LENGTH]
+    if MIN_PREFIX_LENGTH <= len(wanted) < UUID_LENGTH:
+        return lambda correlation, message: (
+            correlation.startswith(wanted) or message.startswith(wanted)
+        )
+    return lambda correlation, message: wanted in {correlation, message}
+
+
+def _record(entry: Entry) -> "RememberedMessage":
+    # Loaded at the first use, because a bus that answers no question does not need it.
+    record: type[RememberedMessage] = import_module("bus.messaging.service_info").RememberedMessage
+    values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
+    return record.model_validate({**values, "at": int(entry[_AT] * 1000)})
+
+
+def _clean_text(value: object) -> object:
+    """Replace the characters of a text that no encoder accepts."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
