@@ -13,7 +13,8 @@ RANGE = re.compile(r"\[[^\]]*\]")
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^()]*)\)")
 WORD = re.compile(r"(?<![\w.:])([a-zA-Z_:][\w:]*)(?![\w:]*\s*\()")
 KEYWORDS = frozenset(
-    "and or unless offset by without on ignoring group_left group_right bool inf nan".split()
+    {"and", "or", "unless", "offset", "by", "without", "on", "ignoring"}
+    | {"group_left", "group_right", "bool", "inf", "nan"}
 )
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.examples.page import followed
 from tests.prometheus import needs_prometheus
 from tests.promql import selectors
 
 pytestmark = needs_prometheus
 
-MONITORING = Path(__file__).parents[2] / "examples/monitoring"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/how-to/watch-with-grafana.md"
+MONITORING = ROOT / "examples/monitoring"
 RULES = MONITORING / "rules"
 TESTS: dict[str, Any] = yaml.safe_load((RULES / "alerts_test.yml").read_text())
 ALERTS, RECORDED = (
@@ -54,9 +57,7 @@ def test_prometheus_accepts_the_configuration_and_its_rules() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_fires_for_its_series_and_not_for_similar_ones(
-    alert: str, tmp_path: Path
-) -> None:
+def test_an_alert_fires_for_its_series_and_not_for_similar_ones(alert: str, tmp_path: Path) -> None:
     groups = [each for each in TESTS["tests"] if each["name"].split()[0] == alert]
     kinds = {re.sub(rf"^{alert} (fires|is silent) .+", r"\1", each["name"]) for each in groups}
     assert kinds == {"fires", "is silent"}
@@ -90,3 +91,10 @@ def test_prometheus_can_parse_each_query_of_the_dashboard(tmp_path: Path) -> Non
     rules[0]["expr"] += ")"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     assert "could not parse expression" in promtool("check", "rules", str(file))
+
+
+async def test_the_page_checks_the_configuration_that_it_shows(tmp_path: Path) -> None:
+    stand_ins = {"trunkline/examples/monitoring": str(MONITORING)}
+    async with followed(PAGE, tmp_path, "amqp://none", stand_ins=stand_ins):
+        copied = tmp_path / "steps/monitoring/prometheus.yml"
+        assert "shop.example:8080" in copied.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A broker, services and a Prometheus that reads both, for the tests of examples/monitoring."""
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class System:
                 await self._work(desk)
 
     def _has_value(self, query: str) -> bool:
-        return any(value == value for _, value in self.prometheus.query(query))  # not NaN
+        return any(not math.isnan(value) for _, value in self.prometheus.query(query))
 
     async def _work(self, desk: Bus) -> None:
         """Make the services succeed, fail, retry, dead-letter, and receive a message twice."""
@@ -114,7 +115,7 @@ def prometheus_file(folder: Path, *, plugin: int, health: int) -> Path:
 @contextmanager
 def running_services(url: str, health: int, folder: Path) -> Iterator[None]:
     """Run the services in one process, as an operator does."""
-    command = [sys.executable, os.environ["STANDIN"]] if "STANDIN" in os.environ else [sys.executable, "-m", "bus.cli", "run", *SERVICES]
+    command = [sys.executable, "-m", "bus.cli", "run", *SERVICES]
     environment = {
         **os.environ,
         **PATIENT,
@@ -131,4 +132,3 @@ def running_services(url: str, health: int, folder: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-

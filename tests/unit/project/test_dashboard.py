@@ -37,9 +37,10 @@ RULES = {
     ]
     for name in ("recording", "alerts")
 }
+ALL_RULES = [*RULES["recording"], *RULES["alerts"]]
 ALERTS = {rule["alert"]: rule for rule in RULES["alerts"]}
 EXPRESSIONS = {
-    **{rule.get("alert") or rule["record"]: rule["expr"] for rule in sum(RULES.values(), [])},
+    **{rule.get("alert") or rule["record"]: rule["expr"] for rule in ALL_RULES},
     **{
         f"{panel['title']} {target['refId']}": target["expr"].replace("${service}", "$service")
         for panel in PANELS
@@ -189,9 +190,7 @@ def test_an_alert_says_what_happens_and_which_command_to_run(name: str) -> None:
 
 
 def test_a_recording_rule_is_used_by_another_rule() -> None:
-    used = {
-        selector.name for rule in sum(RULES.values(), []) for selector in selectors(rule["expr"])
-    }
+    used = {selector.name for rule in ALL_RULES for selector in selectors(rule["expr"])}
     assert used >= RECORDED
 
 
