@@ -55,6 +55,7 @@ async def serve_probes(
     ready: Check,
     live: Check = always_live,
     pages: Mapping[str, Page] | None = None,
+    remedy: str = "Set BUS_HEALTH_PORT to a free port.",
 ) -> AsyncIterator[None]:
     """Answer health probes while the `async with` block runs.
 
@@ -63,6 +64,7 @@ async def serve_probes(
         ready: The check for `/readyz`.
         live: The check for `/livez`.
         pages: Further pages on the same address, by their paths, for example `/metrics`.
+        remedy: Instruction at the end of the error text.
 
     Raises:
         ConfigurationError: The address cannot be opened.
@@ -77,8 +79,7 @@ async def serve_probes(
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise ConfigurationError(
-                f"health probes cannot be answered on {format_address(at)} ({why}). "
-                "Set BUS_HEALTH_PORT to a free port."
+                f"health probes cannot be answered on {format_address(at)} ({why}). {remedy}"
             ) from error
         yield
 

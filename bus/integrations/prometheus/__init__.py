@@ -7,12 +7,9 @@ from bus.errors import ConfigurationError
 
 try:
     from bus.integrations.prometheus.collectors import collector, process_registry
+    from bus.integrations.prometheus.exporter import Exporter, exporter_registry
     from bus.integrations.prometheus.page import MetricsPage
-    from bus.integrations.prometheus.processes import (
-        ProcessesCollector,
-        ProcessStats,
-        processes_registry,
-    )
+    from bus.integrations.prometheus.processes import ProcessesCollector, processes_registry
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("prometheus_client"):
         raise
@@ -22,10 +19,11 @@ except ModuleNotFoundError as error:
 from bus.integrations.prometheus.names import metric_name
 
 __all__ = [
+    "Exporter",
     "MetricsPage",
-    "ProcessStats",
     "ProcessesCollector",
     "collector",
+    "exporter_registry",
     "metric_name",
     "process_registry",
     "processes_registry",

@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -11,10 +12,11 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    Sample,
 )
 
 from bus.integrations.prometheus.names import NAMESPACE, family_name
-from bus.integrations.prometheus.totals import Exemplars, Total, Totals, clean_label
+from bus.integrations.prometheus.totals import Exemplars, Rows, Total, Totals, clean_label
 from bus.messaging.histograms import BOUNDS, EXPOSED_BOUNDS, cumulative_counts
 from bus.messaging.instruments import INSTRUMENTS
 from bus.messaging.ports.meter import Instrument
@@ -23,13 +25,15 @@ __all__ = ["build_info", "describe", "families", "gauge"]
 
 LE: Final = {**{bound: str(bound) for bound in EXPOSED_BOUNDS}, inf: "+Inf"}
 """Text of the label `le` of each bucket."""
+BUILD_INFO: Final = ("version", "service_version")
+
+
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 FAMILIES: Final[dict[str, Callable[..., Family]]] = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-BUILD_INFO: Final = ("version", "service_version")
 
 
 def families(totals: Totals, owner_labels: Sequence[str]) -> Iterator[Metric]:
@@ -40,14 +44,33 @@ def families(totals: Totals, owner_labels: Sequence[str]) -> Iterator[Metric]:
         owner_labels: Names of the first labels: `service`, or `service` and `instance`.
     """
     for instrument in INSTRUMENTS:
-        family = _empty_family(instrument, owner_labels)
-        for labels, total in totals.rows(instrument):
+        if totals.has(instrument):
+            family = _empty_family(instrument, owner_labels)
+            # A writer only iterates over the samples.
+            family.samples = cast("list[Sample]", _Samples(family, totals.rows(instrument)))
+            yield family
+
+
+class _Samples:
+    """The samples of a family, of which only those of one set of labels exist at a time.
+
+    With thousands of series, a list of all samples would cause long garbage collections, which
+    stop the event loop as well.
+    """
+
+    def __init__(self, family: Family, rows: Rows) -> None:
+        self._family = family
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Sample]:
+        family = copy(self._family)
+        for labels, total in self._rows:
+            family.samples = []
             if isinstance(family, HistogramMetricFamily):
                 family.add_metric(labels, _buckets(total), total.value)
             else:
                 family.add_metric(labels, total.value)
-        if family.samples:
-            yield family
+            yield from family.samples
 
 
 def describe() -> Iterator[Metric]:

@@ -10,26 +10,17 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from bus.integrations.prometheus.collectors import OWNER, library_version
 from bus.integrations.prometheus.families import build_info, describe, families, gauge
 from bus.integrations.prometheus.totals import Totals
-from bus.messaging.service_info import InstanceStats
+from bus.messaging.service_info import InstanceStats, ProcessStats
 
-__all__ = ["ProcessStats", "ProcessesCollector", "processes_registry"]
+__all__ = ["ProcessesCollector", "processes_registry"]
 
 MAX_RETIRED_SERIES = 1_000
 """Maximum number of label sets for each instrument and service of ended processes."""
-
-
-class ProcessStats(BaseModel):
-    """The reports of all services in one process, as its parent reads them."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    pid: int
-    instances: tuple[InstanceStats, ...]
 
 
 @dataclass(slots=True)

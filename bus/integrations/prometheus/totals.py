@@ -9,7 +9,7 @@ from bus.messaging.instruments import INSTRUMENTS, READY
 from bus.messaging.ports.meter import Instrument, Labels
 from bus.messaging.service_info import InstanceStats, Series
 
-__all__ = ["Exemplars", "Owner", "Total", "Totals", "clean_label"]
+__all__ = ["Exemplars", "Owner", "Rows", "Total", "Totals", "clean_label"]
 
 OTHER: Final = "other"
 """Value of each label of the total that all further label sets share, as in the meter."""
@@ -21,6 +21,8 @@ BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}
 
 Owner = tuple[str, ...]
 """Values of the first labels: the service, or the service and the instance."""
+Rows = list[tuple[tuple[str, ...], "Total"]]
+"""Values of all labels, each with its total."""
 Exemplars = dict[int, tuple[str, float, int]]
 """Trace id, value, and time in milliseconds of one value in a bucket, by the bucket's index."""
 
@@ -70,6 +72,7 @@ class Totals:
             with_gauges: False for a process that has ended or is silent. Its counters and
                 histograms remain, but its gauges describe nothing that exists now.
         """
+        owner = tuple(map(clean_label, owner))
         for series in stats.series:
             instrument = BY_NAME.get(series.name)
             if instrument is None or (instrument.kind == "gauge" and not with_gauges):
@@ -89,7 +92,7 @@ class Totals:
 
     def set_not_ready(self, services: Iterable[str]) -> None:
         """Set the gauge `ready` of these services to 0."""
-        for service in services:
+        for service in map(clean_label, services):
             self._totals.setdefault(READY, {})[service,] = {(): Total()}
 
     def copy(self) -> "Totals":
@@ -102,12 +105,17 @@ class Totals:
                     copies.setdefault(labels, Total()).add(total)
         return copied
 
-    def rows(self, instrument: Instrument) -> Iterable[tuple[tuple[str, ...], Total]]:
-        """Yield the values of all labels of an instrument, each with its total."""
-        for owner, totals in self._totals.get(instrument, {}).items():
-            cleaned = tuple(clean_label(value) for value in owner)
-            for labels, total in totals.items():
-                yield (*cleaned, *labels), total
+    def has(self, instrument: Instrument) -> bool:
+        """Return True if an instrument has values."""
+        return instrument in self._totals
+
+    def rows(self, instrument: Instrument) -> Rows:
+        """Return the values of all labels of an instrument, each with its total."""
+        return [
+            ((*owner, *labels), total)
+            for owner, totals in self._totals.get(instrument, {}).items()
+            for labels, total in totals.items()
+        ]
 
 
 def _is_trace_id(text: str) -> bool:

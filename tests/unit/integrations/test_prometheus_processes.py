@@ -5,10 +5,10 @@ import os
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bus.integrations.prometheus import ProcessesCollector, ProcessStats, processes_registry
+from bus.integrations.prometheus import ProcessesCollector, processes_registry
 from bus.integrations.prometheus import processes as processes_module
 from bus.integrations.prometheus.exposition import render
-from bus.messaging.service_info import InstanceStats
+from bus.messaging.service_info import InstanceStats, ProcessStats
 from tests.unit.integrations.stats import durations, handled, ready, slots, stats
 
 Values = dict[str, float]
