@@ -239,8 +239,18 @@ INSTANCES = Row(
                 Query(f"max by (service, instance) ({series(READY)})", "{{service}} {{instance}}"),
             ),
             kind="state-timeline",
-            width=16,
             mappings={"0": ("not ready", RED), "1": ("ready", GREEN)},
+        ),
+        Panel(
+            title="Instances by state",
+            description="Live instances that `bus exporter` found. It needs the exporter, and "
+            "finds instances that Prometheus does not know.",
+            queries=(
+                Query(
+                    'sum by (service, state) (trunkline_instances{service=~"$service"})',
+                    "{{service}} {{state}}",
+                ),
+            ),
         ),
         Panel(
             title="Lost connections",

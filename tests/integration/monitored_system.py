@@ -78,17 +78,27 @@ class System:
 @contextmanager
 def running_system(installation: Installation, folder: Path) -> Iterator[System]:
     """Run the broker, the services and Prometheus until the end of the block."""
-    plugin, health = free_ports(2)
+    plugin, health, exporter = free_ports(3)
     node = PrivateNode(
         installation,
         plugins=("rabbitmq_prometheus",),
         config={"prometheus.tcp.ip": LOOPBACK, "prometheus.tcp.port": str(plugin)},
     )
-    configuration = prometheus_file(folder, plugin=plugin, health=health)
+    ports = {
+        "trunkline": health,
+        "trunkline-exporter": exporter,
+        "rabbitmq": plugin,
+        "rabbitmq-queues": plugin,
+    }
+    configuration = prometheus_file(folder, ports)
     with running_prometheus(configuration, folder) as prometheus:
         try:
             asyncio.run(node.start())
-            with running_services(node.url, health, folder):
+            services = running_bus(
+                folder, "run", *SERVICES, BUS_URL=node.url, BUS_HEALTH_PORT=str(health)
+            )
+            asking = ("exporter", "--port", str(exporter), "--interval", "0", "--window", "0.2")
+            with services, running_bus(folder, *asking, BUS_URL=node.url):
                 asyncio.run(until(lambda: prometheus.is_ready, "Prometheus", SECONDS))
                 ready = "sum(trunkline_ready) == 2"
                 asyncio.run(until(lambda: prometheus.query(ready), "the services", SECONDS))
@@ -99,33 +109,28 @@ def running_system(installation: Installation, folder: Path) -> Iterator[System]
             asyncio.run(node.stop())
 
 
-def prometheus_file(folder: Path, *, plugin: int, health: int) -> Path:
-    """Write the project's configuration with short intervals and the addresses of this system."""
+def prometheus_file(folder: Path, ports: dict[str, int]) -> Path:
+    """Write the project's configuration with short intervals and the port of each job."""
     configuration: dict[str, Any] = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(MONITORING / name) for name in configuration["rule_files"]]
     for job in configuration["scrape_configs"]:
-        port = plugin if job["job_name"].startswith("rabbitmq") else health
-        job["static_configs"] = [{"targets": [f"{LOOPBACK}:{port}"]}]
+        job["static_configs"] = [{"targets": [f"{LOOPBACK}:{ports[job['job_name']]}"]}]
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
     return path
 
 
 @contextmanager
-def running_services(url: str, health: int, folder: Path) -> Iterator[None]:
-    """Run the services in one process, as an operator does."""
-    command = [sys.executable, "-m", "bus.cli", "run", *SERVICES]
-    environment = {
-        **os.environ,
-        **PATIENT,
-        "BUS_URL": url,
-        "BUS_HEALTH_PORT": str(health),
-        "BUS_SERVICE_VERSION": "1.2.3",
-    }
-    with (folder / "services.log").open("wb") as log:
+def running_bus(folder: Path, *arguments: str, **variables: str) -> Iterator[None]:
+    """Run a command in a process of its own, as an operator does."""
+    with (folder / f"{arguments[0]}.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "bus.cli", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **PATIENT, "BUS_SERVICE_VERSION": "1.2.3", **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield

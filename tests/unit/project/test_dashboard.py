@@ -52,7 +52,11 @@ SERIES = {
     metric_name(each) + suffix: set(each.labels) | ({"le"} if suffix == "_bucket" else set())
     for each in INSTRUMENTS
     for suffix in SUFFIXES[each.kind]
-} | {"trunkline_build_info": {"version", "service_version"}}
+} | {
+    "trunkline_build_info": {"version", "service_version"},
+    "trunkline_instances": {"state"},
+    "trunkline_exporter_up": set(),
+}
 """Labels of each metric of the bus, without those of every metric."""
 OF_ALL = {"service", "instance", "job"}
 RECORDED = {rule["record"] for rule in RULES["recording"]}
