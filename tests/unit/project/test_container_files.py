@@ -83,7 +83,12 @@ def test_prometheus_reads_each_worker_and_the_plugin_that_the_broker_enables() -
     ]
     health_port = SERVICES["documents"]["environment"]["BUS_HEALTH_PORT"]
 
-    assert targets["trunkline"] == [f"{name}:{health_port}" for name in workers if name != "demo"]
+    assert targets["trunkline"] == [
+        f"{name}:{health_port}" for name in workers if name not in {"demo", "exporter"}
+    ]
+    assert targets["trunkline-exporter"] == [
+        f"exporter:{SERVICES['exporter']['environment']['BUS_HEALTH_PORT']}"
+    ]
     assert targets["rabbitmq"] == targets["rabbitmq-queues"] == ["rabbitmq:15692"]
     assert "rabbitmq_prometheus" in (monitoring / "enabled_plugins").read_text()
     assert "metrics" in DOCKERFILE.partition("ARG EXTRAS=")[2].partition("\n")[0].split(",")
