@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import bus.errors
+from bus.cli import COMMANDS
 from bus.errors import BusError
 from bus.integrations.prometheus import metric_name
 from bus.messaging.instruments import INSTRUMENTS
@@ -191,6 +192,20 @@ def test_an_alert_says_what_happens_and_which_command_to_run(name: str) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(alert["annotations"]) == {"summary", "description", "runbook"}
     assert re.search(r"`bus [a-z]+", alert["annotations"]["description"])
+
+
+def test_the_commands_in_texts_for_operators_exist() -> None:
+    texts = [ALERTS[name]["annotations"]["description"] for name in ALERTS]
+    texts += [panel.get("description", "") for panel in PANELS]
+    texts.append((ROOT / "docs/how-to/watch-with-grafana.md").read_text(encoding="utf-8"))
+    commands = {
+        re.sub(r" (\{\{.+\}\}|NAME|--\S+.*)$", "", command)
+        for command in re.findall(r"`bus ([^`]+)`", " ".join(texts))
+    }
+    assert {command.split()[0] for command in commands} <= COMMANDS.keys()
+    assert {command for command in commands if " " in command} == {
+        *("contracts usage", "dead list", "dead purge", "dead replay")
+    }
 
 
 def test_a_recording_rule_is_used_by_another_rule() -> None:
