@@ -9,8 +9,9 @@ import json
 from typing import Any
 
 from dashboard_broker_panels import BROKER, QUEUES
+from dashboard_instance_panels import INSTANCES, VERSIONS
 from dashboard_load_panels import LATENCY, SATURATION
-from dashboard_panels import FAILURES, INSTANCES, NOW, TRAFFIC, VERSIONS
+from dashboard_panels import FAILURES, NOW, TRAFFIC
 from dashboard_queries import Panel, Query
 
 from bus.integrations.prometheus import metric_name
@@ -130,7 +131,7 @@ def panels() -> list[dict[str, Any]]:
 def drawn(panel: Panel) -> dict[str, Any]:
     """Return a panel without its id and position."""
     drawing: dict[str, Any] = {
-        "type": "timeseries" if panel.kind == "bars" else panel.kind,
+        "type": panel.kind,
         "title": panel.title,
         "description": panel.description,
         "datasource": SOURCE,
@@ -143,17 +144,25 @@ def drawn(panel: Panel) -> dict[str, Any]:
                 "custom": custom(panel),
                 **color(panel),
                 **limits(panel),
+                **({"decimals": 0} if panel.kind == "table" else {}),
             },
             "overrides": [],
         },
         "options": OPTIONS[panel.kind],
     }
     if panel.kind == "table":
-        excluded = dict.fromkeys(panel.hidden, True)
-        drawing["transformations"] = [
-            {"id": "organize", "options": {"excludeByName": excluded, "renameByName": {}}}
-        ]
+        drawing["transformations"] = [{"id": "organize", "options": columns(panel)}]
     return drawing
+
+
+def columns(panel: Panel) -> dict[str, Any]:
+    """Return the order and the headings of a table's columns."""
+    names = [name for name, _ in panel.columns]
+    return {
+        "excludeByName": {name: True for name in ("Time", "Value") if name not in names},
+        "indexByName": {name: number for number, name in enumerate(names)},
+        "renameByName": {name: heading for name, heading in panel.columns if name != heading},
+    }
 
 
 def target(panel: Panel, number: int, query: Query) -> dict[str, Any]:
@@ -202,16 +211,16 @@ def color(panel: Panel) -> dict[str, Any]:
 
 def limits(panel: Panel) -> dict[str, Any]:
     """Return the least value of an axis, so that a line at 1 does not look like one at 0."""
-    return {"min": 0} if panel.kind in {"timeseries", "bars"} else {}
+    return {"min": 0} if panel.kind == "timeseries" else {}
 
 
 def custom(panel: Panel) -> dict[str, Any]:
     """Return the style of the lines."""
-    if panel.kind not in {"timeseries", "bars"}:
+    if panel.kind != "timeseries":
         return {}
     return {
-        "drawStyle": "bars" if panel.kind == "bars" else "line",
-        "fillOpacity": 60 if panel.kind == "bars" else 8,
+        "drawStyle": "line",
+        "fillOpacity": 8,
         "lineWidth": 1,
         "showPoints": "never",
         "spanNulls": False,
@@ -219,18 +228,16 @@ def custom(panel: Panel) -> dict[str, Any]:
     }
 
 
-LINES = {
-    "legend": {
-        "displayMode": "table",
-        "placement": "bottom",
-        "showLegend": True,
-        "calcs": ["lastNotNull", "max"],
-    },
-    "tooltip": {"mode": "multi", "sort": "desc"},
-}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "timeseries": LINES,
-    "bars": LINES,
+    "timeseries": {
+        "legend": {
+            "displayMode": "table",
+            "placement": "bottom",
+            "showLegend": True,
+            "calcs": ["lastNotNull", "max"],
+        },
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
     "stat": {
         "colorMode": "background",
         "graphMode": "none",

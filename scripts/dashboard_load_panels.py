@@ -2,6 +2,7 @@
 
 from dashboard_queries import (
     BY_OPERATION,
+    BY_SENDER,
     OF_OPERATION,
     ORANGE,
     RED,
@@ -29,22 +30,25 @@ LATENCY = Row(
         Panel(
             title="Duration of handlers",
             description="Duration of one attempt in the service.",
-            queries=quantiles(HANDLER_SECONDS),
+            queries=quantiles(HANDLER_SECONDS, OF_OPERATION),
             unit="s",
+            height=11,
         ),
         Panel(
             title="Duration for the caller",
             description="Time until the reply to a request, or until the broker's confirm of an "
             "event or job. It includes the broker and the wait for a slot.",
-            queries=quantiles(SEND_SECONDS),
+            queries=quantiles(SEND_SECONDS, BY_SENDER),
             unit="s",
+            height=11,
         ),
         Panel(
             title="From publish to start",
             description="Time from the publish to the start of the first attempt. If it grows, the "
             "service has too few slots or slow handlers.",
-            queries=quantiles(START_DELAY_SECONDS),
+            queries=quantiles(START_DELAY_SECONDS, OF_OPERATION),
             unit="s",
+            height=11,
         ),
         Panel(
             title="Distribution of the durations of handlers",

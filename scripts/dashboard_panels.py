@@ -1,9 +1,9 @@
-"""The rows of the Grafana dashboard about messages, errors, versions and instances."""
+"""The rows of the Grafana dashboard about messages and errors."""
 
 from dashboard_queries import (
     BY_OPERATION,
+    BY_SENDER,
     FAILED,
-    GREEN,
     NOT_OK,
     OF_OPERATION,
     ORANGE,
@@ -17,7 +17,6 @@ from dashboard_queries import (
 )
 
 from bus.messaging.instruments import (
-    CONNECTIONS_LOST,
     DEAD_LETTERS,
     DUPLICATES,
     HANDLED,
@@ -27,10 +26,10 @@ from bus.messaging.instruments import (
     SENT,
 )
 
-__all__ = ["FAILURES", "INSTANCES", "NOW", "TRAFFIC", "VERSIONS"]
+__all__ = ["FAILURES", "NOW", "TRAFFIC"]
 
-BUILD_INFO = 'trunkline_build_info{service=~"$service"}'
-OF_SERVICES = f"and on (job, instance) {BUILD_INFO}"
+ALERT_LABELS = ("severity", "service", "operation", "caller", "queue", "instance")
+"""Labels of alerts that the dashboard shows."""
 
 NOW = Row(
     "Does it work now?",
@@ -103,11 +102,17 @@ NOW = Row(
             title="Alerts that fire",
             description="Alerts of alerts.yml. Their descriptions have the command to run. The "
             "panel is empty if all is well.",
-            queries=(Query('ALERTS{alertname=~"Trunkline.+",alertstate="firing"}', ""),),
+            queries=(
+                Query(
+                    f"max by (alertname, {', '.join(ALERT_LABELS)}) "
+                    '(ALERTS{alertname=~"Trunkline.+",alertstate="firing"})',
+                    "",
+                ),
+            ),
             kind="table",
             width=24,
             height=6,
-            hidden=("Time", "Value", "__name__", "alertstate", "job", "vhost"),
+            columns=tuple((name, name) for name in ("alertname", *ALERT_LABELS)),
         ),
     ),
 )
@@ -127,7 +132,7 @@ TRAFFIC = Row(
         Panel(
             title="Sent messages",
             description="Requests, events and jobs by their sender.",
-            queries=(Query(rate(f"{BY_OPERATION}, kind", SENT), f"{OF_OPERATION} ({{{{kind}}}})"),),
+            queries=(Query(rate(f"{BY_OPERATION}, kind", SENT), f"{BY_SENDER} ({{{{kind}}}})"),),
             unit="mps",
             width=12,
         ),
@@ -151,7 +156,7 @@ TRAFFIC = Row(
             queries=(
                 Query(
                     rate(f"{BY_OPERATION}, outcome", SENT, NOT_OK),
-                    f"{OF_OPERATION} {{{{outcome}}}}",
+                    f"{BY_SENDER} {{{{outcome}}}}",
                 ),
             ),
             unit="mps",
@@ -173,17 +178,15 @@ FAILURES = Row(
             unit="mps",
         ),
         Panel(
-            title="New dead letters, by code",
+            title="New dead letters per minute, by code",
             description="Messages that the service moved to a dead-letter queue. Run "
             "`bus dead list --service NAME`.",
             queries=(
                 Query(
-                    f"sum by ({BY_OPERATION}, outcome) "
-                    f"(increase({series(DEAD_LETTERS)}[$__rate_interval]))",
+                    f"60 * {rate(f'{BY_OPERATION}, outcome', DEAD_LETTERS)}",
                     f"{OF_OPERATION} {{{{outcome}}}}",
                 ),
             ),
-            kind="bars",
         ),
         Panel(
             title="Duplicates",
@@ -191,107 +194,6 @@ FAILURES = Row(
             "Some are normal after a lost connection.",
             queries=(Query(rate(BY_OPERATION, DUPLICATES), OF_OPERATION),),
             unit="mps",
-        ),
-    ),
-)
-
-VERSIONS = Row(
-    "Who calls, and in which version?",
-    (
-        Panel(
-            title="Callers by version of the contract",
-            description="Handled messages in the shown time. Before you remove a version, its rows "
-            "must be 0 for longer than the longest retry. See `bus contracts usage`.",
-            queries=(
-                Query(
-                    "sum by (service, operation, version, caller) "
-                    f"(increase({series(HANDLED)}[$__range]))",
-                    "",
-                ),
-            ),
-            kind="table",
-            width=12,
-            unit="none",
-        ),
-        Panel(
-            title="Handled messages by version",
-            description="The use of an old version ends when its last caller is changed.",
-            queries=(
-                Query(
-                    rate("operation, version, caller", HANDLED),
-                    "{{operation}} v{{version}} by {{caller}}",
-                ),
-            ),
-            unit="mps",
-            width=12,
-        ),
-    ),
-)
-
-INSTANCES = Row(
-    "Which instances run?",
-    (
-        Panel(
-            title="State of each instance",
-            description="Ready means that each consumer of the instance is registered at the "
-            "broker now.",
-            queries=(
-                Query(f"max by (service, instance) ({series(READY)})", "{{service}} {{instance}}"),
-            ),
-            kind="state-timeline",
-            mappings={"0": ("not ready", RED), "1": ("ready", GREEN)},
-        ),
-        Panel(
-            title="Instances by state",
-            description="Live instances that `bus exporter` found. It needs the exporter, and "
-            "finds instances that Prometheus does not know.",
-            queries=(
-                Query(
-                    'sum by (service, state) (trunkline_instances{service=~"$service"})',
-                    "{{service}} {{state}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Lost connections",
-            description="Connections to the broker that a process lost. The bus connects again by "
-            "itself.",
-            queries=(
-                Query(
-                    "sum by (service, instance) "
-                    f"(increase({series(CONNECTIONS_LOST)}[$__rate_interval]))",
-                    "{{service}} {{instance}}",
-                ),
-            ),
-            kind="bars",
-        ),
-        Panel(
-            title="Versions",
-            description="Versions of the bus and of the services (`BUS_SERVICE_VERSION`), and the "
-            "number of targets that run them.",
-            queries=(Query(f"count by (service, service_version, version) ({BUILD_INFO})", ""),),
-            kind="table",
-        ),
-        Panel(
-            title="CPU of each process",
-            description="At 1 the process uses a whole core, so its event loop is late.",
-            queries=(
-                Query(
-                    f"rate(process_cpu_seconds_total[$__rate_interval]) {OF_SERVICES}",
-                    "{{instance}} {{process}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Memory of each process",
-            description="Resident memory. The bus itself keeps bounded amounts.",
-            queries=(
-                Query(
-                    f"process_resident_memory_bytes {OF_SERVICES}",
-                    "{{instance}} {{process}}",
-                ),
-            ),
-            unit="bytes",
         ),
     ),
 )

@@ -12,6 +12,7 @@ from bus.messaging.ports.meter import Instrument
 
 __all__ = [
     "BY_OPERATION",
+    "BY_SENDER",
     "CALLERS_FAULTS",
     "FAILED",
     "GREEN",
@@ -28,7 +29,7 @@ __all__ = [
     "series",
 ]
 
-Kind = Literal["timeseries", "bars", "stat", "table", "heatmap", "state-timeline"]
+Kind = Literal["timeseries", "stat", "table", "heatmap", "state-timeline"]
 
 CALLERS_FAULTS = (
     *("cancelled", "invalid_argument", "not_found", "already_exists", "permission_denied"),
@@ -55,13 +56,13 @@ class Panel:
     unit: str = "short"
     kind: Kind = "timeseries"
     width: int = 8
-    height: int = 8
+    height: int = 9
     thresholds: tuple[tuple[float, str], ...] = ()
     """Values from which the panel has a color. Below the first value it is green."""
     is_red_below: float | None = None
     """Value of a stat below which it is red. It replaces `thresholds`."""
-    hidden: tuple[str, ...] = ("Time",)
-    """Columns of a table that are not shown."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Columns of a table that are shown, in their order: the label or `Value`, and its heading."""
     mappings: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Text and color of a value."""
 
@@ -92,15 +93,18 @@ def quantile(share: float, by: str, instrument: Instrument, *matchers: str) -> s
     return f"histogram_quantile({share}, sum by ({by}, le) (rate({buckets}[$__rate_interval])))"
 
 
-def quantiles(instrument: Instrument) -> tuple[Query, ...]:
+def quantiles(instrument: Instrument, legend: str) -> tuple[Query, ...]:
     """Return the queries for three quantiles of a histogram by operation."""
     return tuple(
-        Query(quantile(share, "service, operation", instrument), f"{name} {OF_OPERATION}")
+        Query(quantile(share, "service, operation", instrument), f"{name} {legend}")
         for share, name in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
     )
 
 
-OF_OPERATION = "{{service}} {{operation}}"
+OF_OPERATION = "{{operation}} at {{service}}"
+"""Legend of the service that handles an operation."""
+BY_SENDER = "{{operation}} from {{service}}"
+"""Legend of the service that sends messages of an operation."""
 BY_OPERATION = "service, operation"
 NOT_OK = 'outcome!="ok"'
 FAILED = f'outcome!~"ok|{"|".join(CALLERS_FAULTS)}"'
