@@ -90,12 +90,20 @@ class Sender(Protocol):
     A `Bus` implements it, so a function that takes a `Sender` works inside and outside handlers.
     """
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
         """Send a request, and wait for its reply.
 
         Args:
             request: Request to send.
-            timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`.
+            wait_for_service: True to wait within the timeout until a service serves the request.
 
         Returns:
             The reply. The request's class specifies its type.
@@ -104,7 +112,7 @@ class Sender(Protocol):
             BusError: The error of the handler. Its error code determines its class. The handler may
                 have acted before it raised the error.
             NotServed: No service has served the contract for a minute. The error is raised without
-                a wait for the timeout.
+                a wait for the timeout, unless `wait_for_service` is true.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is

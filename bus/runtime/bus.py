@@ -40,6 +40,7 @@ from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
+from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
@@ -141,6 +142,8 @@ class Bus:
         )
         self._discovery = discovery_of(runtime, self._report)
         self._client = Client(runtime, with_spans(self._client_layers, spans))
+        if self.settings.discovery == "on":
+            self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
@@ -164,6 +167,7 @@ class Bus:
         self._started = self._clock()
         try:
             await self._security.identity.start()
+            check_configured_services(self.settings.registry, self.service, self._security.identity)
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -189,7 +193,7 @@ class Bus:
             await self._transport.close()
             await self._security.identity.close()
         finally:
-            self._client.replies.close()  # callers that still wait receive an error
+            self._client.close()  # callers that still wait receive an error
             self._life.closed()
 
     async def __aexit__(
@@ -244,11 +248,26 @@ class Bus:
             return "starting"
         return "ready" if self.ready else "not-ready"
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Send a request, and wait for its reply. `Client.request` lists the errors."""
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
+        """Send a request, and wait for its reply. `Client.request` lists the errors.
+
+        Args:
+            request: The request to send.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`.
+            wait_for_service: True to wait within the timeout until a service serves the request.
+        """
         if self._life.loop is not running_loop():
             raise self._life.error()
-        return await self._client.request(request, timeout=timeout)
+        return await self._client.request(
+            request, timeout=timeout, wait_for_service=wait_for_service
+        )
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait for the broker's confirm.
@@ -374,6 +393,7 @@ class Bus:
                 self._consumers += consumers
                 self._changing -= 1
                 self._has_announced_stop = False
+                self._discovery.forget_info()
                 self._discovery.announce("started")
                 try:
                     yield
@@ -383,6 +403,7 @@ class Bus:
                     is_stopping = True
                     self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
+                    self._discovery.forget_info()
         finally:
             self._changing -= 1
             self._stopping -= is_stopping
