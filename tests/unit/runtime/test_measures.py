@@ -30,22 +30,22 @@ class Word(Message):
     word: str
 
 
-@contract("till.quote", version=1, idempotent=True)
+@contract("booth.quote", version=1, idempotent=True)
 class Quote(Request[Sum]):
     customer: str = SECRET
 
 
-@contract("till.charge", version=3)
+@contract("booth.charge", version=3)
 class Charge(Request[Sum]):
     customer: str = SECRET
 
 
-@contract("till.settle", version=1, retry=RetryPolicy(attempts=2, first_delay=5))
+@contract("booth.settle", version=1, retry=RetryPolicy(attempts=2, first_delay=5))
 class Settle(Job[Sum]):
     customer: str = SECRET
 
 
-@contract("till.opened", version=2)
+@contract("booth.opened", version=2)
 class Opened(Event):
     shop: str = "north"
 
@@ -61,8 +61,8 @@ async def fail() -> int:
     raise ValueError(SECRET)
 
 
-def till(act: Act = one, *, concurrency: int = 16) -> Router:
-    router = Router("till")
+def booth(act: Act = one, *, concurrency: int = 16) -> Router:
+    router = Router("booth")
 
     @router.request(Quote, concurrency=concurrency)
     async def quote(_: Quote) -> Sum:
@@ -81,9 +81,9 @@ def till(act: Act = one, *, concurrency: int = 16) -> Router:
 
 
 async def pair(buses: MemoryBuses, act: Act = one, **settings: Any) -> tuple[Bus, Bus]:
-    """Return the bus of a served till, and the bus of a shop that calls it."""
-    server = await buses.bus("till", **settings)
-    await buses.serve(server, till(act))
+    """Return the bus of a served booth, and the bus of a shop that calls it."""
+    server = await buses.bus("booth", **settings)
+    await buses.serve(server, booth(act))
     return server, await buses.bus("shop")
 
 
@@ -118,13 +118,13 @@ async def test_a_request_is_counted_and_timed_by_its_caller_and_by_its_service(
     (sent,) = found(shop, "messages.sent")
     assert (sent.value, sent.labels) == (
         1,
-        {"operation": "till.quote", "version": "1", "kind": "request", "outcome": "ok"},
+        {"operation": "booth.quote", "version": "1", "kind": "request", "outcome": "ok"},
     )
     (handled,) = found(server, "messages.handled")
     assert (handled.value, handled.labels) == (
         1,
         {
-            "operation": "till.quote",
+            "operation": "booth.quote",
             "version": "1",
             "kind": "request",
             "subscription": "",
@@ -141,18 +141,18 @@ async def test_a_request_is_counted_and_timed_by_its_caller_and_by_its_service(
 async def test_events_and_jobs_are_counted_with_their_kind_version_and_subscription(
     buses: MemoryBuses,
 ) -> None:
-    server = await buses.bus("till")
-    await buses.serve(server, till())
+    server = await buses.bus("booth")
+    await buses.serve(server, booth())
     await server.publish(Opened())
     await (await server.submit(Settle())).result()
     await buses.settled()
     assert totals(server, "messages.sent", "operation", "version", "kind") == {
-        ("till.opened", "2", "event"): 1,
-        ("till.settle", "1", "job"): 1,
+        ("booth.opened", "2", "event"): 1,
+        ("booth.settle", "1", "job"): 1,
     }
     assert totals(server, "messages.handled", "operation", "version", "kind", "subscription") == {
-        ("till.opened", "2", "event", "signs"): 1,
-        ("till.settle", "1", "job", ""): 1,
+        ("booth.opened", "2", "event", "signs"): 1,
+        ("booth.settle", "1", "job", ""): 1,
     }
 
 
@@ -179,7 +179,7 @@ async def test_a_request_that_no_service_serves_is_counted_by_its_sender(
     with pytest.raises(BusError):
         await shop.request(Charge(), timeout=5)
     assert totals(shop, "messages.sent", "operation", "version", "outcome") == {
-        ("till.charge", "3", "unavailable"): 1
+        ("booth.charge", "3", "unavailable"): 1
     }
 
 
@@ -223,9 +223,9 @@ async def test_messages_are_measured_if_a_user_replaces_all_middlewares(
             server=[],
             clock=buses.clock,
         )
-        for name, each in zip(("till", "shop"), transports, strict=True)
+        for name, each in zip(("booth", "shop"), transports, strict=True)
     )
-    async with server, shop, server.serving(till()):
+    async with server, shop, server.serving(booth()):
         await shop.request(Quote(), timeout=5)
         assert totals(shop, "messages.sent", "outcome") == {("ok",): 1}
         assert totals(server, "messages.handled", "caller", "outcome") == {("shop", "ok"): 1}
@@ -271,10 +271,10 @@ async def test_retries_and_dead_letters_are_counted_once_each(buses: MemoryBuses
         await (await shop.submit(Settle())).result()
     await buses.settled(retries=True)
     assert totals(server, "messages.retried", "operation", "outcome") == {
-        ("till.settle", "internal"): 1
+        ("booth.settle", "internal"): 1
     }
     assert totals(server, "messages.dead_lettered", "operation", "outcome") == {
-        ("till.settle", "internal"): 1
+        ("booth.settle", "internal"): 1
     }
     assert totals(server, "messages.handled", "outcome") == {("internal",): 2}
 
@@ -293,12 +293,12 @@ async def test_only_the_first_attempt_has_a_delay_from_publish_to_start(
 
 @in_memory
 async def test_the_delay_of_a_waiting_job_is_its_whole_wait(buses: MemoryBuses) -> None:
-    shop, server = await buses.bus("shop"), await buses.bus("till")
-    async with server.serving(till()):
+    shop, server = await buses.bus("shop"), await buses.bus("booth")
+    async with server.serving(booth()):
         pass  # the queue exists from now on
     await shop.submit(Settle())
     await asyncio.sleep(2.5)
-    await buses.serve(server, till())
+    await buses.serve(server, booth())
     await buses.settled()
     (delay,) = found(server, "messages.start.delay")
     assert 2.5 <= delay.max < 3
@@ -306,8 +306,8 @@ async def test_the_delay_of_a_waiting_job_is_its_whole_wait(buses: MemoryBuses) 
 
 @in_memory
 async def test_a_message_from_the_future_has_no_delay(buses: MemoryBuses) -> None:
-    server = await buses.bus("till")
-    await buses.serve(server, till())
+    server = await buses.bus("booth")
+    await buses.serve(server, booth())
     transport = MemoryTransport(buses.broker, clock=lambda: buses.clock() + 60)
     ahead = Bus(
         "shop",
@@ -327,8 +327,8 @@ async def test_a_job_of_an_earlier_version_has_no_delay(buses: MemoryBuses) -> N
     def earlier(inner: Handler) -> Handler:
         return lambda envelope: inner(envelope.replace(headers={}))
 
-    server = await buses.bus("till")
-    await buses.serve(server, till())
+    server = await buses.bus("booth")
+    await buses.serve(server, booth())
     transport = MemoryTransport(buses.broker, clock=buses.clock)
     settings = ExplicitSettings(auth="off")
     async with Bus(
@@ -362,9 +362,9 @@ async def test_a_copy_of_a_handled_message_is_counted_as_a_duplicate(buses: Memo
     ) as sender:
         await sender.submit(Settle())
         await buses.settled()
-        await transport.send(copies[0], address_of("job", "till.settle.v1"), timeout=5)
+        await transport.send(copies[0], address_of("job", "booth.settle.v1"), timeout=5)
         await buses.settled()
-    assert totals(server, "messages.duplicates", "operation") == {("till.settle",): 1}
+    assert totals(server, "messages.duplicates", "operation") == {("booth.settle",): 1}
     assert totals(server, "messages.handled", "outcome") == {("ok",): 1}
 
 
@@ -372,8 +372,8 @@ async def test_a_copy_of_a_handled_message_is_counted_as_a_duplicate(buses: Memo
 async def test_a_forged_request_is_counted_as_unverified_and_adds_no_label(
     buses: MemoryBuses,
 ) -> None:
-    server = await buses.bus("till", auth="dev", key="1" * 32)
-    await buses.serve(server, till())
+    server = await buses.bus("booth", auth="dev", key="1" * 32)
+    await buses.serve(server, booth())
     forger = await buses.bus("forger", auth="dev", key="2" * 32)
     for _ in range(3):
         with pytest.raises(BusError):
@@ -391,8 +391,8 @@ async def test_a_forged_request_is_counted_as_unverified_and_adds_no_label(
 async def test_forged_requests_do_not_push_messages_out_of_the_history(
     buses: MemoryBuses,
 ) -> None:
-    server = await buses.bus("till", auth="dev", key="1" * 32, remembered_messages=5)
-    await buses.serve(server, till())
+    server = await buses.bus("booth", auth="dev", key="1" * 32, remembered_messages=5)
+    await buses.serve(server, booth())
     shop = await buses.bus("shop", auth="dev", key="1" * 32)
     forger = await buses.bus("forger", auth="dev", key="2" * 32)
     await shop.request(Quote(), timeout=5)
@@ -417,7 +417,7 @@ async def test_the_history_has_each_step_of_a_job_without_its_payload(buses: Mem
         await handle.result()
     await buses.settled(retries=True)
     (sent,) = shop.report.find(handle.id).messages
-    assert (sent.action, sent.type, sent.source) == ("sent", "till.settle.v1", "shop")
+    assert (sent.action, sent.type, sent.source) == ("sent", "booth.settle.v1", "shop")
     assert actions(server, handle.id) == [
         ("handled", "internal"),
         ("retried", "internal"),
@@ -426,7 +426,7 @@ async def test_the_history_has_each_step_of_a_job_without_its_payload(buses: Mem
     ]
     first, retried, second, dead = server.report.find(handle.id).messages
     assert (first.attempt, second.attempt, retried.tier, first.tier) == (1, 2, "5s", None)
-    assert {each.queue for each in (first, retried, second, dead)} == {"till.jobs.settle.v1"}
+    assert {each.queue for each in (first, retried, second, dead)} == {"booth.jobs.settle.v1"}
     assert {each.correlation_id for each in (first, retried, dead)} == {sent.correlation_id}
     assert SECRET not in server.report.find(handle.id).model_dump_json()
 
@@ -449,19 +449,19 @@ async def test_the_history_links_a_message_to_the_message_that_caused_it(
     (request,) = [each for each in remembered(shop) if each.action == "sent"]
     assert (request.correlation_id, request.causation_id) == (event.id, event.id)
     assert {each.type for each in server.report.find(event.id).messages} == {
-        "till.opened.v2",
-        "till.quote.v1",
+        "booth.opened.v2",
+        "booth.quote.v1",
     }
 
 
 @in_memory
 async def test_an_expired_job_is_remembered_as_refused_with_its_code(buses: MemoryBuses) -> None:
-    shop, server = await buses.bus("shop", message_ttl=1), await buses.bus("till")
-    async with server.serving(till()):
+    shop, server = await buses.bus("shop", message_ttl=1), await buses.bus("booth")
+    async with server.serving(booth()):
         pass  # the queue exists from now on
     handle = await shop.submit(Settle())
     await asyncio.sleep(2)
-    await buses.serve(server, till())
+    await buses.serve(server, booth())
     await buses.settled()
     assert actions(server, handle.id) == [
         ("refused", "deadline_exceeded"),
@@ -497,8 +497,8 @@ async def test_a_lost_connection_is_counted_and_a_closed_one_is_not(buses: Memor
 async def test_with_discovery_off_a_bus_measures_and_remembers_nothing(
     buses: MemoryBuses,
 ) -> None:
-    server = await buses.bus("till", discovery="off")
-    await buses.serve(server, till())
+    server = await buses.bus("booth", discovery="off")
+    await buses.serve(server, booth())
     shop = await buses.bus("shop", discovery="off")
     await shop.request(Quote(), timeout=5)
     assert {each.name for each in server.report.stats().series} == {
