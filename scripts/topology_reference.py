@@ -20,6 +20,13 @@ from bus.contracts.contract import (  # noqa: E402
     contract,
     contract_of,
 )
+from bus.messaging.topology.control import (  # noqa: E402
+    CONTROL_EXCHANGE,
+    CONTROL_TTL_MS,
+    announcement_topology,
+    asker_topology,
+    control_topology,
+)
 from bus.messaging.topology.declarations import (  # noqa: E402
     BASE_EXCHANGES,
     event_topology,
@@ -76,6 +83,7 @@ PURPOSES = {
     "bus.replies": "replies, by `reply_to`",
     "bus.updates": "job updates, by `reply_to`",
     "bus.dead": "dead letters, by the name of the work queue",
+    "bus.control": "[questions, answers and announcements](wire-control.md) of live instances",
     "<service>.retry.<delay>": "retry copies, of all work queues of the service",
     "<service>.return": "retry copies that return, and replays, by the name of the work queue",
     "<service>.unroutable.dead": "retry copies that come back to a queue that no longer exists",
@@ -111,6 +119,17 @@ def kinds() -> Iterator[tuple[str, Queue, tuple[Binding, ...]]]:
     yield _one(
         "replies and updates of an instance", reply_topology("aservice", "aninstance"), "replies"
     )
+    yield _one(
+        "questions to an instance, and answers",
+        control_topology("aservice", "aninstance"),
+        "control",
+    )
+    yield _one("answers to a command, while it runs", asker_topology("aninstance"), "control")
+    yield _one(
+        "announcements, while a service listens",
+        announcement_topology("aservice", "aninstance"),
+        "control",
+    )
 
 
 def _one(
@@ -144,7 +163,7 @@ def _arguments(arguments: Mapping[str, str | int]) -> str:
 
 
 def _value(name: str, value: str | int) -> str:
-    if name == "x-message-ttl":
+    if name == "x-message-ttl" and value != CONTROL_TTL_MS:
         return "the delay"
     return str(value) if isinstance(value, int) else f"`{_readable(value)}`"
 
@@ -156,7 +175,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def tables() -> str:
     """Return the four tables with their headings."""
-    exchanges = (BASE_EXCHANGES | JOB).exchanges
+    exchanges = (BASE_EXCHANGES | CONTROL_EXCHANGE | JOB).exchanges
     return "\n".join(
         [
             "### Exchanges\n",

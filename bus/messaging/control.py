@@ -5,21 +5,26 @@ the answers that arrive within a window. Source: Scatter-Gather in Hohpe and Woo
 Integration Patterns" (2003).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from bus.messaging.envelope import MAX_TEXT_LENGTH
 from bus.messaging.service_info import (
     InstanceInfo,
     InstanceState,
     InstanceStats,
     RememberedMessages,
 )
+from bus.messaging.topology.control import question_key
 
 __all__ = [
     "ALL",
+    "ANNOUNCEMENT_TYPE",
     "MAX_WINDOW_SECONDS",
+    "QUESTIONS",
     "Announcement",
     "Answer",
     "FindMessages",
@@ -36,6 +41,9 @@ MAX_WINDOW_SECONDS = 60.0
 """Maximum seconds in which the answers to a question can arrive."""
 
 
+ANNOUNCEMENT_TYPE = "bus.control.announcement.v1"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The instances that a question is for: all, those of one service, or one instance."""
@@ -47,11 +55,7 @@ class Target:
     @property
     def routing_key(self) -> str:
         """The routing key on the exchange `bus.control`."""
-        if self.service is None:
-            return "ask.all"
-        if self.instance is None:
-            return f"ask.service.{self.service}"
-        return f"ask.instance.{self.service}.{self.instance}"
+        return question_key(self.service, self.instance)
 
 
 ALL: Final = Target()
@@ -98,7 +102,13 @@ class FindMessages(Question[RememberedMessages]):
     name = "bus.control.find-messages.v1"
     answer = RememberedMessages
 
-    correlation_id: str
+    correlation_id: str = Field(max_length=MAX_TEXT_LENGTH)
+
+
+QUESTIONS: Final[Mapping[str, type[Question[InstanceState]]]] = {
+    question.name: question for question in (Ping, GetInfo, GetStats, FindMessages)
+}
+"""Every question that this version of the bus can answer, by its type on the wire."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ __all__ = [
     "reply",
 ]
 
-MessageRole = Literal["request", "reply", "event", "job", "update"]
+MessageRole = Literal["request", "reply", "event", "job", "update", "control"]
 """Role of a message.
 
 The role is not on the wire. A receiver derives the role from the queue. A sender derives the role
@@ -75,7 +75,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     A reply has the request's type with the suffix `.reply`. An error reply has `bus.error.v1`.
     """
     role: MessageRole
-    """Role of the message: `request`, `reply`, `event`, `job` or `update`.
+    """Role of the message: `request`, `reply`, `event`, `job`, `update` or `control`.
 
     It is never on the wire.
     """

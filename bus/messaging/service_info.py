@@ -41,6 +41,8 @@ class InstanceState(Record):
     """Start of the process, in milliseconds since the epoch."""
     state: Literal["starting", "ready", "not-ready", "draining"]
     """`draining` if the process is stopping, and only finishes running handlers."""
+    left_out: int = 0
+    """Number of entries that the answer does not contain, because it would be too large."""
 
 
 class ContractInfo(Record):

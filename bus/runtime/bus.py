@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
@@ -32,7 +31,10 @@ from bus.operations.dead_letters import (
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.client import Client
+from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.discovery import discovery_of
 from bus.runtime.forking import protect_parent
+from bus.runtime.instance_report import InstanceReport, State
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
 from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
@@ -42,9 +44,6 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
-
-if TYPE_CHECKING:
-    from bus.runtime.instance_report import InstanceReport
 
 __all__ = ["Bus", "default_server_stack"]
 
@@ -130,9 +129,14 @@ class Bus:
             meter=meter,
             history=history,
         )
-        self._runtime = runtime
-        self._report: InstanceReport | None = None
         self._started: float | None = None
+        self._report = InstanceReport(
+            runtime,
+            started=lambda: self._started,
+            state=lambda: self._state,
+            consumers=lambda: self._server.consumers,
+        )
+        self._discovery = discovery_of(runtime, self._report)
         self._client = Client(runtime, self._client_layers)
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
@@ -140,6 +144,7 @@ class Bus:
         """The number of `serving` blocks that are starting or stopping."""
         self._stopping = 0
         """The number of `serving` blocks that are stopping."""
+        self._has_announced_stop = False
 
     async def __aenter__(self) -> Self:
         """Connect to the broker, and start to receive replies.
@@ -167,6 +172,7 @@ class Bus:
             with log_tracebacks(enabled=self.settings.debug):
                 self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
+            await self._discovery.start()
         except BaseException:
             await self._close()
             raise
@@ -176,6 +182,7 @@ class Bus:
     async def _close(self) -> None:
         self._client.replies.begin_close()
         try:
+            await self._discovery.close()
             await self._transport.close()
             await self._security.identity.close()
         finally:
@@ -189,7 +196,22 @@ class Bus:
         trace: TracebackType | None,
     ) -> None:
         if self._life.closing():
+            self._announce_stop()
             await self._close()
+
+    def _announce_stop(self) -> None:
+        """Announce once that this process stops, when a `serving` block or the bus ends."""
+        if not self._has_announced_stop:
+            self._has_announced_stop = True
+            self._discovery.announce("stopping")
+
+    @property
+    def discovery(self) -> Asker:
+        """The object that asks live instances about their state, over the control channel.
+
+        It asks while the bus is open. It needs the grant `control = ["read"]` with `BUS_AUTH=on`.
+        """
+        return self._discovery
 
     @property
     def ready(self) -> bool:
@@ -207,22 +229,12 @@ class Bus:
         )
 
     @property
-    def report(self) -> "InstanceReport":
+    def report(self) -> InstanceReport:
         """The state, the contracts, the measurements and the last messages of this bus."""
-        if self._report is None:
-            # Loaded at the first use, because its records take milliseconds to import.
-            module = import_module("bus.runtime.instance_report")
-            report: InstanceReport = module.InstanceReport(
-                self._runtime,
-                started=lambda: self._started,
-                state=lambda: self._state,
-                consumers=lambda: self._server.consumers,
-            )
-            self._report = report
         return self._report
 
     @property
-    def _state(self) -> Literal["starting", "ready", "not-ready", "draining"]:
+    def _state(self) -> State:
         if self._life.is_closing or self._stopping:
             return "draining"
         if not self._life.is_open or self._changing:
@@ -358,12 +370,15 @@ class Bus:
             async with self._server.consuming(router) as consumers:
                 self._consumers += consumers
                 self._changing -= 1
+                self._has_announced_stop = False
+                self._discovery.announce("started")
                 try:
                     yield
                 finally:
                     self._changing += 1
                     self._stopping += 1
                     is_stopping = True
+                    self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
         finally:
             self._changing -= 1

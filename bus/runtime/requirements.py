@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from bus.errors import ConfigurationError
+from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.operations.topology.required import RequiredTopology
@@ -40,15 +41,16 @@ def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopolo
     """Return the topology that several routers require together.
 
     Args:
-        routers: The routers. Without routers, the topology is only the six exchanges of the bus.
+        routers: The routers. Without routers, the topology is only the exchanges of the bus.
         settings: The settings, which must be the same for the services of all routers.
     """
     all_routers = list(routers)
     topologies = [
         topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
+    control = [CONTROL_EXCHANGE] if settings.discovery == "on" else []
     return RequiredTopology(
-        topology=merge([BASE_EXCHANGES, *topologies]),
+        topology=merge([BASE_EXCHANGES, *control, *topologies]),
         services=frozenset(router.name for router in all_routers),
         attempts={
             name: endpoint.retry.attempts

@@ -32,7 +32,9 @@ from bus.settings import Settings
 __all__ = [
     "authorized_revealer",
     "cipher_from_settings",
+    "grants_source",
     "identity_from_settings",
+    "operator_keyring",
     "operator_signer",
     "security_from_settings",
 ]
@@ -158,7 +160,7 @@ def _build_identity(
     return ServiceIdentity(
         service,
         ring,
-        _grants_source(settings.grants),
+        grants_source(settings.grants),
         leeway=settings.clock_leeway,
         # A reply to RabbitMQ's direct reply-to is published to the default exchange. With
         # `topology=verify` the broker does not allow the service's user to publish to the default
@@ -168,7 +170,7 @@ def _build_identity(
     )
 
 
-def _grants_source(path: Path | None) -> GrantsSource:
+def grants_source(path: Path | None) -> GrantsSource:
     """Return the source of the grants in a file. Without a file, allow everything.
 
     The file may have grants for contracts that this process has not imported.
@@ -232,7 +234,7 @@ async def operator_signer(
             "the extension of expired messages requires a reason, which each message records. "
             "Pass `reason`, or `--reason` to `bus dead replay`."
         )
-    ring = await _operator_keyring(settings, "the extension of expired messages", clock)
+    ring = await operator_keyring(settings, "the extension of expired messages", clock)
 
     def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
         count = count_expiry_overrides(envelope) + 1
@@ -269,7 +271,7 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
     """
     if settings.auth == "off":
         return None
-    ring = await _operator_keyring(settings, "access to payloads", clock)
+    ring = await operator_keyring(settings, "access to payloads", clock)
     name = ring.signing_key().key.owner
     if name is None:
         return "dev"
@@ -286,7 +288,7 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
     return name
 
 
-async def _operator_keyring(settings: Settings, operation: str, clock: Clock) -> Keyring:
+async def operator_keyring(settings: Settings, operation: str, clock: Clock) -> Keyring:
     """Return the keyring with the operator's private key.
 
     The public key set must list the key as the key of an operator.

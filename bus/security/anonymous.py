@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from bus.contracts.contract import Contract
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
+from bus.security.control_security import OPEN_CONTROL
 
 __all__ = ["ANONYMOUS", "AnonymousIdentity", "NullSigner", "NullVerifier", "OpenGuard"]
 
@@ -83,6 +84,7 @@ class AnonymousIdentity:
     def __init__(self) -> None:
         self.signer = NullSigner()
         self.verifier = NullVerifier()
+        self.control = OPEN_CONTROL
 
     async def start(self) -> None:
         """Do nothing: there are no keys to read."""

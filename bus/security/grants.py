@@ -5,6 +5,7 @@
     [services.reader]
     call = ["read:books"]              # permissions of requests and jobs
     consume = ["library.scanned"]      # permissions of events
+    control = ["read"]                 # the right to read the state of live services
 
     [services.library]
     publish = ["library.scanned"]      # permissions of its own events
@@ -24,6 +25,9 @@ from typing import Final, Literal, Protocol
 from bus.contracts.contract import CATALOG
 
 __all__ = [
+    "CONTROL_RIGHTS",
+    "ORDER",
+    "READ",
     "REVEAL",
     "VERBS",
     "AccessPolicy",
@@ -37,8 +41,14 @@ __all__ = [
 Verb = Literal["call", "publish", "consume"]
 REVEAL: Final = "dead-letters.reveal"
 """Name of the operation that shows the payloads of dead letters."""
-OPERATIONS: Final = (REVEAL,)
+READ: Final = "control.read"
+"""Name of the operation that asks live services about their state."""
+ORDER: Final = "control.order"
+"""Name of the operation that gives orders to live services, such as the pause of a consumer."""
+OPERATIONS: Final = (REVEAL, READ, ORDER)
 """All operations that the grants can permit to an operator."""
+CONTROL_RIGHTS: Final = ("read",)
+"""All rights on the control channel that the grants can permit to a service."""
 NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -52,6 +62,8 @@ class ServiceGrants:
     """Permissions to publish the service's own events."""
     consume: frozenset[str] = NOTHING
     """Permissions to consume events. The events can belong to any service."""
+    control: frozenset[str] = NOTHING
+    """Rights on the control channel: `read`."""
 
 
 VERBS: Final[tuple[Verb, ...]] = ("call", "publish", "consume")
@@ -94,12 +106,16 @@ class Grants:
         """Return True if `operator` may perform `operation`, for example `REVEAL`."""
         return operation in self.operators.get(operator, NOTHING)
 
+    def may_read(self, service: str) -> bool:
+        """Return True if `service` may ask live services about their state."""
+        return "read" in self._of(service).control
+
     def _of(self, service: str) -> ServiceGrants:
         return self.services.get(service, NO_RIGHTS)
 
 
 class AccessPolicy(Protocol):
-    """The permissions of every service."""
+    """The permissions of every service and operator."""
 
     def may_call(self, service: str, permission: str) -> bool:
         """Return True if `service` may send requests and jobs with this permission."""
@@ -124,6 +140,14 @@ class AccessPolicy(Protocol):
         """
         ...
 
+    def may_read(self, service: str) -> bool:
+        """Return True if `service` may ask live services about their state."""
+        ...
+
+    def may_operate(self, operator: str, operation: str) -> bool:
+        """Return True if `operator` may perform `operation`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class GrantsSource:
@@ -144,7 +168,11 @@ class AllowAll:
         """Return True."""
         return True
 
-    may_publish = may_consume = may_call
+    may_publish = may_consume = may_operate = may_call
+
+    def may_read(self, service: str) -> bool:  # noqa: ARG002 - as above
+        """Return True."""
+        return True
 
     def knows(self, service: str) -> bool:  # noqa: ARG002 - as above
         """Return True."""

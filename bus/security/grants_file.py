@@ -11,13 +11,24 @@ from typing import Any, cast
 
 from bus.contracts.contract import Contract, check_part
 from bus.errors import ConfigurationError, ContractError
-from bus.security.grants import OPERATIONS, REVEAL, VERBS, Grants, ServiceGrants, Verb
+from bus.security.grants import (
+    CONTROL_RIGHTS,
+    OPERATIONS,
+    ORDER,
+    REVEAL,
+    VERBS,
+    Grants,
+    ServiceGrants,
+    Verb,
+)
 from bus.security.grants_faults import GrantsFaults
 from bus.security.secret_files import read_trusted_file
 
 __all__ = ["load_grants", "parse_grants", "read_grants_text"]
 
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
+CONTROL = "control"
+"""Key of a service's rights on the control channel."""
 MAX_GRANTS_BYTES = 256 * 1024
 """Maximum size of a grants file. It is sufficient for about two thousand services.
 
@@ -178,8 +189,9 @@ class GrantsReader:
             self.faults.add(
                 location,
                 name,
-                f"unknown key {name!r} (the keys of a service are call, publish and consume)",
-                similar=VERBS,
+                f"unknown key {name!r} (the keys of a service are call, publish, consume and "
+                "control)",
+                similar=(*VERBS, CONTROL),
             )
         names = {verb: sorted(set(self._names(table, location, verb))) for verb in VERBS}
         return ServiceGrants(
@@ -188,8 +200,22 @@ class GrantsReader:
                     name for name in names[verb] if self._check_permission(service, verb, name)
                 )
                 for verb in VERBS
-            }
+            },
+            control=self._control_rights(table, location),
         )
+
+    def _control_rights(self, table: dict[str, Any], location: str) -> frozenset[str]:
+        names = sorted(set(self._names(table, location, CONTROL)))
+        for name in names:
+            if name not in CONTROL_RIGHTS:
+                hint = " (only an operator can have it)" if name in {"order", ORDER} else ""
+                self.faults.add(
+                    location,
+                    name,
+                    f"{location}.{CONTROL}: unknown right {name!r}{hint}",
+                    similar=CONTROL_RIGHTS,
+                )
+        return frozenset(names)
 
     def _names(self, table: dict[str, Any], location: str, key: str) -> list[str]:
         """Return the names at `key`. If the value is not a list of names, return an empty list."""

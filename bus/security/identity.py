@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError, PermissionDenied
+from bus.security.control_security import ControlSecurity, Subject
 from bus.security.current_grants import CurrentGrants
 from bus.security.endpoint_guard import EndpointGuard
 from bus.security.grants import AccessPolicy, GrantsSource
@@ -47,6 +48,13 @@ class ServiceIdentity:
         self._ring = ring
         self._grants = CurrentGrants(grants)
         self._readers: list[asyncio.Task[None]] = []
+        self.control = ControlSecurity(
+            Subject(name=service, grants_file=grants.path),
+            ring,
+            self._grants,
+            clock=clock,
+            leeway=leeway,
+        )
         self.signer = Signer(service, ring, self._grants, clock=clock)
         self.verifier = Verifier(
             service, ring, self._grants, clock=clock, leeway=leeway, direct=direct

@@ -29,6 +29,7 @@ ROLES: dict[QueueRole, MessageRole] = {
     "events": "event",
     "retry": "job",
     "dead": "job",
+    "control": "control",
 }
 """The message role for each queue role. The role does not depend on a header of the sender."""
 DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})

@@ -9,7 +9,7 @@ __all__ = ["Binding", "Exchange", "Queue", "QueueRole", "Topology", "merge"]
 
 Argument = str | int
 T = TypeVar("T")
-QueueRole = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
+QueueRole = Literal["requests", "replies", "jobs", "events", "retry", "dead", "control"]
 """Role of a queue in the bus."""
 
 

@@ -13,6 +13,7 @@ from bus.contracts.names import PART
 from bus.messaging.topology.model import QueueRole
 
 __all__ = [
+    "CONTROL",
     "DEAD",
     "EVENTS",
     "JOBS",
@@ -36,6 +37,8 @@ __all__ = [
 
 REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
+CONTROL = "bus.control"
+"""Exchange of the questions, answers and announcements of live instances."""
 
 SOURCES: Mapping[QueueRole, str] = {"requests": REQUESTS, "jobs": JOBS, "events": EVENTS}
 """Exchange from which a queue of each role receives the messages that services send."""

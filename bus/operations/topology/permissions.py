@@ -12,8 +12,15 @@ from typing import Any
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError
 from bus.messaging.suggestions import did_you_mean
+from bus.messaging.topology.control import (
+    ALL_ANNOUNCEMENTS,
+    announcement_key,
+    answer_key,
+    question_key,
+)
 from bus.messaging.topology.model import QueueRole
 from bus.messaging.topology.names import (
+    CONTROL,
     DEAD,
     EVENTS,
     JOBS,
@@ -39,13 +46,14 @@ __all__ = [
 ADMINISTRATOR = "bus.topology"
 """Broker user of `bus topology` and of operators.
 
-A service declares and binds only its reply queue. The administrator declares and binds all other
-objects. No service can have the administrator's name, because a service name has no dot.
+A service declares and binds only its queues for replies and for the control channel. The
+administrator declares and binds all other objects. No service can have the administrator's name,
+because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
 """Patterns for no name and for every name. In RabbitMQ an empty pattern matches no name."""
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
-"""Pattern for the reply queue, the only object that a service declares.
+"""Pattern for the queues of replies and of the control channel. A service declares no others.
 
 The broker chooses the queue's name. If a service could choose the name, the service could also
 declare an exchange with this name, and connect it to an alternate exchange. RabbitMQ does not check
@@ -151,6 +159,7 @@ def _build_user(
             else NOTHING
         ),
     }
+    keys[CONTROL] = _control_keys(service, grants, called)
     exchanges = _match_names(name for name, exchange_keys in keys.items() if exchange_keys.write)
     retries = (
         (
@@ -168,8 +177,36 @@ def _build_user(
         name=service,
         configure=NAMED_BY_BROKER,
         write=_match_any((exchanges, *retries, NAMED_BY_BROKER)),
-        read=_match_any((*consumed, _match_names((REPLIES, UPDATES)), NAMED_BY_BROKER)),
+        read=_match_any((*consumed, _match_names((REPLIES, UPDATES, CONTROL)), NAMED_BY_BROKER)),
         keys=keys,
+    )
+
+
+def _control_keys(service: str, grants: Grants, called: Iterable[Contract]) -> Keys:
+    """Return the routing keys on the control channel.
+
+    Every service receives questions and answers of its own, and answers every asker. A service
+    that may read can ask everybody, and hears the announcements of all services. Another service
+    can only ask the services that it calls.
+    """
+    asked = (
+        [_match_prefix("ask.")]
+        if grants.may_read(service)
+        else [_match_names(question_key(contract.service) for contract in called)]
+    )
+    heard = [_escape(ALL_ANNOUNCEMENTS).replace("*", r"\*")] if grants.may_read(service) else []
+    return Keys(
+        write=_match_any(
+            (_match_prefix("answer."), _match_names([announcement_key(service)]), *asked)
+        ),
+        read=_match_any(
+            (
+                _match_names((question_key(), question_key(service))),
+                _match_prefix(question_key(service, "")),
+                _match_prefix(answer_key(service, "")),
+                *(f"^{key}$" for key in heard),
+            )
+        ),
     )
 
 

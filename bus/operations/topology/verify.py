@@ -6,6 +6,7 @@ from typing import Any
 
 from bus.errors import ConfigurationError, TopologyMismatch, Unauthenticated, Unavailable
 from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import CONTROL
 from bus.operations.topology.apply import plan
 from bus.operations.topology.broker_state import policies_for
 from bus.operations.topology.diff import Difference, Plan, Verdict, without_expiring_queues
@@ -115,9 +116,11 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
         "unsafe",
         *(("missing",) if settings.topology == "verify" else ()),
     )
-    differences = comparison.having(*verdicts)
+    # Without the exchange, or with a wrong one, only discovery is off.
+    differences = [each for each in comparison.having(*verdicts) if each.name != CONTROL]
     if differences:
-        kind = TopologyMismatch if comparison.having("different") else ConfigurationError
+        is_different = any(each.verdict == "different" for each in differences)
+        kind = TopologyMismatch if is_different else ConfigurationError
         raise kind(
             "the broker's topology could lose messages, so the service does not start. "
             f"Fix these differences: {'; '.join(map(str, differences))}"

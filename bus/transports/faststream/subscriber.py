@@ -21,6 +21,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports.faststream.connection import RobustConnection
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
 from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
+from bus.transports.rabbitmq.control_channel import ControlConsumer
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors
 from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
 from bus.transports.rabbitmq.open_connection import (
@@ -30,7 +31,7 @@ from bus.transports.rabbitmq.open_connection import (
 )
 from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["FastStreamConsumer"]
+__all__ = ["FastStreamConsumer", "FastStreamControlConsumer"]
 
 log = logging.getLogger("bus.faststream")
 
@@ -159,6 +160,10 @@ class FastStreamConsumer(RabbitMQConsumer):
         await super().close()
         # FastStream has no public method that removes a subscriber.
         self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001
+
+
+class FastStreamControlConsumer(ControlConsumer, FastStreamConsumer):
+    """The consumer of a control channel that uses a FastStream subscriber."""
 
 
 def _unique_queue(name: str) -> RabbitQueue:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from faststream.rabbit import RabbitBroker
 
+from bus.errors import BusError
 from bus.messaging.broker_addresses import require_urls
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import (
@@ -25,7 +26,7 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.faststream.connection import RobustConnection, rotate_hosts
-from bus.transports.faststream.subscriber import FastStreamConsumer
+from bus.transports.faststream.subscriber import FastStreamConsumer, FastStreamControlConsumer
 from bus.transports.rabbitmq.aiormq_channels import (
     AiormqConsumerChannel,
     AiormqDelivery,
@@ -220,6 +221,24 @@ class FastStreamTransport:
             opened=self._consumer_channel_factory(spec, on_delivery),
         )
         self._consumers = [started for started in self._consumers if not started.closed]
+        self._consumers.append(consumer)
+        consumer.start()
+        return consumer
+
+    async def open_control(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_refused: Callable[[BusError], None],
+    ) -> FastStreamControlConsumer:
+        """Open a control channel; see `ControlTransport.open_control`."""
+        consumer = FastStreamControlConsumer(
+            self._link,
+            spec,
+            confirms=True,  # aiormq sends only on a channel with confirms
+            opened=self._consumer_channel_factory(spec, on_delivery),
+        )
+        consumer.prepare(on_refused, self._send_limit.check)
         self._consumers.append(consumer)
         consumer.start()
         return consumer

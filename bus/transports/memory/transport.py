@@ -20,10 +20,14 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryConnection
 from bus.transports.memory.consumer import MemoryConsumer
+from bus.transports.memory.control_channel import MemoryControlChannel
 from bus.transports.memory.limits import check_limits
 from bus.transports.wire_format import encode
 
 __all__ = ["MemoryTransport"]
+
+CONTROL_SEND_SECONDS = 1.0
+"""Seconds in which a message on the control channel must be sent."""
 
 
 class MemoryTransport:
@@ -196,6 +200,19 @@ class MemoryTransport:
         self._consumers.append(consumer)
         consumer.start()
         return consumer
+
+    async def open_control(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_refused: Callable[[BusError], None],  # noqa: ARG002 - the model broker refuses nothing
+    ) -> MemoryControlChannel:
+        """Open a control channel; see `ControlTransport.open_control`."""
+        return MemoryControlChannel(
+            await self.consume(spec, on_delivery),
+            lambda envelope, address: self.send(envelope, address, timeout=CONTROL_SEND_SECONDS),
+            lambda: self._is_connected and not self._broker.blocked,
+        )
 
     async def close(self) -> None:
         """Close all consumers and the connection. Unacked messages are requeued."""

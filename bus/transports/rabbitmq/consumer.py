@@ -163,14 +163,8 @@ class RabbitMQConsumer:
             )
             self._between_calls.clear()
             if not self._stopping:
-                self.last_error = (
+                self._report_end(
                     current.ended.result() if current.ended.done() else "the channel was closed"
-                )
-                log.warning(
-                    "the consumer of %s ended (%s); consuming again",
-                    self.name,
-                    self.last_error,
-                    extra={"queue": self.name, "why": self.last_error},
                 )
         finally:
             self._ready.clear()
@@ -193,6 +187,15 @@ class RabbitMQConsumer:
         self._draining = [draining for draining in self._draining if not draining.ended]
         self._draining.append(
             DrainingChannel(channel, current, self._tag, leave=self._close_channel)
+        )
+
+    def _report_end(self, why: str) -> None:
+        self.last_error = why
+        log.warning(
+            "the consumer of %s ended (%s); consuming again",
+            self.name,
+            why,
+            extra={"queue": self.name, "why": why},
         )
 
     # --- Steps that the FastStream consumer overrides ---

@@ -128,6 +128,11 @@ class OpenConnection:
         # The cast is needed because the abstract class does not declare all arguments of `Channel`.
         return cast("Channel", channel)
 
+    async def wait_lost(self, seconds: float) -> None:
+        """Wait until the connection that is open now is lost, but at most `seconds`."""
+        if self.up.is_set():
+            await asyncio.wait([self._underlay().closing], timeout=seconds)
+
     def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Return True if consumers of this queue can set their own consumer timeout.
 

@@ -7,6 +7,7 @@ alarm. On a shared connection, acks of jobs and events would wait behind blocked
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from aiormq.channel import Channel
 
@@ -32,6 +33,7 @@ from bus.transports.rabbitmq.aiormq_channels import (
 from bus.transports.rabbitmq.body_limit import SendLimit
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
+from bus.transports.rabbitmq.control_channel import ControlConsumer
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, ConfirmChannel
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel, FastLaneDelivery
@@ -42,6 +44,7 @@ from bus.transports.rabbitmq.queue_depth import ready_in
 __all__ = ["RabbitMQTransport"]
 
 Clock = Callable[[], float]
+C = TypeVar("C", bound=RabbitMQConsumer)
 
 
 class RabbitMQTransport:
@@ -217,7 +220,7 @@ class RabbitMQTransport:
         return outcome
 
     def _link_of(self, queue: Queue) -> SupervisedConnection:
-        return self._rpc if queue.role in {"requests", "replies"} else self._consuming
+        return self._rpc if queue.role in {"requests", "replies", "control"} else self._consuming
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Return True for quorum queues on RabbitMQ 4.3 and later."""
@@ -241,9 +244,29 @@ class RabbitMQTransport:
             confirms=queue.role == "requests" and not self._settings.fastlane,
             channel_factory=self._consumer_channel_factory(link, spec, on_delivery),
         )
+        return self._started(consumer)
+
+    def _started(self, consumer: C) -> C:
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         consumer.start()
         return consumer
+
+    async def open_control(
+        self,
+        spec: ConsumerSpec,
+        on_delivery: Callable[[Delivery], None],
+        on_refused: Callable[[BusError], None],
+    ) -> ControlConsumer:
+        """Open a control channel; see `ControlTransport.open_control`."""
+        link = self._link_of(spec.queue)
+        consumer = ControlConsumer(
+            link,
+            spec,
+            confirms=not self._settings.fastlane,  # aiormq sends only on such a channel
+            channel_factory=self._consumer_channel_factory(link, spec, on_delivery),
+        )
+        consumer.prepare(on_refused, self._send_limit.check)
+        return self._started(consumer)
 
     async def close(self) -> None:
         """Close the consumers, then the publishers, then the connections."""

@@ -447,7 +447,13 @@ def test_a_difference_is_one_line() -> None:
 def test_wanted_holds_for_nobody_just_the_exchanges() -> None:
     nobody: RequiredTopology = required_by([], SETTINGS)
     assert (len(nobody.topology.exchanges), nobody.topology.queues, nobody.services) == (
-        6,
+        7,
         (),
         frozenset(),
     )
+
+
+def test_the_exchange_of_the_control_channel_is_needed_unless_discovery_is_off() -> None:
+    found = required_by([], SETTINGS).topology.exchanges
+    without = required_by([], SETTINGS.model_copy(update={"discovery": "off"})).topology.exchanges
+    assert {each.name for each in found} - {each.name for each in without} == {"bus.control"}

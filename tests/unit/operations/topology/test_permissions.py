@@ -8,6 +8,7 @@ import pytest
 from bus.cli import main
 from bus.contracts.contract import Contract, contract_of
 from bus.errors import ConfigurationError
+from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.operations.topology.permissions import (
     ADMINISTRATOR,
@@ -33,6 +34,7 @@ GRANTS = Grants(
             consume=frozenset({contract_of(BooksClosed).permission}),
         ),
         "guest": ServiceGrants(),
+        "auditor": ServiceGrants(control=frozenset({"read"})),
     }
 )
 ROOT = Path(__file__).parents[4]
@@ -57,6 +59,12 @@ def _fits(pattern: str, name: str) -> bool:
         ("ledger", "bus.updates", "office.replies.host.example-1"),
         ("ledger", "bus.dead", "ledger.jobs.close.v1"),
         ("office", "bus.dead", "office.events.ledger.closed.v1"),
+        ("office", "bus.control", "announce.office"),
+        ("office", "bus.control", "answer.ledger.host.example-1-abc"),
+        ("office", "bus.control", "answer.bus.host-1-abc"),
+        ("office", "bus.control", "ask.service.ledger"),
+        ("auditor", "bus.control", "ask.all"),
+        ("auditor", "bus.control", "ask.instance.ledger.host-1-abc"),
     ],
 )
 def test_a_service_may_publish_what_it_needs(user: str, exchange: str, key: str) -> None:
@@ -82,6 +90,12 @@ def test_a_service_may_publish_what_it_needs(user: str, exchange: str, key: str)
         ("ledger", "amq.default", "office.events.ledger.closed.v1"),
         ("guest", "bus.requests", "ledger.add.v1"),
         ("guest", "bus.dead", "guest.jobs.1"),
+        ("office", "bus.control", "announce.ledger"),
+        ("office", "bus.control", "ask.all"),
+        ("office", "bus.control", "ask.service.guest"),
+        ("office", "bus.control", "ask.instance.ledger.host-1-abc"),
+        ("guest", "bus.control", "ask.service.ledger"),
+        ("auditor", "bus.control", "announce.ledger"),
     ],
 )
 def test_a_service_may_publish_nothing_else(user: str, exchange: str, key: str) -> None:
@@ -113,10 +127,40 @@ def test_a_service_reads_its_own_queues_and_binds_its_own_replies_only() -> None
     assert [name for name, keys in office.keys.items() if keys.read] == [
         "bus.replies",
         "bus.updates",
+        "bus.control",
     ]
     assert _fits(office.keys["bus.replies"].read, "office.replies.1")
     for key in ("ledger.replies.1", "office.replies.#", "#", "*.replies.1"):
         assert not _fits(office.keys["bus.replies"].read, key)
+
+
+@pytest.mark.parametrize(
+    ("user", "key", "is_allowed"),
+    [
+        ("office", "ask.all", True),
+        ("office", "ask.service.office", True),
+        ("office", "ask.instance.office.host-1-abc", True),
+        ("office", "answer.office.host.example-1-abc", True),
+        ("office", "ask.service.ledger", False),
+        ("office", "ask.instance.ledger.1", False),
+        ("office", "answer.ledger.1", False),
+        ("office", "answer.bus.1", False),
+        ("office", "announce.*", False),
+        ("office", "announce.ledger", False),
+        ("auditor", "announce.*", True),
+        ("auditor", "announce.#", False),
+        *(
+            (user, key, False)
+            for user in ("office", "auditor")
+            for key in ("#", "*.#", "answer.#", "answer.*.1", "answer.office.#", "ask.#", "ask.*.*")
+        ),
+    ],
+)
+def test_a_service_binds_its_own_keys_of_the_control_channel_only(
+    user: str, key: str, is_allowed: bool
+) -> None:
+    assert _fits(_user(user).read, "bus.control")
+    assert _fits(_user(user).keys["bus.control"].read, key) == is_allowed
 
 
 @pytest.mark.parametrize(
@@ -127,11 +171,10 @@ def test_a_service_declares_nothing_that_has_a_name(name: str) -> None:
 
 
 def test_every_exchange_of_the_bus_has_its_keys_since_one_without_would_take_any() -> None:
+    exchanges = (BASE_EXCHANGES | CONTROL_EXCHANGE).exchanges
     written = permissions([_user("guest")], vhost="/")["topic_permissions"]
-    assert {each["exchange"] for each in written} == {
-        each.name for each in BASE_EXCHANGES.exchanges
-    }
-    assert {each.kind for each in BASE_EXCHANGES.exchanges} == {"topic"}
+    assert {each["exchange"] for each in written} == {each.name for each in exchanges}
+    assert {each.kind for each in exchanges} == {"topic"}
 
 
 def test_a_subscription_without_its_grant_is_refused() -> None:

@@ -1,0 +1,70 @@
+"""The bodies of answers: a report as JSON, cut if it would be too large."""
+
+from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Question
+from bus.messaging.service_info import InstanceState
+from bus.runtime.discovery.report import Report
+
+__all__ = ["AnswerBodies", "encode_record"]
+
+LISTS = ("series", "messages", "contracts", "handlers")
+"""Fields of the records that can be cut, in this order."""
+
+
+def encode_record(record: InstanceState, max_bytes: int) -> bytes:
+    """Return a record as JSON. Leave entries of its lists out until it fits.
+
+    The field `left_out` of the result has the number of these entries.
+    """
+    body = _to_json(record)
+    for name in LISTS:
+        entries = getattr(record, name, ())
+        while entries and len(body) > max_bytes:
+            kept = min(len(entries) - 1, len(entries) * max_bytes // len(body))
+            left_out = record.left_out + len(entries) - kept
+            entries = entries[:kept]
+            record = record.model_copy(update={name: entries, "left_out": left_out})
+            body = _to_json(record)
+    return body
+
+
+def _to_json(record: InstanceState) -> bytes:
+    return record.model_dump_json().encode()
+
+
+class AnswerBodies:
+    """The bodies of one process's answers. The answer to INFO is kept as bytes."""
+
+    def __init__(self, report: Report, max_bytes: int) -> None:
+        """Create the bodies from a report, each with at most `max_bytes`."""
+        self._report, self._max_bytes = report, max_bytes
+        self._info: tuple[InstanceState, bytes] | None = None
+
+    def forget_info(self) -> None:
+        """Build the next answer to INFO again, because the contracts have changed."""
+        self._info = None
+
+    def body_of(self, question: Question[InstanceState]) -> bytes:
+        """Return the answer to a question as JSON.
+
+        Raises:
+            NotImplementedError: This version of the bus has no answer to the question.
+        """
+        match question:
+            case Ping():
+                record: InstanceState = self._report.state()
+            case GetInfo():
+                return self._info_body()
+            case GetStats():
+                record = self._report.stats()
+            case FindMessages(correlation_id=correlation_id):
+                record = self._report.find(correlation_id)
+            case _:
+                raise NotImplementedError(question.name)
+        return encode_record(record, self._max_bytes)
+
+    def _info_body(self) -> bytes:
+        """Return the answer to INFO. Its contracts change only with the state or the router."""
+        state = self._report.state()
+        if self._info is None or self._info[0] != state:
+            self._info = (state, encode_record(self._report.info(), self._max_bytes))
+        return self._info[1]

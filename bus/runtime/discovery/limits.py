@@ -1,0 +1,151 @@
+"""Limits of the control channel: rates, the memory of seen ids, and the lines about refusals.
+
+Any client of the broker can send questions. So each of these objects has bounded memory, and none
+of them has a timer.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+from bus.messaging.labels import one_line
+
+__all__ = ["Rates", "Refusals", "SeenIds"]
+
+log = logging.getLogger("bus.discovery")
+
+SWEEP_SECONDS = 1.0
+"""Minimum seconds between two searches for entries that are not needed any more."""
+LOG_INTERVAL_SECONDS = 60.0
+"""Seconds between two lines about the refusals of one asker."""
+MAX_NAMED = 1000
+"""Maximum number of askers for which refusals are logged apart."""
+UNVERIFIED = "an unverified sender"
+
+
+class Rates:
+    """A rate limit for each key: a token bucket.
+
+    If the table is full, a new key is refused until another key has been idle.
+    """
+
+    def __init__(
+        self, rate: float, *, burst: float, max_keys: int, timer: Callable[[], float]
+    ) -> None:
+        """Create the limit.
+
+        Args:
+            rate: Permitted uses per second of one key.
+            burst: Permitted uses of one key at the same moment.
+            max_keys: Maximum number of keys.
+            timer: Returns seconds of a monotonic clock.
+        """
+        self._rate, self._burst, self._max_keys = rate, burst, max_keys
+        self._timer = timer
+        self._buckets: dict[Hashable, tuple[float, float]] = {}
+        """Number of tokens, and the time of the last use, by the key."""
+        self._swept = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: Hashable) -> bool:
+        """Use one token of a key. Return False if the key has no token."""
+        now = self._timer()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._max_keys and not self._sweep(now):
+                return False
+            bucket = (self._burst, now)
+        tokens = min(self._burst, bucket[0] + (now - bucket[1]) * self._rate)
+        if tokens < 1:
+            self._buckets[key] = (tokens, now)
+            return False
+        self._buckets[key] = (tokens - 1, now)
+        return True
+
+    def _sweep(self, now: float) -> bool:
+        """Remove the keys whose bucket is full again. Return True if there is room."""
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            idle_before = now - self._burst / self._rate
+            self._buckets = {
+                key: bucket for key, bucket in self._buckets.items() if bucket[1] > idle_before
+            }
+        return len(self._buckets) < self._max_keys
+
+
+class SeenIds:
+    """The ids of messages that were accepted, each until the message has expired.
+
+    If the memory is full, no further id is accepted. A forgotten id could be replayed.
+    """
+
+    def __init__(self, max_ids: int, *, clock: Callable[[], float]) -> None:
+        """Create an empty memory for at most `max_ids` ids. `clock` returns the wall clock."""
+        self._max_ids, self._clock = max_ids, clock
+        self._until: dict[Hashable, float] = {}
+        self._swept = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def __contains__(self, message_id: Hashable) -> bool:
+        return message_id in self._until
+
+    def add(self, message_id: Hashable, until: float) -> bool:
+        """Remember an id until the time `until`. Return False if the memory is full."""
+        now = self._clock()
+        if len(self._until) >= self._max_ids and abs(now - self._swept) >= SWEEP_SECONDS:
+            self._swept = now
+            self._until = {each: end for each, end in self._until.items() if end > now}
+        if len(self._until) >= self._max_ids:
+            return False
+        self._until[message_id] = until
+        return True
+
+
+class Refusals:
+    """The refused messages: a counter by reason, and at most one log line a minute and asker."""
+
+    def __init__(self, service: str, *, timer: Callable[[], float]) -> None:
+        """Create the record of `service`. `timer` returns seconds of a monotonic clock."""
+        self.counts: Counter[str] = Counter()
+        """Number of refused messages by the reason."""
+        self._service, self._timer = service, timer
+        self._logged: dict[str, tuple[float, int]] = {}
+        """Time of the last line, and the number of refusals since then, by the asker."""
+
+    def record(self, reason: str, detail: str, asker: str | None = None) -> None:
+        """Count a refusal, and log it if the last line about the asker is a minute old.
+
+        Args:
+            reason: Short reason, one of a few.
+            detail: The problem, and what to do.
+            asker: Verified name of the asker. None: the sender was not verified, so its name can
+                be false. All such senders share one line a minute.
+        """
+        self.counts[reason] += 1
+        now, name = self._timer(), asker or UNVERIFIED
+        if name not in self._logged and len(self._logged) >= MAX_NAMED:
+            self._logged = {
+                each: entry
+                for each, entry in self._logged.items()
+                if now - entry[0] < LOG_INTERVAL_SECONDS
+            }
+            if len(self._logged) >= MAX_NAMED:
+                return
+        last, unlogged = self._logged.get(name, (float("-inf"), 0))
+        if now - last < LOG_INTERVAL_SECONDS:
+            self._logged[name] = (last, unlogged + 1)
+            return
+        self._logged[name] = (now, 0)
+        log.warning(
+            "%s: a question of %s was refused, %s: %s%s",
+            self._service,
+            one_line(name),
+            reason,
+            one_line(detail),
+            f" ({unlogged} more since the last line)" if unlogged else "",
+            extra={"service": self._service, "asker": name, "why": reason, "more": unlogged},
+        )

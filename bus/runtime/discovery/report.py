@@ -1,0 +1,32 @@
+"""The report of an instance: the content of its answers."""
+
+from typing import Protocol
+
+from bus.messaging.service_info import (
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    RememberedMessages,
+)
+
+__all__ = ["Report"]
+
+
+class Report(Protocol):
+    """Interface of the object that describes this process."""
+
+    def state(self) -> InstanceState:
+        """Return the answer to PING."""
+        ...
+
+    def info(self) -> InstanceInfo:
+        """Return the answer to INFO."""
+        ...
+
+    def stats(self) -> InstanceStats:
+        """Return the answer to STATS."""
+        ...
+
+    def find(self, text: str) -> RememberedMessages:
+        """Return the remembered messages with a correlation id or a message id."""
+        ...

@@ -1,0 +1,276 @@
+"""The security of the control channel: who may ask, and who answers.
+
+Reading and ordering are two rights. A service can have the right to read. An order needs the key of
+an operator, and that operator's right to order.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from bus.contracts.contract import CATALOG
+from bus.errors import PermissionDenied, Unauthenticated
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.control import is_answer_key_of
+from bus.security.control_proofs import (
+    ProvenAsker,
+    control_proof,
+    verify_control_proof,
+    verify_question,
+)
+from bus.security.grants import ORDER, READ, AccessPolicy
+from bus.security.keyring import Keyring
+
+__all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenControl", "Subject"]
+
+Access = Literal["ping", "read", "order"]
+"""Kind of access to an instance. `ping` is the right to know whether an instance is alive."""
+
+
+class GrantsInUse(Protocol):
+    """The grants that a process uses now."""
+
+    @property
+    def policy(self) -> AccessPolicy:
+        """The permissions of every service and operator."""
+        ...
+
+    def refresh(self) -> bool:
+        """Read the grants again, but not too often. Return True if they have changed."""
+        ...
+
+
+class ControlGuard(Protocol):
+    """Signs the messages of one process on the control channel, and checks those of others."""
+
+    def sign_question(self, question: Envelope, target: str) -> Envelope:
+        """Return the signed question for the routing key `target`."""
+        ...
+
+    def sign_answer(self, answer: Envelope, address: str) -> Envelope:
+        """Return the signed answer for the routing key `address`."""
+        ...
+
+    def sign_announcement(self, announcement: Envelope, key: str) -> Envelope:
+        """Return the signed announcement for the routing key `key`."""
+        ...
+
+    def admit(self, question: Envelope, targets: frozenset[str], access: Access) -> ProvenAsker:
+        """Check the proof of a question and the right of its asker, and return the asker.
+
+        Raises:
+            Unauthenticated: The proof is missing or invalid.
+            PermissionDenied: The asker has no right to ask the question.
+        """
+        ...
+
+    def check_answer(self, answer: Envelope, address: str) -> None:
+        """Raise `Unauthenticated` if the answer was not sent by the service that it names."""
+        ...
+
+    def check_announcement(self, announcement: Envelope, key: str) -> None:
+        """Raise `Unauthenticated` if the announcement was not sent by its service."""
+        ...
+
+    def may_ask(self, access: Access, service: str | None) -> PermissionDenied | None:
+        """Return the error of a question that this process may not ask, or None.
+
+        Args:
+            access: The kind of access.
+            service: The service that is asked. None for all services.
+        """
+        ...
+
+    async def refresh_keys(self) -> None:
+        """Read the public keys again, but not too often."""
+        ...
+
+    def refresh_keys_soon(self) -> None:
+        """Start to read the public keys again, and do not wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The process that signs: a service, or the command of an operator."""
+
+    name: str
+    role: Literal["service", "operator"] = "service"
+    grants_file: Path | None = None
+    """Path of the grants file, for error messages."""
+
+
+class ControlSecurity:
+    """The `ControlGuard` of a process with a key."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        ring: Keyring,
+        grants: GrantsInUse | None,
+        *,
+        clock: Callable[[], float] = time.time,
+        leeway: float = 30,
+    ) -> None:
+        """Build the guard.
+
+        Args:
+            subject: The process that signs.
+            ring: The private keys of the process, and the public keys of all services.
+            grants: The grants in use. None: this process does not know them, and only asks.
+            clock: Returns seconds since the epoch.
+            leeway: Seconds by which the clocks of two machines may differ.
+        """
+        self._subject, self._ring, self._grants = subject, ring, grants
+        self._clock, self._leeway = clock, leeway
+        self._reading: asyncio.Task[None] | None = None
+
+    def sign_question(self, question: Envelope, target: str) -> Envelope:
+        """Return the signed question."""
+        return self._sign(question, target=target)
+
+    def sign_answer(self, answer: Envelope, address: str) -> Envelope:
+        """Return the signed answer."""
+        return self._sign(answer, audience=address)
+
+    def sign_announcement(self, announcement: Envelope, key: str) -> Envelope:
+        """Return the signed announcement."""
+        return self._sign(announcement, target=key)
+
+    def _sign(
+        self, envelope: Envelope, *, target: str | None = None, audience: str | None = None
+    ) -> Envelope:
+        pair = self._ring.signing_key()
+        proof = control_proof(pair, envelope, now=self._clock(), target=target, audience=audience)
+        return envelope.replace(proof=proof)
+
+    def admit(self, question: Envelope, targets: frozenset[str], access: Access) -> ProvenAsker:
+        """Check the proof of a question and the right of its asker."""
+        asker = verify_question(
+            question, self._ring, targets=targets, now=self._clock(), leeway=self._leeway
+        )
+        if not self._may(asker, access, self._subject.name):
+            raise PermissionDenied(f"{_title(asker)} {_lacks(access)}")
+        return asker
+
+    def _may(self, asker: ProvenAsker, access: Access, service: str | None) -> bool:
+        grants = self._grants
+        if grants is None or asker.is_shared:
+            return True
+        return _is_granted(grants.policy, asker, access, service) or (
+            # The right can be new.
+            grants.refresh() and _is_granted(grants.policy, asker, access, service)
+        )
+
+    def check_answer(self, answer: Envelope, address: str) -> None:
+        """Check that the named service has sent the answer to this process."""
+        verify_control_proof(
+            answer, self._ring, now=self._clock(), leeway=self._leeway, audience=address
+        )
+
+    def check_announcement(self, announcement: Envelope, key: str) -> None:
+        """Check that the named service has sent the announcement."""
+        verify_control_proof(
+            announcement, self._ring, now=self._clock(), leeway=self._leeway, target=key
+        )
+
+    def may_ask(self, access: Access, service: str | None) -> PermissionDenied | None:
+        """Return the error of a question that this process may not ask."""
+        subject = self._subject
+        shared = self._ring.signing_key().key.owner is None
+        asker = ProvenAsker(subject.name, subject.role, is_shared=shared)
+        if self._may(asker, access, service):
+            return None
+        table = "operators" if subject.role == "operator" else "services"
+        line = f"[{table}.{subject.name}] {_grant_for(subject.role, access)}"
+        if subject.role == "service" and access == "order":
+            return PermissionDenied(f"{_title(asker)} {_lacks(access)}. Use an operator's key.")
+        return PermissionDenied(
+            f"{_title(asker)} {_lacks(access)}. Grant it in {subject.grants_file}: {line}"
+        )
+
+    async def refresh_keys(self) -> None:
+        """Read the public keys again."""
+        await self._ring.refresh()
+
+    def refresh_keys_soon(self) -> None:
+        """Start to read the public keys again."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.get_running_loop().create_task(self._ring.refresh())
+
+
+def _is_granted(
+    policy: AccessPolicy, asker: ProvenAsker, access: Access, service: str | None
+) -> bool:
+    if asker.role == "operator":
+        return policy.may_operate(asker.name, ORDER if access == "order" else READ)
+    if access == "order":
+        return False  # only a person orders
+    if policy.may_read(asker.name):
+        return True
+    # A caller finds out anyway whether the service that it calls is alive.
+    return access == "ping" and any(
+        contract.service == service and policy.may_call(asker.name, contract.permission)
+        for contract in CATALOG
+        if contract.kind != "event"
+    )
+
+
+def _title(asker: ProvenAsker) -> str:
+    return f"the {asker.role} {asker.name!r}"
+
+
+def _lacks(access: Access) -> str:
+    return {
+        "ping": "may not ask whether this service is alive",
+        "read": "may not read the state of services",
+        "order": "may not give orders",
+    }[access]
+
+
+def _grant_for(role: str, access: Access) -> str:
+    if role == "operator":
+        return f'may = ["{ORDER if access == "order" else READ}"]'
+    return 'control = ["read"]'
+
+
+class OpenControl:
+    """The `ControlGuard` of `BUS_AUTH=off`: nothing is signed, and everybody may ask."""
+
+    def sign_question(self, question: Envelope, target: str) -> Envelope:  # noqa: ARG002 - as in `ControlGuard`
+        """Return the question unchanged."""
+        return question
+
+    sign_answer = sign_announcement = sign_question
+
+    def admit(
+        self,
+        question: Envelope,
+        targets: frozenset[str],  # noqa: ARG002 - as in `ControlGuard`
+        access: Access,  # noqa: ARG002 - as above
+    ) -> ProvenAsker:
+        """Return the asker that the question names. Check only the address of the answers."""
+        if not is_answer_key_of(question.source, question.reply_to or ""):
+            raise Unauthenticated("reply_to is not an address for answers to the asker")
+        return ProvenAsker(question.source, "service", is_shared=True)
+
+    def check_answer(self, answer: Envelope, address: str) -> None:
+        """Accept the answer."""
+
+    check_announcement = check_answer
+
+    def may_ask(self, access: Access, service: str | None) -> PermissionDenied | None:  # noqa: ARG002 - as in `ControlGuard`
+        """Return None: everybody may ask."""
+        return None
+
+    async def refresh_keys(self) -> None:
+        """Do nothing: there are no keys."""
+
+    def refresh_keys_soon(self) -> None:
+        """Do nothing: there are no keys."""
+
+
+OPEN_CONTROL = OpenControl()
