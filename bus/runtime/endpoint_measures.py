@@ -74,28 +74,33 @@ class EndpointMeasures:
             error: The error of the attempt, or None.
             seconds: The duration of the attempt.
         """
-        now, envelope, meter = self._clock(), message.envelope, self._meter
-        outcome = OK if error is None else outcome_of(error)
-        key = (envelope.source, outcome)
-        labels = self._handled_labels.get(key)
-        if labels is None:
-            labels = self._add_labels(key)
-        meter.count(HANDLED, labels)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds)
-        if _is_first_attempt(message):
-            sent = sent_time(envelope)
-            if sent is not None:
-                delay = now - seconds - sent / 1000
-                # The clocks of two machines differ, so a short delay can seem negative.
-                meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0))
+        now, envelope = self._clock(), message.envelope
         if error is None:
+            outcome = OK
             self.last_handled = now
         else:
+            outcome = outcome_of(error)
             self._keep_error(error, outcome, now)
+        sent = sent_time(envelope) if _is_first_attempt(message) else None
+        self._meter.defer(self._report, (envelope.source, outcome, now, seconds, sent))
         if self._history is not None:
             self._history.remember(
                 "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
             )
+
+    def _report(
+        self, source: str, outcome: str, now: float, seconds: float, sent: int | None
+    ) -> None:
+        meter, key = self._meter, (source, outcome)
+        labels = self._handled_labels.get(key)
+        if labels is None:
+            labels = self._add_labels(key)
+        meter.count(HANDLED, labels, at=now)
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, at=now)
+        if sent is not None:
+            # The clocks of two machines differ, so a short delay can seem negative.
+            delay = now - seconds - sent / 1000
+            meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), at=now)
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""

@@ -21,13 +21,13 @@ It measures the block, and reports the error that ends it.
 """
 
 
-def send_meter(meter: Meter) -> SendMeter:
+def send_meter(meter: Meter, clock: Callable[[], float]) -> SendMeter:
     """Return the function with which a client measures the messages that it sends.
 
     The client uses it around its whole stack. So the outcome is the error that the caller receives,
     also if the reply did not match its contract. The time includes all attempts.
     """
-    return _not_measured if meter is NO_METER else _SendMeasures(meter).measure
+    return _not_measured if meter is NO_METER else _SendMeasures(meter, clock).measure
 
 
 _NOTHING: Final = nullcontext()
@@ -40,26 +40,33 @@ def _not_measured(_contract: Contract) -> AbstractContextManager[None, bool | No
 class _SendMeasures:
     """The labels of each contract that a client sends."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, meter: Meter, clock: Callable[[], float]) -> None:
+        self.meter = meter
+        self.clock = clock
         self._families: dict[str, _Family] = {}
 
     def measure(self, contract: Contract) -> "_Sending":
         family = self._families.get(contract.type)
         if family is None:
-            family = self._families[contract.type] = _Family(self._meter, contract)
+            family = self._families[contract.type] = _Family(self, contract)
         return _Sending(family)
 
 
 class _Family:
     """The labels of one contract."""
 
-    __slots__ = ("labels", "meter", "succeeded")
+    __slots__ = ("_labels", "_meter", "_succeeded", "clock", "defer")
 
-    def __init__(self, meter: Meter, contract: Contract) -> None:
-        self.meter = meter
-        self.labels: Labels = (contract.name, str(contract.version), contract.kind)
-        self.succeeded: Labels = (*self.labels, OK)
+    def __init__(self, measures: _SendMeasures, contract: Contract) -> None:
+        self._meter, self.clock = measures.meter, measures.clock
+        self.defer = measures.meter.defer
+        self._labels: Labels = (contract.name, str(contract.version), contract.kind)
+        self._succeeded: Labels = (*self._labels, OK)
+
+    def report(self, outcome: str, seconds: float, now: float) -> None:
+        labels = self._succeeded if outcome == OK else (*self._labels, outcome)
+        self._meter.count(SENT, labels, at=now)
+        self._meter.observe(SEND_SECONDS, self._labels, seconds, at=now)
 
 
 class _Sending:
@@ -77,6 +84,5 @@ class _Sending:
         self, _kind: object, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         seconds, family = perf_counter() - self._started, self._family
-        labels = family.succeeded if error is None else (*family.labels, outcome_of(error))
-        family.meter.count(SENT, labels)
-        family.meter.observe(SEND_SECONDS, family.labels, seconds)
+        outcome = OK if error is None else outcome_of(error)
+        family.defer(family.report, (outcome, seconds, family.clock()))

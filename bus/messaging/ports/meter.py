@@ -3,8 +3,9 @@
 A label has few possible values. It is never an id, a payload or the text of an error.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 __all__ = ["NO_METER", "Instrument", "Labels", "Meter"]
 
@@ -36,12 +37,32 @@ class Meter(Protocol):
     further label values after a maximum number of them.
     """
 
-    def count(self, instrument: Instrument, labels: Labels, amount: int = 1) -> None:
-        """Add `amount`, at least 0, to a counter."""
+    def count(
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        amount: int = 1,
+        *,
+        at: float | None = None,
+    ) -> None:
+        """Add `amount`, at least 0, to a counter.
+
+        Args:
+            instrument: The counter.
+            labels: The values of its labels.
+            amount: The number to add.
+            at: The time of the report, in seconds since the epoch. None: now.
+        """
         ...
 
     def observe(
-        self, instrument: Instrument, labels: Labels, value: float, exemplar: str | None = None
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        value: float,
+        exemplar: str | None = None,
+        *,
+        at: float | None = None,
     ) -> None:
         """Add one value to a histogram.
 
@@ -51,6 +72,7 @@ class Meter(Protocol):
             value: The value, in the unit of the instrument.
             exemplar: The trace id of the message with this value, or None. It is not a label: a
                 histogram keeps at most one exemplar for each bucket.
+            at: The time of the report, in seconds since the epoch. None: now.
         """
         ...
 
@@ -58,19 +80,43 @@ class Meter(Protocol):
         """Set the value of a gauge."""
         ...
 
+    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
+        """Call `report(*values)` soon, and before anything reads the meter.
+
+        A report of a frequent event is deferred. The meter calls many reports in a row, which takes
+        much less time for each of them. `report` passes the time of the event as `at`.
+        """
+        ...
+
 
 class _NoMeter:
     """A meter that ignores all reports."""
 
-    def count(self, instrument: Instrument, labels: Labels, amount: int = 1) -> None:
+    def count(
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        amount: int = 1,
+        *,
+        at: float | None = None,
+    ) -> None:
         """Ignore the report."""
 
     def observe(
-        self, instrument: Instrument, labels: Labels, value: float, exemplar: str | None = None
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        value: float,
+        exemplar: str | None = None,
+        *,
+        at: float | None = None,
     ) -> None:
         """Ignore the report."""
 
     def set(self, instrument: Instrument, labels: Labels, value: float) -> None:
+        """Ignore the report."""
+
+    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
         """Ignore the report."""
 
 

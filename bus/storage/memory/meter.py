@@ -4,10 +4,12 @@ The number of series is bounded, so a label with too many values cannot fill the
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bus.messaging.histograms import bucket_of, subtract
 from bus.messaging.ports.meter import Instrument, Labels
@@ -27,6 +29,8 @@ GENERATION_SECONDS: Final = 300
 """Seconds after which the values of `recent` begin to be dropped. They last up to twice as long."""
 EXEMPLAR_SECONDS: Final = 10
 """Minimum age in seconds of an exemplar that a later value of the same bucket replaces."""
+MAX_DEFERRED: Final = 100
+"""Maximum number of deferred reports. They take about 0.2 ms together."""
 TRACE_ID_LENGTH = 32
 
 Clock = Callable[[], float]
@@ -125,11 +129,20 @@ class MemoryMeter:
         """
         self._clock = clock
         self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
+        self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._lock = Lock()
         self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
 
-    def count(self, instrument: Instrument, labels: Labels, amount: int = 1) -> None:
+    def count(
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        amount: int = 1,
+        *,
+        at: float | None = None,
+    ) -> None:
         """Add `amount` to a counter."""
-        now = self._clock()
+        now = self._clock() if at is None else at
         try:
             cell = self._numbers[instrument][labels]
         except (KeyError, TypeError):
@@ -138,10 +151,16 @@ class MemoryMeter:
         cell.last = now
 
     def observe(
-        self, instrument: Instrument, labels: Labels, value: float, exemplar: str | None = None
+        self,
+        instrument: Instrument,
+        labels: Labels,
+        value: float,
+        exemplar: str | None = None,
+        *,
+        at: float | None = None,
     ) -> None:
         """Add a value to a histogram. A negative value counts as 0, and NaN is ignored."""
-        now = self._clock()
+        now = self._clock() if at is None else at
         try:
             cell = self._histograms[instrument][labels]
         except (KeyError, TypeError):
@@ -172,8 +191,28 @@ class MemoryMeter:
         cell.value = value
         cell.last = now
 
+    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
+        """Call `report(*values)` when `MAX_DEFERRED` reports wait, or before the next snapshot.
+
+        The code of a report is then in the caches of the processor: the mean cost of a report is a
+        third of that between two messages.
+        """
+        deferred = self._deferred
+        deferred.append((report, values))
+        if len(deferred) >= MAX_DEFERRED:
+            self._report_deferred()
+
+    def _report_deferred(self) -> None:
+        deferred = self._deferred
+        # The lock is for a snapshot in another thread. Two threads must not change one number.
+        with self._lock:
+            while deferred:
+                report, values = deferred.popleft()
+                report(*values)
+
     def snapshot(self) -> "tuple[Series, ...]":
         """Return a copy of all series. It can be called from any thread."""
+        self._report_deferred()
         # Loaded at the first use, because a bus that answers no question does not need it.
         series_class: type[Series] = import_module("bus.messaging.service_info").Series
         now = self._clock()
@@ -202,6 +241,8 @@ def _add(
     """Return the cell of new labels. After `MAX_SERIES` cells it is the one of `OTHER`."""
     cells = families.setdefault(instrument, {})
     key = tuple(_clean_label(value) for value in labels)
+    if key == labels:
+        key = labels  # a dictionary finds the same object twice as fast as an equal one
     if key not in cells and len(cells) >= MAX_SERIES:
         key = (OTHER,) * len(instrument.labels)
     cell = cells.get(key)

@@ -254,6 +254,24 @@ def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
         assert words == sorted(words)
 
 
+def test_the_page_of_metrics_lists_each_instrument_with_its_labels_and_its_description() -> None:
+    section = page("docs/reference/metrics.md").partition("## Instruments")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `.*$", section, re.MULTILINE)
+    assert rows == [
+        f"| `{each.name}` | {each.kind} | {each.unit} |"
+        f" {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |".replace(
+            "|  |", "| |"
+        )
+        for each in INSTRUMENTS
+    ]
+
+
+def test_the_page_of_metrics_explains_each_label() -> None:
+    section = page("docs/reference/metrics.md").partition("## Labels")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(explained) == sorted({label for each in INSTRUMENTS for label in each.labels})
+
+
 def test_the_architecture_page_lists_the_inbound_stages_in_their_order() -> None:
     section = page("docs/explanation/architecture.md").partition("## An incoming message")[2]
     listed = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)

@@ -486,7 +486,8 @@ async def test_a_send_that_fails_is_remembered_with_its_code(buses: MemoryBuses)
 async def test_a_lost_connection_is_counted_and_a_closed_one_is_not(buses: MemoryBuses) -> None:
     shop = await buses.bus("shop")
     buses.broker.drop_all()
-    await until(lambda: found(shop, "connections.lost"), "the lost connection")
+    assert found(shop, "connections.lost")[0].value == 0
+    await until(lambda: found(shop, "connections.lost")[0].value, "the lost connection")
     assert found(shop, "connections.lost")[0].value == 1
     shop._client.replies.begin_close()
     shop._client.replies.on_connection_lost()
