@@ -20,6 +20,7 @@ from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.history import Action
 from bus.messaging.ports.meter import Labels
 from bus.messaging.sent_time import sent_time
+from bus.messaging.trace_context import recorded_trace
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.service_runtime import ServiceRuntime
@@ -82,25 +83,32 @@ class EndpointMeasures:
             outcome = outcome_of(error)
             self._keep_error(error, outcome, now)
         sent = sent_time(envelope) if _is_first_attempt(message) else None
-        self._meter.defer(self._report, (envelope.source, outcome, now, seconds, sent))
+        trace_id = recorded_trace.get()  # a trace that is not recorded cannot be shown
+        self._meter.defer(self._report, (envelope.source, outcome, now, seconds, sent, trace_id))
         if self._history is not None:
             self._history.remember(
                 "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
             )
 
-    def _report(
-        self, source: str, outcome: str, now: float, seconds: float, sent: int | None
+    def _report(  # noqa: PLR0913 - the values of one attempt, without an object for each
+        self,
+        source: str,
+        outcome: str,
+        now: float,
+        seconds: float,
+        sent: int | None,
+        trace_id: str | None,
     ) -> None:
         meter, key = self._meter, (source, outcome)
         labels = self._handled_labels.get(key)
         if labels is None:
             labels = self._add_labels(key)
         meter.count(HANDLED, labels, at=now)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds, at=now)
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id, at=now)
         if sent is not None:
             # The clocks of two machines differ, so a short delay can seem negative.
             delay = now - seconds - sent / 1000
-            meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), at=now)
+            meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), trace_id, at=now)
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""

@@ -2,14 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action
-
-if TYPE_CHECKING:
-    from bus.messaging.service_info import RememberedMessage
+from bus.messaging.service_info import RememberedMessage
 
 __all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
 
@@ -118,7 +115,7 @@ class MessageHistory:
         )
         (self._entries if verified else self._unverified).append(entry)
 
-    def find(self, text: str) -> "tuple[RememberedMessage, ...]":
+    def find(self, text: str) -> tuple[RememberedMessage, ...]:
         """Return the messages with a correlation id or a message id, the oldest first.
 
         A message without a correlation id has its own id instead. The search reads all entries.
@@ -147,11 +144,9 @@ def id_matcher(text: str) -> Callable[[str, str], bool]:
     return lambda correlation, message: wanted in {correlation, message}
 
 
-def _record(entry: Entry) -> "RememberedMessage":
-    # Loaded at the first use, because a bus that answers no question does not need it.
-    record: type[RememberedMessage] = import_module("bus.messaging.service_info").RememberedMessage
+def _record(entry: Entry) -> RememberedMessage:
     values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
-    return record.model_validate({**values, "at": int(entry[_AT] * 1000)})
+    return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
 
 
 def _clean_text(value: object) -> object:

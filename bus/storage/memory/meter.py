@@ -6,16 +6,13 @@ The number of series is bounded, so a label with too many values cannot fill the
 import time
 from collections import deque
 from collections.abc import Callable
-from importlib import import_module
 from math import inf
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from bus.messaging.histograms import bucket_of, subtract
 from bus.messaging.ports.meter import Instrument, Labels
-
-if TYPE_CHECKING:
-    from bus.messaging.service_info import Series
+from bus.messaging.service_info import Series
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
 
@@ -210,14 +207,12 @@ class MemoryMeter:
                 report, values = deferred.popleft()
                 report(*values)
 
-    def snapshot(self) -> "tuple[Series, ...]":
+    def snapshot(self) -> tuple[Series, ...]:
         """Return a copy of all series. It can be called from any thread."""
         self._report_deferred()
-        # Loaded at the first use, because a bus that answers no question does not need it.
-        series_class: type[Series] = import_module("bus.messaging.service_info").Series
         now = self._clock()
         return tuple(
-            series_class.model_validate(
+            Series.model_validate(
                 {
                     "name": instrument.name,
                     "labels": dict(zip(instrument.labels, labels, strict=False)),

