@@ -82,7 +82,10 @@ class EndpointMeasures:
         else:
             outcome = outcome_of(error)
             self._keep_error(error, outcome, now)
-        sent = sent_time(envelope) if _is_first_attempt(message) else None
+        sent = None
+        # No earlier attempt can have started: neither here nor in another process.
+        if envelope.attempt == 1 and not message.deliveries[0].redelivered and not message.key[3]:
+            sent = sent_time(envelope)
         trace_id = recorded_trace.get()  # a trace that is not recorded cannot be shown
         self._meter.defer(self._report, (envelope.source, outcome, now, seconds, sent, trace_id))
         if self._history is not None:
@@ -90,7 +93,7 @@ class EndpointMeasures:
                 "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
             )
 
-    def _report(  # noqa: PLR0913 - the values of one attempt, without an object for each
+    def _report(
         self,
         source: str,
         outcome: str,
@@ -167,9 +170,3 @@ class EndpointMeasures:
         if len(self._handled_labels) < MAX_CACHED_LABELS:
             self._handled_labels[key] = labels
         return labels
-
-
-def _is_first_attempt(message: InboundMessage) -> bool:
-    """Return True if no earlier attempt can have started: neither here nor in another process."""
-    _, _, attempt, replays, _ = message.key
-    return attempt == 1 and not replays and not message.deliveries[0].redelivered

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Final
@@ -27,7 +28,7 @@ def send_meter(meter: Meter, clock: Callable[[], float]) -> SendMeter:
     The client uses it around its whole stack. So the outcome is the error that the caller receives,
     also if the reply did not match its contract. The time includes all attempts.
     """
-    return _not_measured if meter is NO_METER else _SendMeasures(meter, clock).measure
+    return _not_measured if meter is NO_METER else partial(_Sending, _SendMeasures(meter, clock))
 
 
 _NOTHING: Final = nullcontext()
@@ -43,13 +44,11 @@ class _SendMeasures:
     def __init__(self, meter: Meter, clock: Callable[[], float]) -> None:
         self.meter = meter
         self.clock = clock
-        self._families: dict[str, _Family] = {}
+        self.families: dict[str, _Family] = {}
 
-    def measure(self, contract: Contract) -> "_Sending":
-        family = self._families.get(contract.type)
-        if family is None:
-            family = self._families[contract.type] = _Family(self, contract)
-        return _Sending(family)
+    def add(self, contract: Contract) -> "_Family":
+        family = self.families[contract.type] = _Family(self, contract)
+        return family
 
 
 class _Family:
@@ -74,11 +73,12 @@ class _Sending:
 
     __slots__ = ("_family", "_started")
 
-    def __init__(self, family: _Family) -> None:
-        self._family = family
+    def __init__(self, measures: _SendMeasures, contract: Contract) -> None:
+        self._family = measures.families.get(contract.type) or measures.add(contract)
+        self._started = perf_counter()
 
     def __enter__(self) -> None:
-        self._started = perf_counter()
+        """Do nothing, because the time begins with the object."""
 
     def __exit__(
         self, _kind: object, error: BaseException | None, _trace: TracebackType | None
