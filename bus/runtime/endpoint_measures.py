@@ -23,6 +23,7 @@ from bus.messaging.sent_time import sent_time
 from bus.messaging.trace_context import recorded_trace
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
+from bus.runtime.measure_batch import MeasureBatch
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["UNVERIFIED", "EndpointMeasures", "LastError"]
@@ -63,6 +64,9 @@ class EndpointMeasures:
         self._meter = runtime.meter
         self._history = runtime.history
         self._clock = runtime.clock
+        self._batch = MeasureBatch(
+            runtime.meter, HANDLED, (HANDLER_SECONDS, START_DELAY_SECONDS), self._labels
+        )
         self.last_error: LastError | None = None
         self.last_handled: float | None = None
         """Time of the last message that was handled without an error, in seconds."""
@@ -82,36 +86,35 @@ class EndpointMeasures:
         else:
             outcome = outcome_of(error)
             self._keep_error(error, outcome, now)
-        sent = None
+        key = (envelope.source, outcome)
+        labels = self._handled_labels.get(key) or self._add_labels(key)
+        delay = None
         # No earlier attempt can have started: neither here nor in another process.
         if envelope.attempt == 1 and not message.deliveries[0].redelivered and not message.key[3]:
             sent = sent_time(envelope)
-        trace_id = recorded_trace.get()  # a trace that is not recorded cannot be shown
-        self._meter.defer(self._report, (envelope.source, outcome, now, seconds, sent, trace_id))
+            if sent is not None:
+                delay = now - seconds - sent / 1000
+                if delay < 0:  # the clocks of two machines differ
+                    delay = 0.0
+        trace_id = recorded_trace.get()
+        if trace_id is None:
+            self._batch.add(labels, seconds, now, delay)
+        else:
+            self._report_traced(labels, seconds, delay, trace_id)
         if self._history is not None:
             self._history.remember(
                 "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
             )
 
-    def _report(
-        self,
-        source: str,
-        outcome: str,
-        now: float,
-        seconds: float,
-        sent: int | None,
-        trace_id: str | None,
+    def _report_traced(
+        self, labels: Labels, seconds: float, delay: float | None, trace_id: str
     ) -> None:
-        meter, key = self._meter, (source, outcome)
-        labels = self._handled_labels.get(key)
-        if labels is None:
-            labels = self._add_labels(key)
-        meter.count(HANDLED, labels, at=now)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id, at=now)
-        if sent is not None:
-            # The clocks of two machines differ, so a short delay can seem negative.
-            delay = now - seconds - sent / 1000
-            meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), trace_id, at=now)
+        """Report an attempt at once, because its trace is recorded and can be an exemplar."""
+        meter = self._meter
+        meter.count(HANDLED, labels)
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id)
+        if delay is not None:
+            meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id)
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""

@@ -11,6 +11,7 @@ from bus.contracts.contract import Contract
 from bus.messaging.instruments import SEND_SECONDS, SENT
 from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.meter import NO_METER, Labels, Meter
+from bus.runtime.measure_batch import MeasureBatch
 
 __all__ = ["SendMeter", "send_meter"]
 
@@ -54,18 +55,15 @@ class _SendMeasures:
 class _Family:
     """The labels of one contract."""
 
-    __slots__ = ("_labels", "_meter", "_succeeded", "clock", "defer")
+    __slots__ = ("add", "clock", "failed", "succeeded")
 
     def __init__(self, measures: _SendMeasures, contract: Contract) -> None:
-        self._meter, self.clock = measures.meter, measures.clock
-        self.defer = measures.meter.defer
-        self._labels: Labels = (contract.name, str(contract.version), contract.kind)
-        self._succeeded: Labels = (*self._labels, OK)
-
-    def report(self, outcome: str, seconds: float, now: float) -> None:
-        labels = self._succeeded if outcome == OK else (*self._labels, outcome)
-        self._meter.count(SENT, labels, at=now)
-        self._meter.observe(SEND_SECONDS, self._labels, seconds, at=now)
+        labels: Labels = (contract.name, str(contract.version), contract.kind)
+        self.clock = measures.clock
+        # The method keeps the batch alive.
+        self.add = MeasureBatch(measures.meter, SENT, (SEND_SECONDS,), labels).add
+        self.succeeded: Labels = (*labels, OK)
+        self.failed = labels
 
 
 class _Sending:
@@ -84,5 +82,5 @@ class _Sending:
         self, _kind: object, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         seconds, family = perf_counter() - self._started, self._family
-        outcome = OK if error is None else outcome_of(error)
-        family.defer(family.report, (outcome, seconds, family.clock()))
+        labels = family.succeeded if error is None else (*family.failed, outcome_of(error))
+        family.add(labels, seconds, family.clock())

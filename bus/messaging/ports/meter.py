@@ -3,11 +3,11 @@
 A label has few possible values. It is never an id, a payload or the text of an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
-__all__ = ["NO_METER", "Instrument", "Labels", "Meter"]
+__all__ = ["NO_METER", "Instrument", "Labels", "Meter", "Reporter"]
 
 Labels = tuple[str, ...]
 """Values of an instrument's labels, in the order of `Instrument.labels`."""
@@ -28,6 +28,14 @@ class Instrument:
     description: str
     labels: tuple[str, ...]
     """Names of the labels."""
+
+
+class Reporter(Protocol):
+    """An object with values that it has not reported yet."""
+
+    def report(self) -> None:
+        """Report all values to the meter."""
+        ...
 
 
 class Meter(Protocol):
@@ -80,12 +88,14 @@ class Meter(Protocol):
         """Set the value of a gauge."""
         ...
 
-    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
-        """Call `report(*values)` soon, and before anything reads the meter.
+    def observe_many(
+        self, instrument: Instrument, labels: Labels, values: Sequence[float], *, at: float
+    ) -> None:
+        """Add several values to a histogram. `at` is the time of the last one."""
+        ...
 
-        A report of a frequent event is deferred. The meter calls many reports in a row, which takes
-        much less time for each of them. `report` passes the time of the event as `at`.
-        """
+    def report_before_read(self, reporter: Reporter) -> None:
+        """Call `reporter.report()` before anything reads the meter, as long as the object lives."""
         ...
 
 
@@ -116,8 +126,13 @@ class _NoMeter:
     def set(self, instrument: Instrument, labels: Labels, value: float) -> None:
         """Ignore the report."""
 
-    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
+    def observe_many(
+        self, instrument: Instrument, labels: Labels, values: Sequence[float], *, at: float
+    ) -> None:
         """Ignore the report."""
+
+    def report_before_read(self, reporter: Reporter) -> None:
+        """Do nothing, because nothing reads this meter."""
 
 
 NO_METER: Final[Meter] = _NoMeter()

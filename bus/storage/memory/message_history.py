@@ -13,12 +13,13 @@ __all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
 MAX_ID_LENGTH = 64
-"""Maximum number of characters of an id or a traceparent. A longer one is cut."""
+"""Maximum number of characters of a header's id or traceparent. A longer one is cut.
+
+AMQP limits the message id, the type and the sender to 255 bytes, so these are not cut.
+"""
 MIN_PREFIX_LENGTH = 4
 """Minimum number of characters of a part of an id. A shorter text is compared as a whole."""
 UUID_LENGTH = 36
-MAX_NAME_LENGTH = 200
-"""Maximum number of characters of a type, a sender or a code. A longer one is cut."""
 _FIELDS = (
     *("action", "id", "type", "source", "at", "seconds", "attempt", "outcome"),
     *("correlation_id", "causation_id", "traceparent", "queue", "tier"),
@@ -86,23 +87,18 @@ class MessageHistory:
         """Add a message; see `History.remember`."""
         message_id, cause, trace = envelope.id, envelope.causation_id, envelope.traceparent
         correlation = envelope.correlation_id or message_id
-        type_, source = envelope.type, envelope.source
         if (
-            len(message_id) > MAX_ID_LENGTH
-            or len(correlation) > MAX_ID_LENGTH
+            len(correlation) > MAX_ID_LENGTH
             or (cause is not None and len(cause) > MAX_ID_LENGTH)
             or (trace is not None and len(trace) > MAX_ID_LENGTH)
-            or len(type_) > MAX_NAME_LENGTH
-            or len(source) > MAX_NAME_LENGTH
         ):
-            message_id, correlation = message_id[:MAX_ID_LENGTH], correlation[:MAX_ID_LENGTH]
+            correlation = correlation[:MAX_ID_LENGTH]
             cause, trace = cause and cause[:MAX_ID_LENGTH], trace and trace[:MAX_ID_LENGTH]
-            type_, source = type_[:MAX_NAME_LENGTH], source[:MAX_NAME_LENGTH]
         entry: Entry = (
             action,
             message_id,
-            type_,
-            source,
+            envelope.type,
+            envelope.source,
             at,
             seconds,
             envelope.attempt,

@@ -4,14 +4,14 @@ The number of series is bounded, so a label with too many values cannot fill the
 """
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from math import inf
-from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
+from weakref import WeakSet
 
 from bus.messaging.histograms import bucket_of, subtract
-from bus.messaging.ports.meter import Instrument, Labels
+from bus.messaging.ports.meter import Instrument, Labels, Reporter
 from bus.messaging.service_info import Series
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
@@ -26,8 +26,6 @@ GENERATION_SECONDS: Final = 300
 """Seconds after which the values of `recent` begin to be dropped. They last up to twice as long."""
 EXEMPLAR_SECONDS: Final = 10
 """Minimum age in seconds of an exemplar that a later value of the same bucket replaces."""
-MAX_DEFERRED: Final = 100
-"""Maximum number of deferred reports. They take about 0.2 ms together."""
 TRACE_ID_LENGTH = 32
 
 Clock = Callable[[], float]
@@ -126,8 +124,7 @@ class MemoryMeter:
         """
         self._clock = clock
         self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
-        self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._lock = Lock()
+        self._reporters: WeakSet[Reporter] = WeakSet()
         self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
 
     def count(
@@ -188,28 +185,38 @@ class MemoryMeter:
         cell.value = value
         cell.last = now
 
-    def defer(self, report: Callable[..., None], values: tuple[Any, ...]) -> None:
-        """Call `report(*values)` when `MAX_DEFERRED` reports wait, or before the next snapshot.
+    def observe_many(
+        self, instrument: Instrument, labels: Labels, values: Sequence[float], *, at: float
+    ) -> None:
+        """Add several durations to a histogram, which takes a third of the time for each."""
+        try:
+            cell = self._histograms[instrument][labels]
+        except (KeyError, TypeError):
+            cell = _add(self._histograms, _Histogram, instrument, labels, at)
+        largest = max(values)
+        if not 0 <= largest < inf or not min(values) >= 0:
+            for value in values:
+                self.observe(instrument, labels, value, at=at)
+            return
+        if at >= cell.rotates:
+            cell.rotate(at)
+        buckets = cell.buckets
+        for bucket, count in Counter(map(bucket_of, values)).items():
+            buckets[bucket] = buckets.get(bucket, 0) + count
+        cell.total += sum(values)
+        cell.last = at
+        if largest > cell.latest_max:
+            cell.latest_max = largest
+            cell.largest = max(cell.largest, largest)
 
-        The code of a report is then in the caches of the processor: the mean cost of a report is a
-        third of that between two messages.
-        """
-        deferred = self._deferred
-        deferred.append((report, values))
-        if len(deferred) >= MAX_DEFERRED:
-            self._report_deferred()
-
-    def _report_deferred(self) -> None:
-        deferred = self._deferred
-        # The lock is for a snapshot in another thread. Two threads must not change one number.
-        with self._lock:
-            while deferred:
-                report, values = deferred.popleft()
-                report(*values)
+    def report_before_read(self, reporter: Reporter) -> None:
+        """Call `reporter.report()` before each snapshot, as long as the object lives."""
+        self._reporters.add(reporter)
 
     def snapshot(self) -> tuple[Series, ...]:
         """Return a copy of all series. It can be called from any thread."""
-        self._report_deferred()
+        for reporter in list(self._reporters):
+            reporter.report()
         now = self._clock()
         return tuple(
             Series.model_validate(

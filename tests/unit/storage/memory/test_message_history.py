@@ -130,12 +130,12 @@ def test_ten_thousand_messages_with_the_longest_headers_take_less_than_twelve_me
     def longest() -> Envelope:
         long = new_id() + "x" * 988
         return message(
-            id=f"{long}1",
+            id=f"{long[:254]}1",  # AMQP limits the id and the sender to 255 bytes
             correlation_id=f"{long}2",
             causation_id=f"{long}3",
             traceparent=f"{long}4",
             tracestate=long,
-            source=f"{long}5",
+            source=f"{long[:254]}5",
             body=b"x" * 1000,
         )
 
