@@ -165,6 +165,24 @@ async def test_a_replayed_question_is_answered_once() -> None:
     assert discovery.responder.refusals.counts == {"replayed": 3}
 
 
+async def test_a_question_of_an_asker_with_a_fast_clock_cannot_be_replayed() -> None:
+    world = await ControlWorld.started()
+    discovery, wire = await world.process("ledger")
+    world.yard.clock.now = NOW + 29
+    asked = world.question(window=60)
+    for later in (0, 60, 91, 118):
+        world.yard.clock.now = NOW + later
+        # Many other questions let the memory forget the ids that have ended.
+        discovery.responder._seen._swept = float("-inf")
+        discovery.responder._seen._max_ids = len(discovery.responder._seen) or 1
+        discovery.responder._seen.add("x", 0)
+        discovery.responder._seen._max_ids = 10_000
+        wire.deliver(asked)
+        await settle()
+    assert len(wire.sent) == 1
+    assert discovery.responder.refusals.counts == {"replayed": 3}
+
+
 async def test_a_question_to_a_service_cannot_be_replayed_to_all() -> None:
     world = await ControlWorld.started()
     asked = world.question(target="ask.service.ledger")

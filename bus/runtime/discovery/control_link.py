@@ -144,6 +144,7 @@ class ControlLink:
         channel = self._channel
         if channel is not None and channel.ready:
             self.refusal = None
+            self._changed.clear()
             return
         if channel is not None and self.refusal is None:
             waits = [
