@@ -62,4 +62,5 @@ from bus.runtime.discovery.asker import Asker as Asker
 from bus.runtime.router import Router as Router
 from bus.runtime.sync_bus import SyncBus as SyncBus
 from bus.runtime.sync_job_handle import SyncJobHandle as SyncJobHandle
+from bus.settings import ServiceConfig as ServiceConfig
 from bus.settings import Settings as Settings
