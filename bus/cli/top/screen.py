@@ -52,12 +52,19 @@ class TopScreen:
         self._view, self._feed, self._queues, self._service = view, feed, queues, service
         self._measurements = Measurements()
         self.sort: Sort = sort
+        self._services: Sequence[ServiceSummary] = []
+        self._seen = 0
         self._fresh_at = "-"
         """Time of the last values without an error."""
 
     def update(self) -> None:
         """Record the last answers of the view. Call this method after each round."""
-        self._measurements.record(self._view.instances(self._service))
+        if self._view.changes == self._seen:
+            return  # A redraw for a new time or size must not cost the time of a summary.
+        self._seen = self._view.changes
+        instances = self._view.instances(self._service)
+        self._measurements.record(instances)
+        self._services = summarize_services(instances, self._measurements)
 
     def render(
         self, console: Console, *, height: int | None = None, keys: str = ""
@@ -70,7 +77,7 @@ class TopScreen:
             keys: Text about the keys, for the first line.
         """
         self.update()
-        services = summarize_services(self._view.instances(self._service), self._measurements)
+        services = self._services
         head = list(self._head(services, keys))
         operations = operation_rows(services, self.sort)
         report = self._queues.report
