@@ -28,6 +28,7 @@ COMMANDS = {
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",
     "doctor": "Check the installation, the settings and the broker.",
+    "exporter": "Serve the metrics of all live instances for Prometheus, until Ctrl-C or SIGTERM.",
     "grants": "Check a grants file, and show the rights of services and operators.",
     "health": "Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.",
     "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
@@ -38,7 +39,9 @@ COMMANDS = {
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "top": "Show rates, latencies, errors, queues and dead letters on a live screen.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
+    "trace": "Show what became of a message, and of all messages that it caused.",
     "wait": "Wait until a service is ready: exit code 0 if ready, 75 after the timeout.",
+    "watch": "Show messages while services send them, without their payloads.",
 }
 """Names of the commands, with a summary of each.
 
