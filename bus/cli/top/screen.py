@@ -10,7 +10,7 @@ from rich.text import Text
 from bus.cli.quantities import format_rate
 from bus.cli.services.list_table import problem_lines
 from bus.cli.top.operations import Sort, operation_rows, operations_table
-from bus.cli.top.queues import QueueReader, queue_rows, queues_table
+from bus.cli.top.queues import QueueReader, queue_rows, queues_of, queues_table
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
 from bus.runtime.discovery.live_feed import LiveFeed
@@ -81,7 +81,7 @@ class TopScreen:
         head = list(self._head(services, keys))
         operations = operation_rows(services, self.sort)
         report = self._queues.report
-        queues = queue_rows(report) if report else []
+        queues = queue_rows(report, queues_of(self._view.live())) if report else []
         space = None if height is None else max(2 * MIN_ROWS, height - len(head) - 2 * TABLE_LINES)
         first, second = share(space, len(operations), len(queues))
         parts: list[RenderableType] = [*head]
