@@ -414,7 +414,7 @@ async def test_requests_that_are_cancelled_leave_nothing_behind() -> None:
     await asyncio.sleep(2)
     assert len(gate.after(5)) <= 3
     await cancel(*tasks)
-    assert client.waits.ids == set()
+    assert client.waits.ids == {}
     assert client.waits.services == set()
 
 
