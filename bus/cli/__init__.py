@@ -28,14 +28,18 @@ COMMANDS = {
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",
     "doctor": "Check the installation, the settings and the broker.",
+    "exporter": "Serve the metrics of all live instances for Prometheus, until Ctrl-C or SIGTERM.",
     "grants": "Check a grants file, and show the rights of services and operators.",
     "health": "Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.",
     "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
     "publish": "Publish an event, and wait until the broker has confirmed it.",
     "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve routers until SIGTERM or Ctrl-C.",
+    "services": "Show the live instances of services, their operations, latencies and errors.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
+    "top": "Show rates, latencies, errors, queues and dead letters on a live screen.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
+    "wait": "Wait until a service is ready: exit code 0 if ready, 75 after the timeout.",
 }
 """Names of the commands, with a summary of each.
 

@@ -18,7 +18,16 @@ from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
 from bus.messaging.progress_bounds import bound_progress
 
-__all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
+__all__ = [
+    "Context",
+    "JobHandle",
+    "Sender",
+    "correlated",
+    "correlation",
+    "correlation_of",
+    "current",
+    "handling",
+]
 
 R = TypeVar("R", bound=Message | None)
 R_co = TypeVar("R_co", covariant=True)
@@ -207,6 +216,14 @@ class Context:
 
 current: ContextVar[Context | None] = ContextVar("bus.current", default=None)
 correlation: ContextVar[str | None] = ContextVar("bus.correlation", default=None)
+
+
+def correlation_of(envelope: Envelope) -> str:
+    """Return the correlation id that a message gets when it is sent now."""
+    context = current.get()
+    if context is not None:
+        return context.envelope.correlation_id or context.envelope.id
+    return envelope.correlation_id or correlation.get() or envelope.id
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from bus.errors import (
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.resends import on_resend
 
 __all__ = ["retry"]
 
@@ -62,6 +63,9 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                             raise
                         raise _mark_in_doubt(error) from None
                     in_doubt = in_doubt or error.maybe_executed
+                    notify = on_resend.get()
+                    if notify is not None:
+                        notify(error)
                 attempt += 1
                 await asyncio.sleep(wait)
 

@@ -17,7 +17,7 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, server_stack, with_security
+from bus.middleware.stacks import client_stack, server_stack, with_security, with_spans
 from bus.operations.dead_letters import (
     EVERYTHING,
     DeadLetter,
@@ -42,6 +42,7 @@ from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -118,6 +119,7 @@ class Bus:
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
         self.instance = new_instance()
+        spans = span_source(self.settings, self.instance)
         meter, history = measuring_of(self.settings, self._clock)
         runtime = ServiceRuntime(
             service=self.service,
@@ -127,6 +129,7 @@ class Bus:
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
+            spans=spans,
             meter=meter,
             history=history,
         )
@@ -138,7 +141,7 @@ class Bus:
             consumers=lambda: self._server.consumers,
         )
         self._discovery = discovery_of(runtime, self._report)
-        self._client = Client(runtime, self._client_layers)
+        self._client = Client(runtime, with_spans(self._client_layers, spans))
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
@@ -390,6 +393,7 @@ class Bus:
                 self._consumers += consumers
                 self._changing -= 1
                 self._has_announced_stop = False
+                self._discovery.forget_info()
                 self._discovery.announce("started")
                 try:
                     yield
@@ -399,6 +403,7 @@ class Bus:
                     is_stopping = True
                     self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
+                    self._discovery.forget_info()
         finally:
             self._changing -= 1
             self._stopping -= is_stopping

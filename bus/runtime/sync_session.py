@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from bus.contracts.limits import MAX_SECONDS, is_number
 from bus.errors import BusError, FailedPrecondition, Unavailable
 from bus.messaging.timers import format_seconds
+from bus.middleware import spans
 from bus.runtime.background_loop import UNLIMITED_SECONDS, BackgroundLoop
 from bus.runtime.bus import Bus
 from bus.runtime.life_cycle import running_loop
@@ -79,6 +80,7 @@ class Session:
         """
         for name in LOADED_LATER:
             import_module(name)
+        spans.load()
         self.subject = f"the SyncBus of {service!r}"
         self._create = create
         self._bus = bus

@@ -218,6 +218,13 @@ class Settings(CallSettings):
     With `none`, the bus leaves the logging of the application unchanged.
     """
 
+    traces: Literal["on", "off"] = "on"
+    """Mode of the spans of OpenTelemetry.
+
+    With `on`, the bus records a span for each message after the application has set a tracer
+    provider. With `off` it records none, and still passes the trace context on.
+    """
+
     debug: bool = False
     """True if log lines about failures show texts and tracebacks of exceptions.
 

@@ -125,6 +125,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_START_TIMEOUT",
         "BUS_STOP_GRACE",
         "BUS_TOPOLOGY",
+        "BUS_TRACES",
         "BUS_URL",
     ], "decide whether a new setting is protected (PROTECTED), and add it here if it is not"
 

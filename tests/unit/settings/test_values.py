@@ -44,6 +44,7 @@ VALUES = {
     "BUS_LOG_LEVEL": "debug",
     "BUS_LOG_MESSAGES": "info",
     "BUS_LOG_FORMAT": "json",
+    "BUS_TRACES": "off",
     "BUS_DEBUG": "0",
     "TRANSCRIPTION_ENGINE": "faster-whisper",
     "TRANSCRIPTION_MODEL_DIR": "/models",
