@@ -265,7 +265,7 @@ class Denied:
 
 
 @virtual
-async def test_a_caller_without_the_right_to_listen_asks_for_it_once_and_waits_as_well() -> None:
+async def test_a_caller_that_must_not_listen_tries_it_every_ten_minutes_and_waits_as_well() -> None:
     gate, denied = Gate(), Denied()
     client = await gate.client()
     client.waits.listener.announcements = denied
@@ -275,6 +275,11 @@ async def test_a_caller_without_the_right_to_listen_asks_for_it_once_and_waits_a
         await cancel(*tasks)
     assert denied.streams == 1
     assert len(gate.times) > 30
+    await asyncio.sleep(600)
+    tasks = wait(client, 2)
+    await asyncio.sleep(10)
+    await cancel(*tasks)
+    assert denied.streams == 2
 
 
 @virtual
