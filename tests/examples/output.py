@@ -21,7 +21,7 @@ LIKE = {
     "broker": r"RabbitMQ \d[\d.]*, [\w-]+@[\w.-]+",
     "id": ID.pattern,
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
-    "clock": r"\d\d:\d\d:\d\d",
+    "clock": r"\d\d:\d\d:\d\d(?:\.\d+)?",
     "duration": r"\d+(?:\.\d+)? ms",
     "latency": r"\b\d+(?:\.\d+)?ms\b",
     "instance": r"[\w-]+-\d+-[0-9a-f]{12}\b",

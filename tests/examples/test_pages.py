@@ -38,6 +38,7 @@ HOW_TO = [
     "deploy-your-own-service",
     "encrypt-payloads",
     "find-a-failure",
+    "find-out-why",
     "generate-documents",
     "give-each-service-a-broker-user",
     "handle-dead-letters",
@@ -67,7 +68,13 @@ VARIABLES: dict[str, dict[str, str]] = {
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
-MANAGED = {"change-a-queue", "find-a-failure", "handle-dead-letters", "inspect-queues"}
+MANAGED = {
+    "change-a-queue",
+    "find-a-failure",
+    "find-out-why",
+    "handle-dead-letters",
+    "inspect-queues",
+}
 """Pages with commands that need the management API, which has its usual port there."""
 
 
