@@ -1,6 +1,8 @@
 """Requests that wait until a service serves them (`wait_for_service=True`)."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable
 from typing import Any
 
@@ -421,6 +423,25 @@ async def test_requests_that_are_cancelled_leave_nothing_behind() -> None:
     await cancel(*tasks)
     assert client.waits.ids == {}
     assert client.waits.services == set()
+
+
+@virtual
+async def test_the_error_of_a_wait_is_freed_without_the_garbage_collector() -> None:
+    gate = Gate()
+    client = await gate.client()
+    errors: list[weakref.ref[BaseException]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await client.request(Ask(), timeout=2, wait_for_service=True)
+        except NotServed as error:
+            assert error.__cause__ is not None
+            errors += map(weakref.ref, (error, error.__cause__))
+        await asyncio.sleep(2)
+        assert [error() for error in errors] == [None, None]
+    finally:
+        gc.enable()
 
 
 @in_memory
