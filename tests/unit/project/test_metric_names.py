@@ -61,7 +61,7 @@ async def registries() -> list[CollectorRegistry]:
         stats = ProcessStats(pid=os.getpid(), instances=(watcher.report.stats(),))
         parent.update([stats.model_dump_json().encode()])
         worker = process_registry(StatsCollector(lambda: stats.instances))
-        return [worker, processes_registry(parent), exporter_registry(exporter)]
+        return [worker, processes_registry(parent), exporter_registry(lambda: exporter.shown)]
 
 
 async def known_names() -> set[str]:
