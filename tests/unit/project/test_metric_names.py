@@ -80,6 +80,15 @@ async def test_every_metric_of_the_documents_exists() -> None:
         assert named <= known, page
 
 
+async def test_the_page_of_metrics_lists_each_metric_that_is_not_an_instrument() -> None:
+    shown = {name for name in await known_names() if NAME.fullmatch(name)}
+    of_instruments = {metric_name(each) for each in INSTRUMENTS}
+    others = {name for name in shown if not name.startswith(tuple(of_instruments))}
+    table = PAGE.read_text(encoding="utf-8").partition("## Metrics beside the instruments")[2]
+
+    assert set(re.findall(r"^\| `(trunkline_\w+)`", table, re.MULTILINE)) == others
+
+
 @needs_promtool
 async def test_prometheus_finds_no_fault_in_the_names_and_texts_of_the_metrics() -> None:
     for registry in await registries():
