@@ -33,6 +33,7 @@ HOW_TO = [
     "add-a-service",
     "adopt-from-faststream",
     "change-a-queue",
+    "configure-calls",
     "configure-logging",
     "deploy-your-own-service",
     "encrypt-payloads",
