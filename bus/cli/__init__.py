@@ -20,8 +20,6 @@ from bus.errors import BusError
 from bus.messaging.variable_values import environment_value
 
 __all__ = ["COMMANDS", "build", "main"]
-
-COMMANDS = {
     "broker": "Run a private RabbitMQ with its management UI until Ctrl-C.",
     "call": "Send a request, and print the reply as JSON.",
     "contracts": "List the known contracts, or show one.",
@@ -39,7 +37,9 @@ COMMANDS = {
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "top": "Show rates, latencies, errors, queues and dead letters on a live screen.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
+    "trace": "Show what became of a message, and of all messages that it caused.",
     "wait": "Wait until a service is ready: exit code 0 if ready, 75 after the timeout.",
+    "watch": "Show messages while services send them, without their payloads.",
 }
 """Names of the commands, with a summary of each.
 

@@ -126,6 +126,8 @@ async def examine(
     try:
         settings = load_settings()
         report.record_auth(settings.auth)
+        registry = settings.registry
+        report.calls = {each.name: registry.describe(each.name) for each in registry}
         report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"

@@ -100,8 +100,8 @@ def say_submitted(type_: str, job_id: str) -> None:
         "the broker has confirmed it"
     )
     say(
-        "follow it in the logs by the correlation id; if it fails, "
-        f"`bus dead list --correlation-id {short_id(correlation_id)}` shows it"
+        f"`bus trace {short_id(correlation_id)}` shows what became of it; the logs of the services "
+        "have the correlation id, too"
     )
 
 

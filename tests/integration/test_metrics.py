@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from bus import Bus, Settings
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.http_client import UnreadableReply, fetch
-from tests.integration.command import bus, ended, running
+from tests.integration.command import ended, running
 from tests.integration.slow_service import WhoAreYou
 
 TARGET = "tests.integration.slow_service:router"
@@ -86,27 +86,3 @@ async def test_the_sums_of_several_processes_do_not_decrease_when_one_is_killed(
         assert (await ended(parent)).code == 0
     counts = [handled(each) for each in scraped.seen]
     assert counts == sorted(counts)
-
-
-async def test_the_exporter_shows_a_worker_until_it_stops(vhost_url: str) -> None:
-    exporter, environment = Scraped(), {"BUS_URL": vhost_url}
-    port = str(exporter.port)
-    async with running(
-        "exporter", "--port", port, "--interval", "0", "--window", "0.2", **environment
-    ) as process:
-        async with running("run", TARGET, **environment) as worker:
-            await exporter.until(lambda found: found.get(("trunkline_instances", "ready")) == 1)
-            async with Bus("caller", settings=Settings(url=SecretStr(vhost_url))) as caller:
-                for _ in range(5):
-                    await caller.request(WhoAreYou(), timeout=20)
-            await exporter.until(lambda found: handled(found) == 5)
-            healthy = await bus("health", BUS_HEALTH_PORT=port, **environment)
-            worker.send_signal(signal.SIGTERM)
-            assert (await ended(worker)).code == 0
-        await exporter.until(
-            lambda found: found.get(("trunkline_instances", "ready")) == 0 and not handled(found)
-        )
-        process.send_signal(signal.SIGTERM)
-        answer = await ended(process)
-    assert (healthy.code, healthy.out) == (0, "ready\n")
-    assert answer.code == 0

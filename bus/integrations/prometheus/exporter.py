@@ -150,7 +150,7 @@ class Exporter:
         self._seconds = self._clock() - begun
         self._questions["ok"] += 1
         if self._error is not None:
-            log.info("the instances can be asked again")
+            log.info("the question %s can be sent again", GetStats.name)
         self._error, self._answered = None, begun
         self._stats = tuple(answer.record for answer in answers)
         # The view remembers instances for a while. It must not keep their statistics.
@@ -165,7 +165,7 @@ class Exporter:
             else Unavailable("the broker did not accept the question in time. Check the broker.")
         )
         if self._error is None:
-            log.warning("the instances cannot be asked: %s", reason)
+            log.warning("the question %s cannot be sent: %s", GetStats.name, reason)
         self._error, self._stats, self._answered = reason, (), None
 
     async def _ask_versions(self, answers: Sequence[Answer[InstanceStats]]) -> None:

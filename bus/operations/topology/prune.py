@@ -20,6 +20,7 @@ from bus.errors import NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.model import Binding
 from bus.messaging.topology.names import SOURCES
+from bus.operations.tap_bindings import check_not_tapped
 from bus.operations.topology.broker_state import queue_bindings, queue_totals, read_broker_state
 from bus.operations.topology.old_objects import OldObjects, OldQueue, find_old
 from bus.operations.topology.prune_decisions import decide, forecast
@@ -82,12 +83,15 @@ async def prune(
 
     Raises:
         NotFound: A queue of `options.even_if_used` is not an old queue.
+        FailedPrecondition: `bus watch` receives the jobs of an old queue.
         PermissionDenied: The user may not unbind or delete an object.
         DataLoss: A quorum queue received messages in the moment of its deletion; see `delete_idle`.
         BusError: The broker cannot be read; see `read_broker_state`.
     """
-    old = find_old(required, await read_broker_state(settings))
+    state = await read_broker_state(settings)
+    old = find_old(required, state)
     _check_names(options.even_if_used, old)
+    check_not_tapped((queue.name for queue in old.queues), state.bindings)
     async with open_admin_session(settings) as broker:
         run = PruneRun(broker, old, settings, options, report)
         if options.dry_run:

@@ -135,12 +135,15 @@ def summarize(measurements: Iterable[Measurement]) -> Summary:
     for measured in measurements:
         stats = measured.stats
         for handler in stats.handlers:
-            handled.of_handler(stats.service, handler).handlers.append((stats.instance, handler))
+            row = handled.of_handler(stats.service, handler)
+            row.handlers.append((stats.instance, handler))
+            if measured.seconds is not None:
+                row.rate, row.error_rate = row.rate or 0.0, row.error_rate or 0.0
         for series in stats.series:
             instrument = INSTRUMENTS.get(series.name)
             table = sent if instrument in SENDING else handled
-            if instrument is not None and (row := table.of_series(stats.service, series)):
-                _add(row, instrument, series, measured.seconds)
+            if instrument is not None and (found := table.of_series(stats.service, series)):
+                _add(found, instrument, series, measured.seconds)
     return Summary(handled.sorted(), sent.sorted())
 
 

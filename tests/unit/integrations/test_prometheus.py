@@ -1,17 +1,19 @@
 """The metrics of reports in the two formats of Prometheus, read back by its own parsers."""
 
+import asyncio
 import random
 from collections.abc import Iterable
 from math import inf
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
-from bus.integrations.prometheus import metric_name
+from bus.contracts.contract import Event, contract
+from bus.integrations.prometheus import collector, metric_name
 from bus.integrations.prometheus.collectors import StatsCollector, library_version
 from bus.integrations.prometheus.exposition import Format, choose_format, render
 from bus.messaging.histograms import BOUNDS, EXPOSED_BOUNDS, bucket_of
@@ -19,9 +21,17 @@ from bus.messaging.instruments import HANDLED, HANDLER_SECONDS, INSTRUMENTS, SEN
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import InstanceStats, Series
 from bus.storage.memory.meter import MemoryMeter
+from bus.testing.buses import MemoryBuses
 from tests.unit.integrations.stats import HANDLED_LABELS, durations, handled, ready, stats
 
 FORMATS: tuple[Format, ...] = ("text", "openmetrics")
+
+
+@contract("web.sold", version=1)
+class BookSold(Event):
+    title: str
+
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -260,3 +270,20 @@ def test_the_names_of_an_applications_own_metrics_are_not_taken() -> None:
     with pytest.raises(ValueError, match="Duplicated"):
         registry.register(StatsCollector(list))
     assert metric_name(SENT) != metric_name(HANDLER_SECONDS)
+
+
+async def test_an_application_registers_the_metrics_of_its_bus_beside_its_own() -> None:
+    registry = CollectorRegistry()
+    visits = Counter("visits", "Visits of the web page.", registry=registry)
+    async with MemoryBuses() as buses:
+        web, till = await buses.bus("web"), await buses.bus("till")
+        registry.register(collector(web, till))
+        await web.publish(BookSold(title="Emma"))
+        visits.inc()
+        # The server of an application collects in a thread of its own.
+        text = (await asyncio.to_thread(render, registry, "text")).decode()
+
+    found = {each.name: each for each in parse_text(text)}
+    assert [each.labels["service"] for each in found["trunkline_messages_sent"].samples] == ["web"]
+    assert {each.labels["service"] for each in found["trunkline_ready"].samples} == {"web", "till"}
+    assert found["visits"].samples[0].value == 1

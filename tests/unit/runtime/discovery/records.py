@@ -3,9 +3,18 @@
 from typing import Any
 
 from bus.messaging import instruments
+from bus.messaging.control import Answer
 from bus.messaging.histograms import bucket_of
 from bus.messaging.ports.meter import Instrument
-from bus.messaging.service_info import HandlerState, InstanceStats, Series
+from bus.messaging.service_info import (
+    ContractInfo,
+    HandlerState,
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    Series,
+)
+from bus.runtime.discovery.live_view import LiveView
 
 GET = {"operation": "billing.get", "version": "1", "kind": "request", "subscription": ""}
 SENT = {"operation": "stock.find", "version": "2", "kind": "request"}
@@ -62,3 +71,34 @@ def handler(**fields: Any) -> HandlerState:
         "in_flight": 0,
     }
     return HandlerState.model_validate({**values, **fields})
+
+
+def view_of(*records: InstanceState) -> LiveView:
+    """Return a view in which these instances have answered once, just now."""
+    view = LiveView()
+    view.add_round([Answer(record=record, seconds=0) for record in records], begun=view.clock())
+    return view
+
+
+def info(instance: str = "a", *contracts: ContractInfo, service: str = "billing") -> InstanceInfo:
+    """Return the answer of an instance to INFO."""
+    return InstanceInfo(
+        service=service,
+        instance=instance,
+        started=1,
+        state="ready",
+        bus_version="0.16.0",
+        python_version="3.11.7",
+        contracts=contracts,
+    )
+
+
+def served(digest: str = "ab" * 32, **fields: Any) -> ContractInfo:
+    """Return a contract that an instance serves. Keyword arguments replace the defaults."""
+    values = {
+        "type": "billing.get.v1",
+        "kind": "request",
+        "permission": "read:bills",
+        "queue": "billing.requests.get.v1",
+    }
+    return ContractInfo.model_validate({**values, "digest": digest, **fields})

@@ -46,7 +46,7 @@ async def test_the_feed_asks_until_an_instance_that_does_not_answer_is_gone() ->
 
 async def test_an_announcement_is_seen_without_a_round() -> None:
     asker, view = FakeAsker([READY]), LiveView()
-    feed = LiveFeed(asker, view, Ping(), Target("billing"), interval=3600)
+    feed = LiveFeed(asker, view, Ping(), Target("billing"), interval=3600, window=BRIEF)
     changes: list[list[str]] = []
     running = asyncio.ensure_future(feed.run(lambda: changes.append(states(view))))
     await until(lambda: changes == [["ready"]], "the first round")

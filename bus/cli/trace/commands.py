@@ -1,0 +1,116 @@
+"""The command `bus trace`."""
+
+import asyncio
+import time
+from typing import Annotated, Literal
+
+import typer
+
+from bus.cli.dead.options import SCAN, Scan
+from bus.cli.options import finite
+from bus.cli.output import print_json, say, suppress_library_logs
+from bus.cli.trace.json_output import to_json
+from bus.cli.trace.mermaid import flowchart
+from bus.cli.trace.sources import Reading, SourceOptions, read_trace
+from bus.cli.trace.text import print_trace
+from bus.errors import NotFound
+from bus.messaging.control import MAX_WINDOW_SECONDS
+from bus.messaging.labels import one_line
+from bus.messaging.plurals import count_noun
+from bus.operations.message_trace.join import join
+from bus.operations.message_trace.notes import clock_time, source_notes
+from bus.settings import load_settings
+
+__all__ = ["command"]
+
+MAX_SHOWN_LENGTH = 80
+
+
+def command(
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A correlation id or the id of a message, or its first 4 or more characters.",
+        ),
+    ],
+    *,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            "--service",
+            metavar="SERVICE|MODULE:ROUTER",
+            show_default=False,
+            help="Read only the queues of this service or router. A router needs no management "
+            "API. Default: all services.",
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["tree", "mermaid", "json"],
+        typer.Option("--format", help="Print a tree, a flowchart for Mermaid, or JSON."),
+    ] = "tree",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0.05,
+            max=MAX_WINDOW_SECONDS,
+            callback=finite,
+            metavar="SECONDS",
+            help="Time in which live instances can answer.",
+        ),
+    ] = 1.0,
+    scan: Scan = SCAN,
+) -> None:
+    """Show what became of a message, and of all messages that it caused.
+
+    The command joins the records of live instances, which remember their last messages, with the
+    dead letters and the numbers of messages in queues. It shows which message was handled, runs,
+    waits, waits in a retry tier until its time of return, or is dead. Below the tree, it names the
+    records that are missing.
+
+    The command never reads a work queue or a retry tier. A read would count as a delivery, and
+    RabbitMQ would put the messages back in another order. To read dead letters, the command takes
+    them out of their queue and puts them back, as `bus dead list` does. With BUS_AUTH=on it needs
+    BUS_OPERATOR_KEY and the right control.read to ask the instances. Payloads are never shown.
+    """
+    settings = load_settings()
+    options = SourceOptions(service=service, window=window, scan=scan)
+    with suppress_library_logs():
+        reading = asyncio.run(read_trace(settings, id_, options))
+    now = int(time.time() * 1000)
+    if reading.identified is None:
+        raise NotFound(describe_search(id_, reading))
+    trace = join(reading.identified.correlation_id, reading.sources, now=now)
+    if reading.identified.message_id is not None:
+        say(
+            f"{one_line(id_[:MAX_SHOWN_LENGTH])!r} is the id of a message; "
+            f"its correlation id is {one_line(trace.correlation_id)}"
+        )
+    if as_json or format_ == "json":
+        print_json(to_json(trace, reading, now=now), compact=True)
+    elif format_ == "mermaid":
+        typer.echo(flowchart(trace))
+        for note in (*reading.notes, *trace.notes):
+            say(note)
+    else:
+        print_trace(trace, reading.notes, now=now)
+
+
+def describe_search(text: str, reading: Reading) -> str:
+    """Return the error about an id without a match. It names all places of the search."""
+    sources, places = reading.sources, []
+    if sources.memories is not None:
+        since = min((memory.since for memory in sources.memories if memory.since), default=None)
+        memory = f", with messages since {clock_time(since)}" if since else ""
+        count = count_noun(len(sources.memories), "instance")
+        places.append(f"the memory of {count}{memory}")
+    if sources.letters is not None:
+        places.append(count_noun(len(sources.letters), "dead letter"))
+    shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
+    notes = (*reading.notes, *source_notes(sources, first=None))
+    sentences = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in notes)
+    return (
+        f"no message with the id {shown} was found in {' and '.join(places)}.{sentences} "
+        "Check the id, or search the logs of the services for it."
+    )
