@@ -20,6 +20,8 @@ from bus.errors import BusError
 from bus.messaging.variable_values import environment_value
 
 __all__ = ["COMMANDS", "build", "main"]
+
+COMMANDS = {
     "broker": "Run a private RabbitMQ with its management UI until Ctrl-C.",
     "call": "Send a request, and print the reply as JSON.",
     "contracts": "List the known contracts, or show one.",
