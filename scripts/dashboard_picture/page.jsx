@@ -20,23 +20,25 @@ function legend(format, labels) {
   return format.replace(/{{(\w+)}}/g, (_, label) => labels[label] ?? '');
 }
 
-function field(panel, name, type, list, state = {}) {
+function field(panel, name, type, list, color) {
   const defaults = panel.fieldConfig.defaults;
   const steps = defaults.thresholds.steps.map((step) => ({ ...step, value: step.value ?? -Infinity }));
   const config = { ...defaults, displayName: name, thresholds: { ...defaults.thresholds, steps } };
-  const made = { name, type, values: list, config, state };
+  if (color) config.color = { mode: 'fixed', fixedColor: color };
+  const made = { name, type, values: list, config };
   made.display = getDisplayProcessor({ field: made, theme, timeZone: 'utc' });
   return made;
 }
 
 function Lines({ panel, data, width, height }) {
-  let seriesIndex = 0;
+  const palette = theme.visualization.palette; // that of the color mode palette-classic
+  let number = 0;
   const frames = data.flatMap(({ legend: format, result }) =>
     result.map(({ metric, values: points }) => {
       const time = { name: 'Time', type: FieldType.time, config: {}, values: points.map(([at]) => at * 1000) };
       const numbers = points.map(([, text]) => (Number.isFinite(Number(text)) ? Number(text) : null));
       const name = legend(format, metric);
-      const line = field(panel, name, FieldType.number, numbers, { seriesIndex: seriesIndex++ });
+      const line = field(panel, name, FieldType.number, numbers, palette[number++ % palette.length]);
       return toDataFrame({ fields: [time, line] });
     })
   );
