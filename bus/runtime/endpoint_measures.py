@@ -20,6 +20,7 @@ from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.history import Action
 from bus.messaging.ports.meter import Labels
 from bus.messaging.sent_time import sent_time
+from bus.messaging.trace_context import recorded_trace
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.service_runtime import ServiceRuntime
@@ -81,13 +82,14 @@ class EndpointMeasures:
         if labels is None:
             labels = self._add_labels(key)
         meter.count(HANDLED, labels)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds)
+        trace_id = recorded_trace.get()  # a trace that is not recorded cannot be shown
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id)
         if _is_first_attempt(message):
             sent = sent_time(envelope)
             if sent is not None:
                 delay = now - seconds - sent / 1000
                 # The clocks of two machines differ, so a short delay can seem negative.
-                meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0))
+                meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), trace_id)
         if error is None:
             self.last_handled = now
         else:
