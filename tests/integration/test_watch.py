@@ -215,3 +215,25 @@ async def test_the_command_prints_json_until_its_limit(settings: Settings) -> No
     assert (done.code, {each["signature"] for each in lines}) == (0, {"unsigned"})
     assert done.err.count("payload revealed") == 2
     assert "2 messages, none missed" in done.err
+
+
+async def test_a_watch_continues_after_a_lost_connection_and_reports_the_gap(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CHECK_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(session, "RECONNECT_SECONDS", 0.1)
+    taps, start = list[Tap](), Tap.start
+
+    async def record(self: Tap) -> None:
+        taps.append(self)
+        await start(self)
+
+    monkeypatch.setattr(Tap, "start", record)
+    async with Bus("press", settings=settings) as bus, watching(settings) as watched:
+        await taps[0]._channel.close()
+        await until(lambda: len(taps) == 2, "another tap")
+        while not watched.seen:
+            await bus.publish(Printed(title="Emma"))
+            await asyncio.sleep(0.02)
+    assert watched.watch.has_gap
+    assert [text.startswith("the connection was lost") for text in watched.said] == [False, True]
