@@ -7,7 +7,7 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
-ARG EXTRAS=transcription,documents
+ARG EXTRAS=transcription,documents,metrics
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # The environment has no pip, because the container does not install packages.

@@ -33,6 +33,7 @@ test: $(STAMP) ## the unit tests, then all other tests on a real RabbitMQ, with 
 	@$(STAGES) test \
 		unit "$(UNIT)" \
 		broker "env -u BUS_URL scripts/ensure-broker" \
+		prometheus "scripts/ensure-prometheus" \
 		others "$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=4 --dist=worksteal"
 
 check: $(STAMP) ## all that must pass before a change is merged: lint, test and demo (.ci/run calls it)

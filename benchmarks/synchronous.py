@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from bus import Bus, Message, Request, Router, Settings, SyncBus, contract
 from bus.testing import SyncMemoryBuses, isolated, running_broker
 
-__all__ = ["Echo", "Echoed", "main", "router"]
+__all__ = ["Echo", "Echoed", "main", "router", "worker"]
 
 LIMIT_MICROSECONDS = 60
 """The promised cost of a synchronous call beside an asynchronous one."""
@@ -52,22 +52,24 @@ async def echo(request: Echo) -> Echoed:
 
 
 @asynccontextmanager
-async def worker(environment: dict[str, str]) -> AsyncIterator[None]:
-    """Serve the router in another process inside the block.
+async def worker(
+    environment: dict[str, str], target: str = "benchmarks.synchronous:router"
+) -> AsyncIterator[int]:
+    """Serve a router in another process inside the block, and yield the id of the process.
 
     Raises:
         RuntimeError: The worker ended, or was not ready within `START_SECONDS`. The error has the
             output of the worker.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bus.cli", "run", "benchmarks.synchronous:router"),
+        *(sys.executable, "-m", "bus.cli", "run", target),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         await wait_ready(process)
-        yield
+        yield process.pid
     finally:
         await stop(process)
 

@@ -42,6 +42,13 @@ from bus.messaging.context import Context as Context
 from bus.messaging.context import JobHandle as JobHandle
 from bus.messaging.context import Sender as Sender
 from bus.messaging.context import correlated as correlated
+from bus.messaging.control import Announcement as Announcement
+from bus.messaging.control import Answer as Answer
+from bus.messaging.control import FindMessages as FindMessages
+from bus.messaging.control import GetInfo as GetInfo
+from bus.messaging.control import GetStats as GetStats
+from bus.messaging.control import Ping as Ping
+from bus.messaging.control import Target as Target
 from bus.messaging.envelope import Envelope as Envelope
 from bus.messaging.envelope import Progress as Progress
 from bus.messaging.handler import Handler as Handler
@@ -51,7 +58,9 @@ from bus.middleware.stacks import SERVER as SERVER
 from bus.operations.logging import MessageContextFilter as MessageContextFilter
 from bus.runtime.bus import Bus as Bus
 from bus.runtime.dependencies import Depends as Depends
+from bus.runtime.discovery.asker import Asker as Asker
 from bus.runtime.router import Router as Router
 from bus.runtime.sync_bus import SyncBus as SyncBus
 from bus.runtime.sync_job_handle import SyncJobHandle as SyncJobHandle
+from bus.settings import ServiceConfig as ServiceConfig
 from bus.settings import Settings as Settings

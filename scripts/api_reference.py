@@ -31,6 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Requests, events and jobs": {
         "bus.runtime.bus": ("Bus",),
         "bus.runtime.sync_bus": ("SyncBus",),
+        "bus.settings.service_config": ("ServiceConfig",),
         "bus.runtime.sync_job_handle": ("SyncJobHandle",),
         "bus.messaging.context": ("JobHandle", "correlated"),
     },

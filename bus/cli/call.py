@@ -48,7 +48,8 @@ def command(
             min=0.001,
             callback=finite,
             metavar="SECONDS",
-            help="Time to wait for the reply. Default: BUS_REQUEST_TIMEOUT.",
+            help="Time to wait for the reply. Default: the timeout of "
+            "the service, or BUS_REQUEST_TIMEOUT.",
         ),
     ] = None,
     as_json: AsJson = False,

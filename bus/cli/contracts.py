@@ -1,5 +1,6 @@
 """`bus contracts`: show the contracts of requests, events and jobs."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from bus.cli.contract_schemas import (
     to_json,
 )
 from bus.cli.loading import contract_named, known_contracts
-from bus.cli.options import AsJson, Contracts, completed_types
+from bus.cli.options import AsJson, Contracts, completed_types, finite
 from bus.cli.output import print_json, table_console
 from bus.contracts.schema import sample_of, schema_of
 from bus.errors import FailedPrecondition
@@ -102,3 +103,45 @@ def show(
         )
     else:
         show_one(contract, payload_schema, table_console())
+
+
+@command.command()
+def usage(
+    context: typer.Context,
+    type_: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TYPE",
+            show_default=False,
+            help="Show only this type, such as transcription.get.v1, or all versions of the name "
+            "transcription.get. Default: all contracts.",
+            autocompletion=completed_types(),
+        ),
+    ] = None,
+    *,
+    contracts: Contracts = None,
+    window: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=60,
+            callback=finite,
+            metavar="SECONDS",
+            help="Time to wait for the answers of the instances.",
+        ),
+    ] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show which services send and serve each version of a contract, and when they last did.
+
+    The command asks all live instances over the broker. It needs the right `control.read`. "sent"
+    is the number of messages that live instances of the service have sent. "handled" is the number
+    of attempts with which live instances of the receiver have handled them. Each instance counts
+    from its start, so a service that has stopped is only in the counts of its receivers.
+
+    With known contracts, the command also lists those that nobody has sent.
+    """
+    # Only this command connects to the broker.
+    import_module("bus.cli.contract_usage").run_usage(
+        type_, contracts or context.obj or [], window=window, as_json=as_json
+    )

@@ -37,6 +37,7 @@ CORE = (
     "trunkline",
     "aio-pika",
     "aiormq",
+    "h11",
     "msgspec",
     "pydantic",
     "pydantic-settings",
@@ -54,6 +55,8 @@ EXTRAS = {
     "depends": ("fast-depends",),
     "documents": ("python-docx", "reportlab"),
     "faststream": ("faststream",),
+    "metrics": ("prometheus-client",),
+    "otel": ("opentelemetry-api",),
     "reload": ("watchfiles",),
     "testing": ("pytest", "pytest-asyncio"),
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
@@ -123,6 +126,8 @@ async def examine(
     try:
         settings = load_settings()
         report.record_auth(settings.auth)
+        registry = settings.registry
+        report.calls = {each.name: registry.describe(each.name) for each in registry}
         report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"

@@ -55,6 +55,8 @@ class Report:
     missing: list[str] = field(default_factory=list)
     services: dict[str, bool] = field(default_factory=dict)
     """The checked services. True if the settings allow the service to start."""
+    calls: dict[str, list[str]] = field(default_factory=dict)
+    """The configured services that this process calls, each with its values and their sources."""
     broker: str | None = None
     why: str | None = None
     server: dict[str, str] | None = None
@@ -142,6 +144,8 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
     yield "security", report.security or "unknown"
     for service, can_start in report.services.items():
         yield f"service {service}", "its keys and grants are valid" if can_start else "cannot start"
+    for service, values in report.calls.items():
+        yield f"calls to {service}", ", ".join(values) or "no value is set"
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
 

@@ -24,14 +24,17 @@ PROTECTED = frozenset(
         "BUS_KEY",
         "BUS_OPERATOR_KEY",
         "BUS_PASSWORD_FILE",
+        "BUS_SERVICES_FILE",
     }
 )
 """Variables that decide which peers this process trusts, as which service it acts, or its access.
 
 Only a named file sets them. `BUS_PASSWORD_FILE` is one of them, because its content is sent to the
 host of `BUS_URL`. `BUS_CLOCK_LEEWAY` is one, because a receiver accepts an expired token for this
-time.
+time. `BUS_SERVICES_FILE` is one, because that file has addresses of services.
 """
+BASE_URL = re.compile(r"BUS_SERVICES__.*__BASE_URL", re.DOTALL)
+"""Variables with the address of a service. They are protected, too."""
 SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
 """Variables that can have a key or a secret itself, or the path of its file."""
 CREDENTIALS: Mapping[str, tuple[str, ...]] = {
@@ -99,4 +102,5 @@ def _is_harmless(name: str, value: str) -> bool:
     """Return True if a file that was found may set this variable to this value."""
     if name in LOGGING:
         return strip_value(value) in LOGGING[name]
-    return name not in PROTECTED and not name.startswith(TEST_PREFIX)
+    is_protected = name in PROTECTED or BASE_URL.fullmatch(name) is not None
+    return not is_protected and not name.startswith(TEST_PREFIX)

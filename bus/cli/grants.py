@@ -28,7 +28,8 @@ def group() -> None:
 
     The file is TOML, with a table for each service: \[services.reader] call = \["library.find"]. A
     table has up to three lists of permissions: call, publish and consume. `bus contracts show TYPE`
-    shows the permission that a contract requires.
+    shows the permission that a contract requires. The list control has the right to read the state
+    of live services.
     """
 
 
@@ -83,11 +84,14 @@ def to_json(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
     """Return the grants as JSON: the permissions with their types, and the operators' rights."""
     services = {
         service: {
-            verb: {
-                permission: list_types(contracts, verb, permission)
-                for permission in sorted(getattr(rights, verb))
-            }
-            for verb in VERBS
+            **{
+                verb: {
+                    permission: list_types(contracts, verb, permission)
+                    for permission in sorted(getattr(rights, verb))
+                }
+                for verb in VERBS
+            },
+            "control": sorted(rights.control),
         }
         for service, rights in sorted(grants.services.items())
     }
@@ -123,7 +127,9 @@ def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, st
         for verb, permission in granted:
             types = list_types(known.contracts, verb, permission)
             yield service, verb, permission, "\n".join(types)
-        if not granted:
+        for right in sorted(rights.control):
+            yield service, "control", right, "(live services)"
+        if not granted and not rights.control:
             yield service, "-", "-", "nothing"
     for operator, operations in sorted(grants.operators.items()):
         yield operator, "operate", "\n".join(sorted(operations)) or "-", "(operator)"

@@ -16,8 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bus.cli.code_changes import CodeChanges, load_watchfiles, watch
+from bus.cli.metrics_pages import parent_pages
 from bus.messaging.backoff import backoff
-from bus.operations.health import ProbeAddress, aggregate, serve_probes
+from bus.operations.health import aggregate, serve_probes
+from bus.operations.http_address import HttpAddress
 
 __all__ = ["Command", "run_processes"]
 
@@ -48,8 +50,8 @@ class Command:
     """Number of processes that run the command."""
     reload: bool = False
     """True if the processes are restarted when a Python file changes."""
-    health: ProbeAddress | None = None
-    """Address on which the parent answers health probes for all processes."""
+    health: HttpAddress | None = None
+    """Address on which the parent serves health probes and metrics of all processes."""
 
 
 async def run_processes(command: Command) -> int:
@@ -58,7 +60,10 @@ async def run_processes(command: Command) -> int:
         return await _run(command, [command.arguments] * command.processes)
     with TemporaryDirectory(prefix="bus-health-") as directory:
         sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
-        async with serve_probes(command.health, **aggregate(sockets)):
+        checks, pages = aggregate(sockets), parent_pages(sockets)
+        async with serve_probes(
+            command.health, ready=checks["ready"], live=checks["live"], pages=pages
+        ):
             return await _run(
                 command,
                 [[*command.arguments, "--health-socket", str(socket)] for socket in sockets],

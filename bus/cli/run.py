@@ -17,11 +17,13 @@ from bus.cli.env_file import current_file
 from bus.cli.env_file_rules import LOGGING
 from bus.cli.errors import is_debugging, show_traceback
 from bus.cli.loading import load_routers
+from bus.cli.metrics_pages import child_pages, worker_pages
 from bus.cli.output import say
 from bus.cli.process_supervisor import Command, run_processes
 from bus.cli.run_together import cancelled_by_other_code, run_together
 from bus.cli.worker_loop import run_worker
-from bus.operations.health import ProbeAddress, serve_probes
+from bus.operations.health import serve_probes
+from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -82,7 +84,7 @@ def command(
     The first signal stops the worker cleanly: it takes no new messages, and running handlers have
     BUS_STOP_GRACE seconds to finish. A second signal stops the worker immediately, and the broker
     delivers unfinished messages again. If BUS_HEALTH_PORT is set, the worker answers /livez and
-    /readyz on that port.
+    /readyz on that port, and /metrics if the extra `metrics` is installed.
 
     Several routers are several services. Each service has its own connection and its own key: set
     BUS_KEY to the directory with their key files. All services share the other settings and the
@@ -109,7 +111,7 @@ def command(
 async def serve(
     routers: Sequence[Router],
     settings: Settings,
-    health: ProbeAddress | None,
+    health: HttpAddress | None,
     started: Callable[[], None],
     stop: asyncio.Event,
 ) -> int:
@@ -206,7 +208,7 @@ def _do_nothing() -> None:
 async def serve_until(
     services: Sequence[tuple[Router, Bus]],
     stop: asyncio.Event,
-    health: ProbeAddress | None,
+    health: HttpAddress | None,
     started: Callable[[], None] = _do_nothing,
 ) -> None:
     """Serve routers until `stop` is set.
@@ -245,7 +247,10 @@ async def serve_until(
             )
         log.info("%s stopped", router.name, extra={"service": router.name})
 
-    async with serve_probes(health, ready=ready):
+    buses = [bus for _, bus in services]
+    # Only a child process has its health probes on a Unix socket.
+    pages = child_pages(buses) if isinstance(health, Path) else worker_pages(buses)
+    async with serve_probes(health, ready=ready, pages=pages):
         await run_together({bus.service: serve_one(router, bus) for router, bus in services}, stop)
 
 

@@ -8,6 +8,7 @@ from bus.contracts.contract import Contract, check_part
 from bus.errors import BusError, ConfigurationError, ContractError
 from bus.runtime.key_owner import find_key_owners
 from bus.runtime.security import security_from_settings
+from bus.runtime.service_names import check_configured_services
 from bus.settings import Settings
 
 __all__ = ["ServiceContracts", "check_services", "list_missing_settings", "resolve_services"]
@@ -101,6 +102,7 @@ async def _check_start(service: str, contracts: Sequence[Contract], settings: Se
     identity = security_from_settings(service, settings).identity
     try:
         await identity.start()
+        check_configured_services(settings.registry, service, identity)
         identity.check_signing_key()
         identity.check_subscriptions(contracts)
     finally:

@@ -18,7 +18,16 @@ from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
 from bus.messaging.progress_bounds import bound_progress
 
-__all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
+__all__ = [
+    "Context",
+    "JobHandle",
+    "Sender",
+    "correlated",
+    "correlation",
+    "correlation_of",
+    "current",
+    "handling",
+]
 
 R = TypeVar("R", bound=Message | None)
 R_co = TypeVar("R_co", covariant=True)
@@ -81,12 +90,20 @@ class Sender(Protocol):
     A `Bus` implements it, so a function that takes a `Sender` works inside and outside handlers.
     """
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
         """Send a request, and wait for its reply.
 
         Args:
             request: Request to send.
-            timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`.
+            wait_for_service: True to wait within the timeout until a service serves the request.
 
         Returns:
             The reply. The request's class specifies its type.
@@ -95,7 +112,7 @@ class Sender(Protocol):
             BusError: The error of the handler. Its error code determines its class. The handler may
                 have acted before it raised the error.
             NotServed: No service has served the contract for a minute. The error is raised without
-                a wait for the timeout.
+                a wait for the timeout, unless `wait_for_service` is true.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
@@ -199,6 +216,14 @@ class Context:
 
 current: ContextVar[Context | None] = ContextVar("bus.current", default=None)
 correlation: ContextVar[str | None] = ContextVar("bus.correlation", default=None)
+
+
+def correlation_of(envelope: Envelope) -> str:
+    """Return the correlation id that a message gets when it is sent now."""
+    context = current.get()
+    if context is not None:
+        return context.envelope.correlation_id or context.envelope.id
+    return envelope.correlation_id or correlation.get() or envelope.id
 
 
 @contextmanager

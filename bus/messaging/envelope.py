@@ -18,6 +18,7 @@ from bus.errors import (
     member_errors,
     safe_reason,
 )
+from bus.messaging.call_limits import CallLimits
 from bus.messaging.ids import uuid4_factory
 
 __all__ = [
@@ -53,7 +54,7 @@ MAX_TEXT_LENGTH = 1024
 A message inherits text headers from the message that caused it. Therefore a long header would be
 copied many times.
 """
-HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
+HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override", "limits"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
@@ -132,6 +133,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Size of the body in bytes if the receiver has dropped the body, because it is too large.
 
     `body` is then empty, and `fault` has the reason. This attribute is never on the wire.
+    """
+    limits: CallLimits | None = None
+    """Requests and jobs that this process sends: the limits that its settings have for the service.
+
+    It is never on the wire.
     """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.

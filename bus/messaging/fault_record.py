@@ -15,6 +15,7 @@ from bus.errors import error_name
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope
 from bus.messaging.failure_location import failure_frames, failure_location
 from bus.messaging.settlement import MoveToDeadLetters
+from bus.messaging.trace_context import ATTEMPT_TRACEPARENT
 
 __all__ = [
     "FIRST_FAILED",
@@ -26,6 +27,7 @@ __all__ = [
     "read_record",
     "record_headers",
     "since_first_failure",
+    "with_attempt",
     "without_record",
 ]
 
@@ -137,6 +139,19 @@ def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
         FIRST_FAILED: first,
         **{name: value for name, value in headers.items() if name != FIRST_FAILED},
     }
+
+
+def with_attempt(headers: Headers, traceparent: str | None) -> Headers:
+    """Return the headers of a copy, with the span of the attempt that failed.
+
+    Args:
+        headers: Headers of the copy.
+        traceparent: Span of the attempt. None if no span was recorded.
+    """
+    if traceparent is None:
+        return headers
+    others = {name: value for name, value in headers.items() if name != ATTEMPT_TRACEPARENT}
+    return {ATTEMPT_TRACEPARENT: traceparent, **others}
 
 
 def fault_headers(

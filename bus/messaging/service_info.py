@@ -17,6 +17,7 @@ __all__ = [
     "InstanceInfo",
     "InstanceState",
     "InstanceStats",
+    "ProcessStats",
     "RememberedMessage",
     "RememberedMessages",
     "Series",
@@ -133,6 +134,13 @@ class InstanceStats(InstanceState):
     """Begin of the measurements, in milliseconds since the epoch."""
     handlers: tuple[HandlerState, ...] = ()
     series: tuple[Series, ...] = ()
+
+
+class ProcessStats(Record):
+    """The reports of all services in one process, which its parent reads (`bus run`)."""
+
+    pid: int
+    instances: tuple[InstanceStats, ...] = ()
 
 
 class RememberedMessage(Record):

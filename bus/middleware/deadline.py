@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from bus.errors import DeadlineExceeded
+from bus.messaging.call_limits import timeout_advice
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
@@ -33,11 +34,13 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
             if inherited is not None and (
                 envelope.deadline is None or inherited < envelope.deadline
             ):
-                envelope = envelope.replace(deadline=inherited)
+                # No setting of this process can extend an inherited deadline.
+                limits = envelope.limits and envelope.limits.without_setting
+                envelope = envelope.replace(deadline=inherited, limits=limits)
             if envelope.deadline is not None and envelope.deadline <= clock() * 1000:
                 raise DeadlineExceeded(
                     f"{envelope.type}: the deadline passed before the message was sent. "
-                    f"Raise the timeout."
+                    f"{timeout_advice(envelope.limits, 'Raise')}."
                 )
             return await inner(envelope)
 

@@ -19,12 +19,15 @@ from bus.errors import (
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.resends import on_resend
 
 __all__ = ["retry"]
 
 
 def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
     """Repeat a send that failed at the broker or the connection, until `envelope.deadline`.
+
+    `envelope.limits.retries` limits the number of repetitions.
 
     All attempts have the same message id. An event or job is always repeated, even after a nack of
     the broker, because its receivers recognize the id. A request is repeated if its contract is
@@ -51,13 +54,18 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                     PermissionDenied,
                 ) as error:
                     wait = backoff(attempt)
-                    if not _is_repeated(envelope, error, catalog) or _is_late(
-                        envelope, clock() + wait
+                    if (
+                        not _is_repeated(envelope, error, catalog)
+                        or _has_no_retry_left(envelope, attempt)
+                        or _is_late(envelope, clock() + wait)
                     ):
                         if not in_doubt:
                             raise
                         raise _mark_in_doubt(error) from None
                     in_doubt = in_doubt or error.maybe_executed
+                    notify = on_resend.get()
+                    if notify is not None:
+                        notify(error)
                 attempt += 1
                 await asyncio.sleep(wait)
 
@@ -80,6 +88,12 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
         return True
     contract = catalog.get(envelope.type)
     return contract is not None and contract.idempotent
+
+
+def _has_no_retry_left(envelope: Envelope, attempt: int) -> bool:
+    """Return True if the settings allow no further attempt to send the message."""
+    limits = envelope.limits
+    return limits is not None and limits.retries is not None and attempt > limits.retries
 
 
 def _mark_in_doubt(error: BusError) -> BusError:

@@ -12,11 +12,12 @@ from bus.middleware.encrypt import encrypt
 from bus.middleware.logging import logging
 from bus.middleware.retry import retry
 from bus.middleware.sign import sign
+from bus.middleware.spans import SpanSource, client_spans
 from bus.middleware.tracing import tracing
 from bus.security.anonymous import AnonymousIdentity
 from bus.security.message_security import MessageSecurity
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security"]
+__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security", "with_spans"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
@@ -60,6 +61,19 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
             identity.signer
         ),  # innermost: the signature of each attempt covers the encrypted payload
     ]
+
+
+def with_spans(layers: Sequence[Middleware], source: SpanSource | None) -> list[Middleware]:
+    """Return the client stack `layers`. Add the recording of spans as the outermost layer.
+
+    The bus adds this layer to every client stack, as it adds the security policies. So a service
+    with a custom stack has spans, too. At the server an inbound stage records the spans.
+
+    Args:
+        layers: Client stack. The outermost policy is first.
+        source: Recorder of the bus, or None if no span is recorded.
+    """
+    return [*layers] if source is None else [client_spans(source), *layers]
 
 
 def server_stack(

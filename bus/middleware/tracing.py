@@ -1,23 +1,18 @@
 """Tracing: correlation, causation and W3C Trace Context of messages that are sent.
 
-The format is specified in https://www.w3.org/TR/trace-context/.
+The format is specified in https://www.w3.org/TR/trace-context-2/.
 """
-
-import re
 
 from bus.messaging.context import correlation, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.ids import random_hex_factory
+from bus.messaging.trace_context import (
+    child_traceparent,
+    new_traceparent,
+    valid_tracestate,
+)
 
 __all__ = ["tracing"]
-
-TRACEPARENT = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
-)
-trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
-SAMPLED = 1
-"""Trace flag `sampled`, the only flag in version 00. The bus sends all other bits as zero."""
 
 
 def tracing() -> Middleware:
@@ -26,7 +21,7 @@ def tracing() -> Middleware:
     A message that a handler sends inherits the correlation id and the trace of the handled message.
     Its causation id is the id of the handled message. A message that is sent outside a handler
     starts a new trace. Its correlation id is its own id, unless `bus.correlated` has set another
-    id.
+    id. A message that already has a traceparent keeps it: an outer layer has recorded a span.
     """
 
     def layer(inner: Handler) -> Handler:
@@ -42,37 +37,20 @@ def tracing() -> Middleware:
 
 
 def _continue_trace(envelope: Envelope, cause: Envelope) -> Envelope:
-    trace = _parse_traceparent(cause.traceparent)
+    correlation_id = cause.correlation_id or cause.id
+    if envelope.traceparent is not None:
+        return envelope.replace(correlation_id=correlation_id, causation_id=cause.id)
+    child = child_traceparent(cause.traceparent)
     return envelope.replace(
-        correlation_id=cause.correlation_id or cause.id,
+        correlation_id=correlation_id,
         causation_id=cause.id,
-        traceparent=_new_span(*trace) if trace else _new_trace(),
-        tracestate=cause.tracestate if trace else None,
+        traceparent=child or new_traceparent(),
+        tracestate=valid_tracestate(cause.tracestate) if child and cause.tracestate else None,
     )
 
 
 def _start_trace(envelope: Envelope) -> Envelope:
     return envelope.replace(
         correlation_id=envelope.correlation_id or correlation.get() or envelope.id,
-        traceparent=_new_trace(),
+        traceparent=envelope.traceparent or new_traceparent(),
     )
-
-
-def _parse_traceparent(parent: str | None) -> tuple[str, int] | None:
-    """Return the trace's id and flags. Return None if `parent` is not a valid traceparent.
-
-    If `parent` is not valid, the caller also ignores the tracestate, as the standard requires. A
-    later version can have more fields after the flags. It is parsed as version 00.
-    """
-    match = TRACEPARENT.fullmatch(parent) if parent else None
-    if match is None or (match[1] == "00" and match[4]):
-        return None
-    return match[2], int(match[3], 16) & SAMPLED
-
-
-def _new_trace() -> str:
-    return _new_span(trace_id(), SAMPLED)
-
-
-def _new_span(trace: str, flags: int) -> str:
-    return f"00-{trace}-{span_id()}-{flags:02x}"

@@ -12,6 +12,8 @@ import structlog
 from typing_extensions import override
 
 from bus.messaging.context import correlation, current
+from bus.messaging.trace_context import parse_traceparent
+from bus.middleware.spans import active_ids
 from bus.operations.log_rendering import (
     Event,
     RecordFormatter,
@@ -25,17 +27,21 @@ from bus.settings import Settings
 
 __all__ = ["MessageContextFilter", "configure_logging"]
 
-MESSAGE_FIELDS = ("correlation_id", "causation_id", "message_id", "message_type")
-"""Fields of a log record that identify the message that is being handled."""
+MESSAGE_FIELDS = (
+    *("correlation_id", "causation_id", "message_id", "message_type"),
+    *("trace_id", "span_id"),
+)
+"""Fields of a log record that identify the message that is being handled, and the active span."""
 
 
 class MessageContextFilter(logging.Filter):
     """Filter that adds the ids of the handled message to each log record, for any formatter.
 
-    The record gets the attributes `correlation_id`, `causation_id`, `message_id` and
-    `message_type`. Outside of a handler each attribute is an empty string, so that a format with
-    `%(correlation_id)s` never fails. Inside `bus.correlated`, `correlation_id` is set. An attribute
-    that the record already has is not changed.
+    The record gets the attributes `correlation_id`, `causation_id`, `message_id`, `message_type`,
+    `trace_id` and `span_id`. Outside of a handler each attribute is an empty string, so that a
+    format with `%(correlation_id)s` never fails. Inside `bus.correlated`, `correlation_id` is set.
+    `trace_id` and `span_id` belong to the active span of OpenTelemetry, also outside of a handler.
+    An attribute that the record already has is not changed.
 
     Add the filter to a handler, not to a logger. A logger does not apply its filters to the records
     of its child loggers.
@@ -60,16 +66,26 @@ class MessageContextFilter(logging.Filter):
 
 
 def message_fields() -> dict[str, str | None]:
-    """Return the fields of the handled message. The values are None if they are unknown."""
-    context = current.get()
+    """Return the fields of the handled message. The values are None if they are unknown.
+
+    `trace_id` and `span_id` are those of the active span. Without OpenTelemetry a handler has no
+    span, and `trace_id` is that of the handled message.
+    """
+    context, ids = current.get(), active_ids()
     if context is None:
-        return {**dict.fromkeys(MESSAGE_FIELDS), "correlation_id": correlation.get()}
+        trace = dict(zip(("trace_id", "span_id"), ids or (None, None), strict=True))
+        return {**dict.fromkeys(MESSAGE_FIELDS), "correlation_id": correlation.get(), **trace}
     envelope = context.envelope
+    if ids is None:
+        parent = parse_traceparent(envelope.traceparent)
+        ids = (parent.trace_id, "") if parent is not None else ("", "")
     return {
         "correlation_id": envelope.correlation_id or envelope.id,
         "causation_id": envelope.causation_id,
         "message_id": envelope.id,
         "message_type": envelope.type,
+        "trace_id": ids[0] or None,
+        "span_id": ids[1] or None,
     }
 
 

@@ -17,7 +17,7 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, server_stack, with_security
+from bus.middleware.stacks import client_stack, server_stack, with_security, with_spans
 from bus.operations.dead_letters import (
     EVERYTHING,
     DeadLetter,
@@ -40,7 +40,9 @@ from bus.runtime.measuring import measuring_of
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
+from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -117,6 +119,7 @@ class Bus:
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
         self.instance = new_instance()
+        spans = span_source(self.settings, self.instance)
         meter, history = measuring_of(self.settings, self._clock)
         runtime = ServiceRuntime(
             service=self.service,
@@ -126,6 +129,7 @@ class Bus:
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
+            spans=spans,
             meter=meter,
             history=history,
         )
@@ -137,7 +141,9 @@ class Bus:
             consumers=lambda: self._server.consumers,
         )
         self._discovery = discovery_of(runtime, self._report)
-        self._client = Client(runtime, self._client_layers)
+        self._client = Client(runtime, with_spans(self._client_layers, spans))
+        if self.settings.discovery == "on":
+            self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
@@ -161,6 +167,7 @@ class Bus:
         self._started = self._clock()
         try:
             await self._security.identity.start()
+            check_configured_services(self.settings.registry, self.service, self._security.identity)
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -186,7 +193,7 @@ class Bus:
             await self._transport.close()
             await self._security.identity.close()
         finally:
-            self._client.replies.close()  # callers that still wait receive an error
+            self._client.close()  # callers that still wait receive an error
             self._life.closed()
 
     async def __aexit__(
@@ -241,11 +248,26 @@ class Bus:
             return "starting"
         return "ready" if self.ready else "not-ready"
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Send a request, and wait for its reply. `Client.request` lists the errors."""
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
+        """Send a request, and wait for its reply. `Client.request` lists the errors.
+
+        Args:
+            request: The request to send.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`.
+            wait_for_service: True to wait within the timeout until a service serves the request.
+        """
         if self._life.loop is not running_loop():
             raise self._life.error()
-        return await self._client.request(request, timeout=timeout)
+        return await self._client.request(
+            request, timeout=timeout, wait_for_service=wait_for_service
+        )
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait for the broker's confirm.
@@ -371,6 +393,7 @@ class Bus:
                 self._consumers += consumers
                 self._changing -= 1
                 self._has_announced_stop = False
+                self._discovery.forget_info()
                 self._discovery.announce("started")
                 try:
                     yield
@@ -380,6 +403,7 @@ class Bus:
                     is_stopping = True
                     self._announce_stop()
                     self._consumers = [each for each in self._consumers if each not in consumers]
+                    self._discovery.forget_info()
         finally:
             self._changing -= 1
             self._stopping -= is_stopping

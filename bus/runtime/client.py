@@ -28,6 +28,7 @@ from bus.errors import (
     UnknownKey,
 )
 from bus.messaging.body_limit import unread_reply
+from bus.messaging.call_limits import CallLimits
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
@@ -45,13 +46,14 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.remember import remember
-from bus.runtime.client_arguments import check_publisher, require_kind, seconds_of
+from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.service_waits import ServiceWaits
 
 __all__ = ["Client"]
 
@@ -59,6 +61,7 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
+DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
@@ -91,6 +94,12 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
+        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        self._limits = {
+            service: (runtime.settings.timeout_of(service), limits)
+            for service, limits in runtime.settings.registry.limits().items()
+        }
+        """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
         send: Handler = self._send
         if runtime.history is not None:
@@ -104,6 +113,7 @@ class Client:
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
+        self.waits = ServiceWaits(self._call_service, self._remaining)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
@@ -195,7 +205,13 @@ class Client:
         else:
             self._reject_reply(reply, error)
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
         """Send a request, and wait for its reply.
 
         If the connection is lost, the bus sends an idempotent request again until `timeout` has
@@ -203,8 +219,11 @@ class Client:
 
         Args:
             request: The request to send.
-            timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
-                Inside the handler of a request, the deadline of that request applies as well.
+            timeout: Seconds to wait for the reply. The default is the timeout of the service in the
+                setting `services`, or the setting `request_timeout`. Inside the handler of a
+                request, the deadline of that request applies as well.
+            wait_for_service: True to wait within the timeout until a service serves the request.
+                The request is published again after `NotServed`, at most once a second.
 
         Returns:
             The reply, of the type that the request's class specifies.
@@ -213,7 +232,8 @@ class Client:
             BusError: The service answered with an error. Either the handler raised the error, or a
                 check before the handler failed. The error code in the reply selects the subclass.
                 A handler may have acted before it raised the error.
-            ConfigurationError: `timeout` is not a finite number of seconds from 0.
+            ConfigurationError: `timeout` is not a finite number of seconds from 0. Or
+                `wait_for_service` is not a boolean.
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract, and `maybe_executed` is true.
@@ -223,7 +243,8 @@ class Client:
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
                 signing key of this service is valid now.
             NotServed: No queue accepts the request. No service serves this version of the contract,
-                or the last one stopped over a minute ago. This error does not wait for `timeout`.
+                or the last one stopped over a minute ago. This error does not wait for `timeout`,
+                unless `wait_for_service` is true.
             DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
                 have been sent.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
@@ -237,12 +258,19 @@ class Client:
                 of the reply is not the type in the contract, and `maybe_executed` is true.
         """
         contract = require_kind(request, "request")
+        limits: CallLimits | None
+        seconds, limits = self._limits.get(contract.service, self._default_limits)
         try:
             with self._measured(contract):
-                envelope = self._envelope(
-                    contract, request, seconds_of(timeout, self._settings.request_timeout, contract)
-                )
-                reply = await self._stack(envelope)
+                if timeout is not None:
+                    seconds, limits = seconds_of(timeout, seconds, contract), limits.without_setting
+                envelope = self._envelope(contract, request, seconds, limits)
+                if wait_for_service is False:
+                    reply = await self._stack(envelope)
+                else:
+                    check_wait(wait_for_service, contract)
+                    with self.waits.waiting(envelope.id):
+                        reply = await self._stack(envelope)
                 if reply is None:
                     raise Internal(
                         "a middleware of the client stack returned None, not a reply. "
@@ -341,7 +369,13 @@ class Client:
             raise
         return handle
 
-    def _envelope(self, contract: Contract, message: Message, timeout: float) -> Envelope:
+    def _envelope(
+        self,
+        contract: Contract,
+        message: Message,
+        timeout: float,
+        limits: CallLimits | None = None,
+    ) -> Envelope:
         now = self._clock()
         return Envelope(
             id=new_id(),
@@ -352,6 +386,7 @@ class Client:
             timestamp=int(now),
             deadline=int((now + timeout) * 1000),
             reply_to=None if contract.kind == "event" else self._reply_to,
+            limits=limits,
         )
 
     def _durable_envelope(
@@ -360,18 +395,29 @@ class Client:
         """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
         now = self._clock()
         expires = int((now + self._settings.message_ttl) * 1000)
-        return self._envelope(
-            contract, message, seconds_of(timeout, self._settings.publish_timeout, contract)
-        ).replace(expires=expires, headers={SENT_AT: int(now * 1000)})
+        seconds = seconds_of(timeout, self._settings.publish_timeout, contract)
+        limits = None
+        if contract.kind == "job":
+            limits = self._limits.get(contract.service, self._default_limits)[1].without_setting
+        return self._envelope(contract, message, seconds, limits).replace(
+            expires=expires, headers={SENT_AT: int(now * 1000)}
+        )
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """Send a message. If the message is a request, also wait for its reply.
 
         This method is the innermost handler of the client's middlewares.
         """
-        return (
-            self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
-        )
+        if envelope.role != "request":
+            return self._publish(envelope)
+        if envelope.id in self.waits.ids:
+            return self.waits.call(envelope)
+        return self._call_service(envelope)
+
+    def close(self) -> None:
+        """Fail the pending calls and job handles, because the bus is closed."""
+        self.waits.close()
+        self.replies.close()
 
     async def _publish(self, envelope: Envelope) -> None:
         kind = cast("Kind", envelope.role)
@@ -390,7 +436,7 @@ class Client:
         # enough, because the clock of the server can differ from the clock of this process.
         envelope = envelope.replace(expiration=min(int(remaining * 1000), MAX_EXPIRATION_MS))
         future = self.replies.register(
-            envelope.id, remaining, envelope.type, envelope.authorization
+            envelope.id, remaining, envelope.type, envelope.authorization, envelope.limits
         )
         try:
             _raise_unless_accepted(

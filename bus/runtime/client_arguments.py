@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 
 from bus.contracts.contract import Contract, Kind, Message, contract_of, require_resolved
-from bus.contracts.limits import check_seconds
-from bus.errors import ContractError
+from bus.contracts.limits import check_seconds, describe
+from bus.errors import ConfigurationError, ContractError
 
-__all__ = ["check_call", "check_message", "check_publisher", "require_kind", "seconds_of"]
+__all__ = [
+    "check_call",
+    "check_message",
+    "check_publisher",
+    "check_wait",
+    "require_kind",
+    "seconds_of",
+]
 
 VERBS: Mapping[Kind, str] = {"request": "request", "event": "publish", "job": "submit"}
 """Methods of the bus that send a message, by the kind of the contract."""
@@ -87,6 +94,19 @@ def seconds_of(timeout: float | None, default: float, contract: Contract) -> flo
     if timeout is None:
         return default
     return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
+
+
+def check_wait(value: object, contract: Contract) -> None:
+    """Check the argument `wait_for_service` of a request.
+
+    Raises:
+        ConfigurationError: The argument is not a boolean. A number could be meant as seconds.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(
+            f"{contract.type}: wait_for_service must be True or False, not {describe(value)}. "
+            "Write wait_for_service=True, and the seconds as timeout=."
+        )
 
 
 def check_message(message: object, kind: Kind) -> None:

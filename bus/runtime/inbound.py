@@ -20,6 +20,7 @@ from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
 from bus.runtime.stages.measure import measure
 from bus.runtime.stages.recall_result import recall_result
+from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
@@ -38,6 +39,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_malformed,
     reject_expired,
     decrypt,  # late: retries and dead letters contain the encrypted payload
+    record_span,  # late: only a message that reaches the handler has a span
     measure,  # last: the time of an attempt has no waits for slots, keys or the inbox
 )
 

@@ -104,6 +104,8 @@ class HandlingResult:
     """True if the message was rejected because its sender is unknown or has no right to send it."""
     waits: bool = False
     """True if a rejected event or job waits once in a retry tier for a new key or grant."""
+    traceparent: str | None = None
+    """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False
     """True if the meter has counted this error. A redelivery can return the result again."""
 

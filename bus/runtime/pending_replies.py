@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
+from bus.messaging.call_limits import CallLimits, timeout_advice
 from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.instruments import CONNECTIONS_LOST
 from bus.messaging.ports.meter import NO_METER, Meter
@@ -44,7 +45,12 @@ class PendingReplies:
         self._loop = asyncio.get_running_loop()
 
     def register(
-        self, message_id: str, seconds: float, type_: str, token: str | None = None
+        self,
+        message_id: str,
+        seconds: float,
+        type_: str,
+        token: str | None = None,
+        limits: CallLimits | None = None,
     ) -> asyncio.Future[Envelope]:
         """Return a future for the reply to a request. Call `discard` when the call has ended.
 
@@ -54,10 +60,11 @@ class PendingReplies:
             type_: The message type of the request.
             token: The token of the request. An error reply that refers to another token is
                 rejected.
+            limits: The limits of the request. The error of the deadline names the setting.
         """
         loop = self._loop
         future: asyncio.Future[Envelope] = loop.create_future()
-        call = self._calls[message_id] = PendingCall(future, type_, token, seconds)
+        call = self._calls[message_id] = PendingCall(future, type_, token, seconds, limits)
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
@@ -179,12 +186,18 @@ class PendingReplies:
 class PendingCall(PendingRequest):
     """A sent request, with a future for its reply."""
 
-    __slots__ = ("answer", "seconds")
+    __slots__ = ("answer", "limits", "seconds")
 
     def __init__(
-        self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None, seconds: float
+        self,
+        answer: "asyncio.Future[Envelope]",
+        type_: str,
+        token: str | None,
+        seconds: float,
+        limits: CallLimits | None = None,
     ) -> None:
         self.answer = answer
+        self.limits = limits
         self.seconds = seconds
         """Seconds that the call waits for its reply."""
         self.type = type_
@@ -198,7 +211,8 @@ class PendingCall(PendingRequest):
             advice = (
                 f"A reply was rejected: {self.rejection}"
                 if self.rejection
-                else "Check that the service runs and is not overloaded, or raise the timeout."
+                else "Check that the service runs and is not overloaded, or "
+                f"{timeout_advice(self.limits)}."
             )
             self.answer.set_exception(
                 DeadlineExceeded(

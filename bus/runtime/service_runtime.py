@@ -8,6 +8,7 @@ from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
+from bus.middleware.spans import SpanSource
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
@@ -29,6 +30,8 @@ class ServiceRuntime:
     inbox: Inbox = field(default_factory=MemoryInbox)
     clock: Callable[[], float] = time.time
     """A function that returns seconds since the epoch."""
+    spans: SpanSource | None = None
+    """The recorder of spans. None without OpenTelemetry, or with `BUS_TRACES=off`."""
     meter: Meter = NO_METER
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""

@@ -23,6 +23,7 @@ from bus.messaging.fault_record import (
     FailedBy,
     fault_headers,
     since_first_failure,
+    with_attempt,
 )
 from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
@@ -214,7 +215,9 @@ class Settler:
     async def _retry(self, envelope: Envelope, result: HandlingResult, delay: float) -> bool:
         # A failed check of the sender is retried too, so `reply_to` can be an attacker's text.
         may_report = result.error is not None and self._may_reply(envelope, result)
-        headers = since_first_failure(envelope.headers, self._now())
+        headers = with_attempt(
+            since_first_failure(envelope.headers, self._now()), result.traceparent
+        )
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         tier = retry_delay_for(delay)
         address = retry_address(self._service, tier, self._endpoint.queue)
@@ -269,9 +272,8 @@ class Settler:
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
-        if not await self._copies.send(
-            envelope.replace(headers=headers), dead_letter_address(queue)
-        ):
+        copy = envelope.replace(headers=with_attempt(headers, result.traceparent))
+        if not await self._copies.send(copy, dead_letter_address(queue)):
             return False
         self._count_dead_letter(envelope, result, decision.code)
         facts = message_facts(

@@ -7,10 +7,19 @@ open in a background loop.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bus.contracts.contract import Event, Job, Kind, Message, Request, check_part
+from bus.contracts.contract import (
+    Event,
+    Job,
+    Kind,
+    Message,
+    Request,
+    check_part,
+    contract_of,
+)
 from bus.errors import Unavailable
 from bus.messaging.handler import Middleware
 from bus.runtime.bus import Bus
@@ -23,6 +32,8 @@ from bus.settings import Settings
 __all__ = ["SyncBus", "sessions_from"]
 
 R = TypeVar("R", bound=Message | None)
+
+PUBLISH_TIMEOUT: Callable[[Settings], float] = attrgetter("publish_timeout")
 
 
 class SyncBus:
@@ -68,14 +79,22 @@ class SyncBus:
         self._session: Session | None = None
         self._is_closed = False
 
-    def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+    ) -> R:
         """Send a request, and wait for its reply.
 
         Args:
             request: The request to send.
             timeout: Seconds to wait for the reply, and for the connection if this is the first
-                call. The default is the setting `request_timeout`. In a thread that a handler has
-                started with `asyncio.to_thread`, the deadline of the handler applies as well.
+                call. The default is the timeout of the service in the setting `services`, or the
+                setting `request_timeout`. In a thread that a handler has started with
+                `asyncio.to_thread`, the deadline of the handler applies as well.
+            wait_for_service: True to wait within the timeout until a service serves the request.
 
         Returns:
             The reply, of the type that the request's class specifies.
@@ -89,7 +108,9 @@ class SyncBus:
         """
         self._check(request, "request", timeout)
         return self._current().run(
-            lambda bus, left: bus.request(request, timeout=left), timeout, "request_timeout"
+            lambda bus, left: bus.request(request, timeout=left, wait_for_service=wait_for_service),
+            timeout,
+            lambda settings: settings.timeout_of(contract_of(type(request)).service),
         )
 
     def publish(self, event: Event, *, timeout: float | None = None) -> None:
@@ -109,7 +130,7 @@ class SyncBus:
         """
         self._check(event, "event", timeout)
         self._current().run(
-            lambda bus, left: bus.publish(event, timeout=left), timeout, "publish_timeout"
+            lambda bus, left: bus.publish(event, timeout=left), timeout, PUBLISH_TIMEOUT
         )
 
     def submit(self, job: Job[R], *, timeout: float | None = None) -> SyncJobHandle[R]:
@@ -133,7 +154,7 @@ class SyncBus:
         self._check(job, "job", timeout)
         session = self._current()
         handle = session.run(
-            lambda bus, left: bus.submit(job, timeout=left), timeout, "publish_timeout"
+            lambda bus, left: bus.submit(job, timeout=left), timeout, PUBLISH_TIMEOUT
         )
         return SyncJobHandle(handle, session, self)
 

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from importlib import import_module
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from bus.contracts.limits import MAX_SECONDS, is_number
 from bus.errors import BusError, FailedPrecondition, Unavailable
 from bus.messaging.timers import format_seconds
+from bus.middleware import spans
 from bus.runtime.background_loop import UNLIMITED_SECONDS, BackgroundLoop
 from bus.runtime.bus import Bus
 from bus.runtime.life_cycle import running_loop
@@ -54,8 +55,8 @@ T = TypeVar("T")
 
 Operation = Callable[[Bus, float | None], Coroutine[Any, Any, T]]
 """A call of an open bus, with the seconds that remain of its timeout."""
-Default = Literal["request_timeout", "publish_timeout"]
-"""The setting that is the timeout of a call if the caller gives none."""
+Default = Callable[[Settings], float]
+"""A function that returns the timeout of a call if the caller gives none."""
 
 
 class Session:
@@ -79,6 +80,7 @@ class Session:
         """
         for name in LOADED_LATER:
             import_module(name)
+        spans.load()
         self.subject = f"the SyncBus of {service!r}"
         self._create = create
         self._bus = bus
@@ -126,7 +128,7 @@ class Session:
             created = self._new_bus()
             limit = limit_of(timeout, UNLIMITED_SECONDS)
             return self.loop.run(lambda: self._run_first(created, operation, timeout), limit)
-        limit = limit_of(timeout, getattr(bus.settings, default))
+        limit = default(bus.settings) if timeout is None else limit_of(timeout, UNLIMITED_SECONDS)
         return self.loop.run(lambda: operation(bus, timeout), limit)
 
     async def _run_first(self, created: Bus, operation: Operation[T], timeout: float | None) -> T:

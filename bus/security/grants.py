@@ -1,4 +1,4 @@
-"""Grants: the permissions of each service to call, publish and consume, from `grants.toml`.
+"""Grants: the permissions of each service and operator, from `grants.toml`.
 
     clients = ["reader"]               # services that own no contract
 
@@ -11,7 +11,7 @@
     publish = ["library.scanned"]      # permissions of its own events
 
     [operators.ida]
-    may = ["dead-letters.reveal"]      # operations of the person with the key `ida`
+    may = ["control.read"]             # operations of the person with the key `ida`
 
 A service that the file does not name has no permissions. Each permission is written in full. A
 pattern would also grant permissions that are added later.

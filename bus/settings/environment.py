@@ -17,7 +17,7 @@ from bus.errors import ConfigurationError
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.variable_values import strip_value
 
-__all__ = ["EnvironmentSettings", "aliases_of"]
+__all__ = ["EnvironmentSettings", "aliases_of", "semconv_opt_in"]
 
 OPTIONS = signature(BaseSettings.__init__).parameters.keys()
 """Arguments of pydantic-settings that are not fields, such as `_env_file`."""
@@ -126,6 +126,15 @@ class EnvironmentSettings(BaseSettings):
         if isinstance(value, bool) and _is_numeric(field.annotation):
             raise PydanticCustomError("boolean", "must be a number, not a boolean")
         return value
+
+
+def semconv_opt_in() -> frozenset[str]:
+    """Return the values of `OTEL_SEMCONV_STABILITY_OPT_IN`, such as `rpc/dup`.
+
+    The variable is OpenTelemetry's. All instrumentations of a process read it.
+    """
+    values = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+    return frozenset(filter(None, map(strip_value, values)))
 
 
 def aliases_of(field: FieldInfo) -> list[str]:

@@ -13,6 +13,8 @@ __all__ = ["load_settings"]
 
 REFUSALS = frozenset({"boolean", "broker_url", "debug_with_auth", "padded_secret", "url_heartbeat"})
 """Rules of `Settings` that have a text of their own."""
+SERVICES = "services"
+"""Rule of `Settings` with a text that names the variable, the file or the argument itself."""
 REMEDIES = {
     "password_file": (
         "the file cannot be used. Name a readable file that is not world-writable, with the "
@@ -61,6 +63,8 @@ def load_settings(**overrides: object) -> Settings:
 def _describe_violation(detail: Any) -> str:
     """Return the name of a variable and the rule that its value violates."""
     kind = detail["type"]
+    if kind == SERVICES:
+        return str(detail["msg"])
     name = "_".join(map(str, detail["loc"])) or FIELDS[kind]
     if kind == "value_error":
         rule = REMEDIES.get(name, detail["msg"])

@@ -38,14 +38,14 @@ from bus.settings.broker_urls import (
     check_urls,
     heartbeat_in,
 )
-from bus.settings.environment import EnvironmentSettings
+from bus.settings.call_settings import CallSettings
 
 __all__ = ["Settings"]
 
 DAY_SECONDS = 24 * 3600
 
 
-class Settings(EnvironmentSettings):
+class Settings(CallSettings):
     """Settings of a service, read from the environment.
 
     The environment variable of a field is the field's name in capitals with the prefix `BUS_`:
@@ -218,6 +218,13 @@ class Settings(EnvironmentSettings):
     With `none`, the bus leaves the logging of the application unchanged.
     """
 
+    traces: Literal["on", "off"] = "on"
+    """Mode of the spans of OpenTelemetry.
+
+    With `on`, the bus records a span for each message after the application has set a tracer
+    provider. With `off` it records none, and still passes the trace context on.
+    """
+
     debug: bool = False
     """True if log lines about failures show texts and tracebacks of exceptions.
 
@@ -318,6 +325,12 @@ class Settings(EnvironmentSettings):
         # Pydantic lets no attribute of frozen settings be assigned, also not here.
         object.__setattr__(self, "heartbeat", heartbeat)
         return self
+
+    def timeout_of(self, service: str) -> float:
+        """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
+        config = self.registry.by_name.get(service)
+        timeout = None if config is None else config.timeout
+        return self.request_timeout if timeout is None else timeout
 
     @property
     def addresses(self) -> tuple[str, ...]:

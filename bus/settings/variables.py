@@ -7,6 +7,8 @@ from pydantic_settings import BaseSettings
 
 from bus.contracts.similar_names import similar_names
 from bus.settings.environment import aliases_of
+from bus.settings.service_config import KEYS
+from bus.settings.service_variables import PREFIX as SERVICE_PREFIX
 
 __all__ = ["OTHER_VARIABLES", "describe_unknown_variables"]
 
@@ -28,6 +30,9 @@ MAX_DESCRIBED = 10
 """Maximum number of variables that are described, so that a warning stays readable."""
 MAX_CHARACTERS = 60
 """Maximum length of a name in a description."""
+IGNORED = "is not a setting of the bus, so the bus ignores it"
+FLAT = re.compile(rf"BUS_SERVICES?_+(?P<service>\w+?)_+(?P<key>{'|'.join(KEYS).upper()})", re.ASCII)
+"""A variable of one service with a single underscore, or without the S of its beginning."""
 KUBERNETES = re.compile(
     r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -47,7 +52,7 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """
     known = {*OTHER_VARIABLES, *_setting_names(BaseSettings)}
     bare = {name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)}
-    delimited = tuple(_nested_prefixes(BaseSettings))
+    delimited = (SERVICE_PREFIX, *_nested_prefixes(BaseSettings))
     unknown = [
         name
         for name, value in sorted(environment.items())
@@ -65,12 +70,19 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def _describe(name: str, bare: set[str]) -> str:
+    # `BUS_SERVICES_BILLING_TIMEOUT` is similar to no name of a setting.
+    if flat := FLAT.fullmatch(name.upper()):
+        meant = f"{SERVICE_PREFIX}{flat['service']}__{flat['key']}"
+        return f"{_shown(name)} {IGNORED}; did you mean {_shown(meant)}?"
     # Without the prefix, which would make all names similar.
     found = similar_names(name.upper().removeprefix(PREFIX), bare, cutoff=CUTOFF)
     similar = [f"{PREFIX}{suffix}" for suffix in found]
     question = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    shown = ascii(name[:MAX_CHARACTERS])[1:-1] + "…" * (len(name) > MAX_CHARACTERS)
-    return f"{shown} is not a setting of the bus, so the bus ignores it{question}"
+    return f"{_shown(name)} {IGNORED}{question}"
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:MAX_CHARACTERS])[1:-1] + "…" * (len(name) > MAX_CHARACTERS)
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -87,6 +87,8 @@ STRING_HEADERS = {
 }
 NUMBER_HEADERS = {"deadline": "deadline", "expires": "expires", "attempt": "attempt"}
 KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
+TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
+"""Headers that are ignored if they are malformed. No message is refused because of its trace."""
 
 
 def encode(envelope: Envelope) -> AmqpMessage:
@@ -158,7 +160,7 @@ def _read_known_headers(headers: Mapping[str, Any]) -> tuple[dict[str, Any], lis
             continue
         if _HEADER_CHECKS[name](value):
             attributes[attribute] = value
-        else:
+        elif name not in TRACE_HEADERS:
             faults.append(f"header {name} is malformed")
     return attributes, faults
 

@@ -248,3 +248,32 @@ async def test_a_router_of_another_name_is_refused(world: World) -> None:
     with pytest.raises(ConfigurationError, match=r"desk.*shop"):
         async with desk.serving(Router("shop")):
             pass
+
+
+async def test_a_request_waits_for_its_service_and_is_handled_once(world: World) -> None:
+    desk, client, asked = await world.bus("desk"), await world.bus("client"), list[str]()
+    router = Router("desk")
+
+    @router.request(AskNewly)
+    async def ask(request: AskNewly) -> Word:
+        asked.append(request.text)
+        return Word(text=request.text)
+
+    texts = [f"{number}" for number in range(20)]
+    waiting = [
+        asyncio.create_task(client.request(AskNewly(text=each), timeout=30, wait_for_service=True))
+        for each in texts
+    ]
+    with pytest.raises(NotServed):
+        await client.request(AskNewly(text="impatient"), timeout=30)
+    await world.serve(desk, router)
+    assert [word.text for word in await asyncio.gather(*waiting)] == texts
+    assert sorted(asked) == sorted(texts)
+
+
+async def test_a_service_that_does_not_start_in_time_is_not_served(world: World) -> None:
+    client = await world.bus("client")
+    with pytest.raises(
+        NotServed, match=r"the service desk did not start to serve it within 0\.3 s"
+    ):
+        await client.request(AskNewly(text=""), timeout=0.3, wait_for_service=True)

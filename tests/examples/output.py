@@ -1,8 +1,10 @@
 """Comparison of the output that a page shows with the output that a command prints.
 
-`…` matches any text. These parts differ from run to run, so they match any part of the same form:
+`…` matches any text. Two or more spaces match any number of them from two, because the widths of
+columns differ. These parts differ from run to run, so they match any part of the same form:
 
-- a time, a duration in ms, the broker's version and name, a frame's line number in the bus;
+- a time, a duration in ms, a latency in a table (`12ms`), the name of an instance, the broker's
+  version and name, a frame's line number in the bus;
 - an id (a UUID or its first 8 characters, or the id of a key). The same id on a page always stands
   for the same id of the run, also in the commands that the reader types.
 """
@@ -21,9 +23,14 @@ LIKE = {
     "time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?",
     "clock": r"\d\d:\d\d:\d\d(?:\.\d+)?",
     "duration": r"\d+(?:\.\d+)? ms",
+    "latency": r"\b\d+(?:\.\d+)?ms\b",
+    "instance": r"[\w-]+-\d+-[0-9a-f]{12}\b",
+    "spaces": r" {2,}",
     "frame": r"(?:(?<=\s)|(?<=\"))bus/[\w/]+\.py:\d+",
     "any": ANYTHING,
 }
+OTHER_FORMS = {"any": ".*", "latency": r"\d+(?:\.\d+)?m?s"}
+"""Parts that match text of another form: a latency of a loaded machine can be seconds."""
 VARIABLE = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in LIKE.items()))
 
 
@@ -53,8 +60,8 @@ class Output:
 
     def _pattern(self, part: re.Match[str], ids: list[str]) -> str:
         kind, text = part.lastgroup, part[0]
-        if kind == "any":
-            return ".*"
+        if kind in OTHER_FORMS:
+            return OTHER_FORMS[kind]
         if kind == "frame":
             return re.escape(text.rpartition(":")[0]) + r":\d+"
         if kind != "id":

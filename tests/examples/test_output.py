@@ -18,6 +18,8 @@ OTHER = "668dce4d-28ad-45b2-b0cb-6c7e4e445b8a"
         (f"{JOB} {JOB}", f"{OURS} {OURS}"),
         (f"id {JOB[:8]}", f"id {OURS[:8]}"),
         ("created reader-20261123-be0a27", "created reader-20261201-00ff00"),
+        ("billing     12ms  p99", "billing  1.4s   p99"),
+        ("in vm-629-5a3ae334703f, ready", "in build-host-7-0123456789ab, ready"),
     ],
 )
 def test_a_line_that_differs_only_in_variable_parts_matches(shown: str, printed: str) -> None:
@@ -34,6 +36,9 @@ def test_a_line_that_differs_only_in_variable_parts_matches(shown: str, printed:
         (f"{JOB} {JOB}", f"{OURS} {OTHER}"),
         ("created reader-20261123-be0a27", "created writer"),
         ("20 messages", "21 messages"),
+        ("billing  ready", "billing ready"),
+        ("library.retry.5s", "library.retry.30s"),
+        ("in vm-629-5a3ae334703f", "in vm"),
     ],
 )
 def test_a_line_that_differs_in_other_parts_does_not_match(shown: str, printed: str) -> None:

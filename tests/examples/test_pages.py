@@ -43,10 +43,12 @@ HOW_TO = [
     "handle-dead-letters",
     "inspect-queues",
     "keys",
+    "metrics",
     "move-from-celery",
     "move-from-rest",
     "run-a-worker",
     "run-where-others-manage-the-broker",
+    "see-running-services",
     "test-without-a-broker",
     "transcribe-recordings",
     "use-from-django",
@@ -61,6 +63,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
     "run-a-worker": SIGNED,
+    "see-running-services": {"COLUMNS": "120"},
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 
@@ -123,9 +126,14 @@ async def test_a_how_to_does_what_it_says(
 def stand_ins(url: str, managed: str, folder: Path) -> dict[str, str]:
     """Return the texts of the pages that stand for a port or a broker, and what they stand for."""
     parts = urlsplit(url)
+    port, exporter, web = free_ports(3)
     return {
-        "127.0.0.1:8080": f"127.0.0.1:{(port := free_ports(1)[0])}",
+        "127.0.0.1:8080": f"127.0.0.1:{port}",
         "BUS_HEALTH_PORT=8080": f"BUS_HEALTH_PORT={port}",
+        "127.0.0.1:9464": f"127.0.0.1:{exporter}",
+        "--port 9464": f"--port {exporter}",
+        "127.0.0.1:9100": f"127.0.0.1:{web}",
+        "start_http_server(9100": f"start_http_server({web}",
         "http://broker.example:15672": managed,
         "--user admin:password": f"--user {parts.username}:{parts.password}",
         "--vhost backbone": f"--vhost {parts.path.removeprefix('/')}",

@@ -348,6 +348,14 @@ REFUSED: dict[str, Attempt] = {
     "put a message into another's retries": published("transcription.retry.1s", TRANSCRIBE),
     "put a message onto another's way back": published("transcription.return", TRANSCRIBE),
     "put a message into another's dead letters": published("bus.dead", TRANSCRIBE),
+    "read questions to another": bound("bus.control", "ask.service.transcription"),
+    "read answers to another": bound("bus.control", "answer.demo.1"),
+    "read answers to commands": bound("bus.control", "answer.bus.1"),
+    "read all answers": bound("bus.control", "answer.#"),
+    "hear announcements without the right": bound("bus.control", "announce.*"),
+    "ask all without the right": published("bus.control", "ask.all"),
+    "ask a service that it does not call": published("bus.control", "ask.service.demo"),
+    "announce another": published("bus.control", "announce.transcription"),
     "answer itself": published("bus.replies", "documentation.replies.1"),
     "answer who is no service": published("bus.replies", "nobody.replies.1"),
 }
@@ -373,6 +381,11 @@ async def test_the_same_is_open_to_who_may_do_it(channel_of: ChannelOf) -> None:
     await published("bus.requests", "transcription.get.v1")(channel)
     await published("bus.events", "documentation.document-generated.v1")(channel)
     await published("bus.replies", "demo.replies.1")(channel)
+    await bound("bus.control", "ask.service.documentation")(channel)
+    await bound("bus.control", "answer.documentation.1")(channel)
+    await published("bus.control", "answer.bus.1")(channel)
+    await published("bus.control", "announce.documentation")(channel)
+    await published("bus.control", "ask.service.transcription")(channel)
     await channel.basic_consume("documentation.requests.get-note-status.v1", nothing)
 
 

@@ -249,7 +249,9 @@ R = TypeVar("R", bound=Message | None)
 class NoSender:
     """Sender for handlers that do not send."""
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    async def request(
+        self, request: Request[R], *, timeout: float | None = None, wait_for_service: bool = False
+    ) -> R:
         raise NotImplementedError
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:

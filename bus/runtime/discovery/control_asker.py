@@ -11,7 +11,13 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from bus.contracts.limits import check_count, check_seconds
-from bus.errors import BusError, ConfigurationError, ResourceExhausted, UnknownKey
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    PermissionDenied,
+    ResourceExhausted,
+    UnknownKey,
+)
 from bus.messaging.control import (
     ALL,
     MAX_WINDOW_SECONDS,
@@ -57,6 +63,7 @@ class PendingQuestion:
         """The answers by service and instance."""
         self.bytes = 0
         self.is_complete = asyncio.Event()
+        self.refusal: BusError | None = None
 
     def add(self, record: InstanceState, seconds: float) -> None:
         """Add the answer of an instance. An instance answers once."""
@@ -77,6 +84,7 @@ class ControlAsker:
         )
         self._rechecks: set[asyncio.Task[None]] = set()
         self._streams: list[AnnouncementStream] = []
+        link.on_refused.append(self._on_refused)
         self.dropped: Counter[str] = Counter()
         """Number of dropped answers by the reason."""
 
@@ -113,6 +121,12 @@ class ControlAsker:
             pass  # the usual end of a window
         finally:
             del self._pending[envelope.id]
+        if pending.refusal is not None and not pending.answers:
+            reason = str(pending.refusal).rstrip(".")
+            raise PermissionDenied(
+                f"{question.name}: the broker refused the question ({reason}). Import the users of "
+                "`bus topology definitions` again, or use another broker user."
+            )
         return [cast("Answer[R]", answer) for answer in pending.answers.values()]
 
     def _envelope(self, question: Question[R], seconds: float) -> Envelope:
@@ -128,6 +142,12 @@ class ControlAsker:
             expiration=max(1, int(seconds * 1000)),
             reply_to=self._member.answer_key,
         )
+
+    def _on_refused(self, error: BusError) -> None:
+        """End the questions that wait, because the broker has closed their channel."""
+        for pending in self._pending.values():
+            pending.refusal = error
+            pending.is_complete.set()
 
     # --- Answers ---
 

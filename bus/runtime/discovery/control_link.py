@@ -20,6 +20,8 @@ __all__ = ["ControlLink", "Member"]
 
 log = logging.getLogger("bus.discovery")
 
+LOG_INTERVAL_SECONDS = 300.0
+"""Minimum seconds between two lines about a refusal."""
 REMEDY = (
     "Let an administrator apply `bus topology apply`, and import the users of `bus topology "
     "definitions` again; or set BUS_DISCOVERY=off"
@@ -65,7 +67,11 @@ class ControlLink:
         self._changed = asyncio.Event()
         self.refusal: BusError | None = None
         """Reason why the link is off, or None."""
+        self.on_refused: list[Callable[[BusError], None]] = []
+        """Functions to call with each refusal of the broker."""
         self._is_logged = False
+        """True if the last line in the log reports that the link is off."""
+        self._logged_at = float("-inf")
 
     @property
     def ready(self) -> bool:
@@ -105,9 +111,12 @@ class ControlLink:
     def _on_refused(self, error: BusError) -> None:
         self.refusal = error
         self._changed.set()
-        if self._is_logged:
+        for notify in self.on_refused:
+            notify(error)
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at < LOG_INTERVAL_SECONDS:
             return
-        self._is_logged = True
+        self._is_logged, self._logged_at = True, now
         log.warning(
             "%s: %s is off, because the broker refused the control channel (%s). %s.",
             self._member.source,
@@ -118,7 +127,7 @@ class ControlLink:
         )
 
     def _log_return(self) -> None:
-        self._is_logged, self.refusal = False, None
+        self._is_logged = False
         log.info(
             "%s: %s is on again",
             self._member.source,
@@ -134,6 +143,7 @@ class ControlLink:
         """
         channel = self._channel
         if channel is not None and channel.ready:
+            self.refusal = None
             return
         if channel is not None and self.refusal is None:
             waits = [

@@ -72,9 +72,12 @@ class Discovery:
         """Return the announcements of all services; see `Asker.announcements`."""
         return self.asker.announcements()
 
+    def forget_info(self) -> None:
+        """Build the next answer to INFO again, because the contracts have changed."""
+        self._bodies.forget_info()
+
     def announce(self, event: Literal["started", "stopping"]) -> None:
         """Start to announce an event of this process. The announcement can be lost."""
-        self._bodies.forget_info()
         task = asyncio.get_running_loop().create_task(self._announce(event))
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
@@ -104,6 +107,9 @@ class NoDiscovery:
     """The discovery of a process with `BUS_DISCOVERY=off`: it has no queue, and cannot ask."""
 
     async def start(self) -> None:
+        """Do nothing."""
+
+    def forget_info(self) -> None:
         """Do nothing."""
 
     def announce(self, event: Literal["started", "stopping"]) -> None:

@@ -38,6 +38,8 @@ LASTING: tuple[type[BusError], ...] = (
     TopologyMismatch,
 )
 """Errors that last until an administrator changes the broker."""
+SEND_REFUSED_SECONDS = 10.0
+"""Seconds until the channel is opened again after the broker refused a message on it."""
 SEND_SECONDS = 5.0
 """Seconds in which a message must be written, or confirmed if the fast lane is off."""
 UNKNOWN_QUEUE = "RESOURCE_LOCKED"
@@ -55,6 +57,8 @@ class ControlConsumer(RabbitMQConsumer):
     on_refused: Callable[[BusError], None]
     check_size: Callable[[Envelope], None]
     _refusal: BusError | None = None
+    _refused_send = False
+    """True if the broker refused a message, and not the queue."""
 
     def prepare(
         self, on_refused: Callable[[BusError], None], check_size: Callable[[Envelope], None]
@@ -69,7 +73,7 @@ class ControlConsumer(RabbitMQConsumer):
 
     @override
     async def _step(self) -> None:
-        self._refusal = None
+        self._refusal, self._refused_send = None, False
         try:
             await super()._step()
         except EXPECTED_ERRORS as raised:
@@ -80,13 +84,15 @@ class ControlConsumer(RabbitMQConsumer):
         if self._refusal is not None:
             self.last_error = str(self._refusal)
             self.on_refused(self._refusal)
-            await self._link.wait_lost(REFUSED_RETRY_SECONDS)
+            is_send = self._refused_send
+            await self._link.wait_lost(SEND_REFUSED_SECONDS if is_send else REFUSED_RETRY_SECONDS)
 
     @override
     def _report_end(self, why: str) -> None:
         """Keep a refusal for `_step`. Another end of the channel is usual, and not a warning."""
         self.last_error = why
         if REFUSED in why:
+            self._refused_send = True
             self._refusal = PermissionDenied(f"sending on the control channel: {why}")
 
     @override

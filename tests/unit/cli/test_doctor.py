@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bus.cli.doctor import examine, probe_hosts
-from bus.cli.doctor_report import Report
+from bus.cli.doctor_report import Report, rows
 from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
@@ -62,3 +62,32 @@ async def test_the_doctor_reports_a_host_of_another_cluster() -> None:
         f"host {second.place} belongs to the cluster 'y', but an earlier host in BUS_URL to 'x'. "
         "List only nodes of one cluster in BUS_URL."
     )
+
+
+async def test_the_doctor_shows_what_is_configured_for_each_called_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "services.toml"
+    file.write_text("[services.billing]\ntimeout = 2.5\nretries = 3\n[services.office]\n")
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setenv("BUS_SERVICES_FILE", str(file))
+    monkeypatch.setenv("BUS_SERVICES__BILLING__RETRIES", "0")
+    report = await examine({}, {}, start=False)
+    shown = {name: value for name, value in rows(report) if name.startswith("calls to ")}
+    assert shown == {
+        "calls to billing": f"timeout 2.5 s ({file}), retries 0 (BUS_SERVICES__BILLING__RETRIES)",
+        "calls to office": "no value is set",
+    }
+
+
+async def test_the_doctor_reports_a_misspelled_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setenv("BUS_SERVICES__DOCUMENTATOIN__TIMEOUT", "3")
+    report = await examine({}, {"documentation": ()}, start=False)
+    assert report.problems[0].startswith(
+        "settings: BUS_SERVICES__DOCUMENTATOIN__TIMEOUT: the service 'documentatoin' is not known "
+        "here; did you mean 'documentation'?"
+    )
+    assert report.services == {"documentation": False}

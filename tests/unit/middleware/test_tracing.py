@@ -27,7 +27,7 @@ async def traced(sent: Envelope, cause: Envelope | None = None) -> Envelope:
 async def test_what_nothing_caused_starts_a_trace_and_correlates_what_follows() -> None:
     sent = await traced(envelope(correlation_id=""))
     assert (sent.correlation_id, sent.causation_id) == ("m-1", None)
-    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", sent.traceparent or "")
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-03", sent.traceparent or "")
     with correlated("mine"):
         assert (await traced(envelope(correlation_id=""))).correlation_id == "mine"
 
@@ -53,7 +53,7 @@ async def test_a_cause_without_a_correlation_id_is_one() -> None:
 
 @virtual
 async def test_a_trace_that_was_not_sampled_stays_so_and_unknown_flags_are_zero() -> None:
-    for flags, expected in {"00": "00", "01": "01", "ff": "01", "fe": "00"}.items():
+    for flags, expected in {"00": "00", "01": "01", "ff": "03", "fe": "02"}.items():
         sent = await traced(envelope(), envelope(traceparent=f"00-{TRACE}-{SPAN}-{flags}"))
         assert (sent.traceparent or "").endswith(f"-{expected}")
 
@@ -94,3 +94,19 @@ def test_what_is_no_traceparent_is_ignored_with_its_tracestate(parent: str) -> N
         assert sent.tracestate is None
 
     run()
+
+
+@virtual
+async def test_an_invalid_tracestate_is_dropped_and_the_trace_continues() -> None:
+    cause = envelope(traceparent=f"00-{TRACE}-{SPAN}-01", tracestate="a=1,a=2")
+    sent = await traced(envelope(), cause)
+    assert (sent.traceparent or "")[:36] == f"00-{TRACE}-"
+    assert sent.tracestate is None
+
+
+@virtual
+async def test_a_trace_that_an_outer_layer_has_set_is_kept() -> None:
+    given = envelope(correlation_id="", traceparent=f"00-{TRACE}-{SPAN}-00", tracestate="a=b")
+    for sent in (await traced(given), await traced(given, envelope(id="cause"))):
+        assert (sent.traceparent, sent.tracestate) == (given.traceparent, "a=b")
+    assert (sent.correlation_id, sent.causation_id) == ("c-1", "cause")

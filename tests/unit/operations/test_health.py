@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
-from bus.operations import health
+from bus.operations import health, http_server
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.health import LIVE, READY, aggregate, probe, serve_probes
 from tests.polling import until
@@ -75,6 +75,7 @@ async def test_an_answer_is_a_line_that_nobody_keeps(service: Service) -> None:
     )
 
     status, *headers = head.split("\r\n")
+    headers = [each.casefold() for each in headers]
     assert (status, body) == ("HTTP/1.1 503 Service Unavailable", "not ready: stopping\n")
     assert {"content-length: 20", "connection: close", "cache-control: no-store"} <= {*headers}
 
@@ -153,7 +154,7 @@ async def test_a_request_in_pieces_is_one_request(service: Service) -> None:
 
 
 async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 0.05)
 
     assert await service.says(FIRST) == ""
 
@@ -161,8 +162,10 @@ async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.Mo
 async def test_slow_clients_keep_no_probe_out(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
-    slow = [await asyncio.open_unix_connection(service.at) for _ in range(health.MAX_CONNECTIONS)]
+    monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 1000)
+    slow = [
+        await asyncio.open_unix_connection(service.at) for _ in range(http_server.MAX_CONNECTIONS)
+    ]
     for _, writer in slow:
         writer.write(FIRST.encode())
 
@@ -176,14 +179,14 @@ async def test_who_comes_in_a_crowd_is_cut_off_as_well(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accept all in one turn of the loop: the tasks of disconnected clients have not begun."""
-    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
-    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MAX_CONNECTIONS)]
+    monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 1000)
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * http_server.MAX_CONNECTIONS)]
     for each in crowd:
         each.connect(str(service.at))
         each.setblocking(False)
 
     await until(
-        lambda: sum(map(_ended, crowd)) == health.MAX_CONNECTIONS, "the end of the first half"
+        lambda: sum(map(_ended, crowd)) == http_server.MAX_CONNECTIONS, "the end of the first half"
     )
     for each in crowd:
         each.close()
@@ -199,7 +202,7 @@ def _ended(connection: socket.socket) -> bool:
 async def test_the_end_cuts_off_who_is_there_and_frees_the_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
+    monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 1000)
     service, at = Service(tmp_path), (LOOPBACK, free_ports(1)[0])
     async with serve_probes(at, ready=service.ready):
         reader, writer = await asyncio.open_connection(*at)

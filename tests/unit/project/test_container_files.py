@@ -6,12 +6,16 @@
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from bus.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 
 
 def copied() -> set[str]:
@@ -36,17 +40,79 @@ def test_the_image_does_not_run_as_root_and_its_versions_are_pinned() -> None:
     assert '--constraint constraints.txt ".[${EXTRAS}]"' in DOCKERFILE
 
 
-def test_only_the_ui_is_published_and_to_this_machine_alone() -> None:
+def test_only_user_interfaces_are_published_and_to_this_machine_alone() -> None:
     published = re.findall(r'- "(.+:\d+)"', COMPOSE)
 
-    assert published == ["127.0.0.1:${RABBITMQ_UI_PORT:-15672}:15672"]
+    assert published == [
+        "127.0.0.1:${RABBITMQ_UI_PORT:-15672}:15672",
+        "127.0.0.1:${PROMETHEUS_PORT:-9090}:9090",
+        "127.0.0.1:${GRAFANA_PORT:-3000}:3000",
+    ]
     assert "network_mode" not in COMPOSE
+
+
+def test_prometheus_and_grafana_only_run_on_request_and_their_versions_are_pinned() -> None:
+    for name in ("prometheus", "grafana"):
+        service = SERVICES[name]
+        assert service["profiles"] == ["monitoring"]
+        assert service["cap_drop"] == ["ALL"]
+        assert re.search(r":v?\d+\.\d+\.\d+}$", service["image"])
+
+
+def test_the_files_that_compose_mounts_exist() -> None:
+    mounted = [
+        volume.split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    ]
+
+    assert len(mounted) == 5
+    assert all((ROOT / path).exists() for path in mounted)
+
+
+def test_prometheus_reads_each_worker_and_the_plugin_that_the_broker_enables() -> None:
+    monitoring = ROOT / "examples/monitoring"
+    configuration = yaml.safe_load((monitoring / "prometheus.yml").read_text())
+    targets = {
+        job["job_name"]: job["static_configs"][0]["targets"]
+        for job in configuration["scrape_configs"]
+    }
+    workers = [
+        name for name, service in SERVICES.items() if service.get("command", [""])[0] == "bus"
+    ]
+    health_port = SERVICES["documents"]["environment"]["BUS_HEALTH_PORT"]
+
+    assert targets["trunkline"] == [
+        f"{name}:{health_port}" for name in workers if name not in {"demo", "exporter"}
+    ]
+    assert targets["trunkline-exporter"] == [
+        f"exporter:{SERVICES['exporter']['environment']['BUS_HEALTH_PORT']}"
+    ]
+    assert targets["rabbitmq"] == targets["rabbitmq-queues"] == ["rabbitmq:15692"]
+    assert "rabbitmq_prometheus" in (monitoring / "enabled_plugins").read_text()
+    assert "metrics" in DOCKERFILE.partition("ARG EXTRAS=")[2].partition("\n")[0].split(",")
+
+
+def test_grafana_loads_the_dashboard_and_finds_its_prometheus() -> None:
+    provisioning = ROOT / "examples/monitoring/grafana/provisioning"
+    [source] = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    [provider] = yaml.safe_load((provisioning / "dashboards/trunkline.yml").read_text())[
+        "providers"
+    ]
+    port = SERVICES["prometheus"]["ports"][0].rpartition(":")[2]
+    paths = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+
+    assert source["url"] == f"http://prometheus:{port}"
+    assert f"{provider['options']['path']}/trunkline.json" in paths
 
 
 def test_no_password_stands_in_the_file() -> None:
     used = re.findall(r"\$\{RABBITMQ_PASSWORD[^}]*\}", COMPOSE)
 
-    assert len(used) == 2
+    assert len(used) == 3
     assert all(each.startswith("${RABBITMQ_PASSWORD:?") for each in used)
     assert not any(fnmatch(path.name, ".env*") for path in map(Path, copied()))
 

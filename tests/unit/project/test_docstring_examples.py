@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from faststream import FastStream
 from faststream.rabbit import RabbitBroker
+from prometheus_client import CollectorRegistry
 
 import bus
 from bus.contracts.contract import Catalog
 from bus.integrations.faststream import attach
+from bus.integrations.prometheus import collector
 from bus.messaging.handler import Handler
 from bus.testing import MemoryBuses, MemoryTransport, SyncMemoryBuses
 from bus.testing.handling import HandlerCall
@@ -155,6 +157,8 @@ async def names_for(place: str) -> AsyncIterator[dict[str, Any]]:
             "InvoiceSent": InvoiceSent,
             "published": buses.published,
             "attach": partial(attach, settings=SETTINGS),
+            "REGISTRY": CollectorRegistry(),
+            "collector": collector,
         }
 
 

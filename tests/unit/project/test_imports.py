@@ -15,7 +15,10 @@ PACKAGES = ("bus", "contracts", "workers")
 BY_NAME = {
     "bus": {"the modules in bus/__init__.pyi"},
     "bus.cli": {"bus.cli.<command>", "bus.cli.env_file", "importlib.metadata"},
+    "bus.cli.contracts": {"bus.cli.contract_usage"},
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
+    "bus.cli.exporter": {"bus.integrations.prometheus"},
+    "bus.cli.metrics_pages": {"bus.integrations.prometheus", "bus.messaging.service_info"},
     "bus.cli.module_import": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
     "bus.contracts.any_checks": {"bus.contracts.guards"},
@@ -26,6 +29,7 @@ BY_NAME = {
         "bus.contracts.iterators",
         "bus.contracts.violations",
     },
+    "bus.middleware.spans": {"bus.middleware.spans.recording"},
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.runtime.sync_session": {"the modules in LOADED_LATER"},

@@ -26,6 +26,7 @@ OTHER_TESTS = {
     "use-certificates.md": "tests/integration/test_tls.py",
     "use-from-fastapi.md": "tests/examples/test_fastapi.py",
     "use-oauth-2.md": "tests/integration/test_tls.py",
+    "watch-with-grafana.md": "tests/examples/test_monitoring_rules.py",
 }
 """Pages with a test of their own, and the file of that test."""
 

@@ -146,6 +146,16 @@ FAULTS = {
             "did you mean 'call'?"
         ),
     ),
+    "another right on the control channel": (
+        '[services.library]\ncontrol = ["raed"]',
+        2,
+        "services.library.control: unknown right 'raed'; did you mean 'read'?",
+    ),
+    "an order by a service": (
+        '[services.library]\ncontrol = ["order"]',
+        2,
+        "unknown right 'order' (only an operator can have it)",
+    ),
     "no list": (
         '[services.library]\ncall = "read:books"',
         2,
@@ -326,6 +336,21 @@ def test_the_grants_that_services_are_given_are_checked_where_no_file_is_named(
     monkeypatch.setenv("BUS_GRANTS", str(GRANTS))
     assert not _bus("grants", "check", "--contracts", "contracts", "--json")
     assert "documentation" in json.loads(capsys.readouterr().out)["services"]
+
+
+def test_the_rights_on_the_control_channel_are_read_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rights = '[services.reader]\ncontrol = ["read"]\n[operators.ida]\nmay = ["control.order"]'
+    path = _write(tmp_path, f'clients = ["reader"]\n{rights}')
+    grants = load_grants(path, CATALOG)
+    assert (grants.may_read("reader"), grants.may_read("library")) == (True, False)
+    assert grants.may_operate("ida", "control.order")
+    assert not grants.may_operate("ida", "control.read")
+    assert not _bus("grants", "check", str(path), "--contracts", "contracts")
+    assert re.search(r"^reader +control +read", capsys.readouterr().out, re.MULTILINE)
+    assert not _bus("grants", "check", str(path), "--contracts", "contracts", "--json")
+    assert json.loads(capsys.readouterr().out)["services"]["reader"]["control"] == ["read"]
 
 
 def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ VARIABLES = [
     (settings, field, f"{settings.model_config['env_prefix']}{field.upper()}")
     for settings in CLASSES
     for field in settings.model_fields
+    if field != "services"  # it has one variable for each value: see test_services.py
 ]
 IDS = [name for _, _, name in VARIABLES]
 BLANKS = ["", " ", "\t\r\n", "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH NO-BREAK SPACE} "]
@@ -43,6 +44,7 @@ VALUES = {
     "BUS_LOG_LEVEL": "debug",
     "BUS_LOG_MESSAGES": "info",
     "BUS_LOG_FORMAT": "json",
+    "BUS_TRACES": "off",
     "BUS_DEBUG": "0",
     "TRANSCRIPTION_ENGINE": "faster-whisper",
     "TRANSCRIPTION_MODEL_DIR": "/models",
@@ -57,7 +59,11 @@ VALUES = {
     "DOCUMENTS_MAX_MEMORY": "400000000",
 }
 """A value of each setting that is not a plain number, other than the default."""
-FILES = {"BUS_PASSWORD_FILE": "password", "BUS_CA_FILE": "ca.pem"}
+FILES = {
+    "BUS_PASSWORD_FILE": "password",
+    "BUS_CA_FILE": "ca.pem",
+    "BUS_SERVICES_FILE": "services.toml",
+}
 CERTIFICATE = ("BUS_CLIENT_CERTIFICATE", "BUS_CLIENT_KEY")
 ALONE = [row for row in VARIABLES if row[2] not in CERTIFICATE]
 """The variables without the certificate and its key, which are read together."""
@@ -74,6 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the files that settings name."""
     path = tmp_path_factory.mktemp("settings")
     (path / "password").write_text("secret\n")
+    (path / "services.toml").write_text("[services.billing]\ntimeout = 3\n")
     made = certificates(path / "made", "localhost")
     (path / "ca.pem").write_bytes(Path(made.authority).read_bytes())
     return path

@@ -29,7 +29,9 @@ class Published:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+    async def request(
+        self, request: Request[R], *, timeout: float | None = None, wait_for_service: bool = False
+    ) -> R:
         raise NotImplementedError
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:

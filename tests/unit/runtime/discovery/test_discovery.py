@@ -8,12 +8,16 @@ import pytest
 
 from bus import Bus, ConfigurationError, Router, Unavailable
 from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Target
+from bus.messaging.ports.transport import PublishOutcome
+from bus.messaging.topology.addresses import Address
 from bus.runtime.discovery.open_asker import open_asker
 from bus.testing import MemoryBuses
 from bus.testing.explicit_settings import ExplicitSettings
-from bus.transports.memory import MemoryTransport
+from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus.transports.wire_format import AmqpMessage
 from tests.polling import until
 from tests.unit.ledger import GetTotal, Total
+from tests.unit.runtime.in_memory import in_memory
 
 OFF = ExplicitSettings(auth="off")
 
@@ -81,6 +85,20 @@ async def test_the_answer_to_info_names_the_versions() -> None:
         assert answer.record.version == "4.2"
         assert answer.record.bus_version
         assert answer.record.python_version
+
+
+async def test_the_answer_to_info_has_the_contracts_that_are_served_now() -> None:
+    async with MemoryBuses() as buses:
+        bus = await buses.bus("ledger")
+
+        async def types() -> list[str]:
+            (answer,) = await bus.discovery.ask(GetInfo(), expected=1)
+            return [each.type for each in answer.record.contracts]
+
+        assert await types() == []
+        async with bus.serving(ledger()):
+            assert await types() == ["ledger.total.v1"]
+        assert await types() == []
 
 
 async def test_start_and_stop_are_announced() -> None:
@@ -186,13 +204,36 @@ async def test_a_target_has_no_wildcards() -> None:
             await office.discovery.ask(Ping(), Target(instance="a"))
 
 
-async def test_a_silent_control_channel_carries_no_messages() -> None:
-    async with two_services() as (buses, _, _):
-        before = buses.broker.activity
-        assert all(
-            buses.broker.depth(name) == 0 for name in buses.broker.queues if ".control." in name
-        )
-        assert before is buses.broker.activity
+def test_between_questions_no_message_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+    publish = MemoryBroker.publish
+
+    def counted(self: MemoryBroker, wire: AmqpMessage, address: Address) -> PublishOutcome:
+        keys.append(address.routing_key)
+        return publish(self, wire, address)
+
+    monkeypatch.setattr(MemoryBroker, "publish", counted)
+
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        office, books = await buses.bus("office"), await buses.bus("ledger")
+        await buses.serve(books, ledger())
+        await asyncio.sleep(3600)
+        assert keys == ["announce.ledger"]
+        await office.discovery.ask(Ping(), expected=2)
+        assert keys[1:] == ["ask.all", *[f"answer.office.{office.instance}"] * 2]
+        await asyncio.sleep(3600)
+        assert len(keys) == 4
+
+    run()
+
+
+async def test_twenty_instances_answer_a_ping_within_a_second() -> None:
+    async with MemoryBuses() as buses:
+        office, *_ = [await buses.bus("office") for _ in range(20)]
+        answers = await office.discovery.ask(Ping(), window=10, expected=20)
+        assert len({each.record.instance for each in answers}) == 20
+        assert max(each.seconds for each in answers) < 1
 
 
 async def test_the_answers_arrive_again_after_a_lost_connection() -> None:

@@ -20,7 +20,9 @@ class Answers:
         self._errors = list(errors)
         self.asked = 0
 
-    async def request(self, request: Any, *, timeout: float | None = None) -> Any:
+    async def request(
+        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+    ) -> Any:
         self.asked += 1
         raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
 

@@ -30,7 +30,9 @@ class Watched:
     def ready(self) -> bool:
         return int(asyncio.get_running_loop().time()) not in self._broker
 
-    async def request(self, request: Any, *, timeout: float | None = None) -> Any:
+    async def request(
+        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+    ) -> Any:
         now, service = int(asyncio.get_running_loop().time()), type(request).__module__
         if "transcription" in service and now in self._transcription:
             raise NotServed("it does not run")
@@ -41,7 +43,9 @@ class Killed(Watched):
     """A bus with killed workers: requests wait in a queue that the broker has not deleted yet."""
 
     @override
-    async def request(self, request: Any, *, timeout: float | None = None) -> Any:
+    async def request(
+        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+    ) -> Any:
         await asyncio.sleep(timeout or 0)
         raise DeadlineExceeded("no reply")
 

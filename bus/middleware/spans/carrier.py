@@ -1,0 +1,100 @@
+"""Trace context of a message, between its two headers and OpenTelemetry's context."""
+
+from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagate import get_global_textmap
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from bus.messaging.envelope import Envelope
+from bus.messaging.trace_context import parse_traceparent, shorten_tracestate, valid_tracestate
+
+__all__ = ["NO_CONTEXT", "Carrier"]
+
+NO_CONTEXT = Context()
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+STANDARD = (TraceContextTextMapPropagator, W3CBaggagePropagator)
+FLAGS = [trace.TraceFlags(flags) for flags in range(4)]
+NO_STATE = trace.TraceState()
+
+
+class Carrier:
+    """Reader and writer of a message's `traceparent` and `tracestate`.
+
+    The propagator of the application writes and reads them. It sees no other header, so a
+    propagator for baggage has no effect. A propagator without `traceparent` is not used, because
+    the wire format has only the headers of W3C.
+
+    OpenTelemetry's own propagators follow the same standard as the bus. If the application has no
+    other, the bus reads and writes the headers itself, in half of the time.
+    """
+
+    def __init__(self) -> None:
+        self._seen: TextMapPropagator | None = None
+        self._custom: TextMapPropagator | None = None
+
+    @property
+    def is_standard(self) -> bool:
+        """True if the application has no propagator other than those of OpenTelemetry."""
+        return self._propagator() is None
+
+    def read(self, envelope: Envelope) -> Context:
+        """Return a context with the span that sent a message, or an empty one if it has none."""
+        text = envelope.traceparent
+        if not text:
+            return NO_CONTEXT
+        # OpenTelemetry would log each member that is invalid, with its text.
+        state = valid_tracestate(envelope.tracestate) if envelope.tracestate else None
+        propagator = self._propagator()
+        if propagator is not None:
+            carrier = (
+                {TRACEPARENT: text} if state is None else {TRACEPARENT: text, TRACESTATE: state}
+            )
+            return propagator.extract(carrier, NO_CONTEXT)
+        parent = parse_traceparent(text)
+        if parent is None:
+            return NO_CONTEXT
+        context = trace.SpanContext(
+            int(parent.trace_id, 16),
+            int(parent.span_id, 16),
+            is_remote=True,
+            trace_flags=FLAGS[parent.flags],
+            trace_state=NO_STATE if state is None else trace.TraceState.from_header([state]),
+        )
+        return trace.set_span_in_context(trace.NonRecordingSpan(context), NO_CONTEXT)
+
+    def write(self, envelope: Envelope, span: trace.Span, base: Context | None) -> Envelope:
+        """Return a message with the context of a span.
+
+        Args:
+            envelope: The message.
+            span: The span.
+            base: Context to which the span belongs. None: the current context.
+        """
+        propagator = self._propagator()
+        if propagator is not None:
+            carrier: dict[str, str] = {}
+            propagator.inject(carrier, trace.set_span_in_context(span, base))
+            traceparent, tracestate = carrier.get(TRACEPARENT), carrier.get(TRACESTATE)
+            short = shorten_tracestate(tracestate)
+            return envelope.replace(traceparent=traceparent, tracestate=short)
+        own = span.get_span_context()
+        if not own.is_valid:
+            return envelope
+        state = own.trace_state
+        return envelope.replace(
+            traceparent=f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}",
+            tracestate=shorten_tracestate(state.to_header()) if state else None,
+        )
+
+    def _propagator(self) -> TextMapPropagator | None:
+        """Return the propagator of the application, or None if the bus does its work."""
+        chosen = get_global_textmap()
+        if chosen is not self._seen:
+            self._seen = chosen
+            # If the attribute does not exist, the propagator is not a standard one, and is called.
+            members = getattr(chosen, "_propagators", [chosen])
+            is_standard = all(type(each) in STANDARD for each in members)
+            self._custom = None if is_standard or TRACEPARENT not in chosen.fields else chosen
+        return self._custom

@@ -1,0 +1,201 @@
+"""Recording of spans by the API of OpenTelemetry.
+
+A failure of a sampler or span processor, which are the application's, never fails a message.
+"""
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach
+
+from bus.messaging.context import correlation_of, current
+from bus.messaging.envelope import Envelope
+from bus.messaging.trace_context import ATTEMPT_TRACEPARENT
+from bus.middleware.spans.active_span import ActiveSpan
+from bus.middleware.spans.carrier import NO_CONTEXT, Carrier
+from bus.middleware.spans.conventions import (
+    SCHEMA_URL,
+    Conventions,
+    SpanTemplate,
+    message_attributes,
+)
+from bus.middleware.spans.known_sampler import KnownSampler, Root, prepared
+
+__all__ = ["Recorder", "active_ids", "find_recorder"]
+
+log = logging.getLogger("bus.spans")
+
+LINK = "trunkline.link"
+"""Attribute of a link: `send`, or `previous_attempt`."""
+KINDS = {kind.name: kind for kind in trace.SpanKind}
+
+
+def find_recorder(conventions: Conventions) -> "Recorder | None":
+    """Return a recorder, or None if the application has set no tracer provider yet."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        return None
+    return Recorder(
+        provider.get_tracer("trunkline", _trunkline_version(), schema_url=SCHEMA_URL), conventions
+    )
+
+
+def active_ids() -> tuple[str, str] | None:
+    """Return the trace id and the span id of the active span in hex, or None without a span."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+
+
+class Recorder:
+    """Starts the spans of one bus."""
+
+    def __init__(self, tracer: trace.Tracer, conventions: Conventions) -> None:
+        self._tracer = tracer
+        self._conventions = conventions
+        self._carrier = Carrier()
+        self._sampler = KnownSampler(tracer)
+        self._has_failed = False
+
+    def start_sending(self, envelope: Envelope) -> tuple[ActiveSpan | None, Envelope]:
+        """Start the span of a message that is sent now.
+
+        Its parent is the active span. In a handler without an active span, the parent is the span
+        that sent the handled message.
+
+        Returns:
+            The span, or None if it is not recorded. And the message with the context of the span.
+        """
+        parent = None
+        above = trace.get_current_span().get_span_context()
+        if not above.is_valid:
+            cause = current.get()
+            if cause is not None:
+                parent = self._carrier.read(cause.envelope)
+                above = trace.get_current_span(parent).get_span_context()
+        root = None if above.is_valid else self._sampler.new_root()
+        if root is not None and not root.is_sampled and self._carrier.is_standard:
+            return None, envelope.replace(traceparent=root.unsampled_traceparent())
+        template = self._conventions.sending(envelope.role, envelope.type)
+        span = self._new_span(template, parent, root)
+        if span is None:
+            return None, envelope
+        sent = self._carrier.write(envelope, span, parent)
+        if not span.is_recording():
+            return None, sent
+        span.set_attributes(message_attributes(envelope, correlation_of(envelope)))
+        context = trace.set_span_in_context(span, parent)
+        return ActiveSpan(span, template.kind, context, sent.traceparent), sent
+
+    def start_handling(self, envelope: Envelope, template: SpanTemplate) -> ActiveSpan | None:
+        """Start the span of one attempt to handle a message.
+
+        The span of a request is a child of the caller's span. The span of an event or job starts a
+        new trace, and has a link to the span that sent the message. So a trace ends. After a
+        failed attempt, a second link leads to the span of that attempt.
+
+        If the span is not recorded, its context is active until the task of the message ends, so
+        that the spans in the handler are not recorded either.
+
+        Returns:
+            The span, or None if it is not recorded.
+        """
+        if template.kind == "SERVER":
+            parent = self._carrier.read(envelope)
+            if self._sampler.drops_child(trace.get_current_span(parent).get_span_context()):
+                attach(parent)
+                return None
+            if envelope.type != template.type:
+                template = self._conventions.unknown_request(envelope.type)
+            span = self._new_span(template, parent, self._sampler.new_root())
+        else:
+            root = self._sampler.new_root()
+            span = self._new_span(template, NO_CONTEXT, root, linked=envelope)
+        if span is None:
+            return None
+        context = trace.set_span_in_context(span, NO_CONTEXT)
+        if not span.is_recording():
+            attach(context)
+            return None
+        correlation_id = envelope.correlation_id or envelope.id
+        span.set_attributes(message_attributes(envelope, correlation_id))
+        traceparent = self._carrier.write(envelope, span, context).traceparent
+        return ActiveSpan(span, template.kind, context, traceparent)
+
+    def _new_span(
+        self,
+        template: SpanTemplate,
+        parent: Context | None,
+        root: Root | None,
+        linked: Envelope | None = None,
+    ) -> trace.Span | None:
+        """Return a new span, or None if the tracer failed.
+
+        If the sampler certainly does not sample a child, the new span is only the context of the
+        parent. If it does not sample a new trace, the new span is only a new context.
+
+        Args:
+            template: Template of the span.
+            parent: Context with the parent. None: the current context.
+            root: Decision of the sampler if there is no parent. None: the tracer decides.
+            linked: Message that was sent by the spans to which the new span has links.
+        """
+        above = trace.get_current_span(parent).get_span_context()
+        if above.is_valid:
+            if self._sampler.drops_child(above):
+                return trace.NonRecordingSpan(above)
+            return self._start(template, parent, linked)
+        if root is None:
+            return self._start(template, parent, linked)
+        if not root.is_sampled:
+            return trace.NonRecordingSpan(root.unsampled_context())
+        token = prepared.set(int(root.trace_id, 16))
+        try:
+            return self._start(template, parent, linked)
+        finally:
+            prepared.reset(token)
+
+    def _start(
+        self, template: SpanTemplate, parent: Context | None, linked: Envelope | None
+    ) -> trace.Span | None:
+        try:
+            return self._tracer.start_span(
+                template.name,
+                context=parent,
+                kind=KINDS[template.kind],
+                attributes=template.attributes,
+                links=[] if linked is None else self._links(linked),
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        except Exception as error:  # noqa: BLE001 - the application's sampler or span processor
+            if not self._has_failed:
+                self._has_failed = True
+                log.warning(
+                    "a span could not be started (%s), so messages have no span. Check the "
+                    "sampler and the span processors of the tracer provider. This line is logged "
+                    "once",
+                    type(error).__name__,
+                )
+            return None
+
+    def _links(self, envelope: Envelope) -> list[trace.Link]:
+        previous = envelope.headers.get(ATTEMPT_TRACEPARENT)
+        contexts = {"send": self._carrier.read(envelope)}
+        if isinstance(previous, str):
+            attempt = envelope.replace(traceparent=previous, tracestate=None)
+            contexts["previous_attempt"] = self._carrier.read(attempt)
+        linked = {
+            kind: trace.get_current_span(context).get_span_context()
+            for kind, context in contexts.items()
+        }
+        return [trace.Link(each, {LINK: kind}) for kind, each in linked.items() if each.is_valid]
+
+
+def _trunkline_version() -> str | None:
+    try:
+        return version("trunkline")
+    except PackageNotFoundError:  # the code runs from a checkout
+        return None

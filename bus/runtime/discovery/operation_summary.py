@@ -1,0 +1,205 @@
+"""Summaries of statistics: one for each operation, of one instance or of many."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, get_args
+
+from bus.contracts.contract import Kind
+from bus.messaging import instruments
+from bus.messaging.histograms import quantile
+from bus.messaging.ports.meter import Instrument
+from bus.messaging.service_info import ErrorInfo, HandlerState, Series
+from bus.runtime.discovery.measurements import Measurement
+
+__all__ = ["Durations", "Operation", "OperationSummary", "Summary", "summarize"]
+
+OK = "ok"
+"""Outcome of a message without an error."""
+
+
+class Operation(NamedTuple):
+    """A contract that a service handles or sends."""
+
+    service: str
+    name: str
+    version: int
+    """Version of the contract. 0 if the meter combined several contracts."""
+    kind: str
+    subscription: str = ""
+
+    @property
+    def type(self) -> str:
+        """Type on the wire, for example `transcription.get.v1`."""
+        return f"{self.name}.v{self.version}" if self.version else self.name
+
+
+@dataclass(slots=True)
+class Durations:
+    """Durations in seconds: those of the last 5 to 10 minutes, or those of an interval."""
+
+    buckets: Counter[int] = field(default_factory=Counter)
+    max: float = 0
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return self.buckets.total()
+
+    def add(self, series: Series) -> None:
+        """Add the recent values of a histogram."""
+        self.buckets.update(series.recent)
+        self.max = max(self.max, series.recent_max)
+
+    def quantile(self, q: float) -> float | None:
+        """Return the value below which the share `q` of the durations is, or None without values.
+
+        The relative error is at most the width of a bucket.
+        """
+        return quantile(self.buckets, q, self.max)
+
+
+@dataclass(slots=True, kw_only=True)
+class OperationSummary:
+    """The statistics of one operation, summed over instances."""
+
+    operation: Operation
+    handlers: list[tuple[str, HandlerState]] = field(default_factory=list)
+    """The state of the handler in each instance, with the name of the instance."""
+    count: int = 0
+    """Number of attempts to handle a message, or of messages that were sent."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Number of failed attempts by code."""
+    retried: int = 0
+    dead_lettered: int = 0
+    rate: float | None = None
+    """Attempts per second. None if the values are not those of an interval."""
+    error_rate: float | None = None
+    durations: Durations = field(default_factory=Durations)
+    """Durations of an attempt, or until the reply or confirm of a message that was sent."""
+    delays: Durations = field(default_factory=Durations)
+    """Times from the publish of a message to the start of its first attempt."""
+
+    @property
+    def failed(self) -> int:
+        """Number of failed attempts."""
+        return self.errors.total()
+
+    @property
+    def slots(self) -> int:
+        """Number of messages that all instances can handle at the same time."""
+        return sum(handler.slots for _, handler in self.handlers)
+
+    @property
+    def free(self) -> int:
+        """Number of slots without a message."""
+        return sum(handler.free for _, handler in self.handlers)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of messages that were received and are not settled."""
+        return sum(handler.in_flight for _, handler in self.handlers)
+
+    @property
+    def pauses(self) -> Counter[str]:
+        """Number of paused consumers by reason."""
+        return Counter(reason for _, handler in self.handlers for reason in handler.pauses)
+
+    @property
+    def last_error(self) -> tuple[str, ErrorInfo] | None:
+        """The last error of all instances, with the name of its instance."""
+        errors = [
+            (instance, handler.last_error)
+            for instance, handler in self.handlers
+            if handler.last_error
+        ]
+        return max(errors, key=lambda each: each[1].at, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The operations that instances handle, and those that they send."""
+
+    handled: Sequence[OperationSummary]
+    sent: Sequence[OperationSummary]
+
+
+def summarize(measurements: Iterable[Measurement]) -> Summary:
+    """Return the summary of each operation, sorted by service, name and version.
+
+    Args:
+        measurements: The statistics of instances of one service or of many.
+    """
+    handled, sent = _Table(), _Table()
+    for measured in measurements:
+        stats = measured.stats
+        for handler in stats.handlers:
+            row = handled.of_handler(stats.service, handler)
+            row.handlers.append((stats.instance, handler))
+            if measured.seconds is not None:
+                row.rate, row.error_rate = row.rate or 0.0, row.error_rate or 0.0
+        for series in stats.series:
+            instrument = INSTRUMENTS.get(series.name)
+            table = sent if instrument in SENDING else handled
+            if instrument is not None and (found := table.of_series(stats.service, series)):
+                _add(found, instrument, series, measured.seconds)
+    return Summary(handled.sorted(), sent.sorted())
+
+
+def _add(
+    row: OperationSummary, instrument: Instrument, series: Series, seconds: float | None
+) -> None:
+    amount = round(series.value)
+    if instrument in COUNTERS:
+        outcome = series.labels.get("outcome", OK)
+        failed = 0 if outcome == OK else amount
+        row.count += amount
+        if failed:
+            row.errors[outcome] += failed
+        if seconds is not None:
+            row.rate = (row.rate or 0) + amount / seconds
+            row.error_rate = (row.error_rate or 0) + failed / seconds
+    elif instrument in DURATIONS:
+        row.durations.add(series)
+    elif instrument is instruments.START_DELAY_SECONDS:
+        row.delays.add(series)
+    elif instrument is instruments.RETRIES:
+        row.retried += amount
+    elif instrument is instruments.DEAD_LETTERS:
+        row.dead_lettered += amount
+
+
+class _Table(dict[Operation, OperationSummary]):
+    """Summaries by operation."""
+
+    def __missing__(self, operation: Operation) -> OperationSummary:
+        self[operation] = row = OperationSummary(operation=operation)
+        return row
+
+    def of_handler(self, service: str, handler: HandlerState) -> OperationSummary:
+        """Return the summary of a handler's operation."""
+        name, subscription = handler.operation, handler.subscription or ""
+        return self[Operation(service, name, handler.version, handler.kind, subscription)]
+
+    def of_series(self, service: str, series: Series) -> OperationSummary | None:
+        """Return the summary of a series' operation, or None if the series has no operation."""
+        labels = series.labels
+        name, version, kind = (labels.get(name, "") for name in instruments.SENT_LABELS)
+        if not name or kind not in KINDS:
+            return None
+        # A meter with too many labels counts the others with the version `other`.
+        number = int(version) if VERSION.fullmatch(version) else 0
+        return self[Operation(service, name, number, kind, labels.get("subscription", ""))]
+
+    def sorted(self) -> list[OperationSummary]:
+        """Return the summaries, sorted by operation."""
+        return [self[operation] for operation in sorted(self)]
+
+
+VERSION = re.compile(r"[0-9]{1,4}")
+KINDS: frozenset[str] = frozenset(get_args(Kind))
+INSTRUMENTS = {each.name: each for each in instruments.INSTRUMENTS}
+SENDING = {instruments.SENT, instruments.SEND_SECONDS}
+COUNTERS = {instruments.SENT, instruments.HANDLED}
+DURATIONS = {instruments.SEND_SECONDS, instruments.HANDLER_SECONDS}

@@ -1,0 +1,150 @@
+"""`bus wait`: its result, its timeout, and a broker that starts later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from bus import Settings
+from bus.cli import wait
+from bus.cli.errors import exit_code
+from bus.cli.wait import describe_ready, wait_until_ready
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    DeadlineExceeded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from bus.runtime.discovery.service_wait import Requirement
+from bus.transports.memory.virtual_time import VirtualLoop
+from tests.unit.runtime.discovery.fake_asker import FakeAsker
+from tests.unit.runtime.discovery.records import info, served, stats, view_of
+
+BILLING = Requirement(service="billing")
+SETTINGS = Settings(auth="off")
+
+
+def run(
+    asker: FakeAsker,
+    requirement: Requirement = BILLING,
+    *,
+    timeout: float = 60,
+    opening: Callable[[], None] = lambda: None,
+    monkeypatch: pytest.MonkeyPatch,
+    **settings: Any,
+) -> tuple[str, float]:
+    """Return the line about ready instances, and the seconds of the wait in virtual time.
+
+    `opening` is called for each connection, and can raise the error of the broker.
+    """
+
+    @asynccontextmanager
+    async def open_asker(_: Settings) -> AsyncIterator[FakeAsker]:
+        opening()
+        yield asker
+
+    async def timed() -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.skip_waits()
+        begin = loop.time()
+        ready = await wait_until_ready(SETTINGS.model_copy(update=settings), requirement, timeout)
+        return describe_ready(requirement, ready), loop.time() - begin
+
+    monkeypatch.setattr(wait, "open_asker", open_asker)
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(timed())
+
+
+def test_a_ready_service_ends_the_command_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = FakeAsker([stats("a"), stats("b")])
+    assert run(asker, monkeypatch=monkeypatch) == ("billing is ready: 1 instance, version 1.0", 0)
+
+
+def test_two_instances_of_two_versions_are_named() -> None:
+    ready = view_of(stats("a"), stats("b", version="1.1")).live()
+    assert describe_ready(BILLING, ready) == ("billing is ready: 2 instances, version 1.0 and 1.1")
+
+
+def test_the_command_waits_for_a_broker_that_has_not_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures = iter(range(10))
+
+    def opening() -> None:
+        if next(failures, None) is not None:
+            raise Unavailable("connection refused")
+
+    line, seconds = run(FakeAsker([stats()]), opening=opening, monkeypatch=monkeypatch)
+    assert line.startswith("billing is ready")
+    assert 1 < seconds < 20
+
+
+def test_the_timeout_is_kept_and_the_error_says_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker([stats("a", state="not-ready")])
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(asker, timeout=7, monkeypatch=monkeypatch)
+    assert exit_code(raised.value) == 75
+    assert str(raised.value) == (
+        "billing: not ready within 7 s: 0 of 1 required instance ready "
+        "(a: not-ready, version 1.0). "
+        "Check that its workers run, and that they use the broker in BUS_URL."
+    )
+
+
+def test_the_timeout_names_an_instance_that_serves_another_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker([info("a", served())])
+    with pytest.raises(DeadlineExceeded, match=r"\(a: ready, does not serve billing\.get\.v2\)"):
+        run(asker, Requirement.parse("billing.get.v2"), timeout=5, monkeypatch=monkeypatch)
+
+
+def test_the_timeout_suggests_a_live_service_with_a_similar_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(FakeAsker([stats()]), Requirement(service="biling"), timeout=5, monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        "biling: not ready within 5 s: no instance of biling answered; did you mean 'billing'?"
+    )
+
+
+def test_the_timeout_names_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opening() -> None:
+        raise Unavailable("the broker at localhost:1 cannot be reached. Check that it is running.")
+
+    with pytest.raises(DeadlineExceeded, match="within 5 s: the broker at localhost:1 cannot be"):
+        run(FakeAsker(), timeout=5, opening=opening, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("error", [Unauthenticated("wrong password"), PermissionDenied("no right")])
+def test_an_error_that_no_wait_can_repair_ends_the_command(
+    error: BusError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run(FakeAsker(), opening=opening, monkeypatch=monkeypatch)
+
+
+def test_discovery_that_is_off_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"Set BUS_DISCOVERY=on\."):
+        run(FakeAsker(), monkeypatch=monkeypatch, discovery="off")
+
+
+def test_a_long_wait_reports_each_reason_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeadlineExceeded):
+        run(FakeAsker(), timeout=30, monkeypatch=monkeypatch)
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting for billing: no instance of billing answered"
+    ]

@@ -1,0 +1,308 @@
+"""`bus exporter`: fresh answers, instances that disappear, and a broker that is away."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from bus.contracts.contract import Message, Request, contract
+from bus.errors import BusError, PermissionDenied, Unavailable
+from bus.integrations.prometheus import Exporter, MetricsPage, exporter_registry
+from bus.integrations.prometheus import exporter as exporter_module
+from bus.messaging.control import ALL, Announcement, Answer, GetInfo, GetStats, Question, Target
+from bus.messaging.service_info import InstanceInfo, InstanceStats
+from bus.runtime.router import Router
+from bus.testing.buses import MemoryBuses
+from tests.polling import until
+from tests.unit.integrations.stats import handled, ready, stats
+
+Values = dict[tuple[str, ...], float]
+LABELS = ("service", "instance", "state", "outcome", "version")
+
+
+class Instances:
+    """An asker, and the instances that answer it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.live: list[InstanceStats] = []
+        self.asked: list[Question[Any]] = []
+        self.error: BusError | None = None
+        self.hangs = False
+        self.announced: asyncio.Queue[Announcement] = asyncio.Queue()
+
+    async def ask(
+        self,
+        question: Question[Any],
+        target: Target = ALL,
+        *,
+        window: float = 1.0,
+        expected: int | None = None,
+    ) -> list[Answer[Any]]:
+        self.asked.append(question)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+        if isinstance(question, GetInfo):
+            fields = ("service", "instance", "version", "started", "state")
+            return [
+                Answer(
+                    InstanceInfo(
+                        **{name: getattr(each, name) for name in fields},
+                        bus_version=f"0.{len(each.instance)}",
+                        python_version="3.11",
+                    ),
+                    0.01,
+                )
+                for each in self.live
+            ]
+        return [Answer(each, 0.01) for each in self.live]
+
+    async def announcements(self) -> AsyncIterator[Announcement]:
+        while True:
+            yield await self.announced.get()
+
+    def count(self, kind: type[Question[Any]]) -> int:
+        return sum(isinstance(each, kind) for each in self.asked)
+
+
+@pytest.fixture
+def instances() -> Instances:
+    return Instances()
+
+
+@pytest.fixture
+async def exporter(instances: Instances) -> Exporter:
+    return Exporter(instances, interval=10, window=0.05, clock=lambda: instances.now)
+
+
+parse: Callable[[str], Iterable[Metric]] = text_string_to_metric_families
+
+
+async def scrape(exporter: Exporter) -> Values:
+    """Return the values by name and the labels that they have."""
+    page = MetricsPage(exporter_registry(exporter), exporter.refresh)
+    answer = await page("application/openmetrics-text")
+    return {
+        (each.name, *(each.labels[name] for name in LABELS if name in each.labels)): each.value
+        for family in parse(answer.content.decode())
+        for each in family.samples
+    }
+
+
+HANDLED = "trunkline_messages_handled_total"
+INSTANCES = "trunkline_instances"
+UP = ("trunkline_exporter_up",)
+
+
+async def test_each_live_instance_has_its_own_metrics(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [
+        stats(handled(1), ready(1), instance="a"),
+        stats(handled(2), ready(0), instance="bb", version="7"),
+        stats(handled(3), service="till", instance="a"),
+    ]
+    found = await scrape(exporter)
+
+    counted = {key[1:3]: value for key, value in found.items() if key[0] == HANDLED}
+    assert counted == {("library", "a"): 1, ("library", "bb"): 2, ("till", "a"): 3}
+    assert found["trunkline_ready", "library", "bb"] == 0
+    assert found[UP] == 1
+    assert found["trunkline_exporter_answers",] == 3
+
+
+async def test_each_instance_is_asked_once_for_the_version_of_its_bus(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [stats(instance="a")]
+    first = await scrape(exporter)
+    instances.now += 20
+    await scrape(exporter)
+    assert instances.count(GetInfo) == 1
+
+    instances.live.append(stats(instance="bb"))
+    instances.now += 20
+    second = await scrape(exporter)
+
+    assert first["trunkline_build_info", "library", "a", "0.1"] == 1
+    assert second["trunkline_build_info", "library", "bb", "0.2"] == 1
+    assert instances.count(GetInfo) == 2
+
+
+async def test_scrapes_within_the_interval_do_not_ask_again(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [stats(handled(1))]
+    await scrape(exporter)
+    instances.live = [stats(handled(2))]
+    for _ in range(5):
+        instances.now += 1
+        found = await scrape(exporter)
+        assert found[HANDLED, "library", "a", "ok", "1"] == 1
+    assert instances.count(GetStats) == 1
+
+    instances.now += 5
+    assert (await scrape(exporter))[HANDLED, "library", "a", "ok", "1"] == 2
+    assert instances.count(GetStats) == 2
+
+
+async def test_scrapes_at_the_same_time_ask_once(instances: Instances) -> None:
+    exporter = Exporter(instances, interval=0.0, window=0.05, clock=lambda: instances.now)
+    page = MetricsPage(exporter_registry(exporter), exporter.refresh)
+    await asyncio.gather(*(page("") for _ in range(20)))
+
+    assert instances.count(GetStats) == 1
+
+
+async def test_an_instance_that_does_not_answer_has_no_metrics_and_is_silent_and_then_gone(
+    instances: Instances, exporter: Exporter
+) -> None:
+    one, other = stats(handled(1), instance="a"), stats(handled(1), instance="b")
+    instances.live = [one, other]
+    before = await scrape(exporter)
+    instances.live = [one]
+    states: list[tuple[float, float]] = []
+    for _ in range(3):
+        instances.now += 20
+        found = await scrape(exporter)
+        assert (HANDLED, "library", "b", "ok", "1") not in found
+        states.append((found[INSTANCES, "library", "ready"], found[INSTANCES, "library", "silent"]))
+
+    assert before[INSTANCES, "library", "ready"] == 2
+    assert states == [(1, 1), (1, 1), (1, 0)]
+
+
+async def test_an_instance_that_announces_its_stop_is_not_silent(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [stats(instance="a")]
+    await scrape(exporter)
+    reading = asyncio.create_task(exporter.read_announcements())
+    fields = instances.live[0].model_dump(include={"service", "instance", "started"})
+    instances.announced.put_nowait(Announcement(**fields, state="draining", event="stopping"))
+    await until(lambda: exporter._view.live()[0].has_stopped, "the announcement")
+    during = await scrape(exporter)
+    instances.live = []
+    instances.now += 20
+    after = await scrape(exporter)
+    reading.cancel()
+
+    assert during[INSTANCES, "library", "draining"] == 1
+    assert {after[INSTANCES, "library", state] for state in exporter_module.STATES} == {0}
+
+
+async def test_a_service_without_instances_is_shown_with_none_for_a_day(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [stats()]
+    await scrape(exporter)
+    instances.live = []
+    shown = []
+    for hours in (1, 20, 25):
+        instances.now += hours * 3600
+        shown.append((await scrape(exporter)).get((INSTANCES, "library", "ready")))
+
+    assert shown == [0, 0, None]
+
+
+async def test_a_broker_that_is_away_is_shown_and_never_the_old_values(
+    instances: Instances, exporter: Exporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    instances.live = [stats(handled(1))]
+    await scrape(exporter)
+    instances.error = Unavailable("the broker is away")
+    instances.now += 3
+    fresh = await scrape(exporter)
+    with caplog.at_level(logging.INFO, "bus.exporter"):
+        for _ in range(3):
+            instances.now += 10
+            away = await scrape(exporter)
+            assert not [key for key in away if key[0] in {HANDLED, INSTANCES}]
+            assert away[UP] == 0
+        assert await exporter.ready() == "the question to the instances cannot be sent"
+        instances.error = None
+        instances.now += 6
+        back = await scrape(exporter)
+
+    assert (fresh[UP], fresh[HANDLED, "library", "a", "ok", "1"]) == (1, 1)
+    assert fresh["trunkline_exporter_answer_age_seconds",] == 3
+    assert (back[UP], back[HANDLED, "library", "a", "ok", "1"]) == (1, 1)
+    assert back["trunkline_exporter_questions_total", "failed"] == 3
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_after_a_failure_the_probe_of_readiness_asks_again(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.error = Unavailable("the broker is away")
+    await scrape(exporter)
+    assert await exporter.ready() is not None
+    instances.error = None
+    assert await exporter.ready() is not None  # not yet: the pause lasts 5 s
+    instances.now += 6
+
+    assert await exporter.ready() is None
+    asked = len(instances.asked)
+    instances.now += 3600
+    assert await exporter.ready() is None
+    assert len(instances.asked) == asked
+
+
+async def test_a_question_that_hangs_ends(
+    instances: Instances, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter_module, "SLACK_SECONDS", 0.01)
+    instances.hangs = True
+    async with asyncio.timeout(20):
+        found = await scrape(exporter)
+
+    assert found[UP] == 0
+
+
+async def test_an_exporter_that_may_not_ask_does_not_start(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.error = PermissionDenied("the operator has no right control.read")
+
+    with pytest.raises(PermissionDenied, match=r"control\.read"):
+        await exporter.check()
+
+
+class Price(Message):
+    cents: int
+
+
+@contract("store.price", version=1, idempotent=True)
+class AskPrice(Request[Price]):
+    book: str
+
+
+router = Router("store")
+
+
+@router.request(AskPrice)
+async def price(request: AskPrice) -> Price:
+    return Price(cents=420)
+
+
+async def test_the_services_on_a_broker_answer_the_exporter() -> None:
+    async with MemoryBuses() as buses:
+        till, watcher = await buses.bus("till"), await buses.bus("watcher")
+        for _ in range(2):
+            await buses.serve(await buses.bus("store"), router)
+        for _ in range(6):
+            await till.request(AskPrice(book="Emma"))
+        exporter = Exporter(watcher.discovery, window=0.3)
+        await exporter.check()
+        found = await scrape(exporter)
+
+    counted = [value for key, value in found.items() if key[:2] == (HANDLED, "store")]
+    assert (len(counted), sum(counted)) == (2, 6)
+    assert found[INSTANCES, "store", "ready"] == 2
+    assert found[INSTANCES, "till", "ready"] == 1

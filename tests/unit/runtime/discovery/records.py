@@ -1,0 +1,104 @@
+"""Records of instances for tests: statistics with a few series."""
+
+from typing import Any
+
+from bus.messaging import instruments
+from bus.messaging.control import Answer
+from bus.messaging.histograms import bucket_of
+from bus.messaging.ports.meter import Instrument
+from bus.messaging.service_info import (
+    ContractInfo,
+    HandlerState,
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    Series,
+)
+from bus.runtime.discovery.live_view import LiveView
+
+GET = {"operation": "billing.get", "version": "1", "kind": "request", "subscription": ""}
+SENT = {"operation": "stock.find", "version": "2", "kind": "request"}
+
+
+def stats(instance: str = "a", **fields: Any) -> InstanceStats:
+    """Return statistics. Keyword arguments replace the defaults."""
+    values = {"service": "billing", "started": 1, "state": "ready", "since": 1, "version": "1.0"}
+    return InstanceStats.model_validate({**values, "instance": instance, **fields})
+
+
+def counted(
+    amount: int, outcome: str = "ok", *, labels: dict[str, str] = GET, **fields: Any
+) -> Series:
+    """Return the counter of handled messages, or of sent messages for the labels `SENT`."""
+    instrument = instruments.SENT if labels is SENT else instruments.HANDLED
+    caller = {} if labels is SENT else {"caller": fields.pop("caller", "shop")}
+    return Series(
+        name=instrument.name, labels={**labels, **caller, "outcome": outcome}, value=amount
+    )
+
+
+def timed(
+    *seconds: float,
+    instrument: Instrument = instruments.HANDLER_SECONDS,
+    labels: dict[str, str] = GET,
+) -> Series:
+    """Return a histogram with these values, all of them recent."""
+    buckets: dict[int, int] = {}
+    for value in seconds:
+        buckets[bucket_of(value)] = buckets.get(bucket_of(value), 0) + 1
+    largest = max(seconds, default=0)
+    return Series(
+        name=instrument.name,
+        labels=labels,
+        value=sum(seconds),
+        count=len(seconds),
+        max=largest,
+        buckets=buckets,
+        recent=buckets,
+        recent_max=largest,
+    )
+
+
+def handler(**fields: Any) -> HandlerState:
+    """Return the state of a handler. Keyword arguments replace the defaults."""
+    values = {
+        "operation": "billing.get",
+        "version": 1,
+        "kind": "request",
+        "queue": "billing.requests.get.v1",
+        "slots": 4,
+        "free": 4,
+        "in_flight": 0,
+    }
+    return HandlerState.model_validate({**values, **fields})
+
+
+def view_of(*records: InstanceState) -> LiveView:
+    """Return a view in which these instances have answered once, just now."""
+    view = LiveView()
+    view.add_round([Answer(record=record, seconds=0) for record in records], begun=view.clock())
+    return view
+
+
+def info(instance: str = "a", *contracts: ContractInfo, service: str = "billing") -> InstanceInfo:
+    """Return the answer of an instance to INFO."""
+    return InstanceInfo(
+        service=service,
+        instance=instance,
+        started=1,
+        state="ready",
+        bus_version="0.16.0",
+        python_version="3.11.7",
+        contracts=contracts,
+    )
+
+
+def served(digest: str = "ab" * 32, **fields: Any) -> ContractInfo:
+    """Return a contract that an instance serves. Keyword arguments replace the defaults."""
+    values = {
+        "type": "billing.get.v1",
+        "kind": "request",
+        "permission": "read:bills",
+        "queue": "billing.requests.get.v1",
+    }
+    return ContractInfo.model_validate({**values, "digest": digest, **fields})

@@ -1,0 +1,75 @@
+"""The bodies of answers: they fit, and INFO is built once."""
+
+import json
+
+from bus.messaging.control import FindMessages, GetInfo, GetStats
+from bus.messaging.service_info import (
+    InstanceInfo,
+    InstanceState,
+    InstanceStats,
+    RememberedMessage,
+    RememberedMessages,
+    Series,
+)
+from bus.runtime.discovery.answers import AnswerBodies, encode_record
+
+STATE = InstanceState(service="ledger", instance="1", started=1, state="ready")
+
+
+class ReportOfMany:
+    """A report with many entries, which counts the builds of INFO."""
+
+    def __init__(self) -> None:
+        self.now = STATE
+        self.built = 0
+
+    def state(self) -> InstanceState:
+        return self.now
+
+    def info(self) -> InstanceInfo:
+        self.built += 1
+        return InstanceInfo(**self.now.model_dump(), bus_version="1", python_version="3")
+
+    def stats(self) -> InstanceStats:
+        series = tuple(Series(name="x" * 50, labels={"n": str(each)}) for each in range(1000))
+        return InstanceStats(**STATE.model_dump(), since=1, series=series)
+
+    def find(self, correlation_id: str) -> RememberedMessages:
+        messages = tuple(
+            RememberedMessage(action="sent", id=correlation_id, type="a", source="b", at=each)
+            for each in range(1000)
+        )
+        return RememberedMessages(**STATE.model_dump(), since=1, messages=messages)
+
+
+def test_an_answer_that_is_too_large_is_cut_and_says_how_many_entries_it_left_out() -> None:
+    bodies = AnswerBodies(ReportOfMany(), 8192)
+    for question, field in ((GetStats(), "series"), (FindMessages(correlation_id="c"), "messages")):
+        body = bodies.body_of(question)
+        answer = json.loads(body)
+        assert 4096 < len(body) <= 8192
+        assert 0 < len(answer[field]) < 1000
+        assert answer["left_out"] == 1000 - len(answer[field])
+
+
+def test_an_answer_that_fits_is_whole() -> None:
+    answer = json.loads(AnswerBodies(ReportOfMany(), 2**20).body_of(GetStats()))
+    assert (len(answer["series"]), answer["left_out"]) == (1000, 0)
+
+
+def test_an_answer_whose_first_entry_is_too_large_has_no_entries() -> None:
+    record = InstanceStats(**STATE.model_dump(), since=1, series=(Series(name="x" * 9000),))
+    answer = json.loads(encode_record(record, 4096))
+    assert (answer["series"], answer["left_out"]) == ([], 1)
+
+
+def test_the_answer_to_info_is_built_again_only_after_a_change() -> None:
+    report = ReportOfMany()
+    bodies = AnswerBodies(report, 2**20)
+    first = [bodies.body_of(GetInfo()) for _ in range(5)]
+    assert (len(set(first)), report.built) == (1, 1)
+    report.now = STATE.model_copy(update={"state": "draining"})
+    assert json.loads(bodies.body_of(GetInfo()))["state"] == "draining"
+    bodies.forget_info()
+    bodies.body_of(GetInfo())
+    assert report.built == 3
