@@ -14,6 +14,7 @@ __all__ = [
     "MAX_TRACESTATE_LENGTH",
     "TraceParent",
     "child_traceparent",
+    "is_unsampled",
     "new_span_id",
     "new_trace_id",
     "new_traceparent",
@@ -21,6 +22,7 @@ __all__ = [
     "recorded_trace",
     "sampled_trace_id",
     "shorten_tracestate",
+    "unsampled_traceparent",
     "valid_tracestate",
 ]
 
@@ -41,6 +43,8 @@ SAMPLED, RANDOM = 1, 2
 KNOWN_FLAGS = SAMPLED | RANDOM
 FLAGS = {f"{bits:02x}": f"{bits & KNOWN_FLAGS:02x}" for bits in range(256)}
 """Received flags, and the flags that the bus sends: all unknown bits are zero."""
+
+EVEN_DIGITS = frozenset("02468ace")
 
 TRACEPARENT = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -100,6 +104,19 @@ def child_traceparent(parent: str | None) -> str | None:
     if match is None or (match[1] == "00" and match[5]):
         return None
     return f"00-{match[2]}-{new_span_id()}-{FLAGS[match[4]]}"
+
+
+def unsampled_traceparent(trace_id: str) -> str:
+    """Return the traceparent of a new span in a new trace that is not sampled."""
+    return f"00-{trace_id}-{new_span_id()}-02"
+
+
+def is_unsampled(traceparent: str | None) -> bool:
+    """Return True if a traceparent is valid, and has not the flag `sampled`."""
+    match = TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None or (match[1] == "00" and match[5]):
+        return False
+    return match[4][1] in EVEN_DIGITS
 
 
 def sampled_trace_id(traceparent: str | None) -> str | None:

@@ -106,7 +106,7 @@ class Client:
             # Here, so that a user's own list of middlewares cannot remove it.
             send = remember(runtime.history, clock=runtime.clock)(send)
         self._stack = compose(layers, send)
-        self._measured = send_meter(runtime.meter)
+        self._measured = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
         self._checks: dict[asyncio.Task[None], int] = {}
@@ -269,7 +269,7 @@ class Client:
                     reply = await self._stack(envelope)
                 else:
                     check_wait(wait_for_service, contract)
-                    with self.waits.waiting(envelope.id):
+                    with self.waits.waiting(envelope.id, seconds):
                         reply = await self._stack(envelope)
                 if reply is None:
                     raise Internal(

@@ -20,8 +20,10 @@ from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.history import Action
 from bus.messaging.ports.meter import Labels
 from bus.messaging.sent_time import sent_time
+from bus.messaging.trace_context import recorded_trace
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
+from bus.runtime.measure_batch import MeasureBatch
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["UNVERIFIED", "EndpointMeasures", "LastError"]
@@ -62,6 +64,9 @@ class EndpointMeasures:
         self._meter = runtime.meter
         self._history = runtime.history
         self._clock = runtime.clock
+        self._batch = MeasureBatch(
+            runtime.meter, HANDLED, (HANDLER_SECONDS, START_DELAY_SECONDS), self._labels
+        )
         self.last_error: LastError | None = None
         self.last_handled: float | None = None
         """Time of the last message that was handled without an error, in seconds."""
@@ -74,28 +79,42 @@ class EndpointMeasures:
             error: The error of the attempt, or None.
             seconds: The duration of the attempt.
         """
-        now, envelope, meter = self._clock(), message.envelope, self._meter
-        outcome = OK if error is None else outcome_of(error)
+        now, envelope = self._clock(), message.envelope
+        if error is None:
+            outcome = OK
+            self.last_handled = now
+        else:
+            outcome = outcome_of(error)
+            self._keep_error(error, outcome, now)
         key = (envelope.source, outcome)
-        labels = self._handled_labels.get(key)
-        if labels is None:
-            labels = self._add_labels(key)
-        meter.count(HANDLED, labels)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds)
-        if _is_first_attempt(message):
+        labels = self._handled_labels.get(key) or self._add_labels(key)
+        delay = None
+        # No earlier attempt can have started: neither here nor in another process.
+        if envelope.attempt == 1 and not message.deliveries[0].redelivered and not message.key[3]:
             sent = sent_time(envelope)
             if sent is not None:
                 delay = now - seconds - sent / 1000
-                # The clocks of two machines differ, so a short delay can seem negative.
-                meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0))
-        if error is None:
-            self.last_handled = now
+                if delay < 0:  # the clocks of two machines differ
+                    delay = 0.0
+        trace_id = recorded_trace.get()
+        if trace_id is None:
+            self._batch.add(labels, seconds, now, delay)
         else:
-            self._keep_error(error, outcome, now)
+            self._report_traced(labels, seconds, delay, trace_id)
         if self._history is not None:
             self._history.remember(
                 "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
             )
+
+    def _report_traced(
+        self, labels: Labels, seconds: float, delay: float | None, trace_id: str
+    ) -> None:
+        """Report an attempt at once, because its trace is recorded and can be an exemplar."""
+        meter = self._meter
+        meter.count(HANDLED, labels)
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id)
+        if delay is not None:
+            meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id)
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""
@@ -154,9 +173,3 @@ class EndpointMeasures:
         if len(self._handled_labels) < MAX_CACHED_LABELS:
             self._handled_labels[key] = labels
         return labels
-
-
-def _is_first_attempt(message: InboundMessage) -> bool:
-    """Return True if no earlier attempt can have started: neither here nor in another process."""
-    _, _, attempt, replays, _ = message.key
-    return attempt == 1 and not replays and not message.deliveries[0].redelivered

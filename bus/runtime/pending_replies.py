@@ -43,6 +43,8 @@ class PendingReplies:
     def start(self) -> None:
         """Store the running event loop. The deadlines of all later calls use this loop."""
         self._loop = asyncio.get_running_loop()
+        # A monitoring system sees no increase in a series that begins with its first loss.
+        self._meter.count(CONNECTIONS_LOST, (), 0)
 
     def register(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Final
@@ -10,6 +11,7 @@ from bus.contracts.contract import Contract
 from bus.messaging.instruments import SEND_SECONDS, SENT
 from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.meter import NO_METER, Labels, Meter
+from bus.runtime.measure_batch import MeasureBatch
 
 __all__ = ["SendMeter", "send_meter"]
 
@@ -21,13 +23,13 @@ It measures the block, and reports the error that ends it.
 """
 
 
-def send_meter(meter: Meter) -> SendMeter:
+def send_meter(meter: Meter, clock: Callable[[], float]) -> SendMeter:
     """Return the function with which a client measures the messages that it sends.
 
     The client uses it around its whole stack. So the outcome is the error that the caller receives,
     also if the reply did not match its contract. The time includes all attempts.
     """
-    return _not_measured if meter is NO_METER else _SendMeasures(meter).measure
+    return _not_measured if meter is NO_METER else partial(_Sending, _SendMeasures(meter, clock))
 
 
 _NOTHING: Final = nullcontext()
@@ -40,26 +42,28 @@ def _not_measured(_contract: Contract) -> AbstractContextManager[None, bool | No
 class _SendMeasures:
     """The labels of each contract that a client sends."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._families: dict[str, _Family] = {}
+    def __init__(self, meter: Meter, clock: Callable[[], float]) -> None:
+        self.meter = meter
+        self.clock = clock
+        self.families: dict[str, _Family] = {}
 
-    def measure(self, contract: Contract) -> "_Sending":
-        family = self._families.get(contract.type)
-        if family is None:
-            family = self._families[contract.type] = _Family(self._meter, contract)
-        return _Sending(family)
+    def add(self, contract: Contract) -> "_Family":
+        family = self.families[contract.type] = _Family(self, contract)
+        return family
 
 
 class _Family:
     """The labels of one contract."""
 
-    __slots__ = ("labels", "meter", "succeeded")
+    __slots__ = ("add", "clock", "failed", "succeeded")
 
-    def __init__(self, meter: Meter, contract: Contract) -> None:
-        self.meter = meter
-        self.labels: Labels = (contract.name, str(contract.version), contract.kind)
-        self.succeeded: Labels = (*self.labels, OK)
+    def __init__(self, measures: _SendMeasures, contract: Contract) -> None:
+        labels: Labels = (contract.name, str(contract.version), contract.kind)
+        self.clock = measures.clock
+        # The method keeps the batch alive.
+        self.add = MeasureBatch(measures.meter, SENT, (SEND_SECONDS,), labels).add
+        self.succeeded: Labels = (*labels, OK)
+        self.failed = labels
 
 
 class _Sending:
@@ -67,16 +71,16 @@ class _Sending:
 
     __slots__ = ("_family", "_started")
 
-    def __init__(self, family: _Family) -> None:
-        self._family = family
+    def __init__(self, measures: _SendMeasures, contract: Contract) -> None:
+        self._family = measures.families.get(contract.type) or measures.add(contract)
+        self._started = perf_counter()
 
     def __enter__(self) -> None:
-        self._started = perf_counter()
+        """Do nothing, because the time begins with the object."""
 
     def __exit__(
         self, _kind: object, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         seconds, family = perf_counter() - self._started, self._family
-        labels = family.succeeded if error is None else (*family.labels, outcome_of(error))
-        family.meter.count(SENT, labels)
-        family.meter.observe(SEND_SECONDS, family.labels, seconds)
+        labels = family.succeeded if error is None else (*family.failed, outcome_of(error))
+        family.add(labels, seconds, family.clock())

@@ -28,8 +28,6 @@ LOADED_LATER = (
     "bus.contracts.iterators",
     "bus.contracts.lossless",
     "bus.contracts.violations",
-    "bus.messaging.service_info",
-    "bus.runtime.instance_report",
     "bus.security.key_set_download",
     "encodings.idna",  # the codec of `socket.getaddrinfo`
 )

@@ -8,13 +8,13 @@ tracer only for spans that are recorded. For every other sampler it always calls
 
 import re
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry import trace
 
-from bus.messaging.trace_context import new_span_id, new_trace_id
+from bus.messaging.trace_context import new_trace_id
 
-__all__ = ["KnownSampler", "Root", "prepared"]
+__all__ = ["KnownSampler", "prepared"]
 
 DESCRIPTION = re.compile(
     r"ParentBased\{root:(?P<root>\w+)(\{(?P<rate>[0-9.e-]+)\})?,remoteParentSampled:[^,]+,"
@@ -24,7 +24,6 @@ DESCRIPTION = re.compile(
 """Description of a sampler that never samples a child of a span that is not sampled."""
 RATIO = "TraceIdRatioBased"
 SAMPLED: Final = trace.TraceFlags.SAMPLED
-UNSAMPLED = trace.TraceFlags(trace.TraceFlags.RANDOM_TRACE_ID)
 LOW_DIGITS = 16
 """Number of the last hexadecimal digits of a trace id, by which the ratio decides."""
 
@@ -54,23 +53,6 @@ class PreparedIds:
         return bool(getattr(self._generator, "is_trace_id_random", bool)())
 
 
-class Root(NamedTuple):
-    """The id of a new trace, and the decision of the sampler."""
-
-    trace_id: str
-    """32 hexadecimal digits."""
-    is_sampled: bool
-
-    def unsampled_traceparent(self) -> str:
-        """Return the traceparent of this trace, without the flag `sampled`."""
-        return f"00-{self.trace_id}-{new_span_id()}-{UNSAMPLED:02x}"
-
-    def unsampled_context(self) -> trace.SpanContext:
-        """Return the context of a span of this trace, without the flag `sampled`."""
-        ids = int(self.trace_id, 16), int(new_span_id(), 16)
-        return trace.SpanContext(*ids, is_remote=False, trace_flags=UNSAMPLED)
-
-
 class KnownSampler:
     """Facts about the sampler of a tracer."""
 
@@ -82,7 +64,8 @@ class KnownSampler:
             generator = sdk.id_generator
         except Exception:  # noqa: BLE001 - another implementation, or a sampler of the application
             match, generator = None, None
-        self._follows_parent = match is not None
+        self.follows_parent = match is not None
+        """True if a child of a span that is not sampled is never sampled."""
         self._bound: int | None = None
         if match is not None and match["root"] == RATIO and match["rate"]:
             self._bound = round(float(match["rate"]) * (1 << 64))
@@ -91,11 +74,12 @@ class KnownSampler:
 
     def drops_child(self, parent: trace.SpanContext) -> bool:
         """Return True if a child of this span is certainly not sampled."""
-        return self._follows_parent and parent.is_valid and not parent.trace_flags & SAMPLED
+        return self.follows_parent and parent.is_valid and not parent.trace_flags & SAMPLED
 
-    def new_root(self) -> Root | None:
-        """Return a new trace, or None if only the tracer can decide."""
-        if self._bound is None:
-            return None
-        trace_id = new_trace_id()
-        return Root(trace_id, int(trace_id[LOW_DIGITS:], 16) < self._bound)
+    def new_root(self) -> str | None:
+        """Return the id of a new trace in hex, or None if only the tracer can decide about it."""
+        return None if self._bound is None else new_trace_id()
+
+    def samples(self, trace_id: str) -> bool:
+        """Return True if the sampler samples a new trace with the id that `new_root` returned."""
+        return self._bound is None or int(trace_id[LOW_DIGITS:], 16) < self._bound

@@ -11,16 +11,16 @@ from opentelemetry.context import Context, attach
 
 from bus.messaging.context import correlation_of, current
 from bus.messaging.envelope import Envelope
-from bus.messaging.trace_context import ATTEMPT_TRACEPARENT
+from bus.messaging.trace_context import ATTEMPT_TRACEPARENT, unsampled_traceparent
 from bus.middleware.spans.active_span import ActiveSpan
-from bus.middleware.spans.carrier import NO_CONTEXT, Carrier
+from bus.middleware.spans.carrier import NO_CONTEXT, Carrier, UnsampledSpan
 from bus.middleware.spans.conventions import (
     SCHEMA_URL,
     Conventions,
     SpanTemplate,
     message_attributes,
 )
-from bus.middleware.spans.known_sampler import KnownSampler, Root, prepared
+from bus.middleware.spans.known_sampler import KnownSampler, prepared
 
 __all__ = ["Recorder", "active_ids", "find_recorder"]
 
@@ -76,8 +76,8 @@ class Recorder:
                 parent = self._carrier.read(cause.envelope)
                 above = trace.get_current_span(parent).get_span_context()
         root = None if above.is_valid else self._sampler.new_root()
-        if root is not None and not root.is_sampled and self._carrier.is_standard:
-            return None, envelope.replace(traceparent=root.unsampled_traceparent())
+        if root is not None and not self._sampler.samples(root) and self._carrier.is_standard:
+            return None, envelope.replace(traceparent=unsampled_traceparent(root))
         template = self._conventions.sending(envelope.role, envelope.type)
         span = self._new_span(template, parent, root)
         if span is None:
@@ -103,10 +103,12 @@ class Recorder:
             The span, or None if it is not recorded.
         """
         if template.kind == "SERVER":
+            if self._sampler.follows_parent:
+                unsampled = self._carrier.read_unsampled(envelope)
+                if unsampled is not None:
+                    attach(unsampled)
+                    return None
             parent = self._carrier.read(envelope)
-            if self._sampler.drops_child(trace.get_current_span(parent).get_span_context()):
-                attach(parent)
-                return None
             if envelope.type != template.type:
                 template = self._conventions.unknown_request(envelope.type)
             span = self._new_span(template, parent, self._sampler.new_root())
@@ -128,7 +130,7 @@ class Recorder:
         self,
         template: SpanTemplate,
         parent: Context | None,
-        root: Root | None,
+        root: str | None,
         linked: Envelope | None = None,
     ) -> trace.Span | None:
         """Return a new span, or None if the tracer failed.
@@ -139,7 +141,7 @@ class Recorder:
         Args:
             template: Template of the span.
             parent: Context with the parent. None: the current context.
-            root: Decision of the sampler if there is no parent. None: the tracer decides.
+            root: Id of the new trace if there is no parent. None: the tracer chooses and decides.
             linked: Message that was sent by the spans to which the new span has links.
         """
         above = trace.get_current_span(parent).get_span_context()
@@ -149,9 +151,9 @@ class Recorder:
             return self._start(template, parent, linked)
         if root is None:
             return self._start(template, parent, linked)
-        if not root.is_sampled:
-            return trace.NonRecordingSpan(root.unsampled_context())
-        token = prepared.set(int(root.trace_id, 16))
+        if not self._sampler.samples(root):
+            return UnsampledSpan(unsampled_traceparent(root), None)
+        token = prepared.set(int(root, 16))
         try:
             return self._start(template, parent, linked)
         finally:

@@ -2,26 +2,24 @@
 
 from collections import deque
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action
-
-if TYPE_CHECKING:
-    from bus.messaging.service_info import RememberedMessage
+from bus.messaging.service_info import RememberedMessage
 
 __all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
 
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
 MAX_ID_LENGTH = 64
-"""Maximum number of characters of an id or a traceparent. A longer one is cut."""
+"""Maximum number of characters of a header's id or traceparent. A longer one is cut.
+
+AMQP limits the message id, the type and the sender to 255 bytes, so these are not cut.
+"""
 MIN_PREFIX_LENGTH = 4
 """Minimum number of characters of a part of an id. A shorter text is compared as a whole."""
 UUID_LENGTH = 36
-MAX_NAME_LENGTH = 200
-"""Maximum number of characters of a type, a sender or a code. A longer one is cut."""
 _FIELDS = (
     *("action", "id", "type", "source", "at", "seconds", "attempt", "outcome"),
     *("correlation_id", "causation_id", "traceparent", "queue", "tier"),
@@ -89,23 +87,18 @@ class MessageHistory:
         """Add a message; see `History.remember`."""
         message_id, cause, trace = envelope.id, envelope.causation_id, envelope.traceparent
         correlation = envelope.correlation_id or message_id
-        type_, source = envelope.type, envelope.source
         if (
-            len(message_id) > MAX_ID_LENGTH
-            or len(correlation) > MAX_ID_LENGTH
+            len(correlation) > MAX_ID_LENGTH
             or (cause is not None and len(cause) > MAX_ID_LENGTH)
             or (trace is not None and len(trace) > MAX_ID_LENGTH)
-            or len(type_) > MAX_NAME_LENGTH
-            or len(source) > MAX_NAME_LENGTH
         ):
-            message_id, correlation = message_id[:MAX_ID_LENGTH], correlation[:MAX_ID_LENGTH]
+            correlation = correlation[:MAX_ID_LENGTH]
             cause, trace = cause and cause[:MAX_ID_LENGTH], trace and trace[:MAX_ID_LENGTH]
-            type_, source = type_[:MAX_NAME_LENGTH], source[:MAX_NAME_LENGTH]
         entry: Entry = (
             action,
             message_id,
-            type_,
-            source,
+            envelope.type,
+            envelope.source,
             at,
             seconds,
             envelope.attempt,
@@ -118,7 +111,7 @@ class MessageHistory:
         )
         (self._entries if verified else self._unverified).append(entry)
 
-    def find(self, text: str) -> "tuple[RememberedMessage, ...]":
+    def find(self, text: str) -> tuple[RememberedMessage, ...]:
         """Return the messages with a correlation id or a message id, the oldest first.
 
         A message without a correlation id has its own id instead. The search reads all entries.
@@ -147,11 +140,9 @@ def id_matcher(text: str) -> Callable[[str, str], bool]:
     return lambda correlation, message: wanted in {correlation, message}
 
 
-def _record(entry: Entry) -> "RememberedMessage":
-    # Loaded at the first use, because a bus that answers no question does not need it.
-    record: type[RememberedMessage] = import_module("bus.messaging.service_info").RememberedMessage
+def _record(entry: Entry) -> RememberedMessage:
     values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
-    return record.model_validate({**values, "at": int(entry[_AT] * 1000)})
+    return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
 
 
 def _clean_text(value: object) -> object:

@@ -193,6 +193,17 @@ def test_the_detail_has_the_messages_that_a_service_sends() -> None:
     )
 
 
+def test_an_answer_that_was_cut_is_reported() -> None:
+    cut = info("a").model_copy(update={"left_out": 1})
+    lines = detail(stats("a", left_out=12), infos=(cut,))
+    assert lines[-2:] == [
+        "a: 12 values left out, because the answer is too large",
+        "a: 1 value left out, because the answer is too large",
+    ]
+    (service,) = services_to_json(summaries(stats("a", left_out=12)), [cut], at=0)["services"]
+    assert service["instances"][0]["left_out"] == 13
+
+
 def test_the_verbose_detail_has_each_operation_of_each_instance() -> None:
     records = [stats(name, handlers=[handler()], series=[counted(5)]) for name in ("a", "b")]
     rows = ["billing.get.v1 10 0% - 0 0/8", "a 5 0% - 0 0/4", "b 5 0% - 0 0/4"]

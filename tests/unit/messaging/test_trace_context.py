@@ -8,6 +8,7 @@ from bus.messaging.trace_context import (
     MAX_TRACESTATE_LENGTH,
     TraceParent,
     child_traceparent,
+    is_unsampled,
     new_traceparent,
     parse_traceparent,
     sampled_trace_id,
@@ -46,6 +47,7 @@ def test_an_invalid_traceparent_is_ignored(parent: str | None) -> None:
     assert parse_traceparent(parent) is None
     assert child_traceparent(parent) is None
     assert sampled_trace_id(parent) is None
+    assert not is_unsampled(parent)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,7 @@ def test_the_random_flag_of_level_2_is_kept_and_unknown_flags_are_zeroed() -> No
         parent = f"00-{TRACE}-{SPAN}-{flags}"
         assert parse_traceparent(parent) == TraceParent(TRACE, SPAN, known)
         assert (child_traceparent(parent) or "").endswith(f"-{known:02x}")
+        assert is_unsampled(parent) == (not known & 1)
 
 
 def test_a_new_trace_is_sampled_and_says_that_its_id_is_random() -> None:

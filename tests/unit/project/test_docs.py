@@ -10,6 +10,7 @@ import bus.errors
 from bus.cli.errors import exit_code
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
+from bus.messaging.instruments import INSTRUMENTS
 from bus.messaging.topology.declarations import BASE_EXCHANGES, job_topology
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.runtime.inbound import INBOUND
@@ -50,7 +51,11 @@ def test_every_error_is_in_the_docs_with_its_parent_code_and_whether_it_is_retry
     assert written[:3] == [kind.__bases__[0].__name__, kind.code, "yes" if kind.retryable else "no"]
 
 
-@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_the_variables_of_services_are_in_the_docs() -> None:
+    assert rows("docs/reference/settings.md")["BUS_SERVICES__<SERVICE>__<KEY>"][0] == "None"
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "services"])
 def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     field = Settings.model_fields[name]
     default = field.default.get_secret_value() if name == "url" else field.default
@@ -252,6 +257,24 @@ def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
         ] == []
         words = [row[0].lower() for row in table]
         assert words == sorted(words)
+
+
+def test_the_page_of_metrics_lists_each_instrument_with_its_labels_and_its_description() -> None:
+    section = page("docs/reference/metrics.md").partition("## Instruments")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `.*$", section, re.MULTILINE)
+    assert rows == [
+        f"| `{each.name}` | {each.kind} | {each.unit} |"
+        f" {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |".replace(
+            "|  |", "| |"
+        )
+        for each in INSTRUMENTS
+    ]
+
+
+def test_the_page_of_metrics_explains_each_label() -> None:
+    section = page("docs/reference/metrics.md").partition("## Labels")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(explained) == sorted({label for each in INSTRUMENTS for label in each.labels})
 
 
 def test_the_architecture_page_lists_the_inbound_stages_in_their_order() -> None:

@@ -282,3 +282,23 @@ async def test_a_provider_that_is_switched_off_leaves_the_trace_to_the_bus(
         await (await buses.bus("office")).request(GetTotal())
     assert isinstance(seen[0], Envelope)
     assert (seen[0].traceparent or "").endswith("-03")
+
+
+async def test_the_trace_of_a_sampled_message_is_the_exemplar_of_its_duration(
+    buses: MemoryBuses,
+) -> None:
+    service = await serving(buses, ledger())
+    office = await buses.bus("office")
+    await office.request(GetTotal())
+    assert exemplars(service) == set()
+    with recording() as recorded:
+        await office.request(GetTotal())
+    worker = recorded.only("SERVER").context
+    assert worker is not None
+    assert exemplars(service) == {f"{worker.trace_id:032x}"}
+
+
+def exemplars(bus: Bus) -> set[str]:
+    """Return the trace ids of all histograms of a bus."""
+    series = bus._report.stats().series
+    return {trace_id for each in series for trace_id, _, _ in each.exemplars.values()}
