@@ -7,7 +7,7 @@ from bus.messaging.envelope import Envelope
 __all__ = ["Action", "History"]
 
 Action = Literal["sent", "handled", "retried", "dead-lettered", "refused"]
-"""What a process did with a message."""
+"""Action of a process on a message."""
 
 
 class History(Protocol):
@@ -31,7 +31,7 @@ class History(Protocol):
         """Add a message.
 
         Args:
-            action: What this process did with the message.
+            action: Action of this process on the message.
             envelope: The message. Only its ids, its type and its sender are kept.
             at: The begin of the action, in seconds since the epoch.
             seconds: The duration of the action.
