@@ -11,7 +11,7 @@ from typing import Final
 
 from bus.messaging.ports.meter import Instrument, Labels, Meter
 
-__all__ = ["MeasureBatch"]
+__all__ = ["MAX_SECONDS", "MAX_VALUES", "MeasureBatch"]
 
 MAX_VALUES: Final = 100
 MAX_SECONDS: Final = 1.0
