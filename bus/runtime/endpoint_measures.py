@@ -4,6 +4,8 @@ Each method is called for a message, so labels are tuples that are created once.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import RLock
 
@@ -18,7 +20,7 @@ from bus.messaging.instruments import (
     START_DELAY_SECONDS,
 )
 from bus.messaging.outcomes import OK, outcome_of
-from bus.messaging.ports.history import Action
+from bus.messaging.ports.history import Action, Entry
 from bus.messaging.ports.meter import Labels
 from bus.messaging.sent_time import sent_time
 from bus.messaging.trace_context import recorded_trace
@@ -124,41 +126,60 @@ class EndpointMeasures:
         # The lock is for a reader in another thread. Two threads must not change one number.
         with self._lock:
             pending, self._pending = self._pending, []
+            if not pending:
+                return
+            self.last_handled = pending[-1][6]
+            if self._has_traces:
+                for values in pending:
+                    self._report_one(values, OK)
+                return
+            self._report_many(pending)
+        if self._history is not None:
             for values in pending:
-                self._report_one(values, OK)
-            if pending:
-                self.last_handled = pending[-1][6]
+                self._history.add(self._entry_of(values, OK))
+
+    def _report_many(self, pending: Sequence[AttemptValues]) -> None:
+        """Report successful attempts without exemplars, with few calls."""
+        meter, last = self._meter, pending[-1][6]
+        for source, amount in Counter([values[0][0] for values in pending]).items():
+            meter.count(HANDLED, self._labels_of(source, OK), amount, at=last)
+        meter.observe_many(
+            HANDLER_SECONDS, self._labels, [values[7] for values in pending], at=last
+        )
+        delays = [delay for values in pending if (delay := _delay_of(values)) is not None]
+        if delays:
+            meter.observe_many(START_DELAY_SECONDS, self._labels, delays, at=last)
 
     def _report_one(self, values: AttemptValues, outcome: str) -> None:
-        key, correlation, cause, traceparent, sent, redelivered, now, seconds, trace_id = values
-        source, message_id, attempt, replays, _ = key
+        now, seconds, trace_id = values[6:]
         meter = self._meter
-        labels = self._handled_labels.get((source, outcome)) or self._add_labels((source, outcome))
-        meter.count(HANDLED, labels, at=now)
+        meter.count(HANDLED, self._labels_of(values[0][0], outcome), at=now)
         meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id, at=now)
-        # Otherwise an earlier attempt can have started, here or in another process.
-        if sent is not None and attempt == 1 and not redelivered and not replays:
-            delay = now - seconds - sent / 1000
-            # The clocks of two machines differ, so a short delay can seem negative.
-            meter.observe(START_DELAY_SECONDS, self._labels, max(delay, 0.0), trace_id, at=now)
+        delay = _delay_of(values)
+        if delay is not None:
+            meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id, at=now)
         if self._history is not None:
-            self._history.add(
-                (
-                    "handled",
-                    message_id,
-                    self._type,
-                    source,
-                    now - seconds,
-                    seconds,
-                    attempt,
-                    outcome,
-                    correlation or message_id,
-                    cause,
-                    traceparent,
-                    self._queue,
-                    None,
-                )
-            )
+            self._history.add(self._entry_of(values, outcome))
+
+    def _entry_of(self, values: AttemptValues, outcome: str) -> Entry:
+        """Return the entry of an attempt in the history."""
+        key, correlation, cause, traceparent, _, _, now, seconds, _ = values
+        source, message_id, attempt, _, _ = key
+        return (
+            "handled",
+            message_id,
+            self._type,
+            source,
+            now - seconds,
+            seconds,
+            attempt,
+            outcome,
+            correlation or message_id,
+            cause,
+            traceparent,
+            self._queue,
+            None,
+        )
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""
@@ -213,8 +234,23 @@ class EndpointMeasures:
         place = failure_location(error)
         self.last_error = LastError(outcome, now, place and place[:MAX_PLACE_LENGTH])
 
-    def _add_labels(self, key: tuple[str, str]) -> Labels:
-        labels = (*self._labels, *key)
-        if len(self._handled_labels) < MAX_CACHED_LABELS:
-            self._handled_labels[key] = labels
+    def _labels_of(self, source: str, outcome: str) -> Labels:
+        key = (source, outcome)
+        labels = self._handled_labels.get(key)
+        if labels is None:
+            labels = (*self._labels, *key)
+            if len(self._handled_labels) < MAX_CACHED_LABELS:
+                self._handled_labels[key] = labels
         return labels
+
+
+def _delay_of(values: AttemptValues) -> float | None:
+    """Return the seconds from the publish to the start of the first attempt.
+
+    None if they are not known, or if an earlier attempt can have started, here or elsewhere.
+    """
+    (_, _, attempt, replays, _), _, _, _, sent, redelivered, now, seconds, _ = values
+    if sent is None or attempt != 1 or redelivered or replays:
+        return None
+    # The clocks of two machines differ, so a short delay can seem negative.
+    return max(now - seconds - sent / 1000, 0.0)
