@@ -175,6 +175,8 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
     state = consumer.state
     endpoint, measures = state.endpoint, state.measures
     contract = endpoint.contract
+    if measures is not None:
+        measures.report()
     last = None if measures is None else measures.last_handled
     return HandlerState(
         operation=contract.name,

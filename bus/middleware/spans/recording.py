@@ -96,8 +96,8 @@ class Recorder:
         new trace, and has a link to the span that sent the message. So a trace ends. After a
         failed attempt, a second link leads to the span of that attempt.
 
-        If the span is not recorded, its context is active until the task of the message ends, so
-        that the spans in the handler are not recorded either.
+        If the span is not recorded, its context is active until the task of the message ends. So
+        the spans in the handler are not recorded either.
 
         Returns:
             The span, or None if it is not recorded.
