@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bus.cli import build
+from bus.cli import audit, build
 from bus.cli.errors import Reporter
 from bus.cli.watch.commands import pattern, select_kinds
 from bus.cli.watch.lines import Seen, header_lines, line, to_json
@@ -148,7 +148,10 @@ def test_a_closed_pipe_ends_the_printer() -> None:
     printer.add(2)
 
 
-def test_payloads_are_refused_without_an_operators_key_before_the_broker_is_asked() -> None:
+def test_payloads_are_refused_without_an_operators_key_before_the_broker_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "begin_audit", lambda _: None)  # it would change all loggers
     app = build(["watch"], Reporter(debug=False))
     environment = {"BUS_AUTH": "on", "BUS_URL": "amqp://127.0.0.1:1"}
     result = CliRunner().invoke(app, ["watch", "--reveal"], env=environment)
