@@ -8,7 +8,9 @@ Source: ISO 3, "Preferred numbers", the rounded series R"10.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import accumulate
 from math import inf
 from typing import Final
@@ -18,6 +20,7 @@ __all__ = [
     "EXPOSED_BOUNDS",
     "Buckets",
     "bucket_of",
+    "buckets_of",
     "count_of",
     "cumulative_counts",
     "fraction_within",
@@ -49,12 +52,18 @@ One more bucket, with the index `len(BOUNDS)`, has all larger values.
 """
 EXPOSED_BOUNDS: Final = _bounds(_EXPOSED)
 """Bounds that monitoring systems receive: 1, 2.5 and 5 of each decade. All are in `BOUNDS`."""
+_bucket_of = partial(bisect_left, BOUNDS)
 _EXPOSED_INDEXES = tuple(BOUNDS.index(bound) for bound in EXPOSED_BOUNDS)
 
 
 def bucket_of(value: float) -> int:
     """Return the index of the bucket of a value, in seconds. A negative value is in bucket 0."""
     return bisect_left(BOUNDS, value)
+
+
+def buckets_of(values: Iterable[float]) -> Counter[int]:
+    """Return the histogram of values, in seconds."""
+    return Counter(map(_bucket_of, values))  # without a call of a Python function for each value
 
 
 def count_of(buckets: Buckets) -> int:

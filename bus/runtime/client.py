@@ -6,6 +6,7 @@ Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" 
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from time import perf_counter
 from typing import TypeVar, cast
 
 from bus.contracts.contract import (
@@ -30,8 +31,9 @@ from bus.errors import (
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.handler import Handler, Middleware, compose
+from bus.messaging.handler import Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
+from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -45,12 +47,12 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
-from bus.middleware.remember import remember
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
+from bus.runtime.sent_history import sent_history
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.service_waits import ServiceWaits
@@ -101,11 +103,9 @@ class Client:
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
-        send: Handler = self._send
-        if runtime.history is not None:
-            # Here, so that a user's own list of middlewares cannot remove it.
-            send = remember(runtime.history, clock=runtime.clock)(send)
-        self._stack = compose(layers, send)
+        self._stack = compose(layers, self._send)
+        # At the innermost place, where the ids and the trace of a message are complete.
+        self._remember = sent_history(runtime.history, runtime.clock)
         self._measured = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
@@ -420,15 +420,21 @@ class Client:
         self.replies.close()
 
     async def _publish(self, envelope: Envelope) -> None:
-        kind = cast("Kind", envelope.role)
+        kind, started = cast("Kind", envelope.role), perf_counter()
         if kind == "job":
             self.replies.record_job_sent(envelope)
-        outcome = await self._transport.send(
-            envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
-        )
-        _raise_unless_accepted(outcome, envelope)
+        try:
+            outcome = await self._transport.send(
+                envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
+            )
+            _raise_unless_accepted(outcome, envelope)
+        except BaseException as error:  # such as the cancellation of the caller
+            self._remember(envelope, started, outcome_of(error))
+            raise
+        self._remember(envelope, started, OK)
 
     async def _call_service(self, envelope: Envelope) -> Envelope:
+        started = perf_counter()
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
         remaining = self._remaining(envelope)
@@ -446,9 +452,13 @@ class Client:
                 envelope,
             )
             reply = await future
+        except BaseException as error:  # as above
+            self._remember(envelope, started, outcome_of(error))
+            raise
         finally:
             self.replies.discard(envelope.id, future)
             del future  # a failed future is a reference cycle: its error's traceback has this frame
+        self._remember(envelope, started, reply.error or OK)
         check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         return reply
 

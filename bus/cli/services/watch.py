@@ -88,11 +88,11 @@ class ServiceWatch:
         parts: list[RenderableType] = [head]
         if self._feed.error is not None:
             parts.append(Text(one_line(f"error: {self._feed.error}"), style="red"))
-        if not services:
+        if not services and self._feed.error is None:
             parts.append(Text("no instance answers", style="yellow"))
-        elif self._target.service is None:
+        elif services and self._target.service is None:
             parts.append(services_table(services, console))
-        else:
+        elif services:
             parts.append(service_detail(services[0], console))
         return Group(*parts)
 

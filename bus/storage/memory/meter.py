@@ -4,13 +4,12 @@ The number of series is bounded, so a label with too many values cannot fill the
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
 from weakref import WeakSet
 
-from bus.messaging.histograms import bucket_of, subtract
+from bus.messaging.histograms import bucket_of, buckets_of, subtract
 from bus.messaging.ports.meter import Instrument, Labels, Reporter
 from bus.messaging.service_info import Series
 
@@ -201,7 +200,7 @@ class MemoryMeter:
         if at >= cell.rotates:
             cell.rotate(at)
         buckets = cell.buckets
-        for bucket, count in Counter(map(bucket_of, values)).items():
+        for bucket, count in buckets_of(values).items():
             buckets[bucket] = buckets.get(bucket, 0) + count
         cell.total += sum(values)
         cell.last = at

@@ -386,6 +386,12 @@ async def test_the_watch_shows_the_error_of_the_broker_and_the_last_state() -> N
     assert lines[3].startswith("billing 1 ready")
 
 
+async def test_a_watch_that_cannot_ask_shows_only_the_reason() -> None:
+    watched = Watched()
+    watched.asker.error = Unavailable("discovery is off")
+    assert (await watched.round())[1:] == ["error: discovery is off", ""]
+
+
 async def test_each_line_of_the_json_watch_is_one_state(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
