@@ -42,6 +42,18 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.messaging.context": ("Context", "Sender"),
         "bus.runtime.dependencies": ("Depends",),
     },
+    "Discovery": {
+        "bus.runtime.discovery.asker": ("Asker",),
+        "bus.messaging.control": (
+            "Ping",
+            "GetInfo",
+            "GetStats",
+            "FindMessages",
+            "Target",
+            "Answer",
+            "Announcement",
+        ),
+    },
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
         "bus.testing.buses": ("MemoryBuses",),

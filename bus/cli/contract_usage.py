@@ -1,4 +1,4 @@
-"""`bus contracts usage`: who sends, serves and subscribes to each version of a contract."""
+"""`bus contracts usage`: the senders, servers and subscribers of each version of a contract."""
 
 import asyncio
 import time
@@ -33,6 +33,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["ask_usage", "print_usage", "run_usage", "select", "usage_to_json"]
 
 INDENT = (0, 0, 0, 2)
+NO_SERVICE = "no service"
 
 
 def run_usage(type_: str | None, contracts: Sequence[str], *, window: float, as_json: bool) -> None:
@@ -157,9 +158,9 @@ def print_narrow(used: Iterable[ContractUsage], console: Console, now: float) ->
     """Print each type on its own line, and its servers and callers below that line."""
     for each in used:
         console.print(Text(f"{each.type}, {each.kind}"), soft_wrap=True)
-        for line in server_lines(each.servers, now) or ["nobody"]:
+        for line in server_lines(each.servers, now) or [NO_SERVICE]:
             console.print(Padding(Text(f"served by {line}"), INDENT))
-        for line in caller_lines(each.callers, now) or ["nobody"]:
+        for line in caller_lines(each.callers, now) or [NO_SERVICE]:
             console.print(Padding(Text(f"sent by {line}"), INDENT))
 
 
@@ -197,11 +198,11 @@ def summary_lines(report: UsageReport, *, has_catalog: bool) -> list[str]:
     """Return the lines below the table."""
     lines = [""]
     for each in report.old:
-        by = ", ".join(caller.service for caller in each.callers) or "nobody"
+        by = ", ".join(caller.service for caller in each.callers) or NO_SERVICE
         lines.append(f"old version: {each.type} (latest v{each.latest}) is sent by {by}")
     if report.unused:
         unused = ", ".join(describe_unused(each) for each in report.unused)
-        lines.append(f"sent by nobody: {unused}")
+        lines.append(f"without a sender: {unused}")
     if not has_catalog:
         lines.append("no contracts are loaded (--contracts), so only those of services are shown")
     if report.left_out or report.combined:

@@ -139,7 +139,7 @@ def usage(
     of attempts with which live instances of the receiver have handled them. Each instance counts
     from its start, so a service that has stopped is only in the counts of its receivers.
 
-    With known contracts, the command also lists those that nobody has sent.
+    With known contracts, the command also lists those without a sender.
     """
     # Only this command connects to the broker.
     import_module("bus.cli.contract_usage").run_usage(

@@ -12,10 +12,12 @@ import typer
 from bus.cli.broker import signals
 from bus.cli.metrics_pages import METRICS
 from bus.cli.options import finite
+from bus.messaging.topology.control import COMMANDS
 from bus.operations.health import serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
+from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["command"]
 
@@ -93,10 +95,15 @@ async def serve(
         ConfigurationError: The address cannot be opened, or a key or the grants are missing.
     """
     with signals() as stop:
-        async with open_asker(settings) as asker:
-            exporter = library.Exporter(asker, interval=interval, window=window)
+        transport = RabbitMQTransport(settings, name=COMMANDS)
+        async with open_asker(settings, transport=transport) as asker:
+            exporter = library.Exporter(
+                asker, interval=interval, window=window, depth=transport.depth
+            )
             await exporter.check()
-            page = library.MetricsPage(library.exporter_registry(exporter), exporter.refresh)
+            page = library.MetricsPage(
+                library.exporter_registry(lambda: exporter.shown), exporter.refresh
+            )
             reading = asyncio.ensure_future(exporter.read_announcements())
             try:
                 async with serve_probes(

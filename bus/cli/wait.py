@@ -24,6 +24,7 @@ RECONNECT_SECONDS = 0.5
 """Seconds between two attempts to connect to a broker that has not started."""
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
+CHECK = ". Check that its workers run, and that they use the broker in BUS_URL."
 QUIET_SECONDS = 2.0
 """Seconds of a wait after which the command reports what it waits for."""
 
@@ -104,7 +105,7 @@ async def wait_until_ready(
     except TimeoutError:
         raise DeadlineExceeded(
             f"{requirement.subject}: not ready within {timeout:g} s: {wait.describe()}"
-            f"{hint or '. Check that its workers run, and that they use the broker in BUS_URL.'}"
+            f"{hint or ('.' if wait.error else CHECK)}"
         ) from None
     finally:
         reporting.cancel()

@@ -1,4 +1,4 @@
-"""The usage of each version of a contract: who sends it, who serves it, and who subscribes to it.
+"""The usage of each version of a contract: its senders, its servers and its subscribers.
 
 The input is what live instances answered. So an instance that has stopped is not counted as a
 server or a sender. A server that is alive still reports the callers whose messages it handled.
@@ -143,7 +143,7 @@ class _Version:
     servers: defaultdict[tuple[str, str], _Count] = field(
         default_factory=lambda: defaultdict(_Count)
     )
-    """By service and subscription, which is empty without a name."""
+    """The counts by service and subscription, which is empty without a name."""
 
 
 def examine_usage(

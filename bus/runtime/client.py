@@ -269,7 +269,7 @@ class Client:
                 reply = await self._stack(envelope)
             else:
                 check_wait(wait_for_service, contract)
-                with self.waits.waiting(envelope.id):
+                with self.waits.waiting(envelope.id, seconds):
                     reply = await self._stack(envelope)
             if reply is None:
                 raise Internal(  # noqa: TRY301 - its outcome is measured below

@@ -95,10 +95,11 @@ class InstanceReport:
             text: A correlation id or a message id, or at least the first 4 characters of one.
         """
         history, identity = self._runtime.history, self._identity()
-        since, messages = identity["started"], tuple(self._running(text))
+        # Without a history, the process remembers nothing until now.
+        since, messages = self._now(), tuple(self._running(text))
         if isinstance(history, MessageHistory):
             complete = history.complete_since
-            since = since if complete is None else int(complete * 1000)
+            since = identity["started"] if complete is None else int(complete * 1000)
             messages = (*history.find(text), *messages)
         return RememberedMessages(
             **identity,

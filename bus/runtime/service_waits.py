@@ -25,6 +25,8 @@ FIRST_SECONDS, MAX_SECONDS = 0.1, 1.0
 MIN_PART: Final = 0.5
 """Smallest part of these seconds. The wait is random, so that processes do not publish together."""
 MAX_DOUBLINGS = 10
+INHERITED_PART = 0.9
+"""Part of its timeout below which a request has the deadline of another message."""
 
 
 class ServiceWaits:
@@ -43,20 +45,25 @@ class ServiceWaits:
         """
         self._send = send
         self._remaining = remaining
-        self.ids: set[str] = set()
-        """The ids of the requests that wait until a service serves them."""
+        self.ids: dict[str, float] = {}
+        """The requests that wait until a service serves them: their ids, and their timeouts."""
         self.listener = StartListener(self.on_started)
         self._queues: dict[str, _WaitingQueue] = {}
         """The requests that were returned at least once, by type."""
 
     @contextmanager
-    def waiting(self, message_id: str) -> Iterator[None]:
-        """Let a request that is sent inside the block wait until a service serves it."""
-        self.ids.add(message_id)
+    def waiting(self, message_id: str, seconds: float) -> Iterator[None]:
+        """Let a request that is sent inside the block wait until a service serves it.
+
+        Args:
+            message_id: The id of the request.
+            seconds: The timeout of the request.
+        """
+        self.ids[message_id] = seconds
         try:
             yield
         finally:
-            self.ids.discard(message_id)
+            del self.ids[message_id]
 
     async def call(self, request: Envelope) -> Envelope:
         """Send a request until a service serves its type, and return the reply.
@@ -66,7 +73,9 @@ class ServiceWaits:
                 handled.
             BusError: The error of the reply, or of the attempt to send the request.
         """
-        seconds = self._remaining(request)
+        seconds, remaining = self.ids[request.id], self._remaining(request)
+        if remaining < seconds * INHERITED_PART:
+            seconds = remaining
         try:
             return await self._send(request)
         except NotServed as error:

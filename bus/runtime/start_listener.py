@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from bus.errors import BusError, PermissionDenied
+from bus.errors import BusError
 from bus.messaging.control import Announcement
 
 __all__ = ["Announcements", "StartListener"]
@@ -16,6 +16,9 @@ Announcements = Callable[[], AsyncIterator[Announcement]]
 
 LISTEN_AFTER_SECONDS = 1.0
 """Seconds after which a waiting client listens. Short waits must not create a queue each time."""
+
+PAUSE_SECONDS = 600.0
+"""Seconds without an attempt to listen after a refusal. The broker's refusal logs a warning."""
 
 
 class StartListener:
@@ -35,11 +38,13 @@ class StartListener:
         """The source of announcements. The bus sets it, if it has one."""
         self._on_started = on_started
         self._task: asyncio.Task[None] | None = None
+        self._paused_until = 0.0
 
     def begin(self) -> None:
         """Start to listen, if a source is set."""
-        if self.announcements is not None:
-            self._task = asyncio.get_running_loop().create_task(self._listen(self.announcements))
+        loop = asyncio.get_running_loop()
+        if self.announcements is not None and loop.time() >= self._paused_until:
+            self._task = loop.create_task(self._listen(self.announcements))
 
     def end(self) -> None:
         """Stop to listen."""
@@ -56,8 +61,7 @@ class StartListener:
                     self._on_started(announcement.service)
         except BusError as error:
             log.debug("no start of a service is heard: %s", error, extra={"why": str(error)})
-            if isinstance(error, PermissionDenied):
-                self.announcements = None
+            self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:

@@ -225,7 +225,7 @@ def _title(asker: ProvenAsker) -> str:
 
 def _lacks(access: Access) -> str:
     return {
-        "ping": "may not ask whether this service is alive",
+        "ping": "may not ask whether services are alive",
         "read": "may not read the state of services",
         "order": "may not give orders",
     }[access]

@@ -31,7 +31,7 @@ ONE_ADDRESS = (
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What this process knows of one service that it calls.
+    """Configuration of one service that this process calls.
 
     A value of None is not set. Values of the environment and of the services file complete it.
 

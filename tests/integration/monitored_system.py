@@ -40,6 +40,11 @@ class System:
         self._node = node
         self.prometheus = prometheus
 
+    @property
+    def url(self) -> str:
+        """The address of the broker."""
+        return self._node.url
+
     def missing(self, queries: dict[str, str]) -> dict[str, str]:
         """Return the queries without a value. The services work until each has one, or it is late.
 
@@ -49,7 +54,7 @@ class System:
 
     async def _work_until(self, queries: dict[str, str]) -> dict[str, str]:
         left, deadline = dict(queries), time.monotonic() + SECONDS
-        settings = Settings(url=SecretStr(self._node.url), discovery="off")
+        settings = Settings(url=SecretStr(self.url), discovery="off")
         async with Bus("desk", settings=settings) as desk:
             while True:
                 left = {name: query for name, query in left.items() if not self._has_value(query)}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_the_alerts_fire_and_name_the_service_and_the_command(system: System) ->
     assert alerts["TrunklineOldVersionUsed"]["summary"] == (
         "till still sends version 1 of shop.price"
     )
+
+
+def test_a_duration_leads_to_the_trace_of_one_message(system: System) -> None:
+    name = "trunkline_messages_handler_duration_seconds_bucket"
+    assert system.missing({name: name}) == {}
+    found = system.prometheus.get(
+        "query_exemplars", query=name, start=str(time.time() - 300), end=str(time.time())
+    )
+    traces = {
+        (series["seriesLabels"]["operation"], exemplar["labels"]["trace_id"])
+        for series in found
+        for exemplar in series["exemplars"]
+    }
+    assert {operation for operation, _ in traces} >= {"shop.price", "till.sell"}
+    assert all(re.fullmatch(r"[0-9a-f]{32}", trace_id) for _, trace_id in traces)
 
 
 def test_the_variables_of_the_dashboard_offer_the_services_and_operations(system: System) -> None:

@@ -214,9 +214,9 @@ async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connecti
     place: Place,
 ) -> None:
     async with (
-        place.bus("transcription") as worker,
+        place.bus("transcription", discovery="off") as worker,  # its queue has such a name, too
         worker.serving(transcription),
-        place.bus("demo") as caller,
+        place.bus("demo", discovery="off") as caller,
     ):
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
         before = await own_queues(place)

@@ -10,7 +10,10 @@ from pydantic import SecretStr
 
 from bus import Bus, Event, Job, NotServed, Request, Router, Settings, contract
 from bus.cli.watch import session
+from bus.cli.watch.commands import Display, run_watch
+from bus.cli.watch.lines import Seen
 from bus.cli.watch.session import Watch, WatchOptions
+from bus.cli.watch.signatures import NoKeys
 from bus.contracts.contract import contract_of
 from bus.errors import PermissionDenied
 from bus.messaging.topology.model import Binding
@@ -215,3 +218,36 @@ async def test_the_command_prints_json_until_its_limit(settings: Settings) -> No
     assert (done.code, {each["signature"] for each in lines}) == (0, {"unsigned"})
     assert done.err.count("payload revealed") == 2
     assert "2 messages, none missed" in done.err
+
+
+async def test_a_watch_continues_after_a_lost_connection_and_reports_the_gap(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CHECK_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(session, "RECONNECT_SECONDS", 0.1)
+    taps, start = list[Tap](), Tap.start
+
+    async def record(self: Tap) -> None:
+        taps.append(self)
+        await start(self)
+
+    monkeypatch.setattr(Tap, "start", record)
+    async with Bus("press", settings=settings) as bus, watching(settings) as watched:
+        await taps[0]._channel.close()
+        await until(lambda: len(taps) == 2, "another tap")
+        while not watched.seen:
+            await bus.publish(Printed(title="Emma"))
+            await asyncio.sleep(0.02)
+    assert watched.watch.has_gap
+    assert [text.startswith("the connection was lost") for text in watched.said] == [False, True]
+
+
+async def test_the_command_ends_after_its_time(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[Seen] = []
+    display = Display(check=NoKeys(), show=shown.append, cipher=None)
+    async with Bus("press", settings=settings):
+        await run_watch(settings, WatchOptions(), display, limit=None, seconds=0.1)
+    assert shown == []
+    assert capsys.readouterr().err.endswith("0 messages, none missed\n")

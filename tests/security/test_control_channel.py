@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.errors import PermissionDenied, Unauthenticated
+from bus.errors import PermissionDenied, ResourceExhausted, Unauthenticated
 from bus.messaging.control import (
     QUESTIONS,
     Announcement,
@@ -20,6 +20,8 @@ from bus.messaging.control import (
 )
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.service_info import InstanceState
+from bus.messaging.topology.addresses import Address
+from bus.runtime.discovery import control_asker
 from bus.runtime.discovery.announcements import build_announcement
 from bus.runtime.discovery.limits import SeenIds
 from bus.security.grants import Grants
@@ -159,6 +161,24 @@ async def test_a_replayed_question_is_answered_once() -> None:
     asked = world.question(window=60)
     for later in (0, 1, 59, 80):
         world.yard.clock.now = NOW + later
+        wire.deliver(asked)
+        await settle()
+    assert len(wire.sent) == 1
+    assert discovery.responder.refusals.counts == {"replayed": 3}
+
+
+async def test_a_question_of_an_asker_with_a_fast_clock_cannot_be_replayed() -> None:
+    world = await ControlWorld.started()
+    discovery, wire = await world.process("ledger")
+    world.yard.clock.now = NOW + 29
+    asked = world.question(window=60)
+    for later in (0, 60, 91, 118):
+        world.yard.clock.now = NOW + later
+        # Many other questions let the memory forget the ids that have ended.
+        discovery.responder._seen._swept = float("-inf")
+        discovery.responder._seen._max_ids = len(discovery.responder._seen) or 1
+        discovery.responder._seen.add("x", 0)
+        discovery.responder._seen._max_ids = 10_000
         wire.deliver(asked)
         await settle()
     assert len(wire.sent) == 1
@@ -451,6 +471,55 @@ async def test_a_flood_of_forgeries_costs_200_checks_a_second_and_a_line_a_minut
     await asyncio.sleep(60)
     wire.deliver(forged)
     assert "(199 more since the last line)" in caplog.text
+
+
+async def test_answers_that_cannot_be_sent_are_bounded_and_further_ones_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await ControlWorld.started()
+    discovery, wire = await world.process("ledger")
+    is_free = asyncio.Event()
+    send = wire.send
+
+    async def hang(envelope: Envelope, address: Address) -> None:
+        await is_free.wait()
+        await send(envelope, address)
+
+    monkeypatch.setattr(wire, "send", hang)
+    for asker in ("auditor", "ida", "boss"):
+        for _ in range(10):
+            wire.deliver(world.question(asker))
+    await settle()
+    assert discovery.responder.refusals.counts == {"busy": 14}
+    is_free.set()
+    await settle()
+    assert len(wire.sent) == discovery.responder.answered == 16
+
+
+async def test_the_answers_to_a_question_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_asker, "MAX_ANSWERS", 3)
+    world = await ControlWorld.started()
+    auditor, wire = await world.process("auditor")
+    asking = asyncio.ensure_future(auditor.ask(Ping(), window=0.05))
+    await settle()
+    for number in range(5):
+        _, answering = await world.process("ledger", str(number))
+        answering.deliver(wire.sent[0][1])
+        await settle()
+        wire.deliver(answering.sent[0][1])
+    assert len(await asking) == 3
+    assert auditor.asker.dropped == {"too many": 2}
+
+
+async def test_the_questions_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_asker, "MAX_PENDING_QUESTIONS", 2)
+    world = await ControlWorld.started()
+    auditor, _ = await world.process("auditor")
+    waiting = [asyncio.ensure_future(auditor.ask(Ping(), window=0.05)) for _ in range(2)]
+    await settle()
+    with pytest.raises(ResourceExhausted, match="2 questions of this process wait"):
+        await auditor.ask(Ping())
+    assert await asyncio.gather(*waiting) == [[], []]
 
 
 @virtual

@@ -73,6 +73,7 @@ def _instance(instance: LiveInstance, info: InstanceInfo | None) -> dict[str, An
         "version": record.version,
         "started": record.started,
         "since": stats.since if stats else None,
+        "left_out": record.left_out + (info.left_out if info else 0),
         "bus_version": info.bus_version if info else None,
         "python_version": info.python_version if info else None,
         "operations": _operations(summary.handled),

@@ -1,7 +1,7 @@
 """Tables of one service: its instances, its operations, its calls and its contracts."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -18,7 +18,7 @@ from bus.cli.queue_table import UNKNOWN, age
 from bus.cli.services.list_table import STATE_STYLES, problem_lines
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
-from bus.messaging.service_info import InstanceInfo, InstanceStats
+from bus.messaging.service_info import InstanceInfo, InstanceState, InstanceStats
 from bus.runtime.discovery.live_view import LiveInstance
 from bus.runtime.discovery.measurements import Measurement
 from bus.runtime.discovery.operation_summary import Operation, OperationSummary, Summary, summarize
@@ -93,6 +93,7 @@ def service_detail(
     if service.totals.handled:
         parts += ["", fitting_table(OPERATIONS, _operation_rows(service, verbose), console)]
     parts += _error_lines(service)
+    parts += _incomplete_lines([*(each.record for each in service.live), *infos])
     if service.totals.sent:
         parts += ["", fitting_table(SENT, _sent_rows(service), console)]
     if verbose and infos:
@@ -198,6 +199,15 @@ def _error_lines(service: ServiceSummary) -> Iterator[Text]:
             facts.append(f"last {error.code} {ago} ago{place} in {instance}")
         if facts:
             yield Text(one_line(f"{name_of(row.operation)}: {', '.join(facts)}"), style="red")
+
+
+def _incomplete_lines(records: Iterable[InstanceState]) -> Iterator[Text]:
+    """Yield a line for each answer that was too large for one message."""
+    for record in records:
+        if record.left_out:
+            values = count_noun(record.left_out, "value")
+            text = f"{record.instance}: {values} left out, because the answer is too large"
+            yield Text(one_line(text), style="yellow")
 
 
 def _sent_rows(service: ServiceSummary) -> Iterator[tuple[str | Text, ...]]:

@@ -69,12 +69,17 @@ class ServiceWatch:
     def __init__(self, view: LiveView, feed: LiveFeed, target: Target) -> None:
         self._view, self._feed, self._target = view, feed, target
         self._measurements = Measurements()
+        self._services: list[ServiceSummary] = []
+        self._seen = 0
 
     def services(self) -> list[ServiceSummary]:
         """Return the summaries of the services now."""
-        instances = self._view.instances(self._target.service)
-        self._measurements.record(instances)
-        return summarize_services(instances, self._measurements)
+        if self._view.changes != self._seen:
+            self._seen = self._view.changes
+            instances = self._view.instances(self._target.service)
+            self._measurements.record(instances)
+            self._services = summarize_services(instances, self._measurements)
+        return self._services
 
     def render(self, console: Console) -> RenderableType:
         """Return the state as a table, with an error of the broker above it."""
@@ -83,11 +88,11 @@ class ServiceWatch:
         parts: list[RenderableType] = [head]
         if self._feed.error is not None:
             parts.append(Text(one_line(f"error: {self._feed.error}"), style="red"))
-        if not services:
+        if not services and self._feed.error is None:
             parts.append(Text("no instance answers", style="yellow"))
-        elif self._target.service is None:
+        elif services and self._target.service is None:
             parts.append(services_table(services, console))
-        else:
+        elif services:
             parts.append(service_detail(services[0], console))
         return Group(*parts)
 

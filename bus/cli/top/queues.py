@@ -1,7 +1,7 @@
 """Queues of the live screen: their messages, consumers and dead letters."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -45,21 +45,30 @@ class QueueRow:
     queue: QueueStatus
     dead: int | None
     """Number of dead letters. None if it is unknown, or if the queue has no dead letters."""
-
-    @property
-    def is_unserved(self) -> bool:
-        """True if messages wait and no process consumes them."""
-        return self.queue.role in WORK and self.queue.consumers == 0 and bool(self.queue.ready)
+    is_unserved: bool = False
+    """True if messages wait and no process consumes them."""
 
 
-def queue_rows(report: QueueReport) -> list[QueueRow]:
+def queue_rows(report: QueueReport, live: Collection[str] = ()) -> list[QueueRow]:
     """Return the rows, those that need an operator first, then the longest queues.
 
     A retry tier and the queue of unroutable messages have a row only if they have messages.
+
+    Args:
+        report: The inspected queues.
+        live: Queues that live instances consume. RabbitMQ counts consumers some seconds later.
     """
     queues = [queue for queue in report.queues if queue.exists]
     dead = {queue.work_queue: total_messages(queue) for queue in queues if queue.role == "dead"}
-    rows = [QueueRow(queue, dead.get(queue.name)) for queue in queues if queue.role in WORK]
+    rows = [
+        QueueRow(
+            queue,
+            dead.get(queue.name),
+            is_unserved=queue.consumers == 0 and bool(queue.ready) and queue.name not in live,
+        )
+        for queue in queues
+        if queue.role in WORK
+    ]
     rows += [QueueRow(queue, None) for queue in queues if queue.role == "retry" and queue.ready]
     rows += [
         QueueRow(queue, total_messages(queue))

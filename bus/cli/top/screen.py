@@ -10,7 +10,7 @@ from rich.text import Text
 from bus.cli.quantities import format_rate
 from bus.cli.services.list_table import problem_lines
 from bus.cli.top.operations import Sort, operation_rows, operations_table
-from bus.cli.top.queues import QueueReader, queue_rows, queues_table
+from bus.cli.top.queues import QueueReader, queue_rows, queues_of, queues_table
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
 from bus.runtime.discovery.live_feed import LiveFeed
@@ -52,12 +52,19 @@ class TopScreen:
         self._view, self._feed, self._queues, self._service = view, feed, queues, service
         self._measurements = Measurements()
         self.sort: Sort = sort
+        self._services: Sequence[ServiceSummary] = []
+        self._seen = 0
         self._fresh_at = "-"
         """Time of the last values without an error."""
 
     def update(self) -> None:
         """Record the last answers of the view. Call this method after each round."""
-        self._measurements.record(self._view.instances(self._service))
+        if self._view.changes == self._seen:
+            return  # A redraw for a new time or size must not cost the time of a summary.
+        self._seen = self._view.changes
+        instances = self._view.instances(self._service)
+        self._measurements.record(instances)
+        self._services = summarize_services(instances, self._measurements)
 
     def render(
         self, console: Console, *, height: int | None = None, keys: str = ""
@@ -70,11 +77,11 @@ class TopScreen:
             keys: Text about the keys, for the first line.
         """
         self.update()
-        services = summarize_services(self._view.instances(self._service), self._measurements)
+        services = self._services
         head = list(self._head(services, keys))
         operations = operation_rows(services, self.sort)
         report = self._queues.report
-        queues = queue_rows(report) if report else []
+        queues = queue_rows(report, queues_of(self._view.live())) if report else []
         space = None if height is None else max(2 * MIN_ROWS, height - len(head) - 2 * TABLE_LINES)
         first, second = share(space, len(operations), len(queues))
         parts: list[RenderableType] = [*head]

@@ -224,9 +224,8 @@ async def run_watch(
 def describe_end(received: int, dropped: int, watch: Watch) -> str:
     """Return the last line: the number of messages, and whether messages were missed."""
     missed = watch.missed + dropped
-    gap = ", and more while the connection was lost" if watch.has_gap else ""
-    lost = f"{missed} missed{gap}" if missed or gap else "none missed"
-    return f"{count_noun(received, 'message')}, {lost}"
+    gap = ", and an unknown number while the connection was lost" if watch.has_gap else ""
+    return f"{count_noun(received, 'message')}, {missed or 'none'} missed{gap}"
 
 
 def show_json(seen: Seen) -> None:

@@ -67,21 +67,24 @@ class Watch:
             Unavailable: The broker does not answer at the start. Or only requests and jobs are
                 watched, and the management API cannot list their queues.
         """
-        has_started = False
+        has_started = is_lost = False
         while not stop.is_set():
             try:
                 async with open_tap(
                     self.settings, self._take, max_body_bytes=self.options.max_body_bytes
                 ) as tap:
                     await self._begin(tap, is_first=not has_started)
-                    has_started = True
+                    has_started, is_lost = True, False
                     await self._follow(tap, stop)
             except Unavailable as error:
                 if not has_started:
                     raise
-                if not self.has_gap:
-                    self.say(f"{one_line(str(error))}; trying again. Messages are missed")
-                self.has_gap = True
+                if not is_lost:
+                    self.say(
+                        f"the connection was lost ({one_line(str(error))}); connecting again. "
+                        "Messages are missed until then"
+                    )
+                self.has_gap = is_lost = True
                 await wait(stop, RECONNECT_SECONDS)
 
     def _take(self, message: TappedMessage) -> None:

@@ -7,7 +7,8 @@ from bus.errors import ConfigurationError
 
 try:
     from bus.integrations.prometheus.collectors import collector, process_registry
-    from bus.integrations.prometheus.exporter import Exporter, exporter_registry
+    from bus.integrations.prometheus.exporter import Exporter
+    from bus.integrations.prometheus.exporter_metrics import exporter_registry
     from bus.integrations.prometheus.page import MetricsPage
     from bus.integrations.prometheus.processes import ProcessesCollector, processes_registry
 except ModuleNotFoundError as error:

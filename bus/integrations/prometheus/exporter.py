@@ -7,31 +7,30 @@ instance that does not answer the latest question has no metrics: old values wou
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, Metric
-
 from bus.errors import BusError, Unavailable
-from bus.integrations.prometheus.families import build_info, describe, families, gauge
-from bus.integrations.prometheus.names import NAMESPACE
-from bus.integrations.prometheus.totals import Totals
+from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.live_view import LiveView
 
-__all__ = ["Exporter", "exporter_registry"]
+__all__ = ["STATES", "Exporter"]
 
 log = logging.getLogger("bus.exporter")
 
-OWNER: Final = ("service", "instance")
 STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 """Values of the label `state`. `silent` instances did not answer the latest question."""
-SLACK_SECONDS: Final = 7.0
+SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
@@ -40,6 +39,8 @@ FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
 MAX_SERVICES: Final = 1_000
 """Maximum number of services that are shown."""
 
+Depth = Callable[[str], Awaitable[int]]
+"""Function that returns the number of messages in a queue."""
 Key = tuple[str, str]
 """Names of a service and of an instance."""
 
@@ -53,19 +54,8 @@ class Closable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The values that a scrape shows. The thread of the scrape reads only this object."""
-
-    stats: Sequence[InstanceStats] = ()
-    versions: Mapping[Key, str] | None = None
-    """The version of the bus in each instance."""
-    instances: Mapping[tuple[str, ...], float] | None = None
-    """The number of instances by service and state."""
-
-
 class Exporter:
-    """The collector of the metrics of all live instances."""
+    """The questions to all live instances, and the values that a scrape shows."""
 
     def __init__(
         self,
@@ -73,6 +63,7 @@ class Exporter:
         *,
         interval: float = 10.0,
         window: float = 1.0,
+        depth: Depth | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create an exporter that has not asked yet.
@@ -81,11 +72,14 @@ class Exporter:
             asker: The asker, which needs the right to read.
             interval: Seconds in which further scrapes receive the same answers.
             window: Seconds to wait for answers.
+            depth: `Transport.depth`, with which the exporter notices a broker that is silent. The
+                question itself is not confirmed.
             clock: Function that returns seconds.
         """
         self._asker = asker
         self._interval = interval
         self._window = window
+        self._depth = depth
         self._clock = clock
         self._view = LiveView(clock=clock)
         self._services: dict[str, float] = {}
@@ -97,7 +91,10 @@ class Exporter:
         self._questions = {"ok": 0, "failed": 0}
         self._error: BusError | None = None
         self._stats: tuple[InstanceStats, ...] = ()
-        self._shown = Shown()
+        self._queue: str | None = None
+        """A queue of a live instance."""
+        self.shown = Shown()
+        """The values of the next scrape."""
 
     async def check(self) -> None:
         """Ask for the first time.
@@ -143,6 +140,8 @@ class Exporter:
         try:
             async with asyncio.timeout(self._window + SLACK_SECONDS):
                 answers = await self._asker.ask(GetStats(), window=self._window)
+                if not answers:
+                    await self._check_broker()
                 await self._ask_versions(answers)
         except (BusError, TimeoutError) as error:
             self._fail(error)
@@ -153,9 +152,24 @@ class Exporter:
             log.info("the question %s can be sent again", GetStats.name)
         self._error, self._answered = None, begun
         self._stats = tuple(answer.record for answer in answers)
+        self._queue = _queue_of(self._stats) or self._queue
         # The view remembers instances for a while. It must not keep their statistics.
         states = [Answer(_state_of(each.record), each.seconds) for each in answers]
         self._view.add_round(states, begun=begun)
+
+    async def _check_broker(self) -> None:
+        """Raise `Unavailable` if no instance answers because the broker itself is silent.
+
+        Otherwise the exporter would show that all services are gone.
+        """
+        if self._depth is None or self._queue is None or not self._view.live():
+            return
+        try:
+            await self._depth(self._queue)
+        except Unavailable:
+            raise
+        except BusError:
+            pass  # a refusal is an answer, for example if the queue was deleted
 
     def _fail(self, error: BusError | TimeoutError) -> None:
         self._questions["failed"] += 1
@@ -186,7 +200,19 @@ class Exporter:
 
     def _show(self) -> None:
         now = self._clock()
-        self._shown = Shown(self._stats, dict(self._versions), self._count_instances(now))
+        versions = {
+            (each.service, each.instance): self._versions.get(_key(each), "")
+            for each in self._stats
+        }
+        self.shown = Shown(
+            stats=self._stats,
+            versions=versions,
+            instances=self._count_instances(now),
+            is_up=self._error is None,
+            seconds=self._seconds,
+            age=None if self._answered is None else max(0.0, now - self._answered),
+            questions=dict(self._questions),
+        )
 
     def _count_instances(self, now: float) -> dict[tuple[str, ...], float]:
         instances = [each for each in self._view.live() if self._error is None]
@@ -209,72 +235,16 @@ class Exporter:
                 counts[each.record.service, state] += 1
         return counts
 
-    # --- The collector, which the thread of a scrape calls ---
-
-    def describe(self) -> Iterable[Metric]:
-        """Return the names of the metrics."""
-        return describe()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of the instances, and those of the exporter itself."""
-        shown, totals = self._shown, Totals()
-        for stats in shown.stats:
-            totals.add(stats, (stats.service, stats.instance))
-        yield from families(totals, OWNER)
-        versions = shown.versions or {}
-        yield build_info(
-            OWNER,
-            [
-                (each.service, each.instance, versions.get(_key(each), ""), each.version or "")
-                for each in shown.stats
-            ],
-        )
-        yield gauge(
-            "instances",
-            "Live instances by their state. Silent ones did not answer the latest question.",
-            ("service", "state"),
-            {**(shown.instances or {})},
-        )
-        yield from self._own_metrics(shown)
-
-    def _own_metrics(self, shown: Shown) -> Iterator[Metric]:
-        is_up = self._error is None
-        yield gauge(
-            "exporter_up", "1 if the latest question could be sent, else 0.", (), {(): float(is_up)}
-        )
-        yield gauge("exporter_answers", "Instances in the metrics.", (), {(): len(shown.stats)})
-        left_out = sum(each.left_out for each in shown.stats)
-        yield gauge(
-            "exporter_left_out", "Entries that were too many for an answer.", (), {(): left_out}
-        )
-        yield gauge(
-            "exporter_question_duration_seconds",
-            "Duration of the latest question, which includes its window.",
-            (),
-            {(): self._seconds},
-        )
-        if self._answered is not None:
-            age = max(0.0, self._clock() - self._answered)
-            yield gauge("exporter_answer_age_seconds", "Age of the answers.", (), {(): age})
-        questions = CounterMetricFamily(
-            f"{NAMESPACE}exporter_questions", "Questions by outcome.", labels=("outcome",)
-        )
-        for outcome, count in self._questions.items():
-            questions.add_metric((outcome,), count)
-        yield questions
-
-
-def exporter_registry(exporter: Exporter) -> CollectorRegistry:
-    """Return a registry with the exporter and its process."""
-    registry = CollectorRegistry()
-    registry.register(exporter)
-    PlatformCollector(registry=registry)
-    ProcessCollector(registry=registry)
-    return registry
-
 
 def _key(state: InstanceState) -> Key:
     return state.service, state.instance
+
+
+def _queue_of(stats: Iterable[InstanceStats]) -> str | None:
+    """Return the name of a queue, if possible one that a query does not keep from expiring."""
+    handlers = [handler for each in stats for handler in each.handlers]
+    lasting = [each.queue for each in handlers if each.kind != "request"]
+    return next(iter([*lasting, *(each.queue for each in handlers)]), None)
 
 
 def _state_of(stats: InstanceStats) -> InstanceState:

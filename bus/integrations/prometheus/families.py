@@ -1,5 +1,6 @@
 """The metric families of prometheus_client that show the totals of the bus."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
@@ -25,6 +26,12 @@ __all__ = ["build_info", "describe", "families", "gauge"]
 
 LE: Final = {**{bound: str(bound) for bound in EXPOSED_BOUNDS}, inf: "+Inf"}
 """Text of the label `le` of each bucket."""
+TURN_SECONDS: Final = 0.001
+"""Seconds of work after which the thread of a scrape lets the event loop run.
+
+Python itself lets another thread wait for up to 5 ms, at each turn of the event loop.
+"""
+PAUSE_SECONDS: Final = 0.00005
 BUILD_INFO: Final = ("version", "service_version")
 
 
@@ -63,8 +70,11 @@ class _Samples:
         self._rows = rows
 
     def __iter__(self) -> Iterator[Sample]:
-        family = copy(self._family)
+        family, began = copy(self._family), time.perf_counter()
         for labels, total in self._rows:
+            if time.perf_counter() - began > TURN_SECONDS:
+                time.sleep(PAUSE_SECONDS)
+                began = time.perf_counter()
             family.samples = []
             if isinstance(family, HistogramMetricFamily):
                 family.add_metric(labels, _buckets(total), total.value)

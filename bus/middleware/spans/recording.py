@@ -7,7 +7,7 @@ import logging
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach
+from opentelemetry.context import Context, attach, get_current
 
 from bus.messaging.context import correlation_of, current
 from bus.messaging.envelope import Envelope
@@ -69,14 +69,17 @@ class Recorder:
             The span, or None if it is not recorded. And the message with the context of the span.
         """
         parent = None
-        above = trace.get_current_span().get_span_context()
-        if not above.is_valid:
-            cause = current.get()
-            if cause is not None:
-                parent = self._carrier.read(cause.envelope)
-                above = trace.get_current_span(parent).get_span_context()
-        root = None if above.is_valid else self._sampler.new_root()
-        if root is not None and not self._sampler.samples(root) and self._carrier.is_standard:
+        # Outside of handlers and spans the context is empty, which is faster to see than its span.
+        has_parent = bool(get_current()) and trace.get_current_span().get_span_context().is_valid
+        if not has_parent and (cause := current.get()) is not None:
+            parent = self._carrier.read(cause.envelope)
+            has_parent = trace.get_current_span(parent).get_span_context().is_valid
+        root = None if has_parent else self._sampler.new_root()
+        if (
+            root is not None
+            and not self._sampler.samples(root)
+            and self._carrier.custom_propagator() is None
+        ):
             return None, envelope.replace(traceparent=unsampled_traceparent(root))
         template = self._conventions.sending(envelope.role, envelope.type)
         span = self._new_span(template, parent, root)
@@ -96,8 +99,8 @@ class Recorder:
         new trace, and has a link to the span that sent the message. So a trace ends. After a
         failed attempt, a second link leads to the span of that attempt.
 
-        If the span is not recorded, its context is active until the task of the message ends, so
-        that the spans in the handler are not recorded either.
+        If the span is not recorded, its context is active until the task of the message ends. So
+        the spans in the handler are not recorded either.
 
         Returns:
             The span, or None if it is not recorded.

@@ -98,11 +98,16 @@ def join(correlation_id: str, sources: TraceSources, *, now: int) -> MessageTrac
 def collect(correlation_id: str, sources: TraceSources) -> dict[str, Sighting]:
     """Return the records of each message with this correlation id, by its message id."""
     sightings: dict[str, Sighting] = {}
-    for memory in sources.memories or ():
-        for message in memory.messages:
-            if is_same(message.correlation_id or message.id, correlation_id):
-                sighting = sightings.setdefault(message.id, Sighting(message.id))
-                add_remembered(sighting, memory, message)
+    found = [
+        (memory, message)
+        for memory in sources.memories or ()
+        for message in memory.messages
+        if is_same(message.correlation_id or message.id, correlation_id)
+    ]
+    # The first record names the type and the sender. A refused message can be forged.
+    for memory, message in sorted(found, key=lambda record: record[1].action == "refused"):
+        sighting = sightings.setdefault(message.id, Sighting(message.id))
+        add_remembered(sighting, memory, message)
     for letter in sources.letters or ():
         if is_same(letter.correlation_id, correlation_id):
             id_ = letter.id[:MAX_REMEMBERED_LENGTH]

@@ -99,7 +99,7 @@ class AnnouncementStream:
 
     def _add(self, envelope: Envelope, announcement: Announcement) -> None:
         key = (envelope.source, envelope.id)
-        ends = self._member.clock() + MAX_WINDOW_SECONDS + self._member.leeway
+        ends = self._member.clock() + MAX_WINDOW_SECONDS + 2 * self._member.leeway
         if announcement.service != envelope.source:
             self.dropped["of another service"] += 1
         elif key in self._seen or not self._seen.add(key, ends):

@@ -35,7 +35,12 @@ class Asker(Protocol):
 
         Raises:
             Unavailable: Discovery is off, or the broker is not connected.
-            PermissionDenied: The asker has no right to ask this question.
+            PermissionDenied: The asker has no right to ask this question. Or the broker does not
+                allow this service's user to publish to the target.
+            ConfigurationError: `window` is not a number of seconds up to `MAX_WINDOW_SECONDS`. Or
+                `expected` is not a whole number of at least 1. Or the target has a wrong name.
+            ResourceExhausted: Too many questions of this process wait for answers.
+            FailedPrecondition: No signing key of the asker is valid now.
         """
         ...
 

@@ -82,9 +82,7 @@ class ControlLink:
         """Open the channel, and do not wait for the broker."""
         transport = self._member.transport
         if not isinstance(transport, ControlTransport):
-            self.refusal = Unavailable(
-                f"{type(transport).__name__} has no control channel. Use another transport"
-            )
+            self.refusal = Unavailable(f"{type(transport).__name__} has no control channel")
             log.info(
                 "%s: %s is off, because %s has no control channel",
                 self._member.source,
@@ -144,6 +142,7 @@ class ControlLink:
         channel = self._channel
         if channel is not None and channel.ready:
             self.refusal = None
+            self._changed.clear()
             return
         if channel is not None and self.refusal is None:
             waits = [
@@ -162,7 +161,8 @@ class ControlLink:
     def _unavailable(self) -> Unavailable:
         if self.refusal is not None:
             reason = str(self.refusal).rstrip(".")
-            return Unavailable(f"{self._purpose} is off: {reason}. {REMEDY}.")
+            remedy = "Use another transport" if self._channel is None else REMEDY
+            return Unavailable(f"{self._purpose} is off: {reason}. {remedy}.")
         return Unavailable(
             f"{self._purpose} is not connected to the broker. Check the connection, and try again."
         )

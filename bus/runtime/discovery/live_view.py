@@ -83,11 +83,14 @@ class LiveView:
         self._forget_after = forget_after
         self._max_instances = max_instances
         self._known: dict[tuple[str, str], LiveInstance] = {}
+        self.changes = 0
+        """Number of announcements and rounds that were recorded."""
         self.ignored = 0
         """Number of answers and announcements of instances for which the view had no room."""
 
     def announce(self, announcement: Announcement) -> None:
         """Record that an instance has started or stops."""
+        self.changes += 1
         now = self.clock()
         key = announcement.service, announcement.instance
         known = self._known.get(key)
@@ -117,6 +120,7 @@ class LiveView:
             target: The instances that had to answer.
             begun: Time at which the question was sent, by the view's clock.
         """
+        self.changes += 1
         answered = set[tuple[str, str]]()
         for answer in answers:
             answered.add((answer.record.service, answer.record.instance))

@@ -63,28 +63,26 @@ class Measurements:
 def difference(before: InstanceStats, after: InstanceStats, seconds: float) -> Measurement:
     """Return the statistics between two answers of the same process.
 
-    `recent` of the result's histograms has the values of the interval.
+    `recent` of the result's histograms has the values of the interval. A series without a report in
+    the interval is not in the result.
 
     Args:
         before: The first answer.
-        after: The second answer. Its gauges and handlers are in the result.
+        after: The second answer. Its handlers are in the result.
         seconds: Time between the two answers.
     """
     known = {_identity(series): series for series in before.series}
-    return Measurement(
-        stats=after.model_copy(
-            update={
-                "series": tuple(
-                    _subtract(known.get(_identity(series)), series) for series in after.series
-                )
-            }
-        ),
-        seconds=seconds,
-    )
+    changed = []
+    for series in after.series:
+        earlier = known.get(_identity(series))
+        if earlier is None or (series.value, series.count) != (earlier.value, earlier.count):
+            changed.append(_subtract(earlier, series))
+    return Measurement(stats=after.model_copy(update={"series": tuple(changed)}), seconds=seconds)
 
 
-def _identity(series: Series) -> tuple[str, frozenset[tuple[str, str]]]:
-    return series.name, frozenset(series.labels.items())
+def _identity(series: Series) -> tuple[str, ...]:
+    # A process reports the labels of an instrument always in the same order.
+    return series.name, *series.labels.values()
 
 
 def _subtract(before: Series | None, after: Series) -> Series:

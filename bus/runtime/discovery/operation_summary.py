@@ -185,9 +185,10 @@ class _Table(dict[Operation, OperationSummary]):
     def of_series(self, service: str, series: Series) -> OperationSummary | None:
         """Return the summary of a series' operation, or None if the series has no operation."""
         labels = series.labels
-        name, version, kind = (labels.get(name, "") for name in instruments.SENT_LABELS)
+        name, kind = labels.get("operation", ""), labels.get("kind", "")
         if not name or kind not in KINDS:
             return None
+        version = labels.get("version", "")
         # A meter with too many labels counts the others with the version `other`.
         number = int(version) if VERSION.fullmatch(version) else 0
         return self[Operation(service, name, number, kind, labels.get("subscription", ""))]

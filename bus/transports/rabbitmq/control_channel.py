@@ -117,4 +117,8 @@ class ControlConsumer(RabbitMQConsumer):
             current.publish(envelope, address)
         elif isinstance(current, AiormqConsumerChannel):
             ends = asyncio.get_running_loop().time() + SEND_SECONDS
-            await current.publish(envelope, address, ends)
+            try:
+                await current.publish(envelope, address, ends)
+            except PermissionDenied as error:
+                self._refused_send, self._refusal = True, error
+                raise

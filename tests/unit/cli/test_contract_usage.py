@@ -80,7 +80,7 @@ def local(milliseconds: int) -> str:
 
 BELOW = f"""
 old version: ledger.total.v1 (latest v2) is sent by archive, office
-sent by nobody: ledger.add.v1, ledger.total.v2 (served by ledger)
+without a sender: ledger.add.v1, ledger.total.v2 (served by ledger)
 counted by 2 instances of 2 services, the first (ledger) since {local(START)}, \
 the last (office) since {local(START + 60_000)}. Instances that have stopped are not counted."""
 
@@ -109,7 +109,7 @@ def test_on_a_narrow_terminal_each_type_has_its_own_lines() -> None:
         "  sent by office: sent 1,001, handled 1,000, 5s ago\n"
         "ledger.total.v2, request\n"
         "  served by ledger: 2 instances, handled 0\n"
-        "  sent by nobody\n"
+        "  sent by no service\n"
     )
 
 

@@ -193,6 +193,17 @@ def test_the_detail_has_the_messages_that_a_service_sends() -> None:
     )
 
 
+def test_an_answer_that_was_cut_is_reported() -> None:
+    cut = info("a").model_copy(update={"left_out": 1})
+    lines = detail(stats("a", left_out=12), infos=(cut,))
+    assert lines[-2:] == [
+        "a: 12 values left out, because the answer is too large",
+        "a: 1 value left out, because the answer is too large",
+    ]
+    (service,) = services_to_json(summaries(stats("a", left_out=12)), [cut], at=0)["services"]
+    assert service["instances"][0]["left_out"] == 13
+
+
 def test_the_verbose_detail_has_each_operation_of_each_instance() -> None:
     records = [stats(name, handlers=[handler()], series=[counted(5)]) for name in ("a", "b")]
     rows = ["billing.get.v1 10 0% - 0 0/8", "a 5 0% - 0 0/4", "b 5 0% - 0 0/4"]
@@ -373,6 +384,12 @@ async def test_the_watch_shows_the_error_of_the_broker_and_the_last_state() -> N
     lines = await watched.round()
     assert lines[1] == "error: the broker is not connected"
     assert lines[3].startswith("billing 1 ready")
+
+
+async def test_a_watch_that_cannot_ask_shows_only_the_reason() -> None:
+    watched = Watched()
+    watched.asker.error = Unavailable("discovery is off")
+    assert (await watched.round())[1:] == ["error: discovery is off", ""]
 
 
 async def test_each_line_of_the_json_watch_is_one_state(

@@ -255,6 +255,14 @@ def test_queues_that_need_an_operator_come_first_and_then_the_longest() -> None:
     ]
 
 
+@pytest.mark.parametrize(("live", "is_unserved"), [((), True), (("a.jobs.x.v1",), False)])
+def test_a_queue_of_a_live_instance_is_served_before_rabbitmq_counts_its_consumer(
+    live: tuple[str, ...], is_unserved: bool
+) -> None:
+    (row,) = queue_rows(report(queue("a.jobs.x.v1", ready=3, consumers=0)), live)
+    assert row.is_unserved == is_unserved
+
+
 async def test_the_screen_has_the_queues_with_their_dead_letters() -> None:
     top = await two_rounds()
     top.queues.report = report(

@@ -10,11 +10,11 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from bus.contracts.contract import Message, Request, contract
-from bus.errors import BusError, PermissionDenied, Unavailable
+from bus.errors import BusError, NotFound, PermissionDenied, Unavailable
 from bus.integrations.prometheus import Exporter, MetricsPage, exporter_registry
 from bus.integrations.prometheus import exporter as exporter_module
 from bus.messaging.control import ALL, Announcement, Answer, GetInfo, GetStats, Question, Target
-from bus.messaging.service_info import InstanceInfo, InstanceStats
+from bus.messaging.service_info import HandlerState, InstanceInfo, InstanceStats
 from bus.runtime.router import Router
 from bus.testing.buses import MemoryBuses
 from tests.polling import until
@@ -86,7 +86,7 @@ parse: Callable[[str], Iterable[Metric]] = text_string_to_metric_families
 
 async def scrape(exporter: Exporter) -> Values:
     """Return the values by name and the labels that they have."""
-    page = MetricsPage(exporter_registry(exporter), exporter.refresh)
+    page = MetricsPage(exporter_registry(lambda: exporter.shown), exporter.refresh)
     answer = await page("application/openmetrics-text")
     return {
         (each.name, *(each.labels[name] for name in LABELS if name in each.labels)): each.value
@@ -154,7 +154,7 @@ async def test_scrapes_within_the_interval_do_not_ask_again(
 
 async def test_scrapes_at_the_same_time_ask_once(instances: Instances) -> None:
     exporter = Exporter(instances, interval=0.0, window=0.05, clock=lambda: instances.now)
-    page = MetricsPage(exporter_registry(exporter), exporter.refresh)
+    page = MetricsPage(exporter_registry(lambda: exporter.shown), exporter.refresh)
     await asyncio.gather(*(page("") for _ in range(20)))
 
     assert instances.count(GetStats) == 1
@@ -235,6 +235,51 @@ async def test_a_broker_that_is_away_is_shown_and_never_the_old_values(
     assert (back[UP], back[HANDLED, "library", "a", "ok", "1"]) == (1, 1)
     assert back["trunkline_exporter_questions_total", "failed"] == 3
     assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+
+
+JOB = HandlerState(
+    operation="book.scan",
+    version=1,
+    kind="job",
+    queue="library.jobs.scan.v1",
+    slots=1,
+    free=1,
+    in_flight=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "up"),
+    [(Unavailable("no answer"), 0), (NotFound("no such queue"), 1), (None, 1)],
+    ids=["the broker is silent", "the queue was deleted", "the broker answers"],
+)
+async def test_services_are_gone_only_if_the_broker_answers(
+    instances: Instances, outcome: BusError | None, up: int
+) -> None:
+    checked: list[str] = []
+
+    async def depth(queue: str) -> int:
+        checked.append(queue)
+        if outcome is not None:
+            raise outcome
+        return 0
+
+    exporter = Exporter(
+        instances, interval=10, window=0.05, depth=depth, clock=lambda: instances.now
+    )
+    await scrape(exporter)
+    instances.live = [stats().model_copy(update={"handlers": (JOB,)})]
+    instances.now += 20
+    await scrape(exporter)
+    assert checked == []
+
+    instances.live = []
+    instances.now += 20
+    found = await scrape(exporter)
+
+    assert checked == ["library.jobs.scan.v1"]
+    assert found[UP] == up
+    assert found.get((INSTANCES, "library", "silent")) == (1 if up else None)
 
 
 async def test_after_a_failure_the_probe_of_readiness_asks_again(

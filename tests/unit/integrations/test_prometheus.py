@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 
 from bus.contracts.contract import Event, contract
 from bus.integrations.prometheus import collector, metric_name
+from bus.integrations.prometheus import families as families_module
 from bus.integrations.prometheus.collectors import StatsCollector, library_version
 from bus.integrations.prometheus.exposition import Format, choose_format, render
 from bus.messaging.histograms import BOUNDS, EXPOSED_BOUNDS, bucket_of
@@ -231,6 +232,21 @@ def test_no_value_of_a_label_breaks_the_format(chosen: Format) -> None:
         read = found["trunkline_messages_handled"].samples[0].labels
         for name, value in labels.items():
             assert read[name] == value[:200].encode(errors="replace").decode()
+
+
+def test_a_long_scrape_pauses_so_that_the_event_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    report = stats(*(durations(1, operation=f"book.{number}") for number in range(50)))
+    monkeypatch.setattr(families_module, "TURN_SECONDS", 1000)
+    rendered([report], "text")
+    assert pauses == []
+
+    monkeypatch.setattr(families_module, "TURN_SECONDS", -1)
+    text = rendered([report], "text")
+
+    assert len(pauses) >= 50
+    assert text.count("_count{") == 50
 
 
 ACCEPTED: dict[str, Format] = {

@@ -5,6 +5,7 @@ tests/integration/test_monitoring.py runs each query.
 """
 
 import copy
+import importlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
 
 import bus.errors
@@ -202,10 +204,13 @@ def test_the_commands_in_texts_for_operators_exist() -> None:
         re.sub(r" (\{\{.+\}\}|NAME|--\S+.*)$", "", command)
         for command in re.findall(r"`bus ([^`]+)`", " ".join(texts))
     }
-    assert {command.split()[0] for command in commands} <= COMMANDS.keys()
-    assert {command for command in commands if " " in command} == {
-        *("contracts usage", "dead list", "dead purge", "dead replay")
-    }
+    assert commands >= {"services", "queues", "dead list", "contracts usage"}
+    for name, *below in map(str.split, commands):
+        assert name in COMMANDS
+        command = importlib.import_module(f"bus.cli.{name}").command
+        if below:
+            group: Any = typer.main.get_command(command)
+            assert set(below) < group.commands.keys()
 
 
 def test_a_recording_rule_is_used_by_another_rule() -> None:

@@ -61,7 +61,7 @@ async def registries() -> list[CollectorRegistry]:
         stats = ProcessStats(pid=os.getpid(), instances=(watcher.report.stats(),))
         parent.update([stats.model_dump_json().encode()])
         worker = process_registry(StatsCollector(lambda: stats.instances))
-        return [worker, processes_registry(parent), exporter_registry(exporter)]
+        return [worker, processes_registry(parent), exporter_registry(lambda: exporter.shown)]
 
 
 async def known_names() -> set[str]:
@@ -78,6 +78,15 @@ async def test_every_metric_of_the_documents_exists() -> None:
     for page in PAGES:
         named = set(NAME.findall(page.read_text(encoding="utf-8")))
         assert named <= known, page
+
+
+async def test_the_page_of_metrics_lists_each_metric_that_is_not_an_instrument() -> None:
+    shown = {name for name in await known_names() if NAME.fullmatch(name)}
+    of_instruments = {metric_name(each) for each in INSTRUMENTS}
+    others = {name for name in shown if not name.startswith(tuple(of_instruments))}
+    table = PAGE.read_text(encoding="utf-8").partition("## Metrics beside the instruments")[2]
+
+    assert set(re.findall(r"^\| `(trunkline_\w+)`", table, re.MULTILINE)) == others
 
 
 @needs_promtool

@@ -1,6 +1,8 @@
 """Requests that wait until a service serves them (`wait_for_service=True`)."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable
 from typing import Any
 
@@ -265,7 +267,7 @@ class Denied:
 
 
 @virtual
-async def test_a_caller_without_the_right_to_listen_asks_for_it_once_and_waits_as_well() -> None:
+async def test_a_caller_that_must_not_listen_tries_it_every_ten_minutes_and_waits_as_well() -> None:
     gate, denied = Gate(), Denied()
     client = await gate.client()
     client.waits.listener.announcements = denied
@@ -275,6 +277,11 @@ async def test_a_caller_without_the_right_to_listen_asks_for_it_once_and_waits_a
         await cancel(*tasks)
     assert denied.streams == 1
     assert len(gate.times) > 30
+    await asyncio.sleep(600)
+    tasks = wait(client, 2)
+    await asyncio.sleep(10)
+    await cancel(*tasks)
+    assert denied.streams == 2
 
 
 @virtual
@@ -414,8 +421,26 @@ async def test_requests_that_are_cancelled_leave_nothing_behind() -> None:
     await asyncio.sleep(2)
     assert len(gate.after(5)) <= 3
     await cancel(*tasks)
-    assert client.waits.ids == set()
+    assert client.waits.ids == {}
     assert client.waits.services == set()
+
+
+@virtual
+async def test_the_error_of_a_wait_is_freed_without_the_garbage_collector() -> None:
+    gate = Gate()
+    client = await gate.client()
+    errors: list[weakref.ref[BaseException]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await client.request(Ask(), timeout=2, wait_for_service=True)
+        except NotServed as error:
+            errors += [weakref.ref(each) for each in (error, error.__cause__) if each is not None]
+        await asyncio.sleep(2)
+        assert [error() for error in errors] == [None, None]  # the error and its cause
+    finally:
+        gc.enable()
 
 
 @in_memory

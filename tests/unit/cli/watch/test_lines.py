@@ -1,13 +1,17 @@
 """Tests of the lines, the JSON and the signatures of watched messages."""
 
 import json
+import os
 import re
 import threading
 import time
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from bus.cli import audit, build
+from bus.cli.errors import Reporter
 from bus.cli.watch.commands import pattern, select_kinds
 from bus.cli.watch.lines import Seen, header_lines, line, to_json
 from bus.cli.watch.printer import Printer
@@ -142,3 +146,14 @@ def test_a_closed_pipe_ends_the_printer() -> None:
     printer.add(1)
     printer.close()
     printer.add(2)
+
+
+def test_payloads_are_refused_without_an_operators_key_before_the_broker_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "begin_audit", lambda _: None)  # it would change all loggers
+    app = build(["watch"], Reporter(debug=False))
+    environment = {"BUS_AUTH": "on", "BUS_URL": "amqp://127.0.0.1:1"}
+    result = CliRunner().invoke(app, ["watch", "--reveal"], env=environment)
+    assert result.exit_code == os.EX_CONFIG
+    assert "requires an operator's key" in result.output

@@ -153,6 +153,15 @@ def test_ids_are_compared_as_far_as_an_instance_remembers_them() -> None:
     assert (len(message.sent), message.state) == (1, "dead")
 
 
+def test_a_forged_copy_of_a_handled_message_hides_nothing() -> None:
+    forged = action(
+        "refused", outcome="unauthenticated", at=T0 + 500, source="mallory", type="forged.v1"
+    )
+    [message] = traced(memory(forged), memory(action("handled"))).messages
+    assert (message.state, message.source, message.type) == ("handled", "desk", JOB)
+    assert [each.action for each in message.paths[0].actions] == ["handled", "refused"]
+
+
 def test_an_event_has_a_path_for_each_subscription() -> None:
     event = {"type": "shop.sold.v1", "id": "event-1"}
     stock, mail = "stock.events.shop.sold.v1", "mail.events.shop.sold.v1.letters"

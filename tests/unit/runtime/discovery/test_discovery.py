@@ -1,14 +1,16 @@
 """Questions, answers and announcements of buses on one model broker."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
 from bus import Bus, ConfigurationError, Router, Unavailable
 from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Target
-from bus.messaging.ports.transport import PublishOutcome
+from bus.messaging.ports.transport import PublishOutcome, Transport
 from bus.messaging.topology.addresses import Address
 from bus.runtime.discovery.open_asker import open_asker
 from bus.testing import MemoryBuses
@@ -234,6 +236,52 @@ async def test_twenty_instances_answer_a_ping_within_a_second() -> None:
         answers = await office.discovery.ask(Ping(), window=10, expected=20)
         assert len({each.record.instance for each in answers}) == 20
         assert max(each.seconds for each in answers) < 1
+
+
+async def test_a_bus_that_is_entered_again_answers_again() -> None:
+    async with MemoryBuses() as buses:
+        office = await buses.bus("office")
+        books = Bus("ledger", settings=OFF, transport=MemoryTransport(buses.broker))
+        for _ in range(2):
+            async with books:
+                (answer,) = await office.discovery.ask(Ping(), Target("ledger"), expected=1)
+                assert answer.record.instance == books.instance
+
+
+class PlainTransport:
+    """A transport of a user, which has no control channel."""
+
+    def __init__(self, inner: MemoryTransport) -> None:
+        for name in ("start", "declare", "send", "consume", "depth", "close"):
+            setattr(self, name, getattr(inner, name))
+        self.supports_consumer_timeout = inner.supports_consumer_timeout
+        self.has_management_api = self.is_refused = False
+
+
+async def test_a_transport_without_a_control_channel_has_no_discovery_and_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "bus.discovery")
+    async with MemoryBuses() as buses:
+        transport = cast("Transport", PlainTransport(MemoryTransport(buses.broker)))
+        bus = Bus("ledger", settings=OFF, transport=transport)
+        async with bus, bus.serving(ledger()):
+            assert bus.ready
+            with pytest.raises(Unavailable, match="has no control channel"):
+                await bus.discovery.ask(Ping())
+    lines = [each.getMessage() for each in caplog.records if each.name == "bus.discovery"]
+    assert lines == ["ledger: discovery is off, because PlainTransport has no control channel"]
+
+
+async def test_a_blocked_broker_delays_neither_start_nor_stop() -> None:
+    async with MemoryBuses() as buses:
+        bus = Bus("ledger", settings=OFF, transport=MemoryTransport(buses.broker))
+        buses.broker.block()
+        began = asyncio.get_running_loop().time()
+        async with bus, bus.serving(ledger()):
+            pass
+        assert asyncio.get_running_loop().time() - began < 1
+        buses.broker.unblock()
 
 
 async def test_the_answers_arrive_again_after_a_lost_connection() -> None:
