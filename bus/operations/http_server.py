@@ -5,7 +5,8 @@ after the head of a request are never parsed: a body, or a second request, is re
 request that two parsers could read in two ways (RFC 9112, section 11.2) is refused.
 
 The memory of a connection is bounded: the head has a limit, and an answer is written in pieces. A
-slow client is disconnected, and so is the oldest client if there are too many.
+slow client is disconnected. If there are too many clients, a client without a complete request or
+with its answer is disconnected first, so that no client can keep a probe out.
 """
 
 import asyncio
@@ -34,11 +35,19 @@ MAX_HEAD_BYTES = 8192
 MAX_DROPPED_BYTES = 16 * 1024 * 1024
 """Maximum number of bytes that are read and dropped after the head of a request."""
 MAX_CONNECTIONS = 32
-"""Maximum number of open connections. An orchestrator has one or two.
+"""Maximum number of connections with a complete request. An orchestrator has one or two.
 
-If the limit is reached, the server closes the oldest connection when a new client connects. So slow
-clients cannot block a probe.
+If the limit is reached, the server closes the oldest connection with its answer. If there is none,
+it closes the oldest connection that has waited for `PROTECTED_SECONDS`, or refuses the request.
 """
+MAX_WAITING = 256
+"""Maximum number of connections without a complete request.
+
+If the limit is reached, the server closes the oldest of these. The server reads the request of a
+probe long before so many further clients have connected.
+"""
+PROTECTED_SECONDS = 1.0
+"""Seconds in which no further client can end a connection with a complete request."""
 CONNECTION_TIMEOUT_SECONDS = 5.0
 """Maximum seconds until the head of a request has arrived. A probe takes milliseconds."""
 ANSWER_TIMEOUT_SECONDS = 10.0
@@ -92,32 +101,77 @@ async def serve_http(at: HttpAddress, pages: Mapping[str, Page]) -> AsyncIterato
         await connections.close()
 
 
+@dataclass(eq=False, slots=True)
+class Client:
+    """One open connection."""
+
+    writer: asyncio.StreamWriter
+    task: "asyncio.Task[None] | None" = None
+    asked_at: float = 0.0
+    """Time at which the request was complete."""
+    has_answer: bool = False
+    """True if only the client delays the end of the connection."""
+
+
 class Connections:
     """The open connections of a server."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        """The open connections. The oldest connection is first."""
+        self._waiting: dict[Client, None] = {}
+        """The connections without a complete request. The oldest connection is first."""
+        self._asked: dict[Client, None] = {}
+        """The connections with a complete request. The oldest request is first."""
 
     def start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Accept a connection."""
-        if len(self._open) >= MAX_CONNECTIONS:
-            oldest = next(iter(self._open))
-            _disconnect(oldest, self._open.pop(oldest))
-        task = asyncio.create_task(self._handle(reader, writer))
-        self._open[task] = writer
-        task.add_done_callback(lambda _: self._open.pop(task, None))
+        if len(self._waiting) >= MAX_WAITING:
+            self._end(next(iter(self._waiting)))
+        client = Client(writer)
+        self._waiting[client] = None
+        client.task = asyncio.create_task(self._handle(reader, client))
+        client.task.add_done_callback(lambda _: self._forget(client))
+
+    def _forget(self, client: "Client") -> None:
+        self._waiting.pop(client, None)
+        self._asked.pop(client, None)
+
+    def _end(self, client: "Client") -> None:
+        """Close a connection, and cancel its task.
+
+        If the task is cancelled before the task starts, the task itself cannot close the
+        connection.
+        """
+        self._forget(client)
+        if client.task is not None:
+            client.task.cancel()
+        client.writer.transport.abort()
+
+    def _has_room(self, client: "Client") -> bool:
+        """Return True if a client with a complete request gets an answer."""
+        now = asyncio.get_running_loop().time()
+        if len(self._asked) >= MAX_CONNECTIONS:
+            answered = (each for each in self._asked if each.has_answer)
+            oldest = next(answered, next(iter(self._asked)))
+            if not oldest.has_answer and now - oldest.asked_at < PROTECTED_SECONDS:
+                return False
+            self._end(oldest)
+        self._waiting.pop(client, None)
+        self._asked[client], client.asked_at = None, now
+        return True
 
     async def close(self) -> None:
         """Close all open connections."""
-        connections = dict(self._open)
-        for task, writer in connections.items():
-            _disconnect(task, writer)
-        await asyncio.gather(*connections, return_exceptions=True)
+        tasks = []
+        for client in (*self._waiting, *self._asked):
+            self._end(client)
+            if client.task is not None:
+                tasks.append(client.task)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, client: "Client") -> None:
         connection, loop = h11.Connection(h11.SERVER), asyncio.get_running_loop()
+        writer = client.writer
         try:
             # A cancelled task would keep its answer until the next garbage collection, because the
             # error, the frames and the timeout refer to each other. So end without the error.
@@ -127,16 +181,24 @@ class Connections:
                     if request is None:
                         return
                     limit.reschedule(loop.time() + ANSWER_TIMEOUT_SECONDS)
-                    if isinstance(request, HTTPStatus):
-                        response, has_body = text_response(request), True
-                    else:
-                        response, has_body = await self._answer(request), request.method != b"HEAD"
+                    response, has_body = await self._respond(request, client)
+                    client.has_answer = True
                     await _send(connection, writer, response, has_body=has_body)
                     writer.write_eof()
                     limit.reschedule(loop.time() + CONNECTION_TIMEOUT_SECONDS)
                     await _drop_rest(reader)
         finally:
             writer.transport.abort()
+
+    async def _respond(
+        self, request: h11.Request | HTTPStatus, client: "Client"
+    ) -> tuple[Response, bool]:
+        """Return the answer to a client, and True if the answer has a body."""
+        if not self._has_room(client):
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE), True
+        if isinstance(request, HTTPStatus):
+            return text_response(request), True
+        return await self._answer(request), request.method != b"HEAD"
 
     async def _answer(self, request: h11.Request) -> Response:
         if request.method not in {b"GET", b"HEAD"}:
@@ -232,12 +294,3 @@ async def _drop_rest(reader: asyncio.StreamReader) -> None:
     dropped = 0
     while dropped < MAX_DROPPED_BYTES and (data := await reader.read(CHUNK_BYTES)):
         dropped += len(data)
-
-
-def _disconnect(task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
-    """Cancel the task of a connection, and close the connection.
-
-    If the task is cancelled before the task starts, the task itself cannot close the connection.
-    """
-    task.cancel()
-    writer.transport.abort()

@@ -163,9 +163,8 @@ async def test_slow_clients_keep_no_probe_out(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 1000)
-    slow = [
-        await asyncio.open_unix_connection(service.at) for _ in range(http_server.MAX_CONNECTIONS)
-    ]
+    monkeypatch.setattr(http_server, "MAX_WAITING", 32)
+    slow = [await asyncio.open_unix_connection(service.at) for _ in range(32)]
     for _, writer in slow:
         writer.write(FIRST.encode())
 
@@ -180,14 +179,13 @@ async def test_who_comes_in_a_crowd_is_cut_off_as_well(
 ) -> None:
     """Accept all in one turn of the loop: the tasks of disconnected clients have not begun."""
     monkeypatch.setattr(http_server, "CONNECTION_TIMEOUT_SECONDS", 1000)
-    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * http_server.MAX_CONNECTIONS)]
+    monkeypatch.setattr(http_server, "MAX_WAITING", 32)
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(64)]
     for each in crowd:
         each.connect(str(service.at))
         each.setblocking(False)
 
-    await until(
-        lambda: sum(map(_ended, crowd)) == http_server.MAX_CONNECTIONS, "the end of the first half"
-    )
+    await until(lambda: sum(map(_ended, crowd)) == 32, "the end of the first half")
     for each in crowd:
         each.close()
 

@@ -28,6 +28,12 @@ class Site:
         self.at = at
         self.accepted: list[str] = []
         self.large_answers = 0
+        self.is_free = asyncio.Event()
+
+    async def held(self, accept: str) -> Response:
+        self.accepted.append(accept)
+        await self.is_free.wait()
+        return text_response(HTTPStatus.OK, "a page")
 
     async def page(self, accept: str) -> Response:
         self.accepted.append(accept)
@@ -58,7 +64,13 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     site = Site(tmp_path / "site")
-    pages = {"/page": site.page, "/large": site.large, "/broken": site.broken, "/slow": site.slow}
+    pages = {
+        "/page": site.page,
+        "/large": site.large,
+        "/broken": site.broken,
+        "/slow": site.slow,
+        "/held": site.held,
+    }
     async with serve_http(site.at, pages):
         yield site
 
@@ -252,6 +264,55 @@ async def test_the_answer_of_a_client_that_was_disconnected_is_freed_at_once(sit
         gc.enable()
         for client in clients:
             client.close()
+
+
+async def test_clients_without_a_request_never_end_a_client_that_waits_for_its_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(http_server, "MAX_WAITING", 2)
+    answer = asyncio.ensure_future(site.sends(f"{GET.replace('page', 'held')}\r\n"))
+    await until(lambda: site.accepted == [""], "the request")
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(10)]
+    for client in crowd:
+        client.connect(str(site.at))
+        client.setblocking(False)
+    await until(lambda: sum(is_cut(each) for each in crowd) >= 8, "the end of the oldest")
+
+    site.is_free.set()
+    assert (await answer).startswith(b"HTTP/1.1 200 ")
+    for client in crowd:
+        client.close()
+
+
+async def test_a_client_that_does_not_read_its_answer_is_ended_before_one_that_waits_for_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    answer = asyncio.ensure_future(site.sends(f"{GET.replace('page', 'held')}\r\n"))
+    await until(lambda: site.accepted == [""], "the first request")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(site.at))
+        client.setblocking(False)
+        client.send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        await until(lambda: site.large_answers, "the second request")
+        assert (await site.sends(f"{GET}\r\n")).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: is_cut(client), "the end of the client that does not read")
+    site.is_free.set()
+    assert (await answer).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_if_all_clients_wait_for_their_answers_the_oldest_is_ended_after_a_second(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 1)
+    oldest = asyncio.ensure_future(site.sends(f"{GET.replace('page', 'held')}\r\n"))
+    await until(lambda: site.accepted == [""], "the request")
+
+    assert (await site.sends(f"{GET}\r\n")).startswith(b"HTTP/1.1 503 ")
+    monkeypatch.setattr(http_server, "PROTECTED_SECONDS", 0)
+    assert (await site.sends(f"{GET}\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert await oldest == b""
 
 
 async def test_a_page_that_takes_too_long_has_no_answer(
