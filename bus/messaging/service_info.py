@@ -44,6 +44,11 @@ class InstanceState(Record):
     """`draining` if the process is stopping, and only finishes running handlers."""
     left_out: int = 0
     """Number of entries that the answer does not contain, because it would be too large."""
+    flooded: bool = False
+    """True if questions to the instance could be lost in the last minute, because it was flooded.
+
+    Only the answer to PING has this field.
+    """
 
 
 class ContractInfo(Record):

@@ -47,6 +47,11 @@ class ProvenAsker:
     is_shared: bool = False
     """True if the key is the shared secret of `BUS_AUTH=dev`, which proves no name."""
 
+    @property
+    def proven_name(self) -> str | None:
+        """The name, or None if the key proves no name."""
+        return None if self.is_shared else self.name
+
 
 def control_proof(
     pair: KeyPair,

@@ -6,7 +6,7 @@ an operator, and that operator's right to order.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,12 +16,14 @@ from bus.errors import PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.control import is_answer_key_of
 from bus.security.control_proofs import (
+    CONTROL_PROOF,
     ProvenAsker,
     control_proof,
     verify_control_proof,
     verify_question,
 )
 from bus.security.grants import ORDER, READ, AccessPolicy
+from bus.security.jws import claimed_key_id
 from bus.security.keyring import Keyring
 
 __all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenControl", "Subject"]
@@ -65,6 +67,10 @@ class ControlGuard(Protocol):
             Unauthenticated: The proof is missing or invalid.
             PermissionDenied: The asker has no right to ask the question.
         """
+        ...
+
+    def claimed_key(self, question: Envelope) -> Hashable | None:
+        """Return the known key that a question names for its asker, or None. Nothing is proven."""
         ...
 
     def check_answer(self, answer: Envelope, address: str) -> None:
@@ -155,6 +161,12 @@ class ControlSecurity:
         if not self._may(asker, access, self._subject.name):
             raise PermissionDenied(f"{_title(asker)} {_lacks(access)}")
         return asker
+
+    def claimed_key(self, question: Envelope) -> Hashable | None:
+        """Return the id and the owner of the key. The shared secret of all services has none."""
+        kid = claimed_key_id(question.proof or "", CONTROL_PROOF)
+        owners = {key.owner for key in self._ring.get(kid)} if kid else set()
+        return (kid, question.source) if question.source in owners else None
 
     def _may(self, asker: ProvenAsker, access: Access, service: str | None) -> bool:
         grants = self._grants
@@ -256,6 +268,9 @@ class OpenControl:
         if not is_answer_key_of(question.source, question.reply_to or ""):
             raise Unauthenticated("reply_to is not an address for answers to the asker")
         return ProvenAsker(question.source, "service", is_shared=True)
+
+    def claimed_key(self, question: Envelope) -> None:
+        """Return None: there are no keys."""
 
     def check_answer(self, answer: Envelope, address: str) -> None:
         """Accept the answer."""

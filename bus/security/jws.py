@@ -24,6 +24,7 @@ __all__ = [
     "Claims",
     "KeyLookup",
     "base64",
+    "claimed_key_id",
     "decode_jws",
     "decode_unverified",
     "encode_jws",
@@ -201,5 +202,14 @@ def decode_unverified(token: str) -> Claims | None:
     parts = COMPACT.fullmatch(token)
     try:
         return None if parts is None else _decode_object(parts[2], "the JWT payload")
+    except Unauthenticated:
+        return None
+
+
+def claimed_key_id(token: str, typ: str) -> str | None:
+    """Return the key id that a token names, or None if its form is wrong. Nothing is verified."""
+    parts = COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+    try:
+        return None if parts is None else _read_header(parts[1], typ)[1]
     except Unauthenticated:
         return None

@@ -21,9 +21,9 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.control_link import Member
 from bus.runtime.discovery.discovery import Discovery
-from bus.security.control_security import ControlSecurity, Subject
+from bus.security.control_security import OPEN_CONTROL, ControlGuard, ControlSecurity, Subject
 from bus.security.grants import Grants, ServiceGrants
-from bus.security.keyring import Keyring
+from bus.security.keyring import Keyring, shared_secret_keyring
 from tests.security.yard import Yard, jws, parts_of
 from tests.unit.fakes import FakeDelivery
 from tests.unit.ledger import Add
@@ -43,6 +43,9 @@ class Wire:
     sent: list[tuple[str, Envelope]] = field(default_factory=list)
     receivers: list[Callable[[Delivery], None]] = field(default_factory=list)
     keys: list[list[str]] = field(default_factory=list)
+    specs: list[ConsumerSpec] = field(default_factory=list)
+    body_limits: list[int] = field(default_factory=list)
+    deliveries: list[FakeDelivery] = field(default_factory=list)
     ready = True
 
     async def open_control(
@@ -52,6 +55,7 @@ class Wire:
         on_refused: Callable[[BusError], None],
     ) -> "Wire":
         self.receivers.append(on_delivery)
+        self.specs.append(spec)
         self.keys.append([each.routing_key for each in spec.topology.bindings])
         return self
 
@@ -61,11 +65,15 @@ class Wire:
     async def send(self, envelope: Envelope, address: Address) -> None:
         self.sent.append((address.routing_key, envelope))
 
+    def limit_body(self, max_bytes: int) -> None:
+        self.body_limits.append(max_bytes)
+
     async def close(self) -> None:
         return
 
     def deliver(self, envelope: Envelope, receiver: int = 0) -> None:
-        self.receivers[receiver](cast("Delivery", FakeDelivery(envelope)))
+        self.deliveries.append(FakeDelivery(envelope))
+        self.receivers[receiver](cast("Delivery", self.deliveries[-1]))
 
 
 @dataclass(frozen=True)
@@ -131,21 +139,35 @@ class ControlWorld:
             clock=self.yard.clock,
         )
 
-    def member(self, name: str, wire: Wire, instance: str = "1") -> Member:
+    def shared_guard(self, name: str) -> ControlSecurity:
+        """Return the guard of a process with `BUS_AUTH=dev`."""
+        ring = shared_secret_keyring(
+            name, "a secret of all services in development", clock=self.yard.clock
+        )
+        return ControlSecurity(Subject(name=name), ring, None, clock=self.yard.clock)
+
+    def member(self, name: str, wire: Wire, instance: str = "1", mode: str = "on") -> Member:
         return Member(
             source=name,
             receiver=COMMANDS if name in OPERATORS else name,
             instance=instance,
             transport=cast("Transport", wire),
-            guard=self.guard(name),
+            guard=self._guard_of(name, mode),
             max_body_bytes=2**20,
             clock=self.yard.clock,
         )
 
-    async def process(self, name: str, instance: str = "1") -> tuple[Discovery, Wire]:
+    def _guard_of(self, name: str, mode: str) -> ControlGuard:
+        if mode == "off":
+            return OPEN_CONTROL
+        return self.guard(name) if mode == "on" else self.shared_guard(name)
+
+    async def process(
+        self, name: str, instance: str = "1", mode: str = "on"
+    ) -> tuple[Discovery, Wire]:
         """Return a started process and its wire."""
         wire = Wire()
-        discovery = Discovery(self.member(name, wire, instance), StateReport(name, instance))
+        discovery = Discovery(self.member(name, wire, instance, mode), StateReport(name, instance))
         await discovery.start()
         return discovery, wire
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bus.errors import PermissionDenied, ResourceExhausted, Unauthenticated
+from bus.messaging.body_limit import without_body
 from bus.messaging.control import (
     QUESTIONS,
     Announcement,
@@ -451,7 +452,7 @@ async def test_a_flood_of_an_asker_gets_ten_answers_a_second() -> None:
             await settle()
         await asyncio.sleep(1)
     assert len(wire.sent) == 30
-    assert discovery.responder.refusals.counts == {"too many": 150}
+    assert discovery.responder.refusals.counts == {"too many": 30, "flood": 120}
 
 
 @virtual
@@ -464,13 +465,111 @@ async def test_a_flood_of_forgeries_costs_200_checks_a_second_and_a_line_a_minut
     for number in range(1000):
         wire.deliver(forged.replace(source=f"victim-{number}"))
     counts = discovery.responder.refusals.counts
-    assert counts == {"not proven": 200, "flood": 800}
-    (line,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
-    assert "an unverified sender" in line
-    assert "victim" not in line
+    assert counts == {"not proven": 200, "flood": 300}
+    lines = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len(lines) == 3
+    assert "an unverified sender was refused, not proven" in lines[0]
+    assert "an unverified sender was refused, flood" in lines[1]
+    assert "more than 500 messages per second" in lines[2]
+    assert "victim" not in caplog.text
     await asyncio.sleep(60)
+    assert counts.total() == 1000
+    caplog.clear()
     wire.deliver(forged)
-    assert "(199 more since the last line)" in caplog.text
+    assert "more since the last line)" in caplog.text
+
+
+@virtual
+async def test_a_flood_without_a_key_leaves_the_checks_of_known_askers() -> None:
+    world = await ControlWorld.started()
+    discovery, wire = await world.process("ledger")
+    forged = world.question().replace(proof="a.b.c")
+    for _ in range(300):
+        wire.deliver(forged)
+    wire.deliver(world.question())
+    wire.deliver(world.question("ida"))
+    await settle()
+    assert len(wire.sent) == 2
+    assert discovery.responder.refusals.counts == {"not proven": 200, "flood": 100}
+
+
+@virtual
+async def test_a_flood_with_the_key_of_one_asker_leaves_the_checks_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = await ControlWorld.started()
+    discovery, wire = await world.process("ledger")
+    forged = world.forged(world.question("ida"), role="service")
+    for _ in range(100):
+        wire.deliver(forged)
+    wire.deliver(world.question())
+    await settle()
+    assert len(wire.sent) == 1
+    assert discovery.responder.refusals.counts == {"not proven": 20, "flood": 80}
+    assert "more than 20 questions per second name a key of ida" in caplog.text
+
+
+@virtual
+async def test_a_ping_tells_for_a_minute_that_questions_could_be_lost() -> None:
+    world = await ControlWorld.started()
+    _, wire = await world.process("ledger")
+
+    async def is_flooded() -> bool:
+        wire.deliver(world.question())
+        await settle()
+        return InstanceState.model_validate_json(wire.sent[-1][1].body).flooded
+
+    assert not await is_flooded()
+    for _ in range(201):
+        wire.deliver(world.question().replace(proof=None))
+    assert await is_flooded()
+    await asyncio.sleep(60)
+    assert not await is_flooded()
+
+
+@virtual
+async def test_a_large_body_is_accepted_only_while_answers_are_expected() -> None:
+    world = await ControlWorld.started()
+    auditor, wire = await world.process("auditor")
+    await auditor.ask(Ping(), window=0.05)
+    assert wire.specs[0].max_body_bytes == 64 * 1024
+    assert wire.body_limits == [2**20, 64 * 1024]
+
+
+async def test_a_question_that_is_too_large_is_refused_with_its_own_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = await ControlWorld.started()
+    _, wire = await world.process("ledger")
+    wire.deliver(without_body(world.question(), 100_000, 64 * 1024))
+    assert "the question has 100000 bytes, the limit is 65536 bytes" in caplog.text
+    assert "BUS_MAX_MESSAGE" not in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["off", "dev"])
+@virtual
+async def test_names_that_no_key_proves_share_one_line_a_minute(
+    caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    world = await ControlWorld.started()
+    _, wire = await world.process("ledger", mode=mode)
+    for number in range(100):
+        asker = f"forged-{number}"
+        asked = Envelope(
+            id=new_id(),
+            type=Ping.name,
+            role="control",
+            source=asker,
+            body=b"[",
+            expires=int((NOW + 1) * 1000),
+            reply_to=f"answer.{asker}.1",
+        )
+        if mode == "dev":
+            guard = world.shared_guard(asker)
+            asked = guard.sign_question(asked, "ask.all")
+        wire.deliver(asked)
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "a question of an unverified sender was refused, malformed" in line
 
 
 async def test_answers_that_cannot_be_sent_are_bounded_and_further_ones_dropped(
@@ -500,7 +599,7 @@ async def test_the_answers_to_a_question_are_bounded(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(control_asker, "MAX_ANSWERS", 3)
     world = await ControlWorld.started()
     auditor, wire = await world.process("auditor")
-    asking = asyncio.ensure_future(auditor.ask(Ping(), window=0.05))
+    asking = asyncio.ensure_future(auditor.ask(Ping(), window=0.5))
     await settle()
     for number in range(5):
         _, answering = await world.process("ledger", str(number))

@@ -1,4 +1,4 @@
-"""The port of the control channel: a bounded queue of this process, without acks and confirms.
+"""The port of the control channel: a bounded queue of this process, without confirms.
 
 The broker closes an AMQP channel when it refuses an operation on it. So the control channel does
 not share an AMQP channel with requests, events and jobs.
@@ -38,6 +38,10 @@ class ControlChannel(Protocol):
             Unavailable: The channel is not ready, or the broker accepts no publishes now.
             InvalidArgument: The message is too large, or is invalid in AMQP.
         """
+        ...
+
+    def limit_body(self, max_bytes: int) -> None:
+        """Drop larger bodies that arrive from now on. The limit of the consumer does not count."""
         ...
 
     async def close(self) -> None:

@@ -1,5 +1,7 @@
 """The bodies of answers: a report as JSON, cut if it would be too large."""
 
+from collections.abc import Callable
+
 from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Question
 from bus.messaging.service_info import InstanceState
 from bus.runtime.discovery.report import Report
@@ -34,9 +36,17 @@ def _to_json(record: InstanceState) -> bytes:
 class AnswerBodies:
     """The bodies of one process's answers. The answer to INFO is kept as bytes."""
 
-    def __init__(self, report: Report, max_bytes: int) -> None:
-        """Create the bodies from a report, each with at most `max_bytes`."""
-        self._report, self._max_bytes = report, max_bytes
+    def __init__(
+        self, report: Report, max_bytes: int, is_flooded: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Create the bodies of answers.
+
+        Args:
+            report: The description of the process.
+            max_bytes: Maximum bytes of a body.
+            is_flooded: Returns True if questions could be lost in the last minute.
+        """
+        self._report, self._max_bytes, self._is_flooded = report, max_bytes, is_flooded
         self._info: tuple[InstanceState, bytes] | None = None
 
     def forget_info(self) -> None:
@@ -52,6 +62,8 @@ class AnswerBodies:
         match question:
             case Ping():
                 record: InstanceState = self._report.state()
+                if self._is_flooded():
+                    record = record.model_copy(update={"flooded": True})
             case GetInfo():
                 return self._info_body()
             case GetStats():

@@ -114,9 +114,10 @@ class ControlAsker:
         pending = PendingQuestion(question, target, began=_loop_time(), expected=expected)
         self._pending[envelope.id] = pending
         try:
-            await self._link.send(envelope, target.routing_key)
-            async with asyncio.timeout(seconds):
-                await pending.is_complete.wait()
+            with self._link.expecting_answers():
+                await self._link.send(envelope, target.routing_key)
+                async with asyncio.timeout(seconds):
+                    await pending.is_complete.wait()
         except TimeoutError:
             pass  # the usual end of a window
         finally:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bus.errors import BusError, Unavailable
@@ -14,6 +15,7 @@ from bus.messaging.ports.transport import Delivery, Transport
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import answer_key, control_address
 from bus.messaging.topology.model import Topology
+from bus.runtime.discovery.intake import MAX_QUESTION_BYTES, PREFETCH, Intake
 from bus.security.control_security import ControlGuard
 
 __all__ = ["ControlLink", "Member"]
@@ -64,6 +66,9 @@ class ControlLink:
         """
         self._member, self._topology, self._purpose = member, topology, purpose
         self._channel: ControlChannel | None = None
+        self._intake: Intake | None = None
+        self._asking = 0
+        """Number of questions that wait for answers."""
         self._changed = asyncio.Event()
         self.refusal: BusError | None = None
         """Reason why the link is off, or None."""
@@ -77,6 +82,31 @@ class ControlLink:
     def ready(self) -> bool:
         """True if messages can be sent and received now."""
         return self._channel is not None and self._channel.ready
+
+    @property
+    def is_flooded(self) -> bool:
+        """True if more messages than the limit have arrived in the last minute."""
+        return self._intake is not None and self._intake.is_flooded
+
+    @property
+    def _max_body_bytes(self) -> int:
+        limit = self._member.max_body_bytes
+        return limit if self._asking else min(limit, MAX_QUESTION_BYTES)
+
+    @contextmanager
+    def expecting_answers(self) -> Iterator[None]:
+        """Accept many messages and large bodies while the block runs, because answers arrive."""
+        self._count_asking(1)
+        try:
+            yield
+        finally:
+            self._count_asking(-1)
+
+    def _count_asking(self, change: int) -> None:
+        self._asking += change
+        if self._intake is not None and self._channel is not None:
+            self._intake.expect_answers(expected=self._asking > 0)
+            self._channel.limit_body(self._max_body_bytes)
 
     async def open(self, on_message: Callable[[Envelope], None]) -> None:
         """Open the channel, and do not wait for the broker."""
@@ -92,17 +122,18 @@ class ControlLink:
             )
             return
 
+        self._intake = intake = Intake(self._member.source, on_message)
+
         def on_delivery(delivery: Delivery) -> None:
             if self._is_logged:
                 self._log_return()
-            on_message(delivery.envelope)
+            intake.on_delivery(delivery)
 
         spec = ConsumerSpec(
             queue=self._topology.queues[0],
             topology=self._topology,
-            prefetch=0,
-            acks=False,
-            max_body_bytes=self._member.max_body_bytes,
+            prefetch=PREFETCH,
+            max_body_bytes=self._max_body_bytes,
         )
         self._channel = await transport.open_control(spec, on_delivery, self._on_refused)
 
@@ -180,5 +211,7 @@ class ControlLink:
     async def close(self) -> None:
         """Close the channel. The broker deletes the queue with the connection."""
         channel, self._channel = self._channel, None
+        if self._intake is not None:
+            await self._intake.close()
         if channel is not None:
             await channel.close()

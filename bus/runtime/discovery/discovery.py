@@ -40,7 +40,7 @@ class Discovery:
         """Create the discovery of a process that `report` describes."""
         self._member, self._report = member, report
         self._link = ControlLink(member, control_topology(member.source, member.instance))
-        bodies = self._bodies = AnswerBodies(report, member.max_body_bytes)
+        bodies = self._bodies = AnswerBodies(report, member.max_body_bytes, self._is_flooded)
         self.responder = Responder(member, self._link, bodies)
         self.asker = ControlAsker(member, self._link)
         self._announcing: set[asyncio.Task[None]] = set()
@@ -56,6 +56,9 @@ class Discovery:
             self.asker.on_answer(message)
         elif message.type != ANNOUNCEMENT_TYPE:
             self.responder.on_question(message)
+
+    def _is_flooded(self) -> bool:
+        return self._link.is_flooded or self.responder.refusals.is_flooded
 
     async def ask(
         self,

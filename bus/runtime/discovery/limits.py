@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 from bus.messaging.labels import one_line
 
-__all__ = ["Rates", "Refusals", "SeenIds"]
+__all__ = ["FLOOD", "Rates", "Refusals", "SeenIds"]
 
 log = logging.getLogger("bus.discovery")
 
@@ -21,6 +21,8 @@ LOG_INTERVAL_SECONDS = 60.0
 MAX_NAMED = 1000
 """Maximum number of askers for which refusals are logged apart."""
 UNVERIFIED = "an unverified sender"
+FLOOD = "flood"
+"""Reason of a refusal without a check. It has a log line of its own, so that no other hides it."""
 
 
 class Rates:
@@ -113,8 +115,17 @@ class Refusals:
         self.counts: Counter[str] = Counter()
         """Number of refused messages by the reason."""
         self._service, self._timer = service, timer
-        self._logged: dict[str, tuple[float, int]] = {}
-        """Time of the last line, and the number of refusals since then, by the asker."""
+        self._logged: dict[tuple[str, bool], tuple[float, int]] = {}
+        """Time of the last line, and the number of refusals since then.
+
+        The keys are the asker, and True for the reason `FLOOD`.
+        """
+        self._flooded_at = float("-inf")
+
+    @property
+    def is_flooded(self) -> bool:
+        """True if a message was refused with the reason `FLOOD` in the last minute."""
+        return self._timer() - self._flooded_at < LOG_INTERVAL_SECONDS
 
     def record(self, reason: str, detail: str, asker: str | None = None) -> None:
         """Count a refusal, and log it if the last line about the asker is a minute old.
@@ -127,7 +138,11 @@ class Refusals:
         """
         self.counts[reason] += 1
         now, name = self._timer(), asker or UNVERIFIED
-        if name not in self._logged and len(self._logged) >= MAX_NAMED:
+        is_flood = reason == FLOOD
+        if is_flood:
+            self._flooded_at = now
+        key = (name, is_flood)
+        if key not in self._logged and len(self._logged) >= MAX_NAMED:
             self._logged = {
                 each: entry
                 for each, entry in self._logged.items()
@@ -135,11 +150,11 @@ class Refusals:
             }
             if len(self._logged) >= MAX_NAMED:
                 return
-        last, unlogged = self._logged.get(name, (float("-inf"), 0))
+        last, unlogged = self._logged.get(key, (float("-inf"), 0))
         if now - last < LOG_INTERVAL_SECONDS:
-            self._logged[name] = (last, unlogged + 1)
+            self._logged[key] = (last, unlogged + 1)
             return
-        self._logged[name] = (now, 0)
+        self._logged[key] = (now, 0)
         log.warning(
             "%s: a question of %s was refused, %s: %s%s",
             self._service,

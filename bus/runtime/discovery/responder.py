@@ -17,7 +17,8 @@ from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import question_key
 from bus.runtime.discovery.answers import AnswerBodies
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import Rates, Refusals, SeenIds
+from bus.runtime.discovery.intake import MAX_QUESTION_BYTES
+from bus.runtime.discovery.limits import FLOOD, Rates, Refusals, SeenIds
 from bus.security.control_proofs import ProvenAsker
 from bus.security.control_security import Access
 
@@ -28,7 +29,13 @@ log = logging.getLogger("bus.discovery")
 MAX_QUESTIONS_PER_SECOND = 10.0
 """Maximum number of questions per second of one asker that an instance answers."""
 MAX_CHECKS_PER_SECOND = 200.0
-"""Maximum number of proofs per second that an instance checks. It takes 2 to 4 % of a core."""
+"""Maximum number of proofs without a known key that an instance checks per second."""
+MAX_KEY_CHECKS_PER_SECOND = 20.0
+"""Maximum number of proofs per second that an instance checks for one known key and its owner.
+
+A sender can claim a known key. So it can use up the checks of this key, but not those of others.
+"""
+MAX_KEYS = 10_000
 MAX_ASKERS = 1000
 """Maximum number of askers for which an instance keeps a rate."""
 MAX_SEEN_QUESTIONS = 10_000
@@ -55,6 +62,12 @@ class Responder:
         self._checks = Rates(
             MAX_CHECKS_PER_SECOND, burst=MAX_CHECKS_PER_SECOND, max_keys=1, timer=timer
         )
+        self._key_checks = Rates(
+            MAX_KEY_CHECKS_PER_SECOND,
+            burst=MAX_KEY_CHECKS_PER_SECOND,
+            max_keys=MAX_KEYS,
+            timer=timer,
+        )
         self._rates = Rates(
             MAX_QUESTIONS_PER_SECOND,
             burst=MAX_QUESTIONS_PER_SECOND,
@@ -73,11 +86,12 @@ class Responder:
         kind = QUESTIONS.get(question.type)
         if kind is None:
             return  # an asker of a later version
-        if not self._checks.take(None):
-            self.refusals.counts["flood"] += 1
+        if not self._may_check(question):
             return
         if question.fault is not None:
-            self.refusals.record("malformed", question.fault)
+            size, limit = question.unread_bytes, MAX_QUESTION_BYTES
+            too_large = f"the question has {size} bytes, the limit is {limit} bytes"
+            self.refusals.record("malformed", question.fault if size is None else too_large)
             return
         asker = self._admit(question, access_to(kind))
         if asker is None or not self._is_due(question, asker):
@@ -85,9 +99,27 @@ class Responder:
         try:
             parsed = kind.model_validate_json(question.body)
         except ValidationError:
-            self.refusals.record("malformed", f"{question.type}: the body is not valid", asker.name)
+            detail = f"{question.type}: the body is not valid"
+            self.refusals.record("malformed", detail, asker.proven_name)
             return
         self._start(question, parsed)
+
+    def _may_check(self, question: Envelope) -> bool:
+        """Return True if the proof of a question may be checked now.
+
+        Each known key has checks of its own, so that a flood without a key cannot use them up.
+        """
+        key = self._member.guard.claimed_key(question)
+        if self._checks.take(None) if key is None else self._key_checks.take(key):
+            return True
+        limit = f"more than {MAX_CHECKS_PER_SECOND:g} questions per second have no known key"
+        if key is not None:
+            limit = (
+                f"more than {MAX_KEY_CHECKS_PER_SECOND:g} questions per second name a key of "
+                f"{question.source}"
+            )
+        self.refusals.record(FLOOD, f"{limit}. Genuine questions can be lost meanwhile")
+        return False
 
     def _admit(self, question: Envelope, access: Access) -> ProvenAsker | None:
         try:
@@ -114,9 +146,10 @@ class Responder:
             self.refusals.record("replayed", "the question was asked before")
         elif not self._rates.take((asker.role, asker.name)):
             limit = f"more than {MAX_QUESTIONS_PER_SECOND:g} questions per second. Ask less often"
-            self.refusals.record("too many", limit, asker.name)
+            self.refusals.record("too many", limit, asker.proven_name)
         elif not self._seen.add(key, ends + self._member.leeway):
-            self.refusals.record("too many", "too many questions of all askers", asker.name)
+            detail = "too many questions of all askers"
+            self.refusals.record("too many", detail, asker.proven_name)
         else:
             return True
         return False

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -145,6 +146,10 @@ class MemoryConsumer:
                 "exception": error,
             }
             asyncio.get_running_loop().call_exception_handler(context)
+
+    def limit_body(self, max_bytes: int) -> None:
+        """Drop larger bodies of the next deliveries."""
+        self._spec = replace(self._spec, max_body_bytes=max_bytes)
 
     async def cancel(self) -> None:
         """Stop deliveries. The channel stays open for acks."""

@@ -40,6 +40,10 @@ class MemoryControlChannel:
             raise Unavailable("message not sent: the model broker accepts no publishes now")
         await self._send(envelope, address)
 
+    def limit_body(self, max_bytes: int) -> None:
+        """Drop larger bodies; see `ControlChannel.limit_body`."""
+        self._consumer.limit_body(max_bytes)
+
     async def close(self) -> None:
         """Stop the consumer."""
         await self._consumer.close()

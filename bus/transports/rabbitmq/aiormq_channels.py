@@ -303,7 +303,7 @@ class AiormqConsumerChannel:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         if spec.max_body_bytes < UNLIMITED_BYTES:
-            drop_large_bodies(channel, spec.max_body_bytes, self._unread.__setitem__)
+            drop_large_bodies(channel, lambda: self.max_body_bytes, self._unread.__setitem__)
 
     @property
     def alive(self) -> bool:

@@ -62,7 +62,7 @@ class SendLimit:
 
 
 def drop_large_bodies(
-    channel: Channel, max_bytes: int, on_drop: Callable[[int, int], None]
+    channel: Channel, max_bytes: Callable[[], int], on_drop: Callable[[int, int], None]
 ) -> None:
     """Make aiormq drop the bodies of large deliveries while they arrive.
 
@@ -70,14 +70,14 @@ def drop_large_bodies(
 
     Args:
         channel: Channel of a consumer.
-        max_bytes: Maximum bytes of a body that is kept.
+        max_bytes: Returns the maximum bytes of a body that is kept.
         on_drop: Called with the delivery tag and the size of a dropped body, before the delivery.
     """
     read_content = channel._read_content  # noqa: SLF001 - see the docstring
 
     async def read(frame: Any, header: ContentHeader) -> DeliveredMessage:
         size = header.body_size or 0
-        if size <= max_bytes or not isinstance(frame, Basic.Deliver):
+        if size <= max_bytes() or not isinstance(frame, Basic.Deliver):
             return await read_content(frame, header)
         missing = size
         while missing > 0:

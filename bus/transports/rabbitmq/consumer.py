@@ -36,6 +36,8 @@ class ConsumerChannelPort(Protocol):
     """The interface of a consumer's channel, with or without the fast lane."""
 
     ended: "asyncio.Future[str]"
+    max_body_bytes: int
+    """Maximum bytes of a body. A larger body is dropped while it arrives."""
     cancelled: bool
     """True if the broker has cancelled the consumer.
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from aiormq.channel import Channel
 from typing_extensions import override
 
 from bus.errors import (
@@ -23,7 +24,7 @@ from bus.messaging.ports.control_channel import REFUSED_RETRY_SECONDS
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
 from bus.transports.rabbitmq.amqp.access_refused import REFUSED
-from bus.transports.rabbitmq.consumer import RabbitMQConsumer
+from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, to_bus_error
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel
 
@@ -57,6 +58,7 @@ class ControlConsumer(RabbitMQConsumer):
     on_refused: Callable[[BusError], None]
     check_size: Callable[[Envelope], None]
     _refusal: BusError | None = None
+    _max_body_bytes: int | None = None
     _refused_send = False
     """True if the broker refused a message, and not the queue."""
 
@@ -86,6 +88,18 @@ class ControlConsumer(RabbitMQConsumer):
             self.on_refused(self._refusal)
             is_send = self._refused_send
             await self._link.wait_lost(SEND_REFUSED_SECONDS if is_send else REFUSED_RETRY_SECONDS)
+
+    def limit_body(self, max_bytes: int) -> None:
+        """Drop larger bodies; see `ControlChannel.limit_body`."""
+        self._max_body_bytes = max_bytes
+        if self._current is not None:
+            self._current.max_body_bytes = max_bytes
+
+    @override
+    async def _consume(self, channel: Channel, current: ConsumerChannelPort) -> None:
+        if self._max_body_bytes is not None:
+            current.max_body_bytes = self._max_body_bytes
+        await super()._consume(channel, current)
 
     @override
     def _report_end(self, why: str) -> None:

@@ -108,7 +108,7 @@ class Tap:
         """Sizes of dropped bodies, by the delivery tag of a message that has not arrived yet."""
         self._queue = f"{TAP_PREFIX}{secrets.token_hex(6)}"
         self._dropped = f"{self._queue}.dropped"
-        drop_large_bodies(channel, max_body_bytes, self._sizes.__setitem__)
+        drop_large_bodies(channel, lambda: max_body_bytes, self._sizes.__setitem__)
 
     async def start(self) -> None:
         """Create the queues, and consume."""
