@@ -47,7 +47,7 @@ class InstanceState(Record):
     flooded: bool = False
     """True if questions to the instance could be lost in the last minute, because it was flooded.
 
-    Only the answer to PING has this field.
+    The answer to INFO does not have this field.
     """
 
 

@@ -5,8 +5,8 @@ after the head of a request are never parsed: a body, or a second request, is re
 request that two parsers could read in two ways (RFC 9112, section 11.2) is refused.
 
 The memory of a connection is bounded: the head has a limit, and an answer is written in pieces. A
-slow client is disconnected. If there are too many clients, a client without a complete request or
-with its answer is disconnected first, so that no client can keep a probe out.
+slow client is disconnected. If there are too many clients, the server disconnects those without a
+complete request, or with their answer. So no client can keep a probe out.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Tests of the control channel on a real broker, with and without the right to use it."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,7 @@ from bus.contracts.contract import contract_of
 from bus.messaging.control import GetInfo, Ping, Target
 from bus.messaging.topology.names import CONTROL
 from bus.operations.brokers.broker import Broker
+from bus.runtime.discovery import control_link, throttle
 from bus.runtime.discovery.open_asker import open_asker
 from bus.security.grants import Grants, ServiceGrants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
@@ -188,3 +190,34 @@ async def test_a_user_of_earlier_permissions_is_ready_and_its_requests_are_not_d
         async with place.bus("guest", auth="off") as guest:
             assert (await guest.request(GetTotal(account="abc"), timeout=10)).total == 3
     assert caplog.text.count(OFF_LINE) == 1
+
+
+@pytest.mark.parametrize(
+    ("create", "fastlane"),
+    [(plain_bus, True), (plain_bus, False), (faststream_bus, True)],
+    ids=["fast lane", "aio-pika", "FastStream"],
+)
+async def test_a_flood_waits_at_the_broker_and_large_bodies_are_not_kept(
+    vhost_url: str,
+    create: Callable[[str, Settings], Bus],
+    fastlane: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(throttle, "MESSAGES_PER_SECOND", 20.0)
+    monkeypatch.setattr(control_link, "PREFETCH", 4)
+    settings = settings_of(vhost_url, fastlane=fastlane)
+    connection = await aio_pika.connect(vhost_url)
+    async with connection, create("office", settings) as office, create("ledger", settings):
+        exchange = await (await connection.channel()).get_exchange(CONTROL)
+        ask = functools.partial(office.discovery.ask, Ping(), Target("ledger"), expected=1)
+        assert await ask(window=10)
+        large = aio_pika.Message(b"x" * 100_000, type=Ping.name, app_id="mallory")
+        await exchange.publish(large, "ask.service.ledger")
+        await until(lambda: "has 100000 bytes, the limit is 65536" in caplog.text, "the refusal")
+        for _ in range(100):
+            message = aio_pika.Message(b"{}", type="x", app_id="mallory", expiration=0.5)
+            await exchange.publish(message, "ask.service.ledger")
+        await until(lambda: "more than 20 messages per second" in caplog.text, "the warning")
+        # Most of the 100 messages wait, and expire at the broker.
+        assert await ask(window=3)

@@ -130,6 +130,8 @@ def _state(instance: LiveInstance) -> Text:
         text = f"gone for {age(max(0.0, time.monotonic() - instance.gone_since))}"
     elif instance.missed:
         text = f"{text}, missed {instance.missed}"
+    elif instance.record.flooded:
+        text = f"{text}, flooded"
     return Text(text, style=STATE_STYLES[instance.state])
 
 

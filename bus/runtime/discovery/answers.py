@@ -62,8 +62,6 @@ class AnswerBodies:
         match question:
             case Ping():
                 record: InstanceState = self._report.state()
-                if self._is_flooded():
-                    record = record.model_copy(update={"flooded": True})
             case GetInfo():
                 return self._info_body()
             case GetStats():
@@ -72,6 +70,8 @@ class AnswerBodies:
                 record = self._report.find(correlation_id)
             case _:
                 raise NotImplementedError(question.name)
+        if self._is_flooded():
+            record = record.model_copy(update={"flooded": True})
         return encode_record(record, self._max_bytes)
 
     def _info_body(self) -> bytes:

@@ -15,7 +15,7 @@ from bus.messaging.ports.transport import Delivery, Transport
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import answer_key, control_address
 from bus.messaging.topology.model import Topology
-from bus.runtime.discovery.intake import MAX_QUESTION_BYTES, PREFETCH, Intake
+from bus.runtime.discovery.throttle import MAX_QUESTION_BYTES, PREFETCH, Throttle
 from bus.security.control_security import ControlGuard
 
 __all__ = ["ControlLink", "Member"]
@@ -66,7 +66,7 @@ class ControlLink:
         """
         self._member, self._topology, self._purpose = member, topology, purpose
         self._channel: ControlChannel | None = None
-        self._intake: Intake | None = None
+        self._throttle: Throttle | None = None
         self._asking = 0
         """Number of questions that wait for answers."""
         self._changed = asyncio.Event()
@@ -86,7 +86,7 @@ class ControlLink:
     @property
     def is_flooded(self) -> bool:
         """True if more messages than the limit have arrived in the last minute."""
-        return self._intake is not None and self._intake.is_flooded
+        return self._throttle is not None and self._throttle.is_flooded
 
     @property
     def _max_body_bytes(self) -> int:
@@ -104,8 +104,8 @@ class ControlLink:
 
     def _count_asking(self, change: int) -> None:
         self._asking += change
-        if self._intake is not None and self._channel is not None:
-            self._intake.expect_answers(expected=self._asking > 0)
+        if self._throttle is not None and self._channel is not None:
+            self._throttle.expect_answers(expected=self._asking > 0)
             self._channel.limit_body(self._max_body_bytes)
 
     async def open(self, on_message: Callable[[Envelope], None]) -> None:
@@ -122,12 +122,12 @@ class ControlLink:
             )
             return
 
-        self._intake = intake = Intake(self._member.source, on_message)
+        self._throttle = throttle = Throttle(self._member.source, on_message)
 
         def on_delivery(delivery: Delivery) -> None:
             if self._is_logged:
                 self._log_return()
-            intake.on_delivery(delivery)
+            throttle.on_delivery(delivery)
 
         spec = ConsumerSpec(
             queue=self._topology.queues[0],
@@ -211,7 +211,7 @@ class ControlLink:
     async def close(self) -> None:
         """Close the channel. The broker deletes the queue with the connection."""
         channel, self._channel = self._channel, None
-        if self._intake is not None:
-            await self._intake.close()
+        if self._throttle is not None:
+            await self._throttle.close()
         if channel is not None:
             await channel.close()

@@ -17,8 +17,8 @@ from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import question_key
 from bus.runtime.discovery.answers import AnswerBodies
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.intake import MAX_QUESTION_BYTES
 from bus.runtime.discovery.limits import FLOOD, Rates, Refusals, SeenIds
+from bus.runtime.discovery.throttle import MAX_QUESTION_BYTES
 from bus.security.control_proofs import ProvenAsker
 from bus.security.control_security import Access
 

@@ -154,6 +154,10 @@ def test_the_detail_has_instances_operations_and_errors() -> None:
     ]
 
 
+def test_the_detail_shows_an_instance_that_is_flooded() -> None:
+    assert any("ready, flooded" in line for line in detail(stats("a", flooded=True)))
+
+
 def test_the_detail_has_start_delays_subscriptions_pauses_and_dead_letters() -> None:
     labels = {
         "operation": "shop.sold",

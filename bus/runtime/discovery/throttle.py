@@ -1,9 +1,9 @@
-"""The intake of a control queue: it takes a limited number of messages per second.
+"""The throttle of a control queue: it takes a limited number of messages per second.
 
-Any client of the broker with an address of a process can send to its control queue. The intake acks
-each message after it was passed on, and the broker delivers only a few unacked messages. So during
-a flood the broker keeps the messages, and drops the oldest of a full queue. A message that waits in
-the intake is not decoded.
+Any client of the broker with an address of a process can send to its control queue. The throttle
+acks each message after it was passed on, and the broker delivers only a few unacked messages. So
+during a flood the broker keeps the messages, and drops the oldest of a full queue. A message that
+waits in the throttle is not decoded.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ __all__ = [
     "MAX_QUESTION_BYTES",
     "MESSAGES_PER_SECOND",
     "PREFETCH",
-    "Intake",
+    "Throttle",
 ]
 
 log = logging.getLogger("bus.discovery")
@@ -42,11 +42,11 @@ FLOOD_SECONDS = 60.0
 """Seconds between two lines about a flood. A process counts as flooded for this time as well."""
 
 
-class Intake:
+class Throttle:
     """Passes the messages of one control queue on, and acks them."""
 
     def __init__(self, service: str, pass_on: Callable[[Envelope], None]) -> None:
-        """Create the intake of a process of `service`. `pass_on` must not block."""
+        """Create the throttle of a process of `service`. `pass_on` must not block."""
         self._service, self._pass_on = service, pass_on
         self._rate = MESSAGES_PER_SECOND
         self._tokens = self._rate * BURST_SECONDS
@@ -93,7 +93,7 @@ class Intake:
         self._passed.append(delivery)
         try:
             self._pass_on(delivery.envelope)
-        except Exception as error:  # noqa: BLE001 - one message must not end the intake
+        except Exception as error:  # noqa: BLE001 - one message must not end the throttle
             facts = failure_facts(error)
             log.error("a message on the control channel could not be handled", extra=facts)  # noqa: TRY400 - a traceback can show values
 

@@ -1,4 +1,4 @@
-"""The intake of a control queue: a flood waits at the broker, undecoded."""
+"""The throttle of a control queue: a flood waits at the broker, undecoded."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from bus.messaging.control import Ping, Target
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.control import control_address
-from bus.runtime.discovery.intake import Intake
+from bus.runtime.discovery.throttle import Throttle
 from bus.testing import MemoryBuses
 from bus.testing.explicit_settings import ExplicitSettings
 from bus.transports.memory import MemoryTransport
@@ -44,19 +44,19 @@ class Lazy:
 
 
 class Flood:
-    """An intake, and the messages that it has received and passed on."""
+    """An throttle, and the messages that it has received and passed on."""
 
     def __init__(self) -> None:
         self.passed: list[Envelope] = []
         self.deliveries: list[FakeDelivery | Lazy] = []
-        self.intake = Intake("ledger", self.passed.append)
+        self.throttle = Throttle("ledger", self.passed.append)
 
     def deliver(
         self, count: int, kind: Callable[[Envelope], FakeDelivery | Lazy] = FakeDelivery
     ) -> None:
         for _ in range(count):
             self.deliveries.append(kind(message()))
-            self.intake.on_delivery(cast("Delivery", self.deliveries[-1]))
+            self.throttle.on_delivery(cast("Delivery", self.deliveries[-1]))
 
     @property
     def acked(self) -> int:
@@ -89,13 +89,13 @@ async def test_a_flood_gets_500_messages_a_second_and_the_rest_waits_undecoded_a
 @virtual
 async def test_while_answers_are_expected_thousands_of_messages_are_taken() -> None:
     flood = Flood()
-    flood.intake.expect_answers(expected=True)
+    flood.throttle.expect_answers(expected=True)
     flood.deliver(8000)
     await asyncio.sleep(1)
     assert 5900 <= len(flood.passed) <= 6000
     assert not is_flooded(flood)
-    flood.intake.expect_answers(expected=False)
-    await flood.intake.close()
+    flood.throttle.expect_answers(expected=False)
+    await flood.throttle.close()
 
 
 @virtual
@@ -116,14 +116,14 @@ async def test_a_flood_is_logged_once_a_minute_and_known_for_a_minute(
 
 
 @virtual
-async def test_an_error_of_one_message_does_not_end_the_intake(
+async def test_an_error_of_one_message_does_not_end_the_throttle(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(envelope: Envelope) -> None:
         raise ValueError(f"Eleonora {envelope.id}")
 
-    intake, delivery = Intake("ledger", fail), FakeDelivery(message())
-    intake.on_delivery(cast("Delivery", delivery))
+    throttle, delivery = Throttle("ledger", fail), FakeDelivery(message())
+    throttle.on_delivery(cast("Delivery", delivery))
     await asyncio.sleep(0)
     assert delivery.acks == 1
     assert "could not be handled" in caplog.text
@@ -131,7 +131,7 @@ async def test_an_error_of_one_message_does_not_end_the_intake(
 
 
 def is_flooded(flood: Flood) -> bool:
-    return flood.intake.is_flooded
+    return flood.throttle.is_flooded
 
 
 OFF = ExplicitSettings(auth="off")
