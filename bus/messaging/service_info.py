@@ -94,6 +94,12 @@ class HandlerState(Record):
     """Slots without a message."""
     in_flight: int
     """Messages that were received and are not settled."""
+    oldest_seconds: float | None = None
+    """Seconds for which the oldest message has been in the handler. None if no message is."""
+    full_seconds: float | None = None
+    """Seconds for which all slots have had the same messages. None unless all have one."""
+    timeout: float | None = None
+    """Maximum seconds of the handler for one message. None: no limit."""
     pauses: tuple[str, ...] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
     ready: bool = True

@@ -80,10 +80,11 @@ def command(
     the window. Services with problems come first. It needs the right `control.read`, takes no
     message out of a queue, and changes nothing.
 
-    "handled" and "errors" are the attempts since the start of each instance, and those that failed.
-    "p50" and "p99" are the durations below which 50 and 99 percent of the attempts of the last 5 to
-    10 minutes are. A service that serves requests has the durations of its requests. "rate/s" is
-    the number of attempts per second in the last interval of --watch.
+    "handled" and "errors" are the attempts of the last 1 to 2 minutes, and those that failed. "p50"
+    and "p99" are the durations below which 50 and 99 percent of them are. A service that serves
+    requests has the durations of its requests. "rate/s" is the number of attempts per second in the
+    last interval of --watch. With SERVICE, "since start" is the number of attempts since the start
+    of each instance, and "oldest" is the time for which the oldest running message has run.
     """
     if service is not None:
         check_service(service)

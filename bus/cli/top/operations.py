@@ -11,8 +11,9 @@ from rich.text import Text
 from bus.cli.fitting_table import Column, fitting_table
 from bus.cli.quantities import format_duration, format_number, format_rate
 from bus.messaging.escaped_text import one_line
+from bus.runtime.discovery.operation_problems import FAILING_SHARE
 from bus.runtime.discovery.operation_summary import Operation, OperationSummary
-from bus.runtime.discovery.service_summary import FAILING_SHARE, ServiceSummary
+from bus.runtime.discovery.service_summary import ServiceSummary
 
 __all__ = ["SORT_KEYS", "OperationRow", "Sort", "operation_rows", "operations_table"]
 
