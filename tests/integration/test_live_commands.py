@@ -41,7 +41,7 @@ async def test_one_command_finds_the_slow_the_failing_and_the_old_service(
         listed, told, top, unknown = await asyncio.gather(
             bus("services", **environment),
             bus("services", "billing", "--json", **environment),
-            bus("top", "--interval", "0.5", **environment),
+            bus("top", "--once", "--sort", "p99", "--interval", "0.5", **environment),
             bus("services", "stocks", "--window", "0.5", **environment),
         )
     lines = words(listed)

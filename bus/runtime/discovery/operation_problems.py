@@ -12,7 +12,6 @@ from bus.runtime.discovery.operation_summary import OperationSummary
 
 __all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
 
-RECENTLY: Final = "in the last 1 to 2 minutes"
 FAILING_SHARE: Final = 0.05
 """Share of failed attempts from which an operation is a problem."""
 FAILURES: Final = (
@@ -81,7 +80,10 @@ def _paused(row: OperationSummary) -> Iterator[tuple[str, str]]:
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:
     failed = sum(row.recent_errors[code] for code in FAILURES)
     if failed and failed >= FAILING_SHARE * row.recent:
-        yield "failing", f"{failed / row.recent:.0%} of the attempts {RECENTLY} failed"
+        yield (
+            "failing",
+            f"{failed / row.recent:.0%} of the attempts in the last 1 to 2 minutes failed",
+        )
 
 
 def _long(row: OperationSummary) -> Iterator[tuple[str, str]]:
@@ -144,7 +146,7 @@ def _slow(row: OperationSummary) -> Iterator[tuple[str, str]]:
         recent, earlier = map(_seconds, medians)
         yield (
             "slow",
-            f"half of the attempts {RECENTLY} took {recent} or longer, before that {earlier}",
+            f"half of the recent attempts took {recent} or longer, before that {earlier}",
         )
 
 

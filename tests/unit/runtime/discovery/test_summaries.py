@@ -241,8 +241,8 @@ def test_a_slow_caller_names_the_requests_that_it_waits_for() -> None:
     service = summary(stats(series=[timed(*recent, earlier=earlier), calls]))
     (problem,) = service.problems
     assert problem.text == (
-        "billing.get.v1: half of the attempts in the last 1 to 2 minutes took 0.67 s or longer, "
-        "before that 0.018 s; its service waits longer for stock.find.v2"
+        "billing.get.v1: half of the recent attempts took 0.7 s or longer, before that 0.018 s; "
+        "its service waits longer for stock.find.v2"
     )
 
 
