@@ -13,7 +13,7 @@ from bus.cli.services.detail import service_detail
 from bus.cli.services.list_table import services_table
 from bus.cli.services.questions import Answered, ask_services
 from bus.cli.services.watch import watch_services
-from bus.contracts.names import check_part
+from bus.contracts.names import PART, check_part
 from bus.errors import ContractError
 from bus.messaging.control import MAX_WINDOW_SECONDS, Target
 from bus.runtime.discovery.open_asker import open_asker
@@ -122,7 +122,13 @@ def check_service(service: str) -> None:
     try:
         check_part(service, "service")
     except ContractError as error:
-        raise ContractError(f"{error}. Set seconds with --interval or --window.") from None
+        owner, dot, _ = service.partition(".")
+        advice = "."
+        if dot and PART.fullmatch(owner):
+            advice = f". For a type, name its service: {owner}."
+        elif service.replace(".", "", 1).isdigit():
+            advice = ". Set seconds with --interval or --window."
+        raise ContractError(f"{error}{advice}") from None
 
 
 async def ask(settings: Settings, service: str | None, window: float) -> Answered:

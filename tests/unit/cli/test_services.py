@@ -349,13 +349,31 @@ async def test_silence_of_all_services_is_an_error_that_says_what_to_check(
 ) -> None:
     with pytest.raises(Unavailable) as raised:
         await ask_services(FakeAsker(), name, BRIEF)
-    for part in ("BUS_URL", "BUS_DISCOVERY", "control.read", "--window"):
+    for part in ("BUS_URL", "BUS_DISCOVERY", "BUS_AUTH", "control.read", "--window"):
         assert part in str(raised.value)
 
 
-def test_a_number_in_place_of_a_service_is_refused_with_the_right_option() -> None:
-    with pytest.raises(ContractError, match=r"Set seconds with --interval or --window\."):
-        check_service("2")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("2", "Set seconds with --interval or --window."),
+        ("0.5", "Set seconds with --interval or --window."),
+        ("billing.get", "For a type, name its service: billing."),
+        ("billing.get.v1", "For a type, name its service: billing."),
+    ],
+)
+def test_a_name_that_no_service_has_is_refused_with_the_advice_that_fits(
+    name: str, advice: str
+) -> None:
+    with pytest.raises(ContractError) as raised:
+        check_service(name)
+    assert str(raised.value).endswith(f". {advice}")
+
+
+def test_the_advice_for_a_wrong_name_is_about_the_name_only() -> None:
+    with pytest.raises(ContractError) as raised:
+        check_service("Billing")
+    assert "--interval" not in str(raised.value)
 
 
 class Watched:
