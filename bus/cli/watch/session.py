@@ -149,7 +149,13 @@ class Watch:
     async def _refresh(self, tap: Tap) -> None:
         """Bind the tap to the keys of queues that exist now, and to no other key."""
         received, self._unchecked = self._unchecked, {}
-        bindings = await queue_bindings(self.settings)
+        try:
+            bindings = await queue_bindings(self.settings)
+        except BusError:
+            for type_, ids in self._unchecked.items():
+                received.setdefault(type_, []).extend(ids)
+            self._unchecked = received
+            raise
         served = served_keys(bindings, self.options.kinds, self.options.pattern)
         gone, new = self._bound - served, served - self._bound
         if gone:
