@@ -121,7 +121,9 @@ def check_service(service: str) -> None:
     try:
         check_part(service, "service")
     except ContractError as error:
-        raise ContractError(f"{error}. Set seconds with --interval or --window.") from None
+        is_number = service.replace(".", "", 1).isdecimal()
+        hint = ". Set seconds with --interval or --window." if is_number else ""
+        raise ContractError(f"{error}{hint}") from None
 
 
 async def ask(settings: Settings, service: str | None, window: float) -> Answered:
