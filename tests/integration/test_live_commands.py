@@ -161,7 +161,7 @@ async def on_terminal(
 
 
 async def test_the_screen_of_top_restores_the_terminal(environment: dict[str, str]) -> None:
-    ends: list[str | signal.Signals] = ["q", signal.SIGINT, signal.SIGTERM]
+    ends: list[str | signal.Signals] = ["q", signal.SIGTERM]
     await asyncio.gather(*(leave_top(end, environment) for end in ends))
 
 
