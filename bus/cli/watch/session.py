@@ -134,7 +134,6 @@ class Watch:
         """Follow the queues of requests and jobs. After repeated failures, leave them."""
         try:
             await self._refresh(tap)
-            self._failed_checks = 0
         except BusError as error:
             tap.check()
             self._failed_checks += 1
@@ -145,6 +144,10 @@ class Watch:
                     "requests and jobs are not watched any more, because their queues cannot be "
                     f"checked: {one_line(str(error))}"
                 )
+        else:
+            if self._failed_checks >= MAX_FAILED_CHECKS:
+                self.say("requests and jobs are watched from now on")
+            self._failed_checks = 0
 
     async def _refresh(self, tap: Tap) -> None:
         """Bind the tap to the keys of queues that exist now, and to no other key."""

@@ -48,12 +48,16 @@ class Broker:
         return self.bindings
 
 
-async def test_a_failed_check_does_not_forget_the_jobs_before_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    broker, keys, said = Broker(), BoundKeys(), list[str]()
-    tap = cast("Tap", keys)
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
     monkeypatch.setattr(session, "queue_bindings", broker.queue_bindings)
+    return broker
+
+
+async def test_a_failed_check_does_not_forget_the_jobs_before_it(broker: Broker) -> None:
+    keys, said = BoundKeys(), list[str]()
+    tap = cast("Tap", keys)
     watch = Watch(Settings(auth="off"), WatchOptions(), lambda _: None, said.append)
     await watch._check(tap)
     assert keys.bound == {(JOBS, TYPE)}
@@ -69,3 +73,25 @@ async def test_a_failed_check_does_not_forget_the_jobs_before_it(
     (sentence,) = said
     assert "2 jobs may have reached no service. Submit them again: first, second" in sentence
     assert keys.bound == set()
+
+
+async def test_a_watch_that_left_requests_and_jobs_says_when_it_watches_them_again(
+    broker: Broker,
+) -> None:
+    keys, said = BoundKeys(), list[str]()
+    tap = cast("Tap", keys)
+    watch = Watch(Settings(auth="off"), WatchOptions(), lambda _: None, said.append)
+    await watch._check(tap)
+    bindings, broker.bindings = broker.bindings, Unavailable("the API does not answer")
+    for _ in range(session.MAX_FAILED_CHECKS + 1):
+        await watch._check(tap)
+    assert keys.bound == set()
+
+    broker.bindings = bindings
+    for _ in range(2):
+        await watch._check(tap)
+    assert keys.bound == {(JOBS, TYPE)}
+    assert [each.partition(",")[0] for each in said] == [
+        "requests and jobs are not watched any more",
+        "requests and jobs are watched from now on",
+    ]
