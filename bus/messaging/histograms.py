@@ -1,7 +1,7 @@
 """Histograms with fixed buckets, from 0.1 ms to 10,000 s.
 
 The upper bounds of the buckets are preferred numbers, ten in each decade. So a quantile that is
-computed from the buckets differs from the true value by at most 27 %. A histogram is sparse: a
+computed from the buckets differs from the true value by at most 28 %. A histogram is sparse: a
 mapping from the index of a bucket to the number of its values.
 
 Source: ISO 3, "Preferred numbers", the rounded series R"10.

@@ -125,7 +125,6 @@ class Watch:
         """Follow the queues of requests. After repeated failures, leave them."""
         try:
             await self._refresh(tap)
-            self._failed_checks = 0
         except BusError as error:
             tap.check()
             self._failed_checks += 1
@@ -136,6 +135,10 @@ class Watch:
                     "requests are not watched any more, because their queues cannot be "
                     f"checked: {one_line(str(error))}"
                 )
+        else:
+            if self._failed_checks >= MAX_FAILED_CHECKS:
+                self.say("requests are watched from now on")
+            self._failed_checks = 0
 
     async def _refresh(self, tap: Tap) -> None:
         """Bind the tap to the keys of queues that exist now, and to no other key."""

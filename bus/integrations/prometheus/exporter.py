@@ -32,6 +32,8 @@ STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 """Values of the label `state`. `silent` instances did not answer the latest question."""
 SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
+VERSIONS_SECONDS: Final = 1.0
+"""Maximum window of the question for versions. It must be shorter than `SLACK_SECONDS`."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
 FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
@@ -190,12 +192,9 @@ class Exporter:
         if len(known) < len(keys):
             found: dict[Key, str] = {}
             with suppress(BusError):  # the statistics are more important
-                found = {
-                    _key(each.record): each.record.bus_version
-                    for each in await self._asker.ask(
-                        GetInfo(), window=self._window, expected=len(keys)
-                    )
-                }
+                window = min(self._window, VERSIONS_SECONDS)
+                infos = await self._asker.ask(GetInfo(), window=window, expected=len(keys))
+                found = {_key(each.record): each.record.bus_version for each in infos}
             self._versions = {key: known.get(key, found.get(key, "")) for key in keys}
 
     def _show(self) -> None:

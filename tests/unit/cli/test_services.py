@@ -327,6 +327,12 @@ def test_a_number_in_place_of_a_service_is_refused_with_the_right_option() -> No
         check_service("2")
 
 
+def test_an_invalid_name_of_a_service_is_refused_without_a_word_about_other_options() -> None:
+    with pytest.raises(ContractError, match=r"'Foo' is not a valid service name") as raised:
+        check_service("Foo")
+    assert "--interval" not in str(raised.value)
+
+
 class Watched:
     """A watch whose rounds a test feeds."""
 

@@ -31,7 +31,7 @@ def test_the_bounds_are_the_preferred_numbers_from_a_tenth_of_a_millisecond_to_t
     assert list(BOUNDS) == sorted(set(BOUNDS))
 
 
-def test_each_bound_is_at_most_27_percent_above_the_one_before() -> None:
+def test_each_bound_is_at_most_28_percent_above_the_one_before() -> None:
     assert all(later / earlier < 1.281 for earlier, later in pairwise(BOUNDS))
 
 

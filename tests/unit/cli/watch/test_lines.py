@@ -95,6 +95,20 @@ def test_the_signature_is_checked_with_the_keys(envelope: Envelope, result: str)
     assert KeySetCheck(RING, leeway=30)(envelope).startswith(result)
 
 
+class EmptyKeys:
+    """A key set that was read before the key of the sender was added."""
+
+    algorithms = RING.algorithms
+
+    def get(self, _kid: str) -> tuple[()]:
+        return ()
+
+
+@pytest.mark.parametrize("envelope", [signed(JOB), signed(JOB.replace(role="request"))])
+def test_a_signature_with_a_new_key_is_unverified_and_not_invalid(envelope: Envelope) -> None:
+    assert KeySetCheck(EmptyKeys(), leeway=30)(envelope) == "unverified (unknown key)"
+
+
 def test_without_keys_a_signature_is_unverified() -> None:
     assert [NoKeys()(signed(JOB)), NoKeys()(JOB)] == ["unverified", "unsigned"]
 
