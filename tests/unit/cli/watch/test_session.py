@@ -8,14 +8,13 @@ import pytest
 from bus.cli.watch import session
 from bus.cli.watch.session import Watch, WatchOptions
 from bus.errors import Unavailable
-from bus.messaging.envelope import Envelope
 from bus.messaging.topology.model import Binding
-from bus.messaging.topology.names import JOBS
+from bus.messaging.topology.names import REQUESTS
 from bus.operations.tap_bindings import Key
 from bus.settings import Settings
-from bus.transports.rabbitmq.tap import Tap, TappedMessage
+from bus.transports.rabbitmq.tap import Tap
 
-TYPE, QUEUE = "press.print.v1", "press.jobs.print.v1"
+TYPE, QUEUE = "press.print.v1", "press.requests.print.v1"
 
 
 class BoundKeys:
@@ -39,7 +38,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.bindings: frozenset[Binding] | Exception = frozenset(
-            {Binding(exchange=JOBS, queue=QUEUE, routing_key=TYPE)}
+            {Binding(exchange=REQUESTS, queue=QUEUE, routing_key=TYPE)}
         )
 
     async def queue_bindings(self, _settings: Settings) -> frozenset[Binding]:
@@ -55,27 +54,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-async def test_a_failed_check_does_not_forget_the_jobs_before_it(broker: Broker) -> None:
-    keys, said = BoundKeys(), list[str]()
-    tap = cast("Tap", keys)
-    watch = Watch(Settings(auth="off"), WatchOptions(), lambda _: None, said.append)
-    await watch._check(tap)
-    assert keys.bound == {(JOBS, TYPE)}
-
-    for id_ in ("first", "second"):
-        envelope = Envelope(id=id_, type=TYPE, role="job", source="desk")
-        watch._take(TappedMessage(envelope=envelope, exchange=JOBS, size=0))
-        broker.bindings = Unavailable("the management API does not answer")
-        await watch._check(tap)
-    broker.bindings = frozenset()
-    await watch._check(tap)
-
-    (sentence,) = said
-    assert "2 jobs may have reached no service. Submit them again: first, second" in sentence
-    assert keys.bound == set()
-
-
-async def test_a_watch_that_left_requests_and_jobs_says_when_it_watches_them_again(
+async def test_a_watch_that_left_requests_says_when_it_watches_them_again(
     broker: Broker,
 ) -> None:
     keys, said = BoundKeys(), list[str]()
@@ -90,8 +69,8 @@ async def test_a_watch_that_left_requests_and_jobs_says_when_it_watches_them_aga
     broker.bindings = bindings
     for _ in range(2):
         await watch._check(tap)
-    assert keys.bound == {(JOBS, TYPE)}
+    assert keys.bound == {(REQUESTS, TYPE)}
     assert [each.partition(",")[0] for each in said] == [
-        "requests and jobs are not watched any more",
-        "requests and jobs are watched from now on",
+        "requests are not watched any more",
+        "requests are watched from now on",
     ]
