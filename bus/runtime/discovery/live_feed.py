@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from contextlib import aclosing, suppress
+from typing import Any
 
 from bus.errors import Unavailable
 from bus.messaging.control import ALL, Question, Target
@@ -14,15 +14,8 @@ __all__ = ["LiveFeed"]
 
 RETRY_SECONDS = 1.0
 """Seconds until the feed reads announcements again after the broker did not answer."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
+MAX_RETRY_SECONDS = 60.0
+"""Maximum of these seconds. They double, because a broker that refuses logs each attempt."""
 
 
 class LiveFeed:
@@ -100,14 +93,13 @@ class LiveFeed:
             await asyncio.sleep(max(0.0, next_round - loop.time()))
 
     async def _read_announcements(self, on_change: Callable[[], None]) -> None:
+        pause = RETRY_SECONDS
         while True:
-            stream = self._asker.announcements()
-            try:
+            async with aclosing(self._asker.announcements()) as stream:
                 with suppress(Unavailable):  # the next round reports the error
                     async for announcement in stream:
+                        pause = RETRY_SECONDS
                         self._view.announce(announcement)
                         on_change()
-            finally:
-                if isinstance(stream, Closable):
-                    await stream.aclose()
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
