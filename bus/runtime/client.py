@@ -107,7 +107,7 @@ class Client:
         self._stack = compose(layers, self._send)
         # At the innermost place, where the ids and the trace of a message are complete.
         self._remember = sent_history(runtime.history, runtime.clock)
-        self._measured = send_meter(runtime.meter, runtime.clock)
+        self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
         self._checks: dict[asyncio.Task[None], int] = {}
@@ -261,26 +261,30 @@ class Client:
         contract = require_kind(request, "request")
         limits: CallLimits | None
         seconds, limits = self._limits.get(contract.service, self._default_limits)
+        started = perf_counter()
         try:
-            with self._measured(contract):
-                if timeout is not None:
-                    seconds, limits = seconds_of(timeout, seconds, contract), limits.without_setting
-                envelope = self._envelope(contract, request, seconds, limits)
-                if wait_for_service is False:
+            if timeout is not None:
+                seconds, limits = seconds_of(timeout, seconds, contract), limits.without_setting
+            envelope = self._envelope(contract, request, seconds, limits)
+            if wait_for_service is False:
+                reply = await self._stack(envelope)
+            else:
+                check_wait(wait_for_service, contract)
+                with self.waits.waiting(envelope.id, seconds):
                     reply = await self._stack(envelope)
-                else:
-                    check_wait(wait_for_service, contract)
-                    with self.waits.waiting(envelope.id, seconds):
-                        reply = await self._stack(envelope)
-                if reply is None:
-                    raise Internal(
-                        "a middleware of the client stack returned None, not a reply. "
-                        "Return the result of the inner handler in each middleware."
-                    )
-                return cast("R", decode_reply(contract, reply))
-        except BusError as error:
-            name_message(error, contract.type)
+            if reply is None:
+                raise Internal(  # noqa: TRY301 - its outcome is measured below
+                    "a middleware of the client stack returned None, not a reply. "
+                    "Return the result of the inner handler in each middleware."
+                )
+            decoded = cast("R", decode_reply(contract, reply))
+        except BaseException as error:  # such as the cancellation of the caller
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type)
             raise
+        self._measure(contract, started, None)
+        return decoded
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -313,12 +317,15 @@ class Client:
         """
         contract = require_kind(event, "event")
         check_publisher(contract, self._service)
+        started = perf_counter()
         try:
-            with self._measured(contract):
-                await self._stack(self._durable_envelope(contract, event, timeout))
-        except BusError as error:
-            name_message(error, contract.type)
+            await self._stack(self._durable_envelope(contract, event, timeout))
+        except BaseException as error:  # as in `request`
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type)
             raise
+        self._measure(contract, started, None)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Submit a job, and wait until the broker has confirmed it.
@@ -356,18 +363,19 @@ class Client:
             Unavailable: The broker is not reachable, or has blocked publishers. The job was
                 certainly not sent.
         """
-        contract, job_id = require_kind(job, "job"), None
+        contract, job_id, started = require_kind(job, "job"), None, perf_counter()
         try:
-            with self._measured(contract):
-                envelope = self._durable_envelope(contract, job, timeout)
-                job_id = envelope.id
-                ttl = self._settings.message_ttl
-                handle: PendingJob[R] = PendingJob(job_id, contract, timeout=ttl)
-                self.replies.track_job(handle)
-                await self._stack(envelope)
-        except BusError as error:
-            name_message(error, contract.type, job_id)
+            envelope = self._durable_envelope(contract, job, timeout)
+            job_id = envelope.id
+            handle: PendingJob[R] = PendingJob(job_id, contract, timeout=self._settings.message_ttl)
+            self.replies.track_job(handle)
+            await self._stack(envelope)
+        except BaseException as error:  # as in `request`
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type, job_id)
             raise
+        self._measure(contract, started, None)
         return handle
 
     def _envelope(

@@ -82,13 +82,12 @@ class Recorder:
         ):
             return None, envelope.replace(traceparent=unsampled_traceparent(root))
         template = self._conventions.sending(envelope.role, envelope.type)
-        span = self._new_span(template, parent, root)
+        span = self._new_span(template, envelope, parent, root)
         if span is None:
             return None, envelope
         sent = self._carrier.write(envelope, span, parent)
         if not span.is_recording():
             return None, sent
-        span.set_attributes(message_attributes(envelope, correlation_of(envelope)))
         context = trace.set_span_in_context(span, parent)
         return ActiveSpan(span, template.kind, context, sent.traceparent), sent
 
@@ -114,27 +113,20 @@ class Recorder:
             parent = self._carrier.read(envelope)
             if envelope.type != template.type:
                 template = self._conventions.unknown_request(envelope.type)
-            span = self._new_span(template, parent, self._sampler.new_root())
         else:
-            root = self._sampler.new_root()
-            span = self._new_span(template, NO_CONTEXT, root, linked=envelope)
+            parent = NO_CONTEXT
+        span = self._new_span(template, envelope, parent, self._sampler.new_root())
         if span is None:
             return None
         context = trace.set_span_in_context(span, NO_CONTEXT)
         if not span.is_recording():
             attach(context)
             return None
-        correlation_id = envelope.correlation_id or envelope.id
-        span.set_attributes(message_attributes(envelope, correlation_id))
         traceparent = self._carrier.write(envelope, span, context).traceparent
         return ActiveSpan(span, template.kind, context, traceparent)
 
     def _new_span(
-        self,
-        template: SpanTemplate,
-        parent: Context | None,
-        root: str | None,
-        linked: Envelope | None = None,
+        self, template: SpanTemplate, envelope: Envelope, parent: Context | None, root: str | None
     ) -> trace.Span | None:
         """Return a new span, or None if the tracer failed.
 
@@ -143,35 +135,38 @@ class Recorder:
 
         Args:
             template: Template of the span.
+            envelope: The message that is sent or handled.
             parent: Context with the parent. None: the current context.
             root: Id of the new trace if there is no parent. None: the tracer chooses and decides.
-            linked: Message that was sent by the spans to which the new span has links.
         """
         above = trace.get_current_span(parent).get_span_context()
         if above.is_valid:
             if self._sampler.drops_child(above):
                 return trace.NonRecordingSpan(above)
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         if root is None:
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         if not self._sampler.samples(root):
             return UnsampledSpan(unsampled_traceparent(root), None)
         token = prepared.set(int(root, 16))
         try:
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         finally:
             prepared.reset(token)
 
     def _start(
-        self, template: SpanTemplate, parent: Context | None, linked: Envelope | None
+        self, template: SpanTemplate, envelope: Envelope, parent: Context | None
     ) -> trace.Span | None:
+        is_sent = template.kind in {"CLIENT", "PRODUCER"}
+        correlation_id = correlation_of(envelope) if is_sent else envelope.correlation_id
+        attributes = message_attributes(envelope, correlation_id or envelope.id)
         try:
             return self._tracer.start_span(
                 template.name,
                 context=parent,
                 kind=KINDS[template.kind],
-                attributes=template.attributes,
-                links=[] if linked is None else self._links(linked),
+                attributes={**template.attributes, **attributes},
+                links=self._links(envelope) if template.kind == "CONSUMER" else [],
                 record_exception=False,
                 set_status_on_exception=False,
             )
