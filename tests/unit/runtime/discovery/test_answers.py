@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from pydantic import ValidationError
+
 from bus.messaging.control import FindMessages, GetInfo, GetStats
 from bus.messaging.service_info import (
     InstanceInfo,
@@ -73,3 +76,10 @@ def test_the_answer_to_info_is_built_again_only_after_a_change() -> None:
     bodies.forget_info()
     bodies.body_of(GetInfo())
     assert report.built == 3
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN"])
+def test_an_answer_with_a_number_that_is_not_finite_is_malformed(number: str) -> None:
+    body = f'{{"name": "messages.sent", "value": {number}}}'
+    with pytest.raises(ValidationError, match="finite number"):
+        Series.model_validate_json(body)
