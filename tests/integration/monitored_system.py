@@ -29,7 +29,7 @@ from tests.prometheus import Prometheus, running_prometheus
 __all__ = ["MONITORING", "System", "running_system"]
 
 MONITORING = ROOT / "examples/monitoring"
-SERVICES = [f"tests.integration.monitored_services:{name}" for name in ("shop", "till")]
+SERVICES = [f"tests.integration.monitored_services:{name}" for name in ("grocer", "till")]
 SECONDS = 60.0
 
 
@@ -71,7 +71,7 @@ class System:
         await desk.submit(Pack(title="Torn"))
         copy = Envelope(
             id=new_id(),
-            type="shop.pack.v1",
+            type="grocer.pack.v1",
             role="job",
             source="desk",
             body=encode(Pack(title="Emma")),
