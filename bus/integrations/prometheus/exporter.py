@@ -8,20 +8,20 @@ import asyncio
 import logging
 import time
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
     Sequence,
 )
 from contextlib import suppress
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from bus.errors import BusError, Unavailable
 from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.live_feed import follow_announcements
 from bus.runtime.discovery.live_view import LiveView
 
 __all__ = ["STATES", "Exporter"]
@@ -45,15 +45,6 @@ Depth = Callable[[str], Awaitable[int]]
 """Function that returns the number of messages in a queue."""
 Key = tuple[str, str]
 """Names of a service and of an instance."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
 
 
 class Exporter:
@@ -127,15 +118,8 @@ class Exporter:
 
     async def read_announcements(self) -> None:
         """Record which instances start and stop, until this task is cancelled."""
-        while True:
-            stream = self._asker.announcements()
-            try:
-                with suppress(BusError):  # the next question reports the error
-                    async for announcement in stream:
-                        self._view.announce(announcement)
-            finally:
-                await _close(stream)
-            await asyncio.sleep(RETRY_SECONDS)
+        # The next question reports an error.
+        await follow_announcements(self._asker, self._view.announce, ignored=BusError)
 
     async def _ask(self) -> None:
         begun = self._asked = self._clock()
@@ -250,8 +234,3 @@ def _state_of(stats: InstanceStats) -> InstanceState:
     return InstanceState.model_validate(
         {name: getattr(stats, name) for name in InstanceState.model_fields}
     )
-
-
-async def _close(stream: AsyncIterator[object]) -> None:
-    if isinstance(stream, Closable):
-        await stream.aclose()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ class Instances:
             ]
         return [Answer(each, 0.01) for each in self.live]
 
-    async def announcements(self) -> AsyncIterator[Announcement]:
+    async def announcements(self) -> AsyncGenerator[Announcement, None]:
         while True:
             yield await self.announced.get()
 
