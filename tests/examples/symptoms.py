@@ -15,12 +15,12 @@ from tests.examples.page import ROOT, fences
 from tests.examples.terminal import WARNING
 from tests.integration.command import interruptible
 
-__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows"]
+__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows", "is_sampled"]
 
 PAGE = ROOT / "docs/how-to/troubleshoot.md"
 HEADING = re.compile(r"^### (.+)$", flags=re.MULTILINE)
 ROW = re.compile(r"^\| \[(?P<symptom>[^\]]+)\]\(#(?P<anchor>[^)]+)\) \| `(?P<command>[^`]+)` \|$")
-NEXT_TRY_SECONDS = 0.2
+NEXT_TRY_SECONDS = 1.0
 PATIENCE = 40.0
 """Seconds. The counts of the management API are 5 s old, so a command can need a second try."""
 
@@ -74,26 +74,30 @@ class Shell:
     ids: Mapping[str, str]
     """Ids of the page, with the ids of this run."""
 
-    async def show(self, entry: Entry, **variables: str) -> None:
-        """Run the command of an entry until it prints the lines of the page.
+    async def show(self, entries: Sequence[Entry], variables: Mapping[str, str]) -> None:
+        """Run the command that some entries share until it prints the lines of the page.
 
         Raises:
             AssertionError: The command printed other lines. The text has them.
         """
-        expected = [self._replaced(line) for line in entry.lines]
         deadline = asyncio.get_running_loop().time() + PATIENCE
+        [shown] = {entry.command for entry in entries}
+        command = Output(dict(self.ids)).with_ids_of_the_run(self._replaced(shown))
         while True:
-            output = Output(dict(self.ids))
-            command = output.with_ids_of_the_run(self._replaced(entry.command))
             printed = await self._run(command, variables)
-            missing = first_difference(expected, printed, output)
-            if missing is None:
+            missing = [text for entry in entries if (text := self._difference(entry, printed))]
+            if not missing:
                 return
             is_late = asyncio.get_running_loop().time() > deadline
-            text = f"{entry.symptom}: {command}: {missing}, in:\n" + "\n".join(printed)
-            assert command.startswith("bus queues"), text
+            text = "\n".join([*missing, f"{command} printed:", *printed])
+            assert is_sampled(command), text
             assert not is_late, text
             await asyncio.sleep(NEXT_TRY_SECONDS)
+
+    def _difference(self, entry: Entry, printed: Sequence[str]) -> str | None:
+        expected = [self._replaced(line) for line in entry.lines]
+        missing = first_difference(expected, printed, Output(dict(self.ids)))
+        return missing and f"{entry.symptom}: {missing}"
 
     def _replaced(self, text: str) -> str:
         for shown, actual in self.stand_ins.items():
@@ -113,6 +117,11 @@ class Shell:
         out, _ = await process.communicate()
         lines = (line.rstrip() for line in out.decode().splitlines())
         return [line for line in lines if not line.startswith(WARNING)]
+
+
+def is_sampled(command: str) -> bool:
+    """Return True if the command shows counts of the management API, which are some seconds old."""
+    return command.startswith("bus queues")
 
 
 def first_difference(expected: Sequence[str], printed: Sequence[str], output: Output) -> str | None:

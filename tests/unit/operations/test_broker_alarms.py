@@ -21,10 +21,14 @@ NODES = [
 async def test_each_alarm_is_described_with_its_node_and_the_remedy() -> None:
     with answering({"/api/nodes": json.dumps(NODES).encode()}) as stub:
         assert await describe_alarms(Management(stub.url, AMQP)) == [
-            "the broker accepts no publishes, because the node rabbit@one has a memory alarm. "
-            "Free memory, or raise vm_memory_high_watermark.",
-            "the broker accepts no publishes, because the node rabbit@two has a disk alarm. "
-            "Free disk space, or lower disk_free_limit.",
+            (
+                "the broker accepts no publishes, because the node rabbit@one has a memory alarm. "
+                "Free memory, or raise vm_memory_high_watermark."
+            ),
+            (
+                "the broker accepts no publishes, because the node rabbit@two has a disk alarm. "
+                "Free disk space, or lower disk_free_limit."
+            ),
         ]
 
 
