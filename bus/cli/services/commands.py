@@ -13,7 +13,7 @@ from bus.cli.services.detail import service_detail
 from bus.cli.services.list_table import services_table
 from bus.cli.services.questions import Answered, ask_services
 from bus.cli.services.watch import watch_services
-from bus.contracts.names import check_part
+from bus.contracts.names import PART, check_part
 from bus.errors import ContractError
 from bus.messaging.control import Target
 from bus.runtime.discovery.open_asker import open_asker
@@ -71,10 +71,11 @@ def command(
     the window. Services with problems come first. It needs the right `control.read`, takes no
     message out of a queue, and changes nothing.
 
-    "handled" and "errors" are the attempts since the start of each instance, and those that failed.
-    "p50" and "p99" are the durations below which 50 and 99 percent of the attempts of the last 5 to
-    10 minutes are. A service that serves requests has the durations of its requests. "rate/s" is
-    the number of attempts per second in the last interval of --watch.
+    "handled" and "errors" are the attempts of the last 1 to 2 minutes, and those that failed. "p50"
+    and "p99" are the durations below which 50 and 99 percent of them are. A service that serves
+    requests has the durations of its requests. "rate/s" is the number of attempts per second in the
+    last interval of --watch. With SERVICE, "since start" is the number of attempts since the start
+    of each instance, and "oldest" is the time for which the oldest running message has run.
     """
     if service is not None:
         check_service(service)
@@ -112,9 +113,13 @@ def check_service(service: str) -> None:
     try:
         check_part(service, "service")
     except ContractError as error:
-        is_number = service.replace(".", "", 1).isdecimal()
-        hint = ". Set seconds with --interval or --window." if is_number else ""
-        raise ContractError(f"{error}{hint}") from None
+        owner, dot, _ = service.partition(".")
+        advice = "."
+        if dot and PART.fullmatch(owner):
+            advice = f". For a type, name its service: {owner}."
+        elif service.replace(".", "", 1).isdigit():
+            advice = ". Set seconds with --interval or --window."
+        raise ContractError(f"{error}{advice}") from None
 
 
 async def ask(settings: Settings, service: str | None, window: float) -> Answered:

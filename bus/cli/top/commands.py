@@ -28,7 +28,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 SORT_OF_KEY: dict[str, Sort] = {"r": "rate", "p": "p99", "e": "errors"}
-KEYS = "keys: r p e q"
+KEYS = "sort by: r rate  p p99  e errors    q quit"
 REDRAW_SECONDS = 1.0
 
 
@@ -63,8 +63,13 @@ def command(
 
     The screen shows the attempts of the last interval: their number per second, the failed ones per
     second, and their durations (p50, p99, max). "delay p99" is the time from the publish of a
-    message to its first attempt. On the screen, the keys r, p and e sort by rate, p99 and errors,
-    and q or Ctrl-C ends the command. In a pipe the command prints the tables once.
+    message to its first attempt. "oldest" is the time for which the oldest running message has run,
+    and "waiting" the number of ready messages in the queue. The time of an operation includes the
+    services that it calls.
+
+    On the screen, the keys r, p and e sort by rate, p99 and errors, and q or Ctrl-C ends the
+    command. The sort by p99 also puts an operation first if a message runs longer. If not all rows
+    fit, failing and slow operations are shown. In a pipe the command prints the tables once.
 
     The command needs the right `control.read`. It reads the queues from RabbitMQ's management API
     (BUS_MANAGEMENT_URL). Without the API it shows only the queues of live instances.
