@@ -27,7 +27,8 @@ __all__ = [
 class Record(BaseModel):
     """A part of an answer on the control channel."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A sum or a rate of an infinite number would fail in the command that asks.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class InstanceState(Record):

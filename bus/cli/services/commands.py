@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli.options import finite
+from bus.cli.options import Window, finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.services.as_json import services_to_json
 from bus.cli.services.detail import service_detail
@@ -15,7 +15,7 @@ from bus.cli.services.questions import Answered, ask_services
 from bus.cli.services.watch import watch_services
 from bus.contracts.names import PART, check_part
 from bus.errors import ContractError
-from bus.messaging.control import MAX_WINDOW_SECONDS, Target
+from bus.messaging.control import Target
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
 
@@ -49,16 +49,7 @@ def command(
             help="Time between two questions of --watch. Starts and stops are shown at once.",
         ),
     ] = 2.0,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=MAX_WINDOW_SECONDS,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time to wait for the answers of the instances.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     verbose: Annotated[
         bool,
         typer.Option(

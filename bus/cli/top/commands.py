@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from bus.cli.broker import signals
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.options import finite
 from bus.cli.output import suppress_library_logs, table_console
@@ -120,8 +121,8 @@ async def run_screen(
     console: Console, feed: LiveFeed, queues: QueueReader, screen: TopScreen, interval: float
 ) -> None:
     """Show the full screen until q, Ctrl-C or SIGTERM. Then restore the terminal."""
-    stop = asyncio.Event()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    # A signal that arrives while the screen appears must not end the process at once.
+    with signals() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
 
         def draw() -> None:
             live.update(screen.render(console, height=console.height, keys=KEYS), refresh=True)
@@ -131,7 +132,7 @@ async def run_screen(
             reading.add_done_callback(lambda _: stop.set())
             try:
                 draw()
-                await show_until_stopped(feed, draw, stop=stop, redraw=REDRAW_SECONDS)
+                await show_until_stopped(feed, draw, stop, redraw=REDRAW_SECONDS)
                 if reading.done():  # only a bug ends it
                     reading.result()
             finally:

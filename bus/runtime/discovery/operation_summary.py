@@ -9,14 +9,12 @@ from typing import NamedTuple, get_args
 from bus.contracts.contract import Kind
 from bus.messaging import instruments
 from bus.messaging.histograms import quantile
+from bus.messaging.outcomes import OK
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import ErrorInfo, HandlerState, Series
 from bus.runtime.discovery.measurements import Measurement
 
 __all__ = ["Durations", "Operation", "OperationSummary", "Summary", "summarize"]
-
-OK = "ok"
-"""Outcome of a message without an error."""
 
 
 class Operation(NamedTuple):

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -223,11 +223,12 @@ class ServiceWait:
 
     async def _listen(self, asker: Asker, announced: asyncio.Event) -> None:
         """Record announcements. The caller may have no right to read them, or no broker yet."""
-        with suppress(BusError):
-            async for announcement in asker.announcements():
-                if announcement.service == self._requirement.service:
-                    self._view.announce(announcement)
-                    announced.set()
+        async with aclosing(asker.announcements()) as stream:
+            with suppress(BusError):
+                async for announcement in stream:
+                    if announcement.service == self._requirement.service:
+                        self._view.announce(announcement)
+                        announced.set()
 
     def describe(self) -> str:
         """Return the instances that were seen, for the error of a caller that stops waiting."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
-from weakref import WeakSet
 
 from bus.messaging.histograms import bucket_of, buckets_of, subtract
 from bus.messaging.ports.meter import Instrument, Labels, Reporter
 from bus.messaging.service_info import Series
+from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
 
@@ -146,7 +146,7 @@ class MemoryMeter:
         """
         self._clock = clock
         self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
-        self._reporters: WeakSet[Reporter] = WeakSet()
+        self._reporters = Reporters()
         self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
 
     def count(
@@ -239,8 +239,7 @@ class MemoryMeter:
 
     def snapshot(self) -> tuple[Series, ...]:
         """Return a copy of all series. It can be called from any thread."""
-        for reporter in list(self._reporters):
-            reporter.report()
+        self._reporters.report()
         now = self._clock()
         return tuple(
             Series.model_validate(

@@ -376,6 +376,12 @@ def test_the_advice_for_a_wrong_name_is_about_the_name_only() -> None:
     assert "--interval" not in str(raised.value)
 
 
+def test_an_invalid_name_of_a_service_is_refused_without_a_word_about_other_options() -> None:
+    with pytest.raises(ContractError, match=r"'Foo' is not a valid service name") as raised:
+        check_service("Foo")
+    assert "--interval" not in str(raised.value)
+
+
 class Watched:
     """A watch whose rounds a test feeds."""
 

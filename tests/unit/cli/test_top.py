@@ -5,12 +5,14 @@ import io
 import os
 import pty
 import re
+import signal
 import sys
 import termios
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.console import RenderableType
 
 from bus import Settings
 from bus.cli.output import EscapingConsole
@@ -465,3 +467,23 @@ async def test_the_keys_sort_and_quit() -> None:
     assert not stop.is_set()
     on_key("q")
     assert stop.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("inspection")
+async def test_a_signal_while_the_screen_appears_restores_the_terminal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, reading, output = LiveView(), reader(), io.StringIO()
+    feed = LiveFeed(FakeAsker(), view, GetStats(), interval=3600, window=0.01)
+    screen = TopScreen(view, feed, reading, service=None, sort="rate")
+    render = screen.render
+
+    def interrupted(*arguments: Any, **options: Any) -> RenderableType:
+        os.kill(os.getpid(), number)
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(screen, "render", interrupted)
+    console = EscapingConsole(file=output, force_terminal=True, width=100, height=30)
+    await asyncio.wait_for(commands.run_screen(console, feed, reading, screen, 3600), 20)
+    assert "\x1b[?1049l" in output.getvalue()

@@ -2,11 +2,9 @@
 
 import asyncio
 import platform
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from subprocess import run
 
 import pytest
 
@@ -337,14 +335,3 @@ async def test_a_paused_consumer_gives_its_reason(buses: MemoryBuses) -> None:
     await consumer.wait_ready()
     resumed = handler(bus, "kiosk.settle")
     assert (resumed.pauses, resumed.ready) == ((), True)
-
-
-def test_a_bus_loads_no_library_of_metrics_or_traces() -> None:
-    code = (
-        "import sys, bus\n"
-        "bus.Bus('shop', settings=bus.Settings(auth='off'))\n"
-        "late = ['prometheus_client', 'opentelemetry.trace']\n"
-        "print([name for name in late if name in sys.modules])"
-    )
-    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
