@@ -175,6 +175,7 @@ def target(panel: Panel, number: int, query: Query) -> dict[str, Any]:
         "expr": query.expr,
         "legendFormat": query.legend or "__auto",
         "format": {"table": "table", "heatmap": "heatmap"}.get(panel.kind, "time_series"),
+        "exemplar": panel.has_exemplars,
         "instant": is_table or panel.kind == "stat",
         "range": not (is_table or panel.kind == "stat"),
     }

@@ -33,6 +33,7 @@ LATENCY = Row(
             queries=quantiles(HANDLER_SECONDS, OF_OPERATION),
             unit="s",
             height=11,
+            has_exemplars=True,
         ),
         Panel(
             title="Duration for the caller",
@@ -41,6 +42,7 @@ LATENCY = Row(
             queries=quantiles(SEND_SECONDS, BY_SENDER),
             unit="s",
             height=11,
+            has_exemplars=True,
         ),
         Panel(
             title="From publish to start",
@@ -49,6 +51,7 @@ LATENCY = Row(
             queries=quantiles(START_DELAY_SECONDS, OF_OPERATION),
             unit="s",
             height=11,
+            has_exemplars=True,
         ),
         Panel(
             title="Distribution of the durations of handlers",

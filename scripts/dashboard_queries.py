@@ -61,6 +61,8 @@ class Panel:
     """Values from which the panel has a color. Below the first value it is green."""
     is_red_below: float | None = None
     """Value of a stat below which it is red. It replaces `thresholds`."""
+    has_exemplars: bool = False
+    """True if points show single messages with the ids of their traces."""
     columns: tuple[tuple[str, str], ...] = ()
     """Columns of a table that are shown, in their order: the label or `Value`, and its heading."""
     mappings: dict[str, tuple[str, str]] = field(default_factory=dict)

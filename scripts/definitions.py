@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from bus.cli.errors import exit_code
 from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
+from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.model import merge
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
             everything = merge(
                 topology for router in routers() for _, topology in router.topology().values()
             )
-            print(json.dumps(definitions(everything), indent=2))
+            print(json.dumps(definitions(everything | CONTROL_EXCHANGE), indent=2))
         case ["--load", path]:
             try:
                 settings = load_settings()

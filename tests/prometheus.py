@@ -61,6 +61,7 @@ def running_prometheus(configuration: Path, folder: Path) -> Iterator[Prometheus
         f"--config.file={configuration}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={prometheus.address}",
+        "--enable-feature=exemplar-storage",
         "--log.level=warn",
     ]
     with (folder / "prometheus.log").open("wb") as log:

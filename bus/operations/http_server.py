@@ -119,7 +119,9 @@ class Connections:
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, loop = h11.Connection(h11.SERVER), asyncio.get_running_loop()
         try:
-            with suppress(TimeoutError, OSError):
+            # A cancelled task would keep its answer until the next garbage collection, because the
+            # error, the frames and the timeout refer to each other. So end without the error.
+            with suppress(TimeoutError, OSError, asyncio.CancelledError):
                 async with asyncio.timeout(CONNECTION_TIMEOUT_SECONDS) as limit:
                     request = await _read_request(connection, reader)
                     if request is None:

@@ -6,6 +6,7 @@ Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" 
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
+from time import perf_counter
 from typing import TypeVar, cast
 
 from bus.contracts.contract import (
@@ -30,8 +31,9 @@ from bus.errors import (
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.handler import Handler, Middleware, compose
+from bus.messaging.handler import Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
+from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -45,15 +47,16 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
-from bus.middleware.remember import remember
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
+from bus.runtime.sent_history import sent_history
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.service_waits import ServiceWaits
+from bus.security.anonymous import AnonymousIdentity
 
 __all__ = ["Client"]
 
@@ -101,19 +104,17 @@ class Client:
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
-        send: Handler = self._send
-        if runtime.history is not None:
-            # Here, so that a user's own list of middlewares cannot remove it.
-            send = remember(runtime.history, clock=runtime.clock)(send)
-        self._stack = compose(layers, send)
-        self._measured = send_meter(runtime.meter, runtime.clock)
+        self._stack = compose(layers, self._send)
+        # At the innermost place, where the ids and the trace of a message are complete.
+        self._remember = sent_history(runtime.history, runtime.clock)
+        self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
-        self.waits = ServiceWaits(self._call_service, self._remaining)
+        self.waits = ServiceWaits(self._call_service_again, self._remaining)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
@@ -260,26 +261,30 @@ class Client:
         contract = require_kind(request, "request")
         limits: CallLimits | None
         seconds, limits = self._limits.get(contract.service, self._default_limits)
+        started = perf_counter()
         try:
-            with self._measured(contract):
-                if timeout is not None:
-                    seconds, limits = seconds_of(timeout, seconds, contract), limits.without_setting
-                envelope = self._envelope(contract, request, seconds, limits)
-                if wait_for_service is False:
+            if timeout is not None:
+                seconds, limits = seconds_of(timeout, seconds, contract), limits.without_setting
+            envelope = self._envelope(contract, request, seconds, limits)
+            if wait_for_service is False:
+                reply = await self._stack(envelope)
+            else:
+                check_wait(wait_for_service, contract)
+                with self.waits.waiting(envelope.id, seconds):
                     reply = await self._stack(envelope)
-                else:
-                    check_wait(wait_for_service, contract)
-                    with self.waits.waiting(envelope.id, seconds):
-                        reply = await self._stack(envelope)
-                if reply is None:
-                    raise Internal(
-                        "a middleware of the client stack returned None, not a reply. "
-                        "Return the result of the inner handler in each middleware."
-                    )
-                return cast("R", decode_reply(contract, reply))
-        except BusError as error:
-            name_message(error, contract.type)
+            if reply is None:
+                raise Internal(  # noqa: TRY301 - its outcome is measured below
+                    "a middleware of the client stack returned None, not a reply. "
+                    "Return the result of the inner handler in each middleware."
+                )
+            decoded = cast("R", decode_reply(contract, reply))
+        except BaseException as error:  # such as the cancellation of the caller
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type)
             raise
+        self._measure(contract, started, None)
+        return decoded
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -312,12 +317,15 @@ class Client:
         """
         contract = require_kind(event, "event")
         check_publisher(contract, self._service)
+        started = perf_counter()
         try:
-            with self._measured(contract):
-                await self._stack(self._durable_envelope(contract, event, timeout))
-        except BusError as error:
-            name_message(error, contract.type)
+            await self._stack(self._durable_envelope(contract, event, timeout))
+        except BaseException as error:  # as in `request`
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type)
             raise
+        self._measure(contract, started, None)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Submit a job, and wait until the broker has confirmed it.
@@ -355,18 +363,19 @@ class Client:
             Unavailable: The broker is not reachable, or has blocked publishers. The job was
                 certainly not sent.
         """
-        contract, job_id = require_kind(job, "job"), None
+        contract, job_id, started = require_kind(job, "job"), None, perf_counter()
         try:
-            with self._measured(contract):
-                envelope = self._durable_envelope(contract, job, timeout)
-                job_id = envelope.id
-                ttl = self._settings.message_ttl
-                handle: PendingJob[R] = PendingJob(job_id, contract, timeout=ttl)
-                self.replies.track_job(handle)
-                await self._stack(envelope)
-        except BusError as error:
-            name_message(error, contract.type, job_id)
+            envelope = self._durable_envelope(contract, job, timeout)
+            job_id = envelope.id
+            handle: PendingJob[R] = PendingJob(job_id, contract, timeout=self._settings.message_ttl)
+            self.replies.track_job(handle)
+            await self._stack(envelope)
+        except BaseException as error:  # as in `request`
+            self._measure(contract, started, error)
+            if isinstance(error, BusError):
+                name_message(error, contract.type, job_id)
             raise
+        self._measure(contract, started, None)
         return handle
 
     def _envelope(
@@ -420,15 +429,28 @@ class Client:
         self.replies.close()
 
     async def _publish(self, envelope: Envelope) -> None:
-        kind = cast("Kind", envelope.role)
+        kind, started = cast("Kind", envelope.role), perf_counter()
         if kind == "job":
             self.replies.record_job_sent(envelope)
-        outcome = await self._transport.send(
-            envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
-        )
-        _raise_unless_accepted(outcome, envelope)
+        try:
+            outcome = await self._transport.send(
+                envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
+            )
+            _raise_unless_accepted(outcome, envelope)
+        except BaseException as error:  # such as the cancellation of the caller
+            self._remember(envelope, started, outcome_of(error))
+            raise
+        self._remember(envelope, started, OK)
+
+    def _call_service_again(self, envelope: Envelope) -> Awaitable[Envelope]:
+        """Send a request that may have waited. Its token could have expired in the meantime."""
+        identity = self._security.identity
+        if not isinstance(identity, AnonymousIdentity):
+            envelope = identity.signer.sign(envelope)
+        return self._call_service(envelope)
 
     async def _call_service(self, envelope: Envelope) -> Envelope:
+        started = perf_counter()
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
         remaining = self._remaining(envelope)
@@ -446,9 +468,13 @@ class Client:
                 envelope,
             )
             reply = await future
+        except BaseException as error:  # as above
+            self._remember(envelope, started, outcome_of(error))
+            raise
         finally:
             self.replies.discard(envelope.id, future)
             del future  # a failed future is a reference cycle: its error's traceback has this frame
+        self._remember(envelope, started, reply.error or OK)
         check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         return reply
 

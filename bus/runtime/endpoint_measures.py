@@ -4,7 +4,10 @@ Each method is called for a message, so labels are tuples that are created once.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import RLock
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_location
@@ -17,13 +20,13 @@ from bus.messaging.instruments import (
     START_DELAY_SECONDS,
 )
 from bus.messaging.outcomes import OK, outcome_of
-from bus.messaging.ports.history import Action
+from bus.messaging.ports.history import Action, Entry
 from bus.messaging.ports.meter import Labels
 from bus.messaging.sent_time import sent_time
 from bus.messaging.trace_context import recorded_trace
 from bus.runtime.endpoint import Endpoint
-from bus.runtime.inbound_message import HandlingResult, InboundMessage
-from bus.runtime.measure_batch import MeasureBatch
+from bus.runtime.inbound_message import HandlingResult, InboundMessage, RedeliveryKey
+from bus.runtime.measure_batch import MAX_SECONDS, MAX_VALUES
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["UNVERIFIED", "EndpointMeasures", "LastError"]
@@ -33,6 +36,11 @@ UNVERIFIED = "unverified"
 MAX_CACHED_LABELS = 500
 """Maximum number of labels that are kept. With `BUS_AUTH=off`, senders choose their own names."""
 MAX_PLACE_LENGTH = 200
+
+AttemptValues = tuple[
+    RedeliveryKey, str, str | None, str | None, int | None, bool, float, float, str | None
+]
+"""(key, correlation id, causation id, traceparent, sent, redelivered, end, seconds, trace id)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,57 +72,117 @@ class EndpointMeasures:
         self._meter = runtime.meter
         self._history = runtime.history
         self._clock = runtime.clock
-        self._batch = MeasureBatch(
-            runtime.meter, HANDLED, (HANDLER_SECONDS, START_DELAY_SECONDS), self._labels
-        )
+        self._type = contract.type
+        self._has_traces = runtime.spans is not None
+        self._pending: list[AttemptValues] = []
+        self._ends = 0.0
+        self._lock = RLock()
+        runtime.meter.report_before_read(self)
+        if runtime.history is not None:
+            runtime.history.report_before_read(self)
         self.last_error: LastError | None = None
         self.last_handled: float | None = None
         """Time of the last message that was handled without an error, in seconds."""
 
-    def handled(self, message: InboundMessage, error: BaseException | None, seconds: float) -> None:
-        """Report an attempt that has ended.
+    def succeeded(self, message: InboundMessage, seconds: float) -> None:
+        """Report an attempt without an error.
+
+        Only the values are stored here, and they are reported together with those of other
+        messages. Between two messages, the code of a report is not in the processor's caches.
 
         Args:
             message: The message. Its sender is authenticated, unless `BUS_AUTH=off`.
-            error: The error of the attempt, or None.
             seconds: The duration of the attempt.
         """
-        now, envelope = self._clock(), message.envelope
-        if error is None:
-            outcome = OK
-            self.last_handled = now
-        else:
-            outcome = outcome_of(error)
-            self._keep_error(error, outcome, now)
-        key = (envelope.source, outcome)
-        labels = self._handled_labels.get(key) or self._add_labels(key)
-        delay = None
-        # No earlier attempt can have started: neither here nor in another process.
-        if envelope.attempt == 1 and not message.deliveries[0].redelivered and not message.key[3]:
-            sent = sent_time(envelope)
-            if sent is not None:
-                delay = now - seconds - sent / 1000
-                if delay < 0:  # the clocks of two machines differ
-                    delay = 0.0
-        trace_id = recorded_trace.get()
-        if trace_id is None:
-            self._batch.add(labels, seconds, now, delay)
-        else:
-            self._report_traced(labels, seconds, delay, trace_id)
-        if self._history is not None:
-            self._history.remember(
-                "handled", envelope, now - seconds, seconds, outcome, queue=self._queue
-            )
+        values = self._values_of(message, seconds)
+        now = values[6]
+        if now >= self._ends or len(self._pending) >= MAX_VALUES:
+            self.report()
+            self._ends = now + MAX_SECONDS
+        # Another thread can take the list away between two calls, so it is looked up last.
+        self._pending.append(values)
 
-    def _report_traced(
-        self, labels: Labels, seconds: float, delay: float | None, trace_id: str
-    ) -> None:
-        """Report an attempt at once, because its trace is recorded and can be an exemplar."""
+    def failed(self, message: InboundMessage, error: BaseException, seconds: float) -> None:
+        """Report an attempt that has ended with an error, with the arguments of `succeeded`."""
+        values, outcome = self._values_of(message, seconds), outcome_of(error)
+        with self._lock:
+            self.report()
+            self._report_one(values, outcome)
+        self._keep_error(error, outcome, values[6])
+
+    def _values_of(self, message: InboundMessage, seconds: float) -> AttemptValues:
+        envelope = message.envelope
+        return (
+            message.key,
+            envelope.correlation_id,
+            envelope.causation_id,
+            envelope.traceparent,
+            sent_time(envelope),
+            message.deliveries[0].redelivered,
+            self._clock(),
+            seconds,
+            recorded_trace.get() if self._has_traces else None,
+        )
+
+    def report(self) -> None:
+        """Report the successful attempts that are stored."""
+        # The lock is for a reader in another thread. Two threads must not change one number.
+        with self._lock:
+            pending, self._pending = self._pending, []
+            if not pending:
+                return
+            self.last_handled = pending[-1][6]
+            if self._has_traces:
+                for values in pending:
+                    self._report_one(values, OK)
+                return
+            self._report_many(pending)
+        if self._history is not None:
+            for values in pending:
+                self._history.add(self._entry_of(values, OK))
+
+    def _report_many(self, pending: Sequence[AttemptValues]) -> None:
+        """Report successful attempts without exemplars, with few calls."""
+        meter, last = self._meter, pending[-1][6]
+        for source, amount in Counter([values[0][0] for values in pending]).items():
+            meter.count(HANDLED, self._labels_of(source, OK), amount, at=last)
+        meter.observe_many(
+            HANDLER_SECONDS, self._labels, [values[7] for values in pending], at=last
+        )
+        delays = [delay for values in pending if (delay := _delay_of(values)) is not None]
+        if delays:
+            meter.observe_many(START_DELAY_SECONDS, self._labels, delays, at=last)
+
+    def _report_one(self, values: AttemptValues, outcome: str) -> None:
+        now, seconds, trace_id = values[6:]
         meter = self._meter
-        meter.count(HANDLED, labels)
-        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id)
+        meter.count(HANDLED, self._labels_of(values[0][0], outcome), at=now)
+        meter.observe(HANDLER_SECONDS, self._labels, seconds, trace_id, at=now)
+        delay = _delay_of(values)
         if delay is not None:
-            meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id)
+            meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id, at=now)
+        if self._history is not None:
+            self._history.add(self._entry_of(values, outcome))
+
+    def _entry_of(self, values: AttemptValues, outcome: str) -> Entry:
+        """Return the entry of an attempt in the history."""
+        key, correlation, cause, traceparent, _, _, now, seconds, _ = values
+        source, message_id, attempt, _, _ = key
+        return (
+            "handled",
+            message_id,
+            self._type,
+            source,
+            now - seconds,
+            seconds,
+            attempt,
+            outcome,
+            correlation or message_id,
+            cause,
+            traceparent,
+            self._queue,
+            None,
+        )
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
         """Report a message that was rejected before its handler started."""
@@ -150,6 +218,7 @@ class EndpointMeasures:
         tier: str | None = None,
     ) -> None:
         if self._history is not None:
+            self.report()  # the history is in the order of time
             self._history.remember(
                 action,
                 envelope,
@@ -168,8 +237,23 @@ class EndpointMeasures:
         place = failure_location(error)
         self.last_error = LastError(outcome, now, place and place[:MAX_PLACE_LENGTH])
 
-    def _add_labels(self, key: tuple[str, str]) -> Labels:
-        labels = (*self._labels, *key)
-        if len(self._handled_labels) < MAX_CACHED_LABELS:
-            self._handled_labels[key] = labels
+    def _labels_of(self, source: str, outcome: str) -> Labels:
+        key = (source, outcome)
+        labels = self._handled_labels.get(key)
+        if labels is None:
+            labels = (*self._labels, *key)
+            if len(self._handled_labels) < MAX_CACHED_LABELS:
+                self._handled_labels[key] = labels
         return labels
+
+
+def _delay_of(values: AttemptValues) -> float | None:
+    """Return the seconds from the publish to the start of the first attempt.
+
+    None if they are not known, or if an earlier attempt can have started, here or elsewhere.
+    """
+    (_, _, attempt, replays, _), _, _, _, sent, redelivered, now, seconds, _ = values
+    if sent is None or attempt != 1 or redelivered or replays:
+        return None
+    # The clocks of two machines differ, so a short delay can seem negative.
+    return max(now - seconds - sent / 1000, 0.0)

@@ -95,10 +95,11 @@ class InstanceReport:
             text: A correlation id or a message id, or at least the first 4 characters of one.
         """
         history, identity = self._runtime.history, self._identity()
-        since, messages = identity["started"], tuple(self._running(text))
+        # Without a history, the process remembers nothing until now.
+        since, messages = self._now(), tuple(self._running(text))
         if isinstance(history, MessageHistory):
             complete = history.complete_since
-            since = since if complete is None else int(complete * 1000)
+            since = identity["started"] if complete is None else int(complete * 1000)
             messages = (*history.find(text), *messages)
         return RememberedMessages(
             **identity,
@@ -174,7 +175,11 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
     state = consumer.state
     endpoint, measures = state.endpoint, state.measures
     contract = endpoint.contract
+    if measures is not None:
+        measures.report()
     last = None if measures is None else measures.last_handled
+    now, running = perf_counter(), [*state.in_flight.open.values()]
+    ages = [now - each.started for each in running if each.started is not None]
     return HandlerState(
         operation=contract.name,
         version=contract.version,
@@ -183,7 +188,10 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
         subscription=endpoint.subscription,
         slots=endpoint.concurrency,
         free=state.slots.free,
-        in_flight=len(state.in_flight.open),
+        in_flight=len(running),
+        oldest_seconds=max(ages, default=None),
+        full_seconds=min(ages) if len(ages) >= endpoint.concurrency else None,
+        timeout=endpoint.timeout,
         pauses=consumer.pauses,
         ready=consumer.ready,
         last_error=None if measures is None else _error_info(measures.last_error),

@@ -1,7 +1,7 @@
 """Batches of measurements: the values of up to 100 messages are reported to the meter together.
 
-Between two messages the code of the meter is not in the caches of the processor, so reports of
-single messages would take several times as long.
+Between two messages the code of the meter is not in the caches of the processor. So the report of a
+single message would take several times as long.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import Final
 
 from bus.messaging.ports.meter import Instrument, Labels, Meter
 
-__all__ = ["MeasureBatch"]
+__all__ = ["MAX_SECONDS", "MAX_VALUES", "MeasureBatch"]
 
 MAX_VALUES: Final = 100
 MAX_SECONDS: Final = 1.0

@@ -51,6 +51,7 @@ HOW_TO = [
     "run-where-others-manage-the-broker",
     "see-running-services",
     "test-without-a-broker",
+    "traces",
     "transcribe-recordings",
     "use-from-django",
     "use-from-flask",

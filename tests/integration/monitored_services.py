@@ -1,6 +1,12 @@
-"""Services that produce a value of each metric: successes, errors, retries and two versions."""
+"""Services that produce a value of each metric: successes, errors, retries and two versions.
+
+They record spans, and export them to nowhere, so that durations have exemplars.
+"""
 
 from contextlib import suppress
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from bus import (
     BusError,
@@ -16,60 +22,61 @@ from bus import (
     contract,
 )
 
-__all__ = ["Pack", "Packed", "Price", "PriceV1", "PriceV2", "Sell", "shop", "till"]
+__all__ = ["Pack", "Packed", "Price", "PriceV1", "PriceV2", "Sell", "grocer", "till"]
 
 
 class Price(Message):
     cents: int
 
 
-@contract("shop.price", version=1, idempotent=True)
+@contract("grocer.price", version=1, idempotent=True)
 class PriceV1(Request[Price]):
     title: str
 
 
-@contract("shop.price", version=2, idempotent=True)
+@contract("grocer.price", version=2, idempotent=True)
 class PriceV2(Request[Price]):
     title: str
     currency: str = "EUR"
 
 
-@contract("shop.pack", version=1)
+@contract("grocer.pack", version=1)
 class Pack(Job[None]):
     title: str
 
 
-@contract("shop.packed", version=1)
+@contract("grocer.packed", version=1)
 class Packed(Event):
     title: str
 
 
 @contract("till.sell", version=1)
 class Sell(Job[None]):
-    """A job of the till, which asks the shop in an old and in a new version."""
+    """A job of the till, which asks the grocer in an old and in a new version."""
 
     title: str
 
 
-shop = Router("shop")
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+grocer = Router("grocer")
 till = Router("till")
 
 
-@shop.request(PriceV1)
+@grocer.request(PriceV1)
 async def price(request: PriceV1) -> Price:
     if request.title == "Unknown":
         raise NotFound("no such book")
     return Price(cents=900)
 
 
-@shop.request(PriceV2)
+@grocer.request(PriceV2)
 async def price_in(request: PriceV2) -> Price:
     if request.title == "Torn":
         raise RuntimeError("a page is torn")
     return Price(cents=900)
 
 
-@shop.job(Pack, retry=RetryPolicy(attempts=2, first_delay=1))
+@grocer.job(Pack, retry=RetryPolicy(attempts=2, first_delay=1))
 async def pack(job: Pack, context: Context) -> None:
     if job.title == "Torn":
         raise Unavailable("no paper is left")

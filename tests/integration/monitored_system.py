@@ -29,7 +29,7 @@ from tests.prometheus import Prometheus, running_prometheus
 __all__ = ["MONITORING", "System", "running_system"]
 
 MONITORING = ROOT / "examples/monitoring"
-SERVICES = [f"tests.integration.monitored_services:{name}" for name in ("shop", "till")]
+SERVICES = [f"tests.integration.monitored_services:{name}" for name in ("grocer", "till")]
 SECONDS = 60.0
 
 
@@ -40,6 +40,11 @@ class System:
         self._node = node
         self.prometheus = prometheus
 
+    @property
+    def url(self) -> str:
+        """The address of the broker."""
+        return self._node.url
+
     def missing(self, queries: dict[str, str]) -> dict[str, str]:
         """Return the queries without a value. The services work until each has one, or it is late.
 
@@ -49,7 +54,7 @@ class System:
 
     async def _work_until(self, queries: dict[str, str]) -> dict[str, str]:
         left, deadline = dict(queries), time.monotonic() + SECONDS
-        settings = Settings(url=SecretStr(self._node.url), discovery="off")
+        settings = Settings(url=SecretStr(self.url), discovery="off")
         async with Bus("desk", settings=settings) as desk:
             while True:
                 left = {name: query for name, query in left.items() if not self._has_value(query)}
@@ -66,7 +71,7 @@ class System:
         await desk.submit(Pack(title="Torn"))
         copy = Envelope(
             id=new_id(),
-            type="shop.pack.v1",
+            type="grocer.pack.v1",
             role="job",
             source="desk",
             body=encode(Pack(title="Emma")),

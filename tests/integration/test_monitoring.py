@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +20,8 @@ DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text
 VALUES = {
     "$__rate_interval": "30s",
     "$__range": "5m",
-    "${service}": "(shop|till)",
-    "$service": "(shop|till)",
+    "${service}": "(grocer|till)",
+    "$service": "(grocer|till)",
     "$operation": ".*",
 }
 """Values that Grafana puts into a query."""
@@ -90,11 +91,26 @@ def test_the_alerts_fire_and_name_the_service_and_the_command(system: System) ->
         for each in system.prometheus.get("alerts")["alerts"]
     }
     dead = alerts["TrunklineDeadLettersAppeared"]
-    assert dead["summary"] == "shop moved messages of shop.pack to the dead letters"
-    assert "`bus dead list --service shop`" in dead["description"]
+    assert dead["summary"] == "grocer moved messages of grocer.pack to the dead letters"
+    assert "`bus dead list --service grocer`" in dead["description"]
     assert alerts["TrunklineOldVersionUsed"]["summary"] == (
-        "till still sends version 1 of shop.price"
+        "till still sends version 1 of grocer.price"
     )
+
+
+def test_a_duration_leads_to_the_trace_of_one_message(system: System) -> None:
+    name = "trunkline_messages_handler_duration_seconds_bucket"
+    assert system.missing({name: name}) == {}
+    found = system.prometheus.get(
+        "query_exemplars", query=name, start=str(time.time() - 300), end=str(time.time())
+    )
+    traces = {
+        (series["seriesLabels"]["operation"], exemplar["labels"]["trace_id"])
+        for series in found
+        for exemplar in series["exemplars"]
+    }
+    assert {operation for operation, _ in traces} >= {"grocer.price", "till.sell"}
+    assert all(re.fullmatch(r"[0-9a-f]{32}", trace_id) for _, trace_id in traces)
 
 
 def test_the_variables_of_the_dashboard_offer_the_services_and_operations(system: System) -> None:
@@ -104,5 +120,5 @@ def test_the_variables_of_the_dashboard_offer_the_services_and_operations(system
         assert found, variable
         values = system.prometheus.get(f"label/{found[2]}/values", **{"match[]": filled(found[1])})
         offered[variable["name"]] = values
-    assert offered["service"] == ["shop", "till"]
-    assert offered["operation"] == ["shop.pack", "shop.packed", "shop.price", "till.sell"]
+    assert offered["service"] == ["grocer", "till"]
+    assert offered["operation"] == ["grocer.pack", "grocer.packed", "grocer.price", "till.sell"]

@@ -241,6 +241,10 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
 ) -> None:
     known = {"ca_file": secure.certificates.authority}
     await served(url=secure.url(f"oauth:{secure.token(*SCOPES)}@"), **known)
+    assert "discovery is off" not in caplog.text
+    quiet = secure.token(*(scope for scope in SCOPES if "bus.control" not in scope))
+    await served(url=secure.url(f"oauth:{quiet}@"), **known)
+    assert "discovery is off" in caplog.text
     without = secure.token(*(scope for scope in SCOPES if "bus.requests" not in scope))
     settings = load_settings(
         topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known

@@ -19,22 +19,22 @@ from tests.polling import until
 OPTIONS = SourceOptions(scan=100, window=0.4)
 
 
-@contract("mill.grind", version=1)
+@contract("windmill.grind", version=1)
 class Grind(Job[None]):
     grain: str
 
 
-@contract("mill.ground", version=1)
+@contract("windmill.ground", version=1)
 class Ground(Event):
     grain: str
 
 
-@contract("mill.deliver", version=1)
+@contract("windmill.deliver", version=1)
 class Deliver(Job[None]):
     """A job that always fails at once."""
 
 
-router = Router("mill")
+router = Router("windmill")
 
 
 @router.job(Grind, retry=RetryPolicy(attempts=2, first_delay=30))
@@ -62,7 +62,7 @@ def settings(vhost_url: str, shared_broker: Broker) -> Settings:
 
 @pytest.fixture
 async def bus(settings: Settings) -> AsyncIterator[Bus]:
-    async with Bus("mill", settings=settings) as bus, bus.serving(router):
+    async with Bus("windmill", settings=settings) as bus, bus.serving(router):
         yield bus
 
 
@@ -90,29 +90,29 @@ async def test_a_trace_joins_a_retry_tier_a_dead_letter_and_the_memory(
     found = await fail(bus, settings)
     after = time.time() * 1000
     assert {type_: (each.state, each.depth) for type_, each in found.items()} == {
-        "mill.grind.v1": ("retrying", 0),
-        "mill.ground.v1": ("handled", 1),
-        "mill.deliver.v1": ("dead", 1),
+        "windmill.grind.v1": ("retrying", 0),
+        "windmill.ground.v1": ("handled", 1),
+        "windmill.deliver.v1": ("dead", 1),
     }
-    [waiting] = found["mill.grind.v1"].paths
-    assert (waiting.tier, waiting.queue) == ("30s", "mill.jobs.grind.v1")
+    [waiting] = found["windmill.grind.v1"].paths
+    assert (waiting.tier, waiting.queue) == ("30s", "windmill.jobs.grind.v1")
     assert waiting.returns_at is not None
     assert before <= waiting.returns_at - 30_000 <= after
-    [dead] = found["mill.deliver.v1"].paths
+    [dead] = found["windmill.deliver.v1"].paths
     assert dead.death is not None
-    assert (dead.death.code, dead.death.dead_queue) == ("internal", "mill.jobs.deliver.v1.dead")
+    assert (dead.death.code, dead.death.dead_queue) == ("internal", "windmill.jobs.deliver.v1.dead")
     assert "test_trace.py" in (dead.death.where or "")
 
 
 async def test_a_trace_leaves_the_waiting_messages_untouched(settings: Settings) -> None:
-    async with Bus("mill", settings=settings) as bus:
+    async with Bus("windmill", settings=settings) as bus:
         async with bus.serving(router):
             await fail(bus, settings)
         await bus.submit(Grind(grain="oats"))  # no worker takes it
         assert await traced(settings, "harvest-26") is not None
     async with await aio_pika.connect(settings.address) as connection:
         channel = await connection.channel()
-        for name in ("mill.retry.30s", "mill.jobs.grind.v1"):
+        for name in ("windmill.retry.30s", "windmill.jobs.grind.v1"):
             message = await (await channel.get_queue(name, ensure=False)).get()
             assert message is not None
             assert not message.redelivered
@@ -122,12 +122,12 @@ async def test_a_trace_leaves_the_waiting_messages_untouched(settings: Settings)
 async def test_after_the_end_of_a_worker_the_dead_letter_and_the_queues_are_left(
     settings: Settings,
 ) -> None:
-    async with Bus("mill", settings=settings) as bus, bus.serving(router):
+    async with Bus("windmill", settings=settings) as bus, bus.serving(router):
         await fail(bus, settings)
     trace = await traced(settings, "harvest")
     assert trace is not None
     assert [(message.type, message.state) for message in trace.messages] == [
-        ("mill.deliver.v1", "dead")
+        ("windmill.deliver.v1", "dead")
     ]
     assert list(trace.unknown_causes) == [trace.messages[0].id]
-    assert any("mill.retry.30s (1 ready)" in note for note in trace.notes)
+    assert any("windmill.retry.30s (1 ready)" in note for note in trace.notes)

@@ -15,6 +15,8 @@ from rich.text import Text
 from bus.cli.output import format_json, say
 from bus.errors import BusError
 from bus.messaging.escaped_text import escape_text, one_line
+from bus.messaging.fault_record import FIRST_FAILED
+from bus.messaging.sent_time import SENT_AT
 from bus.operations.dead_letters import DeadLetter
 from bus.runtime.security import cipher_from_settings
 from bus.security.encryption import ENCRYPTION
@@ -138,7 +140,8 @@ def abandoned_by(letter: DeadLetter) -> str:
 def other_headers(letter: DeadLetter) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each header that is not part of the failure record."""
     for name, value in sorted(letter.headers.items()):
-        if not name.startswith("dead-") and name != "first-failed-at":
+        # Two of the properties show the times of the first send and of the first failure.
+        if not name.startswith("dead-") and name not in {FIRST_FAILED, SENT_AT}:
             yield (
                 f"header {name}",
                 format_time(value)

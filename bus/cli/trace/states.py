@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from bus.cli.queue_table import age
 from bus.messaging.labels import one_line, short_id
 from bus.messaging.plurals import count_noun
-from bus.operations.message_trace.model import QueuePath, State, TracedMessage
+from bus.operations.message_trace.model import Action, QueuePath, State, TracedMessage
 from bus.operations.message_trace.notes import clock_time
 
 __all__ = ["cut", "describe_path", "format_seconds"]
@@ -39,19 +39,19 @@ def format_seconds(seconds: float) -> str:
 
 def describe_handled(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return the duration of the last attempt, and its number if it is not the first."""
-    last = path.actions[-1]
+    last = last_of(path, "handled")
     attempt = f", attempt {last.attempt}" if last.attempt > 1 else ""
     return f"handled in {format_seconds(last.seconds)}{attempt}"
 
 
 def describe_outcome(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return the state and the code of the error."""
-    return f"{path.state}: {cut(path.actions[-1].outcome)}"
+    return f"{path.state}: {cut(last_of(path, 'handled', 'refused').outcome)}"
 
 
 def describe_running(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return the time since the start of the handler."""
-    return f"runs for {format_seconds(path.actions[-1].seconds)}"
+    return f"runs for {format_seconds(last_of(path, 'running').seconds)}"
 
 
 def describe_retrying(path: QueuePath, _message: TracedMessage, now: int) -> str:
@@ -80,15 +80,19 @@ def describe_dead(path: QueuePath, message: TracedMessage, _now: int) -> str:
 
 def describe_dead_lettered(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return the code of a dead letter that is not in its queue any more."""
-    return (
-        f"was dead-lettered ({cut(path.actions[-1].outcome)}), and is not among the dead letters "
-        "that were read"
-    )
+    code = cut(last_of(path, "dead-lettered").outcome)
+    return f"was dead-lettered ({code}), and is not among the dead letters that were read"
 
 
 def describe_unknown(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return that no record has the end of the message."""
     return f"no instance remembers its end in {cut(path.queue)}{describe_queue(path)}"
+
+
+def last_of(path: QueuePath, *actions: str) -> Action:
+    """Return the last of these actions, or the last action if the path has none of them."""
+    found = [action for action in path.actions if action.action in actions]
+    return (found or path.actions)[-1]
 
 
 def describe_queue(path: QueuePath) -> str:

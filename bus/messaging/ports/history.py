@@ -3,11 +3,34 @@
 from typing import Literal, Protocol
 
 from bus.messaging.envelope import Envelope
+from bus.messaging.ports.meter import Reporter
 
-__all__ = ["Action", "History"]
+__all__ = ["Action", "Entry", "History"]
 
 Action = Literal["sent", "handled", "retried", "dead-lettered", "refused"]
-"""What a process did with a message."""
+"""Action of a process on a message."""
+
+
+Entry = tuple[
+    str,
+    str,
+    str,
+    str,
+    float,
+    float,
+    int,
+    str,
+    str,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+]
+"""One message: action, id, type, source, begin and duration in seconds, attempt, outcome,
+correlation id, causation id, traceparent, queue and tier.
+
+A tuple takes less memory and time than an object with attributes.
+"""
 
 
 class History(Protocol):
@@ -31,7 +54,7 @@ class History(Protocol):
         """Add a message.
 
         Args:
-            action: What this process did with the message.
+            action: Action of this process on the message.
             envelope: The message. Only its ids, its type and its sender are kept.
             at: The begin of the action, in seconds since the epoch.
             seconds: The duration of the action.
@@ -40,4 +63,12 @@ class History(Protocol):
             tier: The retry tier in which the message waits.
             verified: False if the sender is not authenticated. Such entries cannot displace others.
         """
+        ...
+
+    def add(self, entry: Entry) -> None:
+        """Add a message of an authenticated sender."""
+        ...
+
+    def report_before_read(self, reporter: Reporter) -> None:
+        """Call `reporter.report()` before anything reads the history, while the object lives."""
         ...

@@ -1,5 +1,7 @@
 """Trace context of a message, between its two headers and OpenTelemetry's context."""
 
+import logging
+
 from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
@@ -17,6 +19,8 @@ from bus.messaging.trace_context import (
 )
 
 __all__ = ["NO_CONTEXT", "Carrier", "UnsampledSpan"]
+
+log = logging.getLogger("bus.spans")
 
 NO_CONTEXT = Context()
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -56,23 +60,21 @@ class Carrier:
         self._seen: TextMapPropagator | None = None
         self._custom: TextMapPropagator | None = None
 
-    @property
-    def is_standard(self) -> bool:
-        """True if the application has no propagator other than those of OpenTelemetry."""
-        return self._propagator() is None
-
     def read(self, envelope: Envelope) -> Context:
         """Return a context with the span that sent a message, or an empty one if it has none."""
         text = envelope.traceparent
         if not text:
             return NO_CONTEXT
-        propagator = self._propagator()
+        propagator = self.custom_propagator()
         if propagator is not None:
             carrier = {TRACEPARENT: text}
             # OpenTelemetry would log each member that is invalid, with its text.
             if state := valid_tracestate(envelope.tracestate):
                 carrier[TRACESTATE] = state
-            return propagator.extract(carrier, NO_CONTEXT)
+            try:
+                return propagator.extract(carrier, NO_CONTEXT)
+            except Exception as error:  # noqa: BLE001 - the application's propagator
+                self._stop_using(propagator, error)
         return trace.set_span_in_context(
             trace.NonRecordingSpan(_context_of(text, envelope.tracestate)), NO_CONTEXT
         )
@@ -82,7 +84,7 @@ class Carrier:
 
         It takes a third of the time, because the ids are read only if something needs them.
         """
-        if not is_unsampled(envelope.traceparent) or self._propagator() is not None:
+        if not is_unsampled(envelope.traceparent) or self.custom_propagator() is not None:
             return None
         span = UnsampledSpan(envelope.traceparent or "", envelope.tracestate)
         return trace.set_span_in_context(span, NO_CONTEXT)
@@ -95,13 +97,16 @@ class Carrier:
             span: The span.
             base: Context to which the span belongs. None: the current context.
         """
-        propagator = self._propagator()
+        propagator = self.custom_propagator()
         if propagator is not None:
             carrier: dict[str, str] = {}
-            propagator.inject(carrier, trace.set_span_in_context(span, base))
-            traceparent, tracestate = carrier.get(TRACEPARENT), carrier.get(TRACESTATE)
-            short = shorten_tracestate(tracestate)
-            return envelope.replace(traceparent=traceparent, tracestate=short)
+            try:
+                propagator.inject(carrier, trace.set_span_in_context(span, base))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._stop_using(propagator, error)
+            else:
+                short = shorten_tracestate(carrier.get(TRACESTATE))
+                return envelope.replace(traceparent=carrier.get(TRACEPARENT), tracestate=short)
         own = span.get_span_context()
         if not own.is_valid:
             return envelope
@@ -111,7 +116,16 @@ class Carrier:
             tracestate=shorten_tracestate(state.to_header()) if state else None,
         )
 
-    def _propagator(self) -> TextMapPropagator | None:
+    def _stop_using(self, propagator: TextMapPropagator, error: Exception) -> None:
+        self._custom = None
+        log.warning(
+            "the propagator %s failed (%s), so the bus reads and writes the trace context itself. "
+            "Check the propagator of the application",
+            type(propagator).__name__,
+            type(error).__name__,
+        )
+
+    def custom_propagator(self) -> TextMapPropagator | None:
         """Return the propagator of the application, or None if the bus does its work."""
         chosen = get_global_textmap()
         if chosen is not self._seen:

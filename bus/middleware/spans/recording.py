@@ -1,13 +1,14 @@
 """Recording of spans by the API of OpenTelemetry.
 
-A failure of a sampler or span processor, which are the application's, never fails a message.
+A failure of a sampler, propagator or span processor, which are the application's, never fails a
+message.
 """
 
 import logging
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach
+from opentelemetry.context import Context, attach, get_current
 
 from bus.messaging.context import correlation_of, current
 from bus.messaging.envelope import Envelope
@@ -69,23 +70,25 @@ class Recorder:
             The span, or None if it is not recorded. And the message with the context of the span.
         """
         parent = None
-        above = trace.get_current_span().get_span_context()
-        if not above.is_valid:
-            cause = current.get()
-            if cause is not None:
-                parent = self._carrier.read(cause.envelope)
-                above = trace.get_current_span(parent).get_span_context()
-        root = None if above.is_valid else self._sampler.new_root()
-        if root is not None and not self._sampler.samples(root) and self._carrier.is_standard:
+        # Outside of handlers and spans the context is empty, which is faster to see than its span.
+        has_parent = bool(get_current()) and trace.get_current_span().get_span_context().is_valid
+        if not has_parent and (cause := current.get()) is not None:
+            parent = self._carrier.read(cause.envelope)
+            has_parent = trace.get_current_span(parent).get_span_context().is_valid
+        root = None if has_parent else self._sampler.new_root()
+        if (
+            root is not None
+            and not self._sampler.samples(root)
+            and self._carrier.custom_propagator() is None
+        ):
             return None, envelope.replace(traceparent=unsampled_traceparent(root))
         template = self._conventions.sending(envelope.role, envelope.type)
-        span = self._new_span(template, parent, root)
+        span = self._new_span(template, envelope, parent, root)
         if span is None:
             return None, envelope
         sent = self._carrier.write(envelope, span, parent)
         if not span.is_recording():
             return None, sent
-        span.set_attributes(message_attributes(envelope, correlation_of(envelope)))
         context = trace.set_span_in_context(span, parent)
         return ActiveSpan(span, template.kind, context, sent.traceparent), sent
 
@@ -96,8 +99,8 @@ class Recorder:
         new trace, and has a link to the span that sent the message. So a trace ends. After a
         failed attempt, a second link leads to the span of that attempt.
 
-        If the span is not recorded, its context is active until the task of the message ends, so
-        that the spans in the handler are not recorded either.
+        If the span is not recorded, its context is active until the task of the message ends. So
+        the spans in the handler are not recorded either.
 
         Returns:
             The span, or None if it is not recorded.
@@ -111,27 +114,20 @@ class Recorder:
             parent = self._carrier.read(envelope)
             if envelope.type != template.type:
                 template = self._conventions.unknown_request(envelope.type)
-            span = self._new_span(template, parent, self._sampler.new_root())
         else:
-            root = self._sampler.new_root()
-            span = self._new_span(template, NO_CONTEXT, root, linked=envelope)
+            parent = NO_CONTEXT
+        span = self._new_span(template, envelope, parent, self._sampler.new_root())
         if span is None:
             return None
         context = trace.set_span_in_context(span, NO_CONTEXT)
         if not span.is_recording():
             attach(context)
             return None
-        correlation_id = envelope.correlation_id or envelope.id
-        span.set_attributes(message_attributes(envelope, correlation_id))
         traceparent = self._carrier.write(envelope, span, context).traceparent
         return ActiveSpan(span, template.kind, context, traceparent)
 
     def _new_span(
-        self,
-        template: SpanTemplate,
-        parent: Context | None,
-        root: str | None,
-        linked: Envelope | None = None,
+        self, template: SpanTemplate, envelope: Envelope, parent: Context | None, root: str | None
     ) -> trace.Span | None:
         """Return a new span, or None if the tracer failed.
 
@@ -140,35 +136,38 @@ class Recorder:
 
         Args:
             template: Template of the span.
+            envelope: The message that is sent or handled.
             parent: Context with the parent. None: the current context.
             root: Id of the new trace if there is no parent. None: the tracer chooses and decides.
-            linked: Message that was sent by the spans to which the new span has links.
         """
         above = trace.get_current_span(parent).get_span_context()
         if above.is_valid:
             if self._sampler.drops_child(above):
                 return trace.NonRecordingSpan(above)
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         if root is None:
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         if not self._sampler.samples(root):
             return UnsampledSpan(unsampled_traceparent(root), None)
         token = prepared.set(int(root, 16))
         try:
-            return self._start(template, parent, linked)
+            return self._start(template, envelope, parent)
         finally:
             prepared.reset(token)
 
     def _start(
-        self, template: SpanTemplate, parent: Context | None, linked: Envelope | None
+        self, template: SpanTemplate, envelope: Envelope, parent: Context | None
     ) -> trace.Span | None:
+        is_sent = template.kind in {"CLIENT", "PRODUCER"}
+        correlation_id = correlation_of(envelope) if is_sent else envelope.correlation_id
+        attributes = message_attributes(envelope, correlation_id or envelope.id)
         try:
             return self._tracer.start_span(
                 template.name,
                 context=parent,
                 kind=KINDS[template.kind],
-                attributes=template.attributes,
-                links=[] if linked is None else self._links(linked),
+                attributes={**template.attributes, **attributes},
+                links=self._links(envelope) if template.kind == "CONSUMER" else [],
                 record_exception=False,
                 set_status_on_exception=False,
             )

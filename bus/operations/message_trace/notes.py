@@ -40,11 +40,7 @@ def source_notes(sources: TraceSources, *, first: int | None) -> Iterator[str]:
 
 
 def memory_notes(memories: Sequence[RememberedMessages], first: int | None) -> Iterator[str]:
-    """Yield sentences about instances that remember nothing, or only a later time."""
-    off = [memory for memory in memories if not memory.remembered and not memory.since]
-    if off:
-        names = name_some([name_instance(memory) for memory in off])
-        yield f"{count_noun(len(off), 'instance')} remember no messages: {names}."
+    """Yield a sentence about the instances that remember only a later time."""
     late = [
         memory for memory in memories if memory.since and first is not None and memory.since > first
     ]

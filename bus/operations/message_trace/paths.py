@@ -11,6 +11,7 @@ __all__ = ["find_paths", "is_request"]
 
 ENDS_OF_ATTEMPT = frozenset({"retried", "dead-lettered"})
 """Actions that follow a failed attempt, and that have its outcome."""
+REFUSED = "refused"
 STATES: Mapping[str, State] = {
     "running": "running",
     "retried": "waiting",
@@ -100,7 +101,7 @@ def build_path(
     now: int,
 ) -> QueuePath:
     """Return the path through one queue."""
-    last = actions[-1] if actions else None
+    last = find_last(actions)
     state = find_state(last, death, queue)
     tier, returns_at = find_return(last) if last and state == "waiting" else (None, None)
     if returns_at is None or returns_at <= now:
@@ -115,6 +116,16 @@ def build_path(
         ready=queue.ready if queue else None,
         consumers=queue.consumers if queue else None,
     )
+
+
+def find_last(actions: Sequence[Action]) -> Action | None:
+    """Return the last action that decides the state.
+
+    A refused message can be a forgery with the id of a genuine message. So it decides only if the
+    queue has no other action.
+    """
+    accepted = [action for action in actions if action.action != REFUSED]
+    return next(reversed(accepted or actions), None)
 
 
 def find_return(last: Action) -> tuple[str | None, int | None]:

@@ -1,14 +1,26 @@
 """The interface with which commands and the bus ask live instances."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol, TypeVar
 
 from bus.messaging.control import ALL, Announcement, Answer, Question, Target
 from bus.messaging.service_info import InstanceState
 
-__all__ = ["Asker"]
+__all__ = ["Announcements", "Asker"]
 
 R = TypeVar("R", bound=InstanceState)
+
+
+class Announcements(Protocol):
+    """An iterator of announcements, which has a queue at the broker until it is closed."""
+
+    def __aiter__(self) -> AsyncIterator[Announcement]: ...
+
+    def __anext__(self) -> Awaitable[Announcement]: ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close the stream. Its reader receives no further announcement."""
+        ...
 
 
 class Asker(Protocol):
@@ -37,13 +49,17 @@ class Asker(Protocol):
             Unavailable: Discovery is off, or the broker is not connected.
             PermissionDenied: The asker has no right to ask this question. Or the broker does not
                 allow this service's user to publish to the target.
-            ConfigurationError: `window` is not a number of seconds up to `MAX_WINDOW_SECONDS`,
-                `expected` is not a whole number of at least 1, or the target has a wrong name.
+            ConfigurationError: `window` is not a number of seconds up to `MAX_WINDOW_SECONDS`. Or
+                `expected` is not a whole number of at least 1. Or the target has a wrong name.
             ResourceExhausted: Too many questions of this process wait for answers.
             FailedPrecondition: No signing key of the asker is valid now.
         """
         ...
 
-    def announcements(self) -> AsyncIterator[Announcement]:
-        """Return the verified announcements that arrive from now on, without an end."""
+    def announcements(self) -> Announcements:
+        """Return the verified announcements that arrive from now on, without an end.
+
+        The first one that is awaited can raise `Unavailable` or `PermissionDenied`. Close the
+        stream, for example with `contextlib.aclosing`.
+        """
         ...

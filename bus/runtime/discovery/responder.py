@@ -28,7 +28,7 @@ log = logging.getLogger("bus.discovery")
 MAX_QUESTIONS_PER_SECOND = 10.0
 """Maximum number of questions per second of one asker that an instance answers."""
 MAX_CHECKS_PER_SECOND = 200.0
-"""Maximum number of proofs per second that an instance checks. It takes about 2 % of a core."""
+"""Maximum number of proofs per second that an instance checks. It takes 2 to 4 % of a core."""
 MAX_ASKERS = 1000
 """Maximum number of askers for which an instance keeps a rate."""
 MAX_SEEN_QUESTIONS = 10_000

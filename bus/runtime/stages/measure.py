@@ -30,12 +30,14 @@ def measure(state: EndpointState) -> InboundStage:
             try:
                 result = await inner(message)
             except BaseException as error:  # such as the cancellation of a service that stops
-                measures.handled(message, error, perf_counter() - started)
-                raise
-            finally:
                 message.started = None
-            measures.handled(message, result.error, perf_counter() - started)
-            if result.error is not None:
+                measures.failed(message, error, perf_counter() - started)
+                raise
+            message.started = None
+            if result.error is None:
+                measures.succeeded(message, perf_counter() - started)
+            else:
+                measures.failed(message, result.error, perf_counter() - started)
                 result.is_counted = True
             return result
 

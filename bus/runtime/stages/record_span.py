@@ -23,7 +23,7 @@ def record_span(state: EndpointState) -> InboundStage:
     """Return the stage that records a span for each attempt, and activates it in the handler.
 
     Without OpenTelemetry the stage is left out. A message that an earlier stage refuses has no
-    span, because anybody can write the trace context of a forged message.
+    span, because any client of the broker can write its trace context.
     """
     source = state.runtime.spans
     if source is None:

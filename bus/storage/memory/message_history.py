@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Final
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.history import Action
+from bus.messaging.ports.history import Action, Entry
+from bus.messaging.ports.meter import Reporter
 from bus.messaging.service_info import RememberedMessage
+from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
 
@@ -26,24 +28,8 @@ _FIELDS = (
 )
 _ID: Final = 1
 _AT: Final = 4
+_SECONDS: Final = 5
 _CORRELATION: Final = 8
-
-Entry = tuple[
-    str,
-    str,
-    str,
-    str,
-    float,
-    float,
-    int,
-    str,
-    str,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-]
-"""The values of `_FIELDS`. A tuple takes less memory and time than an object with attributes."""
 
 
 class MessageHistory:
@@ -62,15 +48,22 @@ class MessageHistory:
         """
         self._entries: deque[Entry] = deque(maxlen=maximum)
         self._unverified: deque[Entry] = deque(maxlen=max_unverified)
+        self._reporters = Reporters()
 
     def __len__(self) -> int:
+        self._reporters.report()
         return len(self._entries) + len(self._unverified)
 
     @property
     def complete_since(self) -> float | None:
         """Time in seconds from which on all verified messages are here. None: none was dropped."""
+        self._reporters.report()
         entries = self._entries
-        return entries[0][_AT] if entries and len(entries) == entries.maxlen else None
+        if not entries or len(entries) < (entries.maxlen or 0):
+            return None
+        # Messages are added at their end. While the oldest one was handled, shorter ones can have
+        # begun and ended, and be dropped since.
+        return entries[0][_AT] + entries[0][_SECONDS]
 
     def remember(  # noqa: PLR0913 - see `History.remember`
         self,
@@ -85,31 +78,40 @@ class MessageHistory:
         verified: bool = True,
     ) -> None:
         """Add a message; see `History.remember`."""
-        message_id, cause, trace = envelope.id, envelope.causation_id, envelope.traceparent
-        correlation = envelope.correlation_id or message_id
-        if (
-            len(correlation) > MAX_ID_LENGTH
-            or (cause is not None and len(cause) > MAX_ID_LENGTH)
-            or (trace is not None and len(trace) > MAX_ID_LENGTH)
-        ):
-            correlation = correlation[:MAX_ID_LENGTH]
-            cause, trace = cause and cause[:MAX_ID_LENGTH], trace and trace[:MAX_ID_LENGTH]
         entry: Entry = (
             action,
-            message_id,
+            envelope.id,
             envelope.type,
             envelope.source,
             at,
             seconds,
             envelope.attempt,
             outcome,
-            correlation,
-            cause,
-            trace,
+            envelope.correlation_id or envelope.id,
+            envelope.causation_id,
+            envelope.traceparent,
             queue,
             tier,
         )
-        (self._entries if verified else self._unverified).append(entry)
+        if verified:
+            self.add(entry)
+        else:
+            self._unverified.append(_shorten(entry))
+
+    def add(self, entry: Entry) -> None:
+        """Add a message of an authenticated sender."""
+        correlation, cause, trace = entry[8:11]
+        if (
+            len(correlation) > MAX_ID_LENGTH
+            or (cause is not None and len(cause) > MAX_ID_LENGTH)
+            or (trace is not None and len(trace) > MAX_ID_LENGTH)
+        ):
+            entry = _shorten(entry)
+        self._entries.append(entry)
+
+    def report_before_read(self, reporter: Reporter) -> None:
+        """Call `reporter.report()` before each search, as long as the object lives."""
+        self._reporters.add(reporter)
 
     def find(self, text: str) -> tuple[RememberedMessage, ...]:
         """Return the messages with a correlation id or a message id, the oldest first.
@@ -119,6 +121,7 @@ class MessageHistory:
         Args:
             text: The id, or at least the first `MIN_PREFIX_LENGTH` characters of it.
         """
+        self._reporters.report()
         matches = id_matcher(text)
         # `list` copies the entries without letting another thread run.
         entries = [*list(self._entries), *list(self._unverified)]
@@ -138,6 +141,17 @@ def id_matcher(text: str) -> Callable[[str, str], bool]:
             correlation.startswith(wanted) or message.startswith(wanted)
         )
     return lambda correlation, message: wanted in {correlation, message}
+
+
+def _shorten(entry: Entry) -> Entry:
+    correlation, cause, trace = entry[8:11]
+    return (
+        *entry[:8],
+        correlation[:MAX_ID_LENGTH],
+        cause and cause[:MAX_ID_LENGTH],
+        trace and trace[:MAX_ID_LENGTH],
+        *entry[11:],
+    )
 
 
 def _record(entry: Entry) -> RememberedMessage:

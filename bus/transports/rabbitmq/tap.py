@@ -44,7 +44,7 @@ MAX_AGE_MS = 60_000
 """Milliseconds that a message waits at most."""
 PREFETCH = 200
 HEARTBEAT_SECONDS = 10
-"""Heartbeat of the connection. The queue of a stopped process ends after two heartbeats."""
+"""Heartbeat of the connection. The queue of a stopped process ends after three heartbeats."""
 ROLES: dict[str, QueueRole] = {exchange: role for role, exchange in SOURCES.items()}
 
 

@@ -1,6 +1,7 @@
 """Requests that a correct client does not send, and answers that are large."""
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -26,12 +27,14 @@ class Site:
     def __init__(self, at: Path) -> None:
         self.at = at
         self.accepted: list[str] = []
+        self.large_answers = 0
 
     async def page(self, accept: str) -> Response:
         self.accepted.append(accept)
         return text_response(HTTPStatus.OK, "a page")
 
     async def large(self, _: str) -> Response:
+        self.large_answers += 1
         return Response(content=LARGE, content_type="application/json")
 
     async def broken(self, _: str) -> Response:
@@ -223,6 +226,32 @@ def is_cut(client: socket.socket, count: int = 1) -> bool:
     except ConnectionError:
         return True
     return False
+
+
+async def test_the_answer_of_a_client_that_was_disconnected_is_freed_at_once(site: Site) -> None:
+    """A garbage collection can be minutes away, and each answer can have megabytes."""
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(2 * http_server.MAX_CONNECTIONS)]
+    gc.collect()
+    gc.disable()
+    try:
+        for client in clients:
+            client.setblocking(False)
+            client.connect(str(site.at))
+            client.send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+            await until(lambda: site.large_answers, "the request", poll=0)
+            site.large_answers -= 1
+        await until(
+            lambda: (
+                sum(isinstance(each, Response) for each in gc.get_objects())
+                <= http_server.MAX_CONNECTIONS
+            ),
+            "the end of the answers",
+            5,
+        )
+    finally:
+        gc.enable()
+        for client in clients:
+            client.close()
 
 
 async def test_a_page_that_takes_too_long_has_no_answer(

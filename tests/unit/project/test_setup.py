@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,37 @@ def test_what_is_not_a_python_is_refused_before_anything_runs(
 ) -> None:
     assert pythons.main([sys.executable, str(tmp_path / "python9")]) == os.EX_USAGE
     assert "python9 is not a Python" in capsys.readouterr().err
+
+
+def ensure_prometheus(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script with the programs of a folder, and with sed and id."""
+    for name in ("sed", "id", "dirname"):
+        program = shutil.which(name)
+        assert program is not None
+        (path / name).symlink_to(program)
+    return subprocess.run(
+        ["/bin/sh", ROOT / "scripts/ensure-prometheus"],
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_installed_prometheus_is_used(tmp_path: Path) -> None:
+    for name in ("prometheus", "promtool"):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\necho "promtool, version 9.8.7 (branch: x)"\n')
+        program.chmod(0o755)
+
+    ended = ensure_prometheus(tmp_path)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "using version 9.8.7" in ended.stdout
+
+
+def test_prometheus_is_optional_where_it_cannot_be_installed(tmp_path: Path) -> None:
+    ended = ensure_prometheus(tmp_path)  # no apt-get is on the PATH
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "are skipped. To get it: apt-get install prometheus" in ended.stdout

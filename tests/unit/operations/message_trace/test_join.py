@@ -153,6 +153,15 @@ def test_ids_are_compared_as_far_as_an_instance_remembers_them() -> None:
     assert (len(message.sent), message.state) == (1, "dead")
 
 
+def test_a_forged_copy_of_a_handled_message_hides_nothing() -> None:
+    forged = action(
+        "refused", outcome="unauthenticated", at=T0 + 500, source="mallory", type="forged.v1"
+    )
+    [message] = traced(memory(forged), memory(action("handled"))).messages
+    assert (message.state, message.source, message.type) == ("handled", "desk", JOB)
+    assert [each.action for each in message.paths[0].actions] == ["handled", "refused"]
+
+
 def test_an_event_has_a_path_for_each_subscription() -> None:
     event = {"type": "shop.sold.v1", "id": "event-1"}
     stock, mail = "stock.events.shop.sold.v1", "mail.events.shop.sold.v1.letters"
@@ -268,3 +277,17 @@ def test_queues_with_messages_that_were_not_read_are_named() -> None:
         "not read: library.jobs.scan.v1 (3 ready, no consumer), library.retry.30s (2 ready). "
         "A read would count as a delivery and change the order."
     )
+
+
+def test_a_message_with_a_long_id_is_one_message_and_the_cause_of_its_effects() -> None:
+    long = 10 * "0123456789"
+    memories = memory(
+        action("dead-lettered", id=long, outcome="internal"),
+        action("sent", id="effect", type="library.scanned.v1", causation_id=long[:64]),
+    )
+    found = traced(memories, letters=[letter(long)])
+    assert [(each.depth, each.type) for each in found.messages] == [
+        (0, JOB),
+        (1, "library.scanned.v1"),
+    ]
+    assert found.unknown_causes == {}

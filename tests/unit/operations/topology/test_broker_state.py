@@ -1,10 +1,14 @@
 """The check of a service's queues if the management API answers unexpectedly."""
 
+import json
 import logging
 
 import pytest
 from pydantic import SecretStr
 
+from bus.errors import ConfigurationError
+from bus.messaging.topology.control import CONTROL_EXCHANGE
+from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology
 from bus.operations.topology.required import RequiredTopology
 from bus.operations.topology.verify import check_policies, policies_on
@@ -49,6 +53,41 @@ async def test_a_service_starts_if_only_the_default_type_of_queues_is_unexpected
             settings = Settings(url=SecretStr(url), management_url=SecretStr(stub.url))
             await check_policies(REQUIRED, settings)
     assert not caplog.records
+
+
+async def test_a_missing_exchange_of_the_control_channel_stops_no_start() -> None:
+    for names, stops in (
+        ([*BASE_EXCHANGES.exchanges[1:]], True),
+        (BASE_EXCHANGES.exchanges, False),
+    ):
+        listed = json.dumps(
+            [
+                {
+                    "name": each.name,
+                    "type": each.kind,
+                    "durable": True,
+                    "auto_delete": False,
+                    "internal": False,
+                    "arguments": {},
+                }
+                for each in names
+            ]
+        )
+        needed = RequiredTopology(
+            topology=BASE_EXCHANGES | CONTROL_EXCHANGE, services=frozenset({"books"}), attempts={}
+        )
+        async with hosts(Host(cluster="one")) as url:
+            with answering({**RIGHT, "/api/exchanges/%2F": listed.encode()}) as stub:
+                settings = Settings(
+                    url=SecretStr(url), management_url=SecretStr(stub.url), topology="verify"
+                )
+                checking = check_policies(needed, settings)
+                if stops:
+                    with pytest.raises(ConfigurationError, match=r"exchange bus\.requests") as told:
+                        await checking
+                    assert "bus.control" not in str(told.value)
+                else:
+                    await checking
 
 
 @pytest.mark.parametrize("kind", ["policies", "operator-policies"])
