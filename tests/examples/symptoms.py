@@ -20,7 +20,7 @@ from tests.examples.output import ANYTHING, Output
 from tests.examples.page import ROOT, fences
 from tests.examples.terminal import WARNING
 
-__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows", "is_sampled"]
+__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows", "needs_time"]
 
 PAGE = ROOT / "docs/how-to/troubleshoot.md"
 HEADING = re.compile(r"^### (.+)$", flags=re.MULTILINE)
@@ -34,7 +34,7 @@ FORKS.set_forkserver_preload(["pytest", __name__, *(f"bus.cli.{name}" for name i
 NUMBERS = itertools.count()
 NEXT_TRY_SECONDS = 1.0
 PATIENCE = 40.0
-"""Seconds. The counts of the management API are 5 s old, so a command can need a second try."""
+"""Maximum seconds for all tries of a command that shows a problem only after some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Shell:
                 return
             is_late = asyncio.get_running_loop().time() > deadline
             text = "\n".join([*missing, f"{command} printed:", *printed])
-            assert is_sampled(command), text
+            assert needs_time(command), text
             assert not is_late, text
             await asyncio.sleep(NEXT_TRY_SECONDS)
 
@@ -157,9 +157,13 @@ def run_command(run: Run) -> None:
     main()
 
 
-def is_sampled(command: str) -> bool:
-    """Return True if the command shows counts of the management API, which are some seconds old."""
-    return command.startswith("bus queues")
+def needs_time(command: str) -> bool:
+    """Return True if a command shows a problem only after some seconds.
+
+    `bus queues` has counts of the management API, which are 5 s old. `bus services` reports slots
+    that were in use for 2 s.
+    """
+    return command.startswith(("bus queues", "bus services"))
 
 
 def first_difference(expected: Sequence[str], printed: Sequence[str], output: Output) -> str | None:

@@ -17,7 +17,7 @@ from bus.operations.management_api import Management
 from bus.security.key_directory import KeyDirectory
 from tests.broker import management_url
 from tests.examples.page import ROOT
-from tests.examples.symptoms import Shell, entries, index_rows, is_sampled
+from tests.examples.symptoms import Shell, entries, index_rows, needs_time
 from tests.integration.troubled_system import troubled_system
 
 CONTRACTS = "tests.integration.troubled_services"
@@ -100,8 +100,8 @@ def shell(vhost_url: str, shared_broker: Broker, tmp_path: Path) -> Shell:
 async def show(shell: Shell, changes: Mapping[str, Mapping[str, str]]) -> None:
     """Run the commands of entries with changed variables, and compare their output.
 
-    A command that several entries show runs only once. Commands with counts of the management API
-    run last, because these counts are then up to date.
+    A command that several entries show runs only once. Commands that show a problem only after
+    some seconds run last.
     """
     turns = asyncio.Semaphore(AT_ONCE)
     groups: dict[tuple[str, str], list[str]] = {}
@@ -112,7 +112,7 @@ async def show(shell: Shell, changes: Mapping[str, Mapping[str, str]]) -> None:
         async with turns:
             await shell.show([ENTRIES[each] for each in anchors], changes[anchors[0]])
 
-    last = sorted(groups, key=lambda group: is_sampled(group[0]))
+    last = sorted(groups, key=lambda group: needs_time(group[0]))
     tries = (show_group(groups[group]) for group in last)
     errors = [error for error in await asyncio.gather(*tries, return_exceptions=True) if error]
     assert not errors, "\n\n".join(str(error) for error in errors)
