@@ -1,14 +1,22 @@
 """`bus wait`: wait until a service is ready."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from bus.cli.options import finite
 from bus.cli.output import say, suppress_library_logs
-from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
-from bus.messaging.control import ALL, Ping
+from bus.cli.sender import AsAsker
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    DeadlineExceeded,
+    PermissionDenied,
+    Unavailable,
+)
+from bus.messaging.control import ALL, Ping, Target
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
 from bus.messaging.suggestions import did_you_mean
@@ -25,6 +33,11 @@ RECONNECT_SECONDS = 0.5
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
 CHECK = ". Check that its workers run, and that they use the broker in BUS_URL."
+CHECK_RIGHT = " Check that the key of this command has the right to call this service, or to read."
+PING_SECONDS = 0.2
+"""Seconds to find out whether the command may ask if a service is alive."""
+WITHOUT_TYPE = "wait for the service without the type: `bus wait {}`."
+"""Remedy for a command without the right to read."""
 QUIET_SECONDS = 2.0
 """Seconds of a wait after which the command reports what it waits for."""
 
@@ -54,23 +67,35 @@ def command(
         int,
         typer.Option(min=1, max=10_000, metavar="NUMBER", help="Number of instances to wait for."),
     ] = 1,
+    as_service: AsAsker = None,
 ) -> None:
     """Wait until a service is ready: exit code 0 if ready, 75 after the timeout.
 
     A service is ready if every consumer of one of its instances is registered at the broker. With a
     type, the instance must also serve this type. The command can start before the broker and before
     the service. Use it in scripts, and in containers that need a service.
+
+    With BUS_AUTH=on the command asks with the key of an operator or of a service. A service that
+    may call the other one may also wait for it. With a type, the key needs the right to read.
     """
     requirement = Requirement.parse(service, version=version, instances=instances)
     with suppress_library_logs():
-        ready = asyncio.run(wait_until_ready(load_settings(), requirement, timeout))
+        ready = asyncio.run(
+            wait_until_ready(load_settings(), requirement, timeout, as_service=as_service)
+        )
     typer.echo(one_line(describe_ready(requirement, ready)))
 
 
 async def wait_until_ready(
-    settings: Settings, requirement: Requirement, timeout: float
+    settings: Settings, requirement: Requirement, timeout: float, *, as_service: str | None = None
 ) -> list[LiveInstance]:
     """Return the required instances when they are ready.
+
+    Args:
+        settings: Settings of the connection and of the keys.
+        requirement: The required instances.
+        timeout: Maximum seconds to wait.
+        as_service: The service that asks. None: the operator, or the owner of `BUS_KEY`.
 
     Raises:
         DeadlineExceeded: They are not ready within `timeout` seconds.
@@ -90,22 +115,24 @@ async def wait_until_ready(
             while True:
                 wait.error = Unavailable("the broker in BUS_URL has not answered yet")
                 try:
-                    async with open_asker(settings) as asker:
+                    async with open_asker(settings, service=as_service) as asker:
                         wait.error = None
                         try:
                             # The end of the timeout is for a question for similar names.
                             async with asyncio.timeout_at(deadline - hint_seconds(timeout)):
                                 return await wait.run(asker)
+                        except PermissionDenied as error:
+                            raise await explain_denial(asker, requirement, error) from None
                         except TimeoutError:
-                            hint = await find_similar(asker, requirement.service, timeout)
+                            hint = await find_hint(asker, wait, timeout)
                             raise
                 except Unavailable as error:  # the broker has not started yet
                     wait.error = error
                 await asyncio.sleep(RECONNECT_SECONDS)
     except TimeoutError:
         raise DeadlineExceeded(
-            f"{requirement.subject}: not ready within {timeout:g} s: {wait.describe()}"
-            f"{hint or ('.' if wait.error else CHECK)}"
+            f"{requirement.subject}: not ready within {timeout:g} s: "
+            f"{hint or wait.describe() + remedy(settings, wait)}"
         ) from None
     finally:
         reporting.cancel()
@@ -116,10 +143,55 @@ def hint_seconds(timeout: float) -> float:
     return min(MAX_HINT_SECONDS, timeout / 4)
 
 
-async def find_similar(asker: Asker, service: str, timeout: float) -> str:
+def remedy(settings: Settings, wait: ServiceWait) -> str:
+    """Return the end of the error of a wait without a known reason."""
+    if wait.error is not None:
+        return "."
+    if settings.auth == "on" and not wait.has_seen_instances:
+        return CHECK + CHECK_RIGHT
+    return CHECK
+
+
+async def explain_denial(
+    asker: Asker, requirement: Requirement, error: PermissionDenied
+) -> PermissionDenied:
+    """Return the error of a command without the right to read.
+
+    If the command may ask whether the service is alive, the error names a wait without the type.
+    """
+    if requirement.operation is None:
+        return error
+    try:
+        await asker.ask(Ping(), Target(requirement.service), window=PING_SECONDS, expected=1)
+    except BusError:
+        return error
+    reason = str(error).rstrip(".")
+    return PermissionDenied(
+        f"{requirement.subject}: {reason}. Or {WITHOUT_TYPE.format(requirement.service)}"
+    )
+
+
+async def find_hint(asker: Asker, wait: ServiceWait, timeout: float) -> str:
+    """Return a reason for a wait without answers, with a remedy. Return "" for other reasons."""
+    requirement, window = wait.requirement, hint_seconds(timeout) / 2
+    if requirement.operation is not None and not wait.has_seen_instances:
+        with suppress(BusError):
+            target = Target(requirement.service)
+            if alive := len(await asker.ask(Ping(), target, window=window / 2)):
+                return (
+                    f"{count_noun(alive, 'instance')} of {requirement.service} "
+                    f"{'is' if alive == 1 else 'are'} alive, but no instance answered the question "
+                    "for its contracts. Grant the right to read to the key of this command, or "
+                    f"{WITHOUT_TYPE.format(requirement.service)}"
+                )
+    similar = await find_similar(asker, requirement.service, window)
+    return f"{wait.describe()}{similar}" if similar else ""
+
+
+async def find_similar(asker: Asker, service: str, window: float) -> str:
     """Return a hint with the live services that have a similar name, or an empty text."""
     try:
-        answers = await asker.ask(Ping(), ALL, window=hint_seconds(timeout) / 2)
+        answers = await asker.ask(Ping(), ALL, window=window)
     except BusError:
         return ""
     names = {answer.record.service for answer in answers}

@@ -121,7 +121,7 @@ class ServiceWait:
         self, requirement: Requirement, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Create the wait. `clock` returns seconds."""
-        self._requirement = requirement
+        self.requirement = requirement
         self._view = LiveView(clock=clock)
         self.error: BusError | None = None
         """Reason why the last question was not sent."""
@@ -138,11 +138,11 @@ class ServiceWait:
         announced = asyncio.Event()
         listening = asyncio.ensure_future(self._listen(asker, announced))
         try:
-            expected: int | None = self._requirement.instances
+            expected: int | None = self.requirement.instances
             while True:
                 announced.clear()
                 await self._ask_or_listen(asker, expected, announced)
-                if len(ready := self.accepted()) >= self._requirement.instances:
+                if len(ready := self.accepted()) >= self.requirement.instances:
                     return ready
                 with suppress(TimeoutError):
                     await asyncio.wait_for(announced.wait(), PAUSE_SECONDS)
@@ -153,12 +153,17 @@ class ServiceWait:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
+    @property
+    def has_seen_instances(self) -> bool:
+        """True if a live instance of the service has answered, or has announced its start."""
+        return bool(self._live())
+
     def accepted(self) -> list[LiveInstance]:
         """Return the live instances that fulfil the requirement."""
-        return [each for each in self._live() if self._requirement.accepts(each)]
+        return [each for each in self._live() if self.requirement.accepts(each)]
 
     def _live(self) -> Sequence[LiveInstance]:
-        return self._view.live(self._requirement.service)
+        return self._view.live(self.requirement.service)
 
     async def _ask_or_listen(
         self, asker: Asker, expected: int | None, announced: asyncio.Event
@@ -176,10 +181,10 @@ class ServiceWait:
             await asyncio.gather(asking, waiting, return_exceptions=True)
 
     async def _ask(self, asker: Asker, expected: int | None) -> None:
-        target, begun = Target(self._requirement.service), self._view.clock()
+        target, begun = Target(self.requirement.service), self._view.clock()
         try:
             answers = await asker.ask(
-                self._requirement.question, target, window=WINDOW_SECONDS, expected=expected
+                self.requirement.question, target, window=WINDOW_SECONDS, expected=expected
             )
         except Unavailable as error:
             self.error = error
@@ -196,13 +201,13 @@ class ServiceWait:
         """Record announcements. The caller may have no right to read them, or no broker yet."""
         with suppress(BusError):
             async for announcement in asker.announcements():
-                if announcement.service == self._requirement.service:
+                if announcement.service == self.requirement.service:
                     self._view.announce(announcement)
                     announced.set()
 
     def describe(self) -> str:
         """Return the instances that were seen, for the error of a caller that stops waiting."""
-        required, live, found = self._requirement, self._live(), len(self.accepted())
+        required, live, found = self.requirement, self._live(), len(self.accepted())
         if self.error is not None and not live:
             return str(self.error).rstrip(".")
         if not live:
