@@ -113,7 +113,9 @@ class Client:
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
-        self.waits = ServiceWaits(self._call_service, self._remaining)
+        self.waits = ServiceWaits(
+            self._call_service, self._remaining, self._security.identity.signer.sign
+        )
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
