@@ -1,6 +1,8 @@
 """Discovery as the settings specify it: with keys, with a shared secret, and for an operator."""
 
+import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from bus import (
     GetStats,
     PermissionDenied,
     Ping,
+    Router,
     Target,
 )
 from bus.messaging.topology.consumer_spec import ConsumerSpec
@@ -26,14 +29,18 @@ from bus.security.private_keys import generate
 from bus.testing import MemoryBuses
 from bus.testing.explicit_settings import ExplicitSettings
 from bus.transports.memory import MemoryTransport
+from tests.unit.ledger import GetTotal, Total
+from tests.unit.runtime.in_memory import in_memory
 
 SECRET = "s" * 32
 GRANTS = """
-clients = ["auditor", "mail"]
+clients = ["auditor", "mail", "office"]
 [services.ledger]
 [services.auditor]
 control = ["read"]
 [services.mail]
+[services.office]
+call = ["ledger.total"]
 [operators.ida]
 may = ["control.read"]
 [operators.ops]
@@ -45,7 +52,7 @@ may = ["dead-letters.reveal"]
 def with_keys(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that returns the settings of a process with `BUS_AUTH=on`."""
     public = []
-    for name in ("ledger", "auditor", "mail", "ida", "ops"):
+    for name in ("ledger", "auditor", "mail", "office", "ida", "ops"):
         key = {**generate(), "kid": f"{name}-1", "alg": "EdDSA"}
         path = tmp_path / f"{name}.key"
         path.write_text(json.dumps({"keys": [key]}))
@@ -160,13 +167,15 @@ async def test_a_service_is_chosen_from_a_directory_of_keys(
 ) -> None:
     settings = ExplicitSettings(**with_keys())
     async with three(with_keys()) as (buses, _):
-        with pytest.raises(ConfigurationError, match=r"auditor, ledger, mail\..* --as SERVICE"):
+        with pytest.raises(
+            ConfigurationError, match=r"auditor, ledger, mail, office\..* --as SERVICE"
+        ):
             async with open_asker(settings):
                 pass
         transport = MemoryTransport(buses.broker)
         async with open_asker(settings, service="auditor", transport=transport) as asker:
             assert len(await asker.ask(GetStats(), expected=3)) == 3
-        for name in ("ledger", "mail"):
+        for name in ("ledger", "mail", "office"):
             (tmp_path / f"{name}.key").unlink()
         transport = MemoryTransport(buses.broker)
         async with open_asker(settings, transport=transport) as asker:
@@ -201,6 +210,31 @@ async def test_a_wrong_name_of_a_service_is_refused() -> None:
     with pytest.raises(ContractError, match="service"):
         async with open_asker(ExplicitSettings(auth="off"), service="Not A Name"):
             pass
+
+
+def test_a_caller_that_may_not_read_waits_without_a_warning_longer_than_its_token_is_valid(
+    with_keys: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    router = Router("ledger")
+
+    @router.request(GetTotal)
+    async def total(request: GetTotal) -> Total:
+        return Total(total=len(request.account))
+
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        office, loop = await buses.bus("office", **with_keys()), asyncio.get_running_loop()
+        books, began = await buses.bus("ledger", **with_keys()), loop.time()
+        waiting = asyncio.create_task(
+            office.request(GetTotal(), timeout=1000, wait_for_service=True)
+        )
+        await asyncio.sleep(700)
+        async with books.serving(router):
+            assert (await waiting).total == 1
+        assert 700 <= loop.time() - began < 701.1, "published again within a second"
+
+    run()
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 class RecordingTransport(MemoryTransport):
