@@ -12,6 +12,7 @@ from bus.cli.sender import AsAsker
 from bus.errors import (
     BusError,
     ConfigurationError,
+    ContractError,
     DeadlineExceeded,
     PermissionDenied,
     Unavailable,
@@ -32,7 +33,10 @@ RECONNECT_SECONDS = 0.5
 """Seconds between two attempts to connect to a broker that has not started."""
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
-CHECK = ". Check that its workers run, and that they use the broker in BUS_URL."
+SILENCE = (
+    ". Check that its workers run, that they use the broker in BUS_URL, and that they have "
+    "BUS_AUTH={auth} as this command has."
+)
 CHECK_RIGHT = " Check that the key of this command has the right to call this service, or to read."
 PING_SECONDS = 0.2
 """Seconds to find out whether the command may ask if a service is alive."""
@@ -67,6 +71,12 @@ def command(
         int,
         typer.Option(min=1, max=10_000, metavar="NUMBER", help="Number of instances to wait for."),
     ] = 1,
+    all_: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="With --version, wait also until no instance of another version is live."
+        ),
+    ] = False,
     as_service: AsAsker = None,
 ) -> None:
     """Wait until a service is ready: exit code 0 if ready, 75 after the timeout.
@@ -78,18 +88,20 @@ def command(
     With BUS_AUTH=on the command asks with the key of an operator or of a service. A service that
     may call the other one may also wait for it. With a type, the key needs the right to read.
     """
-    requirement = Requirement.parse(service, version=version, instances=instances)
+    if all_ and version is None:
+        raise ContractError("--all needs a version. Add --version with the version that stays.")
+    requirement = Requirement.parse(service, version=version, instances=instances, all_=all_)
     with suppress_library_logs():
-        ready = asyncio.run(
+        ready, others = asyncio.run(
             wait_until_ready(load_settings(), requirement, timeout, as_service=as_service)
         )
-    typer.echo(one_line(describe_ready(requirement, ready)))
+    typer.echo(one_line(describe_ready(requirement, ready, others)))
 
 
 async def wait_until_ready(
     settings: Settings, requirement: Requirement, timeout: float, *, as_service: str | None = None
-) -> list[LiveInstance]:
-    """Return the required instances when they are ready.
+) -> tuple[list[LiveInstance], list[LiveInstance]]:
+    """Return the required instances when they are ready, and the live ones of other versions.
 
     Args:
         settings: Settings of the connection and of the keys.
@@ -120,11 +132,11 @@ async def wait_until_ready(
                         try:
                             # The end of the timeout is for a question for similar names.
                             async with asyncio.timeout_at(deadline - hint_seconds(timeout)):
-                                return await wait.run(asker)
+                                return await wait.run(asker), wait.others()
                         except PermissionDenied as error:
                             raise await explain_denial(asker, requirement, error) from None
                         except TimeoutError:
-                            hint = await find_hint(asker, wait, timeout)
+                            hint = await find_hint(asker, requirement, wait, timeout)
                             raise
                 except Unavailable as error:  # the broker has not started yet
                     wait.error = error
@@ -132,7 +144,7 @@ async def wait_until_ready(
     except TimeoutError:
         raise DeadlineExceeded(
             f"{requirement.subject}: not ready within {timeout:g} s: "
-            f"{hint or wait.describe() + remedy(settings, wait)}"
+            f"{hint or wait.describe() + remedy(requirement, wait, settings)}"
         ) from None
     finally:
         reporting.cancel()
@@ -141,15 +153,6 @@ async def wait_until_ready(
 def hint_seconds(timeout: float) -> float:
     """Return the part of the timeout in which the command searches for a similar name."""
     return min(MAX_HINT_SECONDS, timeout / 4)
-
-
-def remedy(settings: Settings, wait: ServiceWait) -> str:
-    """Return the end of the error of a wait without a known reason."""
-    if wait.error is not None:
-        return "."
-    if settings.auth == "on" and not wait.has_seen_instances:
-        return CHECK + CHECK_RIGHT
-    return CHECK
 
 
 async def explain_denial(
@@ -171,10 +174,12 @@ async def explain_denial(
     )
 
 
-async def find_hint(asker: Asker, wait: ServiceWait, timeout: float) -> str:
+async def find_hint(
+    asker: Asker, requirement: Requirement, wait: ServiceWait, timeout: float
+) -> str:
     """Return a reason for a wait without answers, with a remedy. Return "" for other reasons."""
-    requirement, window = wait.requirement, hint_seconds(timeout) / 2
-    if requirement.operation is not None and not wait.has_seen_instances:
+    window = hint_seconds(timeout) / 2
+    if requirement.operation is not None and not wait.live():
         with suppress(BusError):
             target = Target(requirement.service)
             if alive := len(await asker.ask(Ping(), target, window=window / 2)):
@@ -209,8 +214,40 @@ async def report(requirement: Requirement, wait: ServiceWait) -> None:
             said = reason
 
 
-def describe_ready(requirement: Requirement, ready: list[LiveInstance]) -> str:
-    """Return the line about instances that are ready."""
-    versions = sorted({each.record.version for each in ready if each.record.version})
-    version = f", version {' and '.join(versions)}" if versions else ""
-    return f"{requirement.subject} is ready: {count_noun(len(ready), 'instance')}{version}"
+def remedy(requirement: Requirement, wait: ServiceWait, settings: Settings) -> str:
+    """Return the end of the error of a wait: the advice that fits the instances that were seen."""
+    live, version = wait.live(), requirement.version
+    if wait.error or not live:
+        return "." if wait.error else remedy_for_silence(settings)
+    fitting = [each for each in live if version in {None, each.record.version}]
+    if not fitting:
+        return f". Start instances with BUS_SERVICE_VERSION={version}, or correct --version."
+    if not any(requirement.serves(each) for each in fitting):
+        return ". Check the type, or start instances with a router that serves it."
+    if len(wait.accepted()) >= requirement.instances:
+        return ". Stop the instances of other versions, or leave --all out."
+    if any(each.state != "ready" for each in fitting):
+        return f". Look at `bus services {requirement.service}` and at the log of these instances."
+    return ". Start more instances, or correct --instances."
+
+
+def remedy_for_silence(settings: Settings) -> str:
+    """Return the advice for a service of which no instance answered."""
+    right = CHECK_RIGHT if settings.auth == "on" else ""
+    return f"{SILENCE.format(auth=settings.auth)}{right}"
+
+
+def describe_ready(
+    requirement: Requirement, ready: list[LiveInstance], others: list[LiveInstance]
+) -> str:
+    """Return the line about instances that are ready, and about those of other versions."""
+    text = f"{requirement.subject} is ready: {count_noun(len(ready), 'instance')}{versions(ready)}"
+    if others:
+        return f"{text}; also live: {count_noun(len(others), 'instance')}{versions(others)}"
+    return text
+
+
+def versions(instances: list[LiveInstance]) -> str:
+    """Return the versions of instances after a comma, or an empty text if they have none."""
+    found = sorted({each.record.version for each in instances if each.record.version})
+    return f", version {' and '.join(found)}" if found else ""

@@ -36,18 +36,15 @@ class ServiceWaits:
         self,
         send: Callable[[Envelope], Awaitable[Envelope]],
         remaining: Callable[[Envelope], float],
-        sign: Callable[[Envelope], Envelope],
     ) -> None:
         """Create the object without waiting requests.
 
         Args:
             send: Function that sends a request, and waits for its reply.
             remaining: Function that returns the seconds until the deadline of a request.
-            sign: Function that signs a request again. Its token can expire during the wait.
         """
         self._send = send
         self._remaining = remaining
-        self._sign = sign
         self.ids: dict[str, float] = {}
         """The requests that wait until a service serves them: their ids, and their timeouts."""
         self.listener = StartListener(self.on_started)
@@ -95,7 +92,7 @@ class ServiceWaits:
                 except TimeoutError:
                     raise _not_started(request, seconds) from reason
                 try:
-                    reply = await self._send(self._sign(request))
+                    reply = await self._send(request)
                 except NotServed as error:
                     reason = error
                 else:

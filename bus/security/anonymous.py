@@ -17,10 +17,6 @@ __all__ = ["ANONYMOUS", "AnonymousIdentity", "NullSigner", "NullVerifier", "Open
 class NullSigner:
     """A signer that leaves every message as it is."""
 
-    def sign(self, envelope: Envelope) -> Envelope:
-        """Return the message unchanged."""
-        return envelope
-
     def sign_reply(
         self,
         reply: Envelope,
