@@ -13,7 +13,7 @@ import aio_pika
 import pytest
 from pydantic import SecretStr
 
-from bus import Bus, PermissionDenied, Router, Settings, Unavailable
+from bus import Bus, DeadlineExceeded, PermissionDenied, Router, Settings, Unavailable
 from bus.cli.contract_usage import ask_usage
 from bus.cli.services.commands import ask
 from bus.cli.wait import wait_until_ready
@@ -195,6 +195,16 @@ async def test_commands_with_the_key_of_a_service_that_may_read_ask_everything(
         used = await ask_usage(settings, (), window=1)
     assert [(each.name, len(each.live)) for each in answered.services] == [("ledger", 1)]
     assert [each.type for each in used.contracts if each.servers] == ["ledger.total.v1"]
+
+
+async def test_without_keys_a_command_needs_the_name_of_the_service_of_its_broker_user(
+    place: Place,
+) -> None:
+    settings = place.settings("guest", auth="off")
+    async with place.bus("ledger", auth="off") as books, books.serving(ledger):
+        await wait_until_ready(settings, Requirement.parse("ledger"), 20, as_service="guest")
+        with pytest.raises(DeadlineExceeded, match="Pass --as SERVICE"):
+            await wait_until_ready(settings, Requirement.parse("ledger"), 1)
 
 
 @asynccontextmanager

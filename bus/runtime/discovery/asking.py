@@ -1,4 +1,4 @@
-"""The identity with which a command asks: an operator, a service, or nobody in particular."""
+"""The identity with which a command asks: an operator, a service, or neither without keys."""
 
 import time
 from collections.abc import Callable
