@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bus.cli.broker_name import name_broker
 from bus.cli.loading import known_contracts
 from bus.cli.output import MEASURE_COLUMNS, print_json, suppress_library_logs, table_console
 from bus.cli.queue_table import age
@@ -78,8 +79,8 @@ async def ask_usage(settings: Settings, catalog: Iterable[Contract], window: flo
         )
     if not stats:
         raise Unavailable(
-            f"no live instance answered within {window:g} s. Check that services run on the broker "
-            "in BUS_URL with BUS_DISCOVERY=on."
+            f"no live instance answered within {window:g} s. Check that services run with "
+            f"BUS_DISCOVERY=on, and that they use {name_broker(settings)}."
         )
     return examine_usage(
         [answer.record for answer in info], [answer.record for answer in stats], catalog

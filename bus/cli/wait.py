@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.broker_name import name_broker
 from bus.cli.options import finite
 from bus.cli.output import say, suppress_library_logs
 from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
@@ -24,7 +25,6 @@ RECONNECT_SECONDS = 0.5
 """Seconds between two attempts to connect to a broker that has not started."""
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
-CHECK = ". Check that its workers run, and that they use the broker in BUS_URL."
 QUIET_SECONDS = 2.0
 """Seconds of a wait after which the command reports what it waits for."""
 
@@ -88,7 +88,7 @@ async def wait_until_ready(
     try:
         async with asyncio.timeout_at(deadline):
             while True:
-                wait.error = Unavailable("the broker in BUS_URL has not answered yet")
+                wait.error = Unavailable(f"{name_broker(settings)} has not answered yet")
                 try:
                     async with open_asker(settings) as asker:
                         wait.error = None
@@ -105,10 +105,15 @@ async def wait_until_ready(
     except TimeoutError:
         raise DeadlineExceeded(
             f"{requirement.subject}: not ready within {timeout:g} s: {wait.describe()}"
-            f"{hint or ('.' if wait.error else CHECK)}"
+            f"{hint or ('.' if wait.error else check_advice(settings))}"
         ) from None
     finally:
         reporting.cancel()
+
+
+def check_advice(settings: Settings) -> str:
+    """Return the end of the error about a service that is not ready: what to check."""
+    return f". Check that its workers run, and that they use {name_broker(settings)}."
 
 
 def hint_seconds(timeout: float) -> float:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.broker_name import name_broker
 from bus.cli.options import finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.services.as_json import services_to_json
@@ -127,4 +128,4 @@ def check_service(service: str) -> None:
 async def ask(settings: Settings, service: str | None, window: float) -> Answered:
     """Open a connection, and ask all instances or those of one service."""
     async with open_asker(settings) as asker:
-        return await ask_services(asker, service, window)
+        return await ask_services(asker, service, window, broker=name_broker(settings))

@@ -183,6 +183,6 @@ async def test_without_live_instances_the_usage_is_unknown_and_not_empty(
     with pytest.raises(Unavailable) as caught:
         await ask_usage(load_settings(auth="off"), (), 0.2)
     assert str(caught.value) == (
-        "no live instance answered within 0.2 s. Check that services run on the broker in BUS_URL "
-        "with BUS_DISCOVERY=on."
+        "no live instance answered within 0.2 s. Check that services run with BUS_DISCOVERY=on, "
+        "and that they use the broker at localhost:5672 (the default, because BUS_URL is not set)."
     )

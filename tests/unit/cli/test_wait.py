@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bus import Settings
 from bus.cli import wait
@@ -25,7 +25,7 @@ from tests.unit.runtime.discovery.fake_asker import FakeAsker
 from tests.unit.runtime.discovery.records import info, served, stats, view_of
 
 BILLING = Requirement(service="billing")
-SETTINGS = Settings(auth="off")
+SETTINGS = Settings(auth="off", url=SecretStr("amqp://broker.example/"))
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     timeout: float = 60,
     opening: Callable[[], None] = lambda: None,
     monkeypatch: pytest.MonkeyPatch,
-    **settings: Any,
+    settings: Settings = SETTINGS,
 ) -> tuple[str, float]:
     """Return the line about ready instances, and the seconds of the wait in virtual time.
 
@@ -52,7 +52,7 @@ def run(
         assert isinstance(loop, VirtualLoop)
         loop.skip_waits()
         begin = loop.time()
-        ready = await wait_until_ready(SETTINGS.model_copy(update=settings), requirement, timeout)
+        ready = await wait_until_ready(settings, requirement, timeout)
         return describe_ready(requirement, ready), loop.time() - begin
 
     monkeypatch.setattr(wait, "open_asker", open_asker)
@@ -128,6 +128,23 @@ def test_the_timeout_names_a_broker_that_does_not_answer(monkeypatch: pytest.Mon
     )
 
 
+def test_without_a_url_the_timeout_names_the_default_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings(auth="off")
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(
+            FakeAsker([stats("a", state="not-ready")]),
+            settings=settings,
+            timeout=7,
+            monkeypatch=monkeypatch,
+        )
+    assert str(raised.value).endswith(
+        "Check that its workers run, and that they use the broker at localhost:5672 (the default, "
+        "because BUS_URL is not set)."
+    )
+
+
 @pytest.mark.parametrize("error", [Unauthenticated("wrong password"), PermissionDenied("no right")])
 def test_an_error_that_no_wait_can_repair_ends_the_command(
     error: BusError, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +158,7 @@ def test_an_error_that_no_wait_can_repair_ends_the_command(
 
 def test_discovery_that_is_off_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"Set BUS_DISCOVERY=on\."):
-        run(FakeAsker(), monkeypatch=monkeypatch, discovery="off")
+        run(FakeAsker(), settings=Settings(discovery="off"), monkeypatch=monkeypatch)
 
 
 def test_a_long_wait_reports_each_reason_once(

@@ -112,7 +112,7 @@ async def test_the_error_of_a_request_names_the_deadline_of_the_caller_as_the_li
 
 @virtual
 async def test_the_error_of_a_job_names_the_timeout_of_its_handler() -> None:
-    with pytest.raises(DeadlineExceeded, match="within 5 s. Raise the timeout of the handler"):
+    with pytest.raises(DeadlineExceeded, match=r"within 5 s\. Raise the timeout of the handler"):
         await served(envelope(role="job", deadline=MS + 5_000), lasting=5.1)
 
 

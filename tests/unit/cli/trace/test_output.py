@@ -44,6 +44,29 @@ def test_the_tree_shows_the_state_and_the_actions_of_each_message() -> None:
     ]
 
 
+def test_effects_of_one_cause_are_branches_of_one_line() -> None:
+    causes = {"a": ORDER, "a1": "a", "a2": "a", "b": ORDER, "b1": "b"}
+    effects = [
+        remembered("sent", id_, at=T0 + number, causation_id=cause)
+        for number, (id_, cause) in enumerate(causes.items())
+    ]
+    shown = text(traced(memory(remembered("sent", ORDER), *effects))).splitlines()
+    short = re.compile(r"(library\.scan\.v1 )|( from .*)|( (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d.*)")
+    assert [short.sub("", line).rstrip() for line in shown[2:]] == [
+        "",
+        "├─ a",
+        "│",
+        "│  ├─ a1",
+        "│  │",
+        "│  └─ a2",
+        "│",
+        "└─ b",
+        "",
+        "   └─ b1",
+        "",
+    ]
+
+
 def test_a_long_tree_is_cut_with_a_count() -> None:
     many = memory(*(remembered("sent", f"id-{number}") for number in range(MAX_MESSAGES + 7)))
     shown = text(traced(many)).splitlines()
