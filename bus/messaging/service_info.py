@@ -178,7 +178,7 @@ class RememberedMessage(Record):
     tier: str | None = None
     """Retry tier in which a retried message waits."""
     lost_deliveries: int = 0
-    """Deliveries that ended with their process or connection before. 0 if there is only one."""
+    """Deliveries that ended with their process or connection before. 0 if there is at most one."""
 
 
 class RememberedMessages(InstanceState):

@@ -110,6 +110,10 @@ def _operation(row: OperationSummary, interval: OperationSummary | None) -> dict
         "free": row.free,
         "in_flight": row.in_flight,
         "pauses": dict(row.pauses),
+        "candidates": [
+            {**candidate.model_dump(), "instance": instance}
+            for instance, candidate in row.candidates
+        ],
         "last_error": last_error,
         "last_handled": max(
             (handler.last_handled for _, handler in row.handlers if handler.last_handled),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from bus.cli.output import table_console
-from bus.cli.trace.states import cut, describe_path, format_seconds
+from bus.cli.trace.states import cut, describe_lost, describe_path, format_seconds
 from bus.messaging.labels import one_line, short_id
 from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.model import (
@@ -132,4 +132,7 @@ def describe_action(action: Action) -> str:
     )
     tier = f", to retry tier {cut(action.tier)}" if action.tier else ""
     outcome = f", {cut(action.outcome)}" if action.outcome != "ok" else ""
-    return f"{action.action} by {who}{attempt}{outcome}, {format_seconds(action.seconds)}{tier}"
+    return (
+        f"{action.action} by {who}{attempt}{outcome}, {format_seconds(action.seconds)}"
+        f"{describe_lost(action)}{tier}"
+    )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from bus.messaging.labels import short_id
 from bus.runtime.discovery.live_view import LifeState, LiveInstance
 from bus.runtime.discovery.measurements import Measurement, Measurements
 from bus.runtime.discovery.operation_summary import (
@@ -16,6 +17,8 @@ from bus.runtime.discovery.operation_summary import (
 
 __all__ = ["Problem", "ServiceSummary", "summarize_services"]
 
+POISON_ISOLATION = "poison-isolation"
+"""Reason of a pause: the instance handles a poison candidate alone."""
 WORST_FIRST: tuple[LifeState, ...] = ("not-ready", "starting", "draining", "ready")
 
 FAILING_SHARE = 0.05
@@ -192,8 +195,14 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
         yield Problem(
             "versions", f"instances run different versions: {', '.join(service.versions)}"
         )
+    candidates = [
+        f"{row.operation.type} {short_id(candidate.id)}"
+        for row in service.totals.handled
+        for _, candidate in row.candidates
+    ]
     for row in service.totals.handled:
-        yield from _problems_of(row)
+        yield from _isolations_of(row)
+        yield from _problems_of(row, candidates)
     for row in service.interval.handled if service.rate is not None else service.totals.handled:
         failed = sum(row.errors[code] for code in FAILURES)
         if failed and failed >= FAILING_SHARE * row.count:
@@ -201,11 +210,27 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
             yield Problem("failing", f"{row.operation.type}: {share:.0%} of the attempts fail")
 
 
-def _problems_of(row: OperationSummary) -> Iterator[Problem]:
-    for reason, count in row.pauses.items():
+def _isolations_of(row: OperationSummary) -> Iterator[Problem]:
+    """Yield each message that is processed alone, with the command that shows its path."""
+    for instance, candidate in row.candidates:
+        name = short_id(candidate.id)
+        action = "is processed alone" if candidate.running else "waits to be processed alone"
         yield Problem(
             "paused",
-            f"{row.operation.type}: {count} of {len(row.handlers)} consumers paused by {reason}",
+            f"{row.operation.type} {name} {action} in {instance} after "
+            f"{candidate.lost_deliveries} lost deliveries, because it may have ended a process; "
+            f"run `bus trace {name}`",
+        )
+
+
+def _problems_of(row: OperationSummary, candidates: Sequence[str]) -> Iterator[Problem]:
+    for reason, count in row.pauses.items():
+        # An instance of an earlier version does not name its candidate.
+        of = f" of {', '.join(candidates)}" if candidates and reason == POISON_ISOLATION else ""
+        yield Problem(
+            "paused",
+            f"{row.operation.type}: {count} of {len(row.handlers)} consumers paused by "
+            f"{reason}{of}",
         )
     if row.slots and not row.free:
         yield Problem("full", f"{row.operation.type}: all {row.slots} slots are in use")
