@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.examples.page import followed
-from tests.prometheus import needs_prometheus
+from tests.prometheus import needs_prometheus, query_of
 from tests.promql import selectors
 
 pytestmark = needs_prometheus
@@ -107,13 +107,6 @@ HANDLED = (
     'trunkline_messages_handled_total{service="shop",operation="%s",version="%s",caller="%s",'
     'outcome="ok"}'
 )
-
-
-def query_of(question: str) -> str:
-    """Return the query of the row in docs/how-to/metrics.md that begins with the question."""
-    page = (ROOT / "docs/how-to/metrics.md").read_text(encoding="utf-8")
-    [row] = [line for line in page.splitlines() if line.startswith(f"| {question}")]
-    return row.split("`")[1]
 
 
 def values_of(query: str, inputs: dict[str, str], at: str, tmp_path: Path) -> str:
