@@ -28,7 +28,8 @@ __all__ = [
 class Record(BaseModel):
     """A part of an answer on the control channel."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A sum or a rate of an infinite number would fail in the command that asks.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class InstanceState(Record):
@@ -106,6 +107,12 @@ class HandlerState(Record):
     """Slots without a message."""
     in_flight: int
     """Messages that were received and are not settled."""
+    oldest_seconds: float | None = None
+    """Seconds for which the oldest message has been in the handler. None if no message is."""
+    full_seconds: float | None = None
+    """Seconds for which all slots have had the same messages. None unless all have one."""
+    timeout: float | None = None
+    """Maximum seconds of the handler for one message. None: no limit."""
     pauses: tuple[str, ...] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
     candidate: CandidateInfo | None = None
@@ -125,6 +132,8 @@ class Series(Record):
     labels: dict[str, str] = Field(default_factory=dict)
     value: float = 0
     """Total of a counter, value of a gauge, or sum of a histogram."""
+    recent_value: float = 0
+    """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
     count: int = 0
     """Number of values in a histogram."""
     max: float = 0
@@ -132,9 +141,9 @@ class Series(Record):
     buckets: dict[int, int] = Field(default_factory=dict)
     """Number of values in each bucket of a histogram that is not empty, by the bucket's index."""
     recent: dict[int, int] = Field(default_factory=dict)
-    """As `buckets`, for the last 5 to 10 minutes only."""
+    """As `buckets`, for the last 1 to 2 minutes only."""
     recent_max: float = 0
-    """Largest value of the last 5 to 10 minutes."""
+    """Largest value of the last 1 to 2 minutes."""
     exemplars: dict[int, tuple[str, float, int]] = Field(default_factory=dict)
     """Trace id, value, and time in milliseconds of one value in each bucket, by the index."""
     last: int = 0

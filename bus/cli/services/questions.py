@@ -61,8 +61,9 @@ async def no_answer(
             return unknown_service(service, names, window)
     return Unavailable(
         f"no instance of a service answered within {window:g} s. Check that services run and use "
-        f"{broker}, that BUS_DISCOVERY is not off, and that the key of this command has the right "
-        "control.read. For slow instances, pass a longer --window."
+        f"{broker}, that BUS_DISCOVERY is not off, that BUS_AUTH has the same value for them and "
+        "for this command, and that the key of this command has the right control.read. "
+        "For slow instances, pass a longer --window."
     )
 
 
