@@ -75,8 +75,10 @@ def command(
     "handled" and "errors" are the attempts of the last 1 to 2 minutes, and those that failed. "p50"
     and "p99" are the durations below which 50 and 99 percent of them are. A service that serves
     requests has the durations of its requests. "rate/s" is the number of attempts per second in the
-    last interval of --watch. With SERVICE, "since start" is the number of attempts since the start
-    of each instance, and "oldest" is the time for which the oldest running message has run.
+    last interval of --watch.
+
+    With SERVICE, "since start" is the number of attempts since the start of each instance. "oldest"
+    is the time for which the oldest running message has run.
     """
     if service is not None:
         check_service(service)
