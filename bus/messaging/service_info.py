@@ -134,6 +134,8 @@ class Series(Record):
     """Total of a counter, value of a gauge, or sum of a histogram."""
     recent_value: float = 0
     """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
+    latest_value: float = 0
+    """As `recent_value`, for the last 10 to 20 seconds only."""
     count: int = 0
     """Number of values in a histogram."""
     max: float = 0
