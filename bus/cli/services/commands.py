@@ -9,6 +9,7 @@ import typer
 from bus.cli.broker_name import name_broker
 from bus.cli.options import Window, finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.sender import AsAsker
 from bus.cli.services.as_json import services_to_json
 from bus.cli.services.detail import service_detail
 from bus.cli.services.list_table import services_table
@@ -65,6 +66,7 @@ def command(
             "--json", help="Print JSON for programs. With --watch, print one line per change."
         ),
     ] = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show the live instances of services, their operations, latencies and errors.
 
@@ -88,11 +90,16 @@ def command(
             step = max(interval, window)
             asyncio.run(
                 watch_services(
-                    settings, Target(service), interval=step, window=window, as_json=as_json
+                    settings,
+                    Target(service),
+                    interval=step,
+                    window=window,
+                    as_json=as_json,
+                    as_service=as_service,
                 )
             )
             return
-        answered = asyncio.run(ask(settings, service, window))
+        answered = asyncio.run(ask(settings, service, window, as_service))
     if as_json:
         print_json(
             services_to_json(answered.services, answered.infos, at=time.time()), compact=True
@@ -125,7 +132,9 @@ def check_service(service: str) -> None:
         raise ContractError(f"{error}{advice}") from None
 
 
-async def ask(settings: Settings, service: str | None, window: float) -> Answered:
+async def ask(
+    settings: Settings, service: str | None, window: float, as_service: str | None
+) -> Answered:
     """Open a connection, and ask all instances or those of one service."""
-    async with open_asker(settings) as asker:
+    async with open_asker(settings, service=as_service) as asker:
         return await ask_services(asker, service, window, broker=name_broker(settings))
