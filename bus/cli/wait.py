@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.broker_name import name_broker
 from bus.cli.options import finite
 from bus.cli.output import say, suppress_library_logs
 from bus.cli.sender import AsAsker
@@ -34,8 +35,8 @@ RECONNECT_SECONDS = 0.5
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
 SILENCE = (
-    ". Check that its workers run, that they use the broker in BUS_URL, and that they have "
-    "BUS_AUTH={auth} as this command has."
+    ". Check that its workers run, that they use {broker}, and that they have BUS_AUTH={auth} as "
+    "this command has."
 )
 CHECK_RIGHT = " Check that the key of this command has the right to call this service, or to read."
 PING_SECONDS = 0.2
@@ -125,7 +126,7 @@ async def wait_until_ready(
     try:
         async with asyncio.timeout_at(deadline):
             while True:
-                wait.error = Unavailable("the broker in BUS_URL has not answered yet")
+                wait.error = Unavailable(f"{name_broker(settings)} has not answered yet")
                 try:
                     async with open_asker(settings, service=as_service) as asker:
                         wait.error = None
@@ -234,7 +235,8 @@ def remedy(requirement: Requirement, wait: ServiceWait, settings: Settings) -> s
 def remedy_for_silence(settings: Settings) -> str:
     """Return the advice for a service of which no instance answered."""
     right = CHECK_RIGHT if settings.auth == "on" else ""
-    return f"{SILENCE.format(auth=settings.auth)}{right}"
+    silence = SILENCE.format(broker=name_broker(settings), auth=settings.auth)
+    return f"{silence}{right}"
 
 
 def describe_ready(

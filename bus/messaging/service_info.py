@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bus.contracts.contract import Kind
 
 __all__ = [
+    "CandidateInfo",
     "ContractInfo",
     "ErrorInfo",
     "HandlerState",
@@ -81,6 +82,17 @@ class ErrorInfo(Record):
     """File, line and function that raised the error."""
 
 
+class CandidateInfo(Record):
+    """A poison candidate: a message that may have ended an earlier process."""
+
+    id: str
+    """Id of the message, cut after 64 characters."""
+    lost_deliveries: int
+    """The broker's count of deliveries that ended with their process or connection."""
+    running: bool
+    """True if the message is processed alone now. False if running messages must end before."""
+
+
 class HandlerState(Record):
     """The state of one handler in one process at this moment."""
 
@@ -103,6 +115,8 @@ class HandlerState(Record):
     """Maximum seconds of the handler for one message. None: no limit."""
     pauses: tuple[str, ...] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
+    candidate: CandidateInfo | None = None
+    """The message of this handler that is processed alone, or that is the next one."""
     ready: bool = True
     """True if the consumer is registered at the broker."""
     last_error: ErrorInfo | None = None
@@ -174,6 +188,8 @@ class RememberedMessage(Record):
     queue: str | None = None
     tier: str | None = None
     """Retry tier in which a retried message waits."""
+    lost_deliveries: int = 0
+    """Deliveries that ended with their process or connection before. 0 if there is at most one."""
 
 
 class RememberedMessages(InstanceState):

@@ -38,9 +38,12 @@ MAX_CACHED_LABELS = 500
 MAX_PLACE_LENGTH = 200
 
 AttemptValues = tuple[
-    RedeliveryKey, str, str | None, str | None, int | None, bool, float, float, str | None
+    RedeliveryKey, str, str | None, str | None, int | None, int | None, float, float, str | None
 ]
-"""(key, correlation id, causation id, traceparent, sent, redelivered, end, seconds, trace id)."""
+"""(key, correlation id, causation id, traceparent, sent, lost deliveries, end, seconds, trace id).
+
+The lost deliveries are None if the message was not redelivered.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class EndpointMeasures:
             envelope.causation_id,
             envelope.traceparent,
             sent_time(envelope),
-            message.deliveries[0].redelivered,
+            message.lost_deliveries if message.deliveries[0].redelivered else None,
             self._clock(),
             seconds,
             recorded_trace.get() if self._has_traces else None,
@@ -166,7 +169,7 @@ class EndpointMeasures:
 
     def _entry_of(self, values: AttemptValues, outcome: str) -> Entry:
         """Return the entry of an attempt in the history."""
-        key, correlation, cause, traceparent, _, _, now, seconds, _ = values
+        key, correlation, cause, traceparent, _, lost, now, seconds, _ = values
         source, message_id, attempt, _, _ = key
         return (
             "handled",
@@ -182,6 +185,7 @@ class EndpointMeasures:
             traceparent,
             self._queue,
             None,
+            lost or 0,
         )
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
@@ -252,8 +256,8 @@ def _delay_of(values: AttemptValues) -> float | None:
 
     None if they are not known, or if an earlier attempt can have started, here or elsewhere.
     """
-    (_, _, attempt, replays, _), _, _, _, sent, redelivered, now, seconds, _ = values
-    if sent is None or attempt != 1 or redelivered or replays:
+    (_, _, attempt, replays, _), _, _, _, sent, lost, now, seconds, _ = values
+    if sent is None or attempt != 1 or lost is not None or replays:
         return None
     # The clocks of two machines differ, so a short delay can seem negative.
     return max(now - seconds - sent / 1000, 0.0)

@@ -115,6 +115,10 @@ def _operation(row: OperationSummary, interval: OperationSummary | None) -> dict
         "in_flight": row.in_flight,
         "oldest": _rounded(row.oldest[1] if row.oldest else None),
         "pauses": dict(row.pauses),
+        "candidates": [
+            {**candidate.model_dump(), "instance": instance}
+            for instance, candidate in row.candidates
+        ],
         "last_error": last_error,
         "last_handled": max(
             (handler.last_handled for _, handler in row.handlers if handler.last_handled),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.broker_name import name_broker
 from bus.cli.options import Window, finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.sender import AsAsker
@@ -136,4 +137,4 @@ async def ask(
 ) -> Answered:
     """Open a connection, and ask all instances or those of one service."""
     async with open_asker(settings, service=as_service) as asker:
-        return await ask_services(asker, service, window)
+        return await ask_services(asker, service, window, broker=name_broker(settings))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from bus.cli.broker import signals
+from bus.cli.broker_name import name_broker
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.options import finite
 from bus.cli.output import suppress_library_logs, table_console
@@ -133,7 +134,7 @@ async def show_top(
         await feed.ask()
         screen.update()
         if not view.live():
-            raise await no_answer(asker, service, window)
+            raise await no_answer(asker, service, window, broker=name_broker(settings))
         await asyncio.gather(queues.read(), asyncio.sleep(interval - window))
         await feed.ask()
         console.print(screen.render(console))

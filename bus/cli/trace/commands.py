@@ -94,18 +94,25 @@ def command(
 
 def describe_search(text: str, reading: Reading) -> str:
     """Return the error about an id without a match. It names all places of the search."""
-    sources, places = reading.sources, []
+    sources, memory, letters = reading.sources, "", ""
     if sources.memories is not None:
         since = min((memory.since for memory in sources.memories if memory.since), default=None)
-        memory = f", with messages since {clock_time(since)}" if since else ""
-        count = count_noun(len(sources.memories), "instance")
-        places.append(f"the memory of {count}{memory}")
+        begin = f", with messages since {clock_time(since)}" if since else ""
+        memory = f" in the memory of {count_noun(len(sources.memories), 'instance')}{begin}"
     if sources.letters is not None:
-        places.append(count_noun(len(sources.letters), "dead letter"))
+        letters = describe_letters(len(sources.letters))
     shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
     notes = (*reading.notes, *source_notes(sources, first=None))
     sentences = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in notes)
     return (
-        f"no message with the id {shown} was found in {' and '.join(places)}.{sentences} "
+        f"no message with the id {shown} was found{memory}.{letters}{sentences} "
         "Check the id, or search the logs of the services for it."
     )
+
+
+def describe_letters(count: int) -> str:
+    """Return the sentence about dead letters without a match."""
+    if not count:
+        return " No dead letters were found."
+    verb = "has" if count == 1 else "have"
+    return f" {count_noun(count, 'dead letter')} at the broker {verb} another id."

@@ -50,13 +50,14 @@ def identify(text: str, sources: TraceSources) -> Identified | None:
         for message_id, correlation_id in sorted(pairs)
         if correlation_id.startswith(text) or message_id.startswith(text)
     }
-    if not begun:
-        return None
     shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
     if len(text) < MIN_ID_LENGTH:
+        # Instances do not search for so short a beginning, so an empty answer tells nothing.
         raise InvalidArgument(
             f"id {shown} is too short. Write at least {MIN_ID_LENGTH} characters."
         )
+    if not begun:
+        return None
     if len(begun) > 1:
         names = ", ".join(one_line(each[:MAX_SHOWN_LENGTH]) for each in sorted(begun)[:MAX_SHOWN])
         more = f" and {len(begun) - MAX_SHOWN} more" if len(begun) > MAX_SHOWN else ""

@@ -132,6 +132,7 @@ def add_remembered(
         attempt=message.attempt,
         outcome=message.outcome,
         tier=message.tier,
+        lost_deliveries=message.lost_deliveries,
     )
     if message.action == SEND_ACTION:
         sighting.sent.append(action)

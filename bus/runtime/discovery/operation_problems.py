@@ -3,15 +3,18 @@
 A problem is shown to an operator, so each rule needs evidence of more than one moment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bus.messaging.histograms import quantile, subtract
+from bus.messaging.labels import short_id
 from bus.runtime.discovery.operation_summary import OperationSummary
 
 __all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
 
+POISON_ISOLATION: Final = "poison-isolation"
+"""Reason of a pause: the instance handles a poison candidate alone."""
 FAILING_SHARE: Final = 0.05
 """Share of failed attempts from which an operation is a problem."""
 MIN_LATEST: Final = 3
@@ -50,17 +53,24 @@ class Problem:
     text: str
 
 
-def problems_of(row: OperationSummary, interval: OperationSummary | None = None) -> list[Problem]:
+def problems_of(
+    row: OperationSummary,
+    interval: OperationSummary | None = None,
+    *,
+    candidates: Sequence[str] = (),
+) -> list[Problem]:
     """Return the problems of an operation, the most important one first.
 
     Args:
         row: The operation since the start of its instances.
         interval: The operation in the interval between the last two answers, if there is one.
+        candidates: Types and short ids of the poison candidates of the whole service.
     """
     return [
         Problem(code, f"{row.operation.type}: {text}")
         for code, text in (
-            *_paused(row),
+            *_isolated(row),
+            *_paused(row, candidates),
             *_failing(row),
             *_long(row),
             *_full(row, interval),
@@ -74,9 +84,25 @@ def is_slower(row: OperationSummary) -> bool:
     return _medians(row) is not None
 
 
-def _paused(row: OperationSummary) -> Iterator[tuple[str, str]]:
+def _isolated(row: OperationSummary) -> Iterator[tuple[str, str]]:
+    """Yield each message that is processed alone, with the command that shows its path."""
+    for instance, candidate in row.candidates:
+        name = short_id(candidate.id)
+        action = "is processed alone" if candidate.running else "waits to be processed alone"
+        yield (
+            "paused",
+            (
+                f"message {name} {action} in {instance} after {candidate.lost_deliveries} lost "
+                f"deliveries, because it may have ended a process; run `bus trace {name}`"
+            ),
+        )
+
+
+def _paused(row: OperationSummary, candidates: Sequence[str]) -> Iterator[tuple[str, str]]:
     for reason, count in row.pauses.items():
-        yield "paused", f"{count} of {len(row.handlers)} consumers paused by {reason}"
+        # An instance of an earlier version does not name its candidate.
+        of = f" of {', '.join(candidates)}" if candidates and reason == POISON_ISOLATION else ""
+        yield "paused", f"{count} of {len(row.handlers)} consumers paused by {reason}{of}"
 
 
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from bus.messaging import instruments
 from bus.messaging.histograms import quantile
 from bus.messaging.outcomes import OK
 from bus.messaging.ports.meter import Instrument
-from bus.messaging.service_info import ErrorInfo, HandlerState, Series
+from bus.messaging.service_info import CandidateInfo, ErrorInfo, HandlerState, Series
 from bus.runtime.discovery.measurements import Measurement
 
 __all__ = ["Durations", "Operation", "OperationSummary", "Summary", "summarize"]
@@ -137,6 +137,15 @@ class OperationSummary:
     def pauses(self) -> Counter[str]:
         """Number of paused consumers by reason."""
         return Counter(reason for _, handler in self.handlers for reason in handler.pauses)
+
+    @property
+    def candidates(self) -> list[tuple[str, CandidateInfo]]:
+        """The poison candidates of this operation, with the names of their instances."""
+        return [
+            (instance, handler.candidate)
+            for instance, handler in self.handlers
+            if handler.candidate
+        ]
 
     @property
     def last_error(self) -> tuple[str, ErrorInfo] | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from bus.messaging.labels import short_id
 from bus.runtime.discovery.live_view import LifeState, LiveInstance
 from bus.runtime.discovery.measurements import Measurement, Measurements
 from bus.runtime.discovery.operation_problems import Problem, is_slower, problems_of
@@ -192,8 +193,13 @@ def _operation_problems(service: ServiceSummary) -> Iterator[Problem]:
     intervals = {row.operation: row for row in service.interval.handled}
     # A caller is as slow as the services that it calls, so its line names them.
     causes = [row.operation.type for row in service.totals.sent if is_slower(row)]
+    candidates = [
+        f"{row.operation.type} {short_id(candidate.id)}"
+        for row in service.totals.handled
+        for _, candidate in row.candidates
+    ]
     for row in service.totals.handled:
-        for problem in problems_of(row, intervals.get(row.operation)):
+        for problem in problems_of(row, intervals.get(row.operation), candidates=candidates):
             if problem.code == "slow" and causes:
                 text = f"{problem.text}; its service waits longer for {', '.join(causes)}"
                 yield Problem(problem.code, text)

@@ -10,7 +10,7 @@ from bus.messaging.ports.meter import Reporter
 from bus.messaging.service_info import RememberedMessage
 from bus.storage.memory.reporters import Reporters
 
-__all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
+__all__ = ["MAX_ID_LENGTH", "MAX_UNVERIFIED", "MessageHistory", "clean_text", "id_matcher"]
 
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
@@ -24,7 +24,7 @@ MIN_PREFIX_LENGTH = 4
 UUID_LENGTH = 36
 _FIELDS = (
     *("action", "id", "type", "source", "at", "seconds", "attempt", "outcome"),
-    *("correlation_id", "causation_id", "traceparent", "queue", "tier"),
+    *("correlation_id", "causation_id", "traceparent", "queue", "tier", "lost_deliveries"),
 )
 _ID: Final = 1
 _AT: Final = 4
@@ -92,6 +92,7 @@ class MessageHistory:
             envelope.traceparent,
             queue,
             tier,
+            0,
         )
         if verified:
             self.add(entry)
@@ -155,10 +156,13 @@ def _shorten(entry: Entry) -> Entry:
 
 
 def _record(entry: Entry) -> RememberedMessage:
-    values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
+    values = {
+        name: clean_text(value) if isinstance(value, str) else value
+        for name, value in zip(_FIELDS, entry, strict=True)
+    }
     return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
 
 
-def _clean_text(value: object) -> object:
+def clean_text(text: str) -> str:
     """Replace the characters of a text that no encoder accepts."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return text.encode(errors="replace").decode()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bus import Settings
 from bus.cli import wait
@@ -29,7 +30,8 @@ from tests.unit.runtime.discovery.fake_asker import FakeAsker
 from tests.unit.runtime.discovery.records import info, served, stats, view_of
 
 BILLING = Requirement(service="billing")
-SETTINGS = Settings(auth="off")
+SETTINGS = Settings(auth="off", url=SecretStr("amqp://broker.example/"))
+SIGNED = SETTINGS.model_copy(update={"auth": "on"})
 
 
 def run(
@@ -39,7 +41,7 @@ def run(
     timeout: float = 60,
     opening: Callable[[], None] = lambda: None,
     monkeypatch: pytest.MonkeyPatch,
-    **settings: Any,
+    settings: Settings = SETTINGS,
 ) -> tuple[str, float]:
     """Return the line about ready instances, and the seconds of the wait in virtual time.
 
@@ -57,9 +59,7 @@ def run(
         assert isinstance(loop, VirtualLoop)
         loop.skip_waits()
         begin = loop.time()
-        ready, others = await wait_until_ready(
-            SETTINGS.model_copy(update=settings), requirement, timeout
-        )
+        ready, others = await wait_until_ready(settings, requirement, timeout)
         return describe_ready(requirement, ready, others), loop.time() - begin
 
     monkeypatch.setattr(wait, "open_asker", open_asker)
@@ -223,6 +223,22 @@ def test_the_timeout_names_a_broker_that_does_not_answer(monkeypatch: pytest.Mon
     )
 
 
+def test_without_a_url_the_timeout_names_the_default_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings(auth="off")
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(
+            FakeAsker(),
+            settings=settings,
+            timeout=7,
+            monkeypatch=monkeypatch,
+        )
+    assert (
+        "that they use the broker at localhost:5672 (the default, because BUS_URL is not set)"
+    ) in str(raised.value)
+
+
 DENIED = (
     "the service 'shop' may not read the state of services. "
     'Grant it in grants.toml: [services.shop] control = ["read"]'
@@ -272,7 +288,7 @@ def test_with_keys_the_timeout_names_the_rights_if_no_instance_has_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(DeadlineExceeded) as raised:
-        run(FakeAsker(), timeout=5, monkeypatch=monkeypatch, auth="on")
+        run(FakeAsker(), timeout=5, settings=SIGNED, monkeypatch=monkeypatch)
     assert str(raised.value) == (
         "billing: not ready within 5 s: no instance of billing answered. "
         "Check that its workers run, that they use the broker in BUS_URL, and that they have "
@@ -294,7 +310,7 @@ def test_an_error_that_no_wait_can_repair_ends_the_command(
 
 def test_discovery_that_is_off_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"Set BUS_DISCOVERY=on\."):
-        run(FakeAsker(), monkeypatch=monkeypatch, discovery="off")
+        run(FakeAsker(), settings=Settings(discovery="off"), monkeypatch=monkeypatch)
 
 
 def test_a_long_wait_reports_each_reason_once(

@@ -295,6 +295,20 @@ def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_column
     assert printed(SEEN) == SHOWN
 
 
+@pytest.mark.parametrize(
+    ("oldest", "is_sampled", "shown"),
+    [(6.9, True, "<10s"), (10.2, True, "10s"), (6.9, False, "6s"), (None, True, "-")],
+)
+def test_an_age_that_may_be_the_age_of_the_count_has_only_a_limit(
+    oldest: float | None, is_sampled: bool, shown: str
+) -> None:
+    queue = QueueStatus(
+        name=ASK, service="library", role="requests", oldest=oldest, is_sampled=is_sampled
+    )
+    row = printed(QueueReport(server=SERVER, queues=(queue,), at=0)).splitlines()[-1]
+    assert row.split()[-1] == shown
+
+
 def test_the_notes_say_what_somebody_should_do() -> None:
     assert list(notes(SEEN)) == [
         (

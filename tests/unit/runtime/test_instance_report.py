@@ -11,8 +11,14 @@ import pytest
 from bus import Bus, Event, Job, Message, Request, Router, contract
 from bus.contracts.digest import schema_digest
 from bus.errors import BusError, NotFound
-from bus.messaging.service_info import HandlerState, InstanceInfo, InstanceStats
+from bus.messaging.service_info import (
+    CandidateInfo,
+    HandlerState,
+    InstanceInfo,
+    InstanceStats,
+)
 from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.poison_isolation import PoisonCandidate
 from bus.runtime.router import JOB_TIMEOUT
 from bus.testing import MemoryBuses
 from tests.polling import until
@@ -335,3 +341,20 @@ async def test_a_paused_consumer_gives_its_reason(buses: MemoryBuses) -> None:
     await consumer.wait_ready()
     resumed = handler(bus, "kiosk.settle")
     assert (resumed.pauses, resumed.ready) == ((), True)
+
+
+@in_memory
+async def test_the_handler_of_a_poison_candidate_names_the_message(buses: MemoryBuses) -> None:
+    bus, kiosk = await buses.bus("kiosk"), Kiosk()
+    await buses.serve(bus, kiosk.router)
+    (consumer,) = [each for each in bus._server.consumers if "jobs" in each.name]
+    candidate = PoisonCandidate(queue=consumer.name, id=f"{'a' * 70}\udfff", losses=2)
+    consumer.state.candidates.add(candidate)
+    waiting = CandidateInfo(id="a" * 64, lost_deliveries=2, running=False)
+    assert handler(bus, "kiosk.settle").candidate == waiting
+    assert handler(bus, "kiosk.opened").candidate is None
+    assert await candidate.wait_turn()
+    running = waiting.model_copy(update={"running": True})
+    assert handler(bus, "kiosk.settle").candidate == running
+    candidate.end()
+    await until(lambda: handler(bus, "kiosk.settle").candidate is None, "the end")

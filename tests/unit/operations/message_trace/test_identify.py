@@ -67,6 +67,7 @@ def test_a_beginning_of_two_correlation_ids_is_refused() -> None:
         identify("bbbb2222", sources())
 
 
-def test_three_characters_are_refused() -> None:
+@pytest.mark.parametrize("text", ["aaa", "zz"])
+def test_three_characters_are_refused_whether_or_not_a_record_matches(text: str) -> None:
     with pytest.raises(InvalidArgument, match="at least 4 characters"):
-        identify("aaa", sources())
+        identify(text, sources())

@@ -11,6 +11,8 @@ from bus.runtime.discovery.operation_summary import OperationSummary, summarize
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
 from tests.unit.runtime.discovery.records import GET, SENT, counted, handler, stats, timed
 
+CANDIDATE = "8f3c0c5e-7a42-4f0e-8a55-6cf3a1f1c2de"
+
 
 def only(*instances: InstanceStats) -> OperationSummary:
     (row,) = summarize(Measurement(stats=each) for each in instances).handled
@@ -201,6 +203,41 @@ def test_a_service_is_summed_over_its_instances_and_operations() -> None:
                 stats("b", handlers=[handler()]),
             ],
             ["billing.get.v1: 1 of 2 consumers paused by poison-isolation"],
+        ),
+        (
+            [
+                stats(
+                    handlers=[
+                        handler(candidate={"id": CANDIDATE, "lost_deliveries": 3, "running": True}),
+                        handler(operation="billing.pay", pauses=["poison-isolation"]),
+                    ]
+                )
+            ],
+            [
+                (
+                    "billing.get.v1: message 8f3c0c5e is processed alone in a after 3 lost "
+                    "deliveries, because it may have ended a process; run `bus trace 8f3c0c5e`"
+                ),
+                (
+                    "billing.pay.v1: 1 of 1 consumers paused by poison-isolation of "
+                    "billing.get.v1 8f3c0c5e"
+                ),
+            ],
+        ),
+        (
+            [
+                stats(
+                    handlers=[
+                        handler(candidate={"id": CANDIDATE, "lost_deliveries": 2, "running": False})
+                    ]
+                )
+            ],
+            [
+                (
+                    "billing.get.v1: message 8f3c0c5e waits to be processed alone in a after 2 "
+                    "lost deliveries, because it may have ended a process; run `bus trace 8f3c0c5e`"
+                )
+            ],
         ),
         (
             [stats(handlers=[handler(free=0, oldest_seconds=45, full_seconds=3)])],

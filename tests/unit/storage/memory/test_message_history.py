@@ -75,6 +75,7 @@ def test_an_entry_has_all_that_is_known_of_a_message_but_no_payload() -> None:
         "traceparent": TRACE,
         "queue": "q",
         "tier": "5s",
+        "lost_deliveries": 0,
     }
 
 
