@@ -1,6 +1,6 @@
 """The rows of the Grafana dashboard about callers, versions and instances."""
 
-from dashboard_queries import GREEN, RED, Panel, Query, Row, rate, series
+from dashboard_queries import GREEN, RED, Panel, Query, Row, increase, rate, series
 
 from bus.messaging.instruments import CONNECTIONS_LOST, HANDLED, READY
 
@@ -18,8 +18,7 @@ VERSIONS = Row(
             "must be 0 for longer than the longest retry. See `bus contracts usage`.",
             queries=(
                 Query(
-                    "sum by (service, operation, version, caller) "
-                    f"(increase({series(HANDLED)}[$__range]))",
+                    increase("service, operation, version, caller", HANDLED, "$__range"),
                     "",
                 ),
             ),

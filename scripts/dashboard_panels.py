@@ -11,6 +11,7 @@ from dashboard_queries import (
     Panel,
     Query,
     Row,
+    increase,
     quantile,
     rate,
     series,
@@ -178,12 +179,12 @@ FAILURES = Row(
             unit="mps",
         ),
         Panel(
-            title="New dead letters per minute, by code",
-            description="Messages that the service moved to a dead-letter queue. Run "
-            "`bus dead list --service NAME`.",
+            title="New dead letters, by code",
+            description="Messages that the service moved to a dead-letter queue within the "
+            "interval of one point. Run `bus dead list --service NAME`.",
             queries=(
                 Query(
-                    f"60 * {rate(f'{BY_OPERATION}, outcome', DEAD_LETTERS)}",
+                    increase(f"{BY_OPERATION}, outcome", DEAD_LETTERS, "$__rate_interval"),
                     f"{OF_OPERATION} {{{{outcome}}}}",
                 ),
             ),

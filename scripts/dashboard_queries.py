@@ -23,6 +23,7 @@ __all__ = [
     "Panel",
     "Query",
     "Row",
+    "increase",
     "quantile",
     "quantiles",
     "rate",
@@ -87,6 +88,19 @@ def series(instrument: Instrument, *matchers: str, part: str = "") -> str:
 def rate(by: str, instrument: Instrument, *matchers: str) -> str:
     """Return the rate per second of a counter, summed by labels."""
     return f"sum by ({by}) (rate({series(instrument, *matchers)}[$__rate_interval]))"
+
+
+def increase(by: str, instrument: Instrument, range_: str) -> str:
+    """Return the number of messages in a range of time, summed by labels.
+
+    PromQL's `increase` does not see the value with which a series begins. A series that did not
+    exist before the range therefore counts with its whole value.
+    """
+    counter = series(instrument)
+    return (
+        f"sum by ({by}) (({counter} unless {counter} offset {range_}) "
+        f"or increase({counter}[{range_}]))"
+    )
 
 
 def quantile(share: float, by: str, instrument: Instrument, *matchers: str) -> str:

@@ -15,7 +15,9 @@ import pytest
 
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 
-__all__ = ["Prometheus", "needs_prometheus", "running_prometheus"]
+__all__ = ["Prometheus", "needs_prometheus", "query_of", "running_prometheus"]
+
+PAGE = Path(__file__).parents[1] / "docs/how-to/metrics.md"
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
@@ -49,6 +51,13 @@ class Prometheus:
         """Return the labels and values that a query has now."""
         result = self.get("query", query=expr)["result"]
         return [(each["metric"], float(each["value"][1])) for each in result]
+
+
+def query_of(question: str) -> str:
+    """Return the query of the row in docs/how-to/metrics.md that begins with the question."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    [row] = [line for line in lines if line.startswith(f"| {question}")]
+    return row.split("`")[1]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ __all__ = ["Selector", "labels_of", "selectors"]
 SELECTOR = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)?\{(?P<matchers>[^{}]*)\}")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"')
 TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
-RANGE = re.compile(r"\[[^\]]*\]")
+RANGE = re.compile(r"\[[^\]]*\]|\boffset\s+-?[$\w]+")
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^()]*)\)")
 WORD = re.compile(r"(?<![\w.:])([a-zA-Z_:][\w:]*)(?![\w:]*\s*\()")
 KEYWORDS = frozenset(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,21 +12,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bus.cli.broker_name import name_broker
 from bus.cli.loading import known_contracts
 from bus.cli.output import MEASURE_COLUMNS, print_json, suppress_library_logs, table_console
 from bus.cli.queue_table import age
+from bus.cli.services.questions import no_answer
 from bus.contracts.contract import Contract
-from bus.errors import ConfigurationError, NotFound, Unavailable
+from bus.errors import ConfigurationError, NotFound
 from bus.messaging.control import GetInfo, GetStats
 from bus.messaging.plurals import count_noun
 from bus.messaging.suggestions import did_you_mean
 from bus.operations.contract_usage import (
-    Caller,
     ContractUsage,
-    Server,
     UsageReport,
     examine_usage,
 )
+from bus.operations.message_trace.notes import clock_time
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
 
@@ -36,7 +37,14 @@ INDENT = (0, 0, 0, 2)
 NO_SERVICE = "no service"
 
 
-def run_usage(type_: str | None, contracts: Sequence[str], *, window: float, as_json: bool) -> None:
+def run_usage(
+    type_: str | None,
+    contracts: Sequence[str],
+    *,
+    window: float,
+    as_json: bool,
+    as_service: str | None = None,
+) -> None:
     """Ask the live instances, and print the usage of the contracts.
 
     Args:
@@ -44,10 +52,11 @@ def run_usage(type_: str | None, contracts: Sequence[str], *, window: float, as_
         contracts: Names of modules with contracts.
         window: Seconds to wait for the answers.
         as_json: True to print JSON.
+        as_service: The service that asks. None: the operator, or the owner of `BUS_KEY`.
     """
     catalog = load_catalog(contracts)
     with suppress_library_logs():
-        report = asyncio.run(ask_usage(load_settings(), catalog, window))
+        report = asyncio.run(ask_usage(load_settings(), catalog, window, as_service))
     report = select(report, type_)
     if as_json:
         print_json(usage_to_json(report), compact=True)
@@ -65,22 +74,24 @@ def load_catalog(contracts: Sequence[str]) -> tuple[Contract, ...]:
         return ()
 
 
-async def ask_usage(settings: Settings, catalog: Iterable[Contract], window: float) -> UsageReport:
+async def ask_usage(
+    settings: Settings,
+    catalog: Iterable[Contract],
+    window: float,
+    as_service: str | None = None,
+) -> UsageReport:
     """Ask all live instances, and return the usage of the contracts.
 
     Raises:
         Unavailable: No instance answered, or the broker is not reachable.
-        PermissionDenied: The operator has no right to read.
+        PermissionDenied: The operator or service has no right to read.
     """
-    async with open_asker(settings) as asker:
+    async with open_asker(settings, service=as_service) as asker:
         info, stats = await asyncio.gather(
             asker.ask(GetInfo(), window=window), asker.ask(GetStats(), window=window)
         )
-    if not stats:
-        raise Unavailable(
-            f"no live instance answered within {window:g} s. Check that services run on the broker "
-            "in BUS_URL with BUS_DISCOVERY=on."
-        )
+        if not stats:
+            raise await no_answer(asker, None, window, broker=name_broker(settings))
     return examine_usage(
         [answer.record for answer in info], [answer.record for answer in stats], catalog
     )
@@ -133,76 +144,119 @@ def print_usage(report: UsageReport, console: Console, *, has_catalog: bool, now
         has_catalog: True if contracts were loaded, so that unused ones can be listed.
         now: Seconds since the epoch.
     """
-    used = [each for each in report.contracts if each.callers or each.servers]
+    rows = [
+        UsageRow(
+            type=each.type,
+            kind=each.kind,
+            is_old=each.is_old,
+            servers=server_lines(each, report, now),
+            callers=caller_lines(each, report, now),
+        )
+        for each in report.contracts
+        if each.callers or each.servers
+    ]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("type", "kind", "served by", "sent by"):
         table.add_column(name, no_wrap=True)
-    for each in used:
+    for row in rows:
         table.add_row(
-            Text(each.type, style="yellow" if each.is_old else ""),
-            each.kind,
-            Text("\n".join(server_lines(each.servers, now)) or "-"),
-            Text("\n".join(caller_lines(each.callers, now)) or "-"),
+            Text(row.type, style="yellow" if row.is_old else ""),
+            row.kind,
+            Text("\n".join(row.servers) or "-"),
+            Text("\n".join(row.callers) or "-"),
         )
     # No line of a cell is broken, so the table needs its full width.
     options = console.options.update(max_width=MEASURE_COLUMNS)
     if console.measure(table, options=options).maximum <= console.width:
         console.print(table)
     else:
-        print_narrow(used, console, now)
-    for line in summary_lines(report, has_catalog=has_catalog):
+        print_narrow(rows, console)
+    for line in summary_lines(report, has_catalog=has_catalog, now=now):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_narrow(used: Iterable[ContractUsage], console: Console, now: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """The cells of one type."""
+
+    type: str
+    kind: str
+    is_old: bool
+    servers: Sequence[str]
+    callers: Sequence[str]
+
+
+def print_narrow(rows: Iterable[UsageRow], console: Console) -> None:
     """Print each type on its own line, and its servers and callers below that line."""
-    for each in used:
-        console.print(Text(f"{each.type}, {each.kind}"), soft_wrap=True)
-        for line in server_lines(each.servers, now) or [NO_SERVICE]:
+    for row in rows:
+        console.print(Text(f"{row.type}, {row.kind}"), soft_wrap=True)
+        for line in row.servers or [NO_SERVICE]:
             console.print(Padding(Text(f"served by {line}"), INDENT))
-        for line in caller_lines(each.callers, now) or [NO_SERVICE]:
+        for line in row.callers or [NO_SERVICE]:
             console.print(Padding(Text(f"sent by {line}"), INDENT))
 
 
-def server_lines(servers: Iterable[Server], now: float) -> list[str]:
+def server_lines(usage: ContractUsage, report: UsageReport, now: float) -> list[str]:
     """Return a line for each service that serves a version, or subscribes to it."""
     return [
         f"{server.service}{f' ({server.subscription})' if server.subscription else ''}: "
         f"{count_noun(server.instances, 'instance')}, handled {server.handled:,}"
-        f"{ago(server.last, now)}"
-        for server in servers
+        f"{since(report, [server.service])}{ago(server.last, now)}"
+        for server in usage.servers
     ]
 
 
-def caller_lines(callers: Iterable[Caller], now: float) -> list[str]:
-    """Return a line for each service that sends a version."""
+def caller_lines(usage: ContractUsage, report: UsageReport, now: float) -> list[str]:
+    """Return a line for each service that sends a version.
+
+    A caller without a live instance has only the count of its receivers. The two counts begin at
+    different times, so a line has one of them.
+    """
+    servers = [server.service for server in usage.servers]
     return [
-        f"{caller.service}: {describe_counts(caller)}{ago(caller.last, now)}" for caller in callers
+        f"{caller.service}: "
+        + (
+            f"sent {caller.sent:,}{since(report, [caller.service])}"
+            if caller.sent
+            else f"handled {caller.handled:,}{since(report, servers)}"
+        )
+        + ago(caller.last, now)
+        for caller in usage.callers
     ]
 
 
-def describe_counts(caller: Caller) -> str:
-    """Return the counts of a caller. A count of 0 is left out."""
-    counts = (("sent", caller.sent), ("handled", caller.handled))
-    return ", ".join(f"{name} {count:,}" for name, count in counts if count)
+def since(report: UsageReport, services: Iterable[str]) -> str:
+    """Return ` since 12:53:33`, the time from which live instances of the services have counted.
+
+    Instances that started at different times have the first and the last time.
+    """
+    names = {*services}
+    times = [each.since for each in report.watched if each.service in names]
+    texts = dict.fromkeys(clock_time(each) for each in (min(times), max(times))) if times else {}
+    return f" since {' to '.join(texts)}" if texts else ""
 
 
 def ago(milliseconds: int | None, now: float) -> str:
-    """Return `, 5s ago` for a time in milliseconds, or an empty text for None."""
+    """Return `, last 5s ago` for a time in milliseconds, or an empty text for None."""
     if milliseconds is None:
         return ""
-    return f", {age(max(0.0, now - milliseconds / 1000))} ago"
+    return f", last {age(max(0.0, now - milliseconds / 1000))} ago"
 
 
-def summary_lines(report: UsageReport, *, has_catalog: bool) -> list[str]:
+def summary_lines(report: UsageReport, *, has_catalog: bool, now: float) -> list[str]:
     """Return the lines below the table."""
     lines = [""]
     for each in report.old:
-        by = ", ".join(caller.service for caller in each.callers) or NO_SERVICE
-        lines.append(f"old version: {each.type} (latest v{each.latest}) is sent by {by}")
+        name = f"old version: {each.type} (latest v{each.latest})"
+        if each.callers:
+            by = ", ".join(caller.service for caller in each.callers)
+            lines.append(f"{name} is sent by {by}")
+        else:
+            servers = [server.service for server in each.servers]
+            lines.append(f"{name} was not sent {period(report, servers, now)}")
     if report.unused:
         unused = ", ".join(describe_unused(each) for each in report.unused)
-        lines.append(f"without a sender: {unused}")
+        lines.append(f"without a sender {period(report, (), now)}: {unused}")
     if not has_catalog:
         lines.append("no contracts are loaded (--contracts), so only those of services are shown")
     if report.left_out or report.combined:
@@ -212,6 +266,18 @@ def summary_lines(report: UsageReport, *, has_catalog: bool) -> list[str]:
         )
     lines.append(describe_watched(report))
     return lines
+
+
+def period(report: UsageReport, services: Iterable[str], now: float) -> str:
+    """Return the time in which all live instances of the services have counted.
+
+    Without services that count, all live instances are meant. An earlier message may be unknown.
+    """
+    names = {*services}
+    times = [each.since for each in report.watched if each.service in names]
+    begin = max(times or [each.since for each in report.watched])
+    length = age(max(0.0, now - begin / 1000))
+    return f"in the last {length}, since {clock_time(begin)}"
 
 
 def describe_unused(usage: ContractUsage) -> str:
@@ -224,13 +290,14 @@ def describe_watched(report: UsageReport) -> str:
     """Return what was counted: the instances, and the times from which they have counted."""
     first, last = report.watched[0], report.watched[-1]
     services = len({each.service for each in report.watched})
-    since = f"since {local_time(first.since)}"
+    begin = f"since {local_time(first.since)}"
     if first is not last:
-        since = f"the first ({first.service}) {since}, the last ({last.service}) since "
-        since += local_time(last.since)
+        begin = f"the first ({first.service}) {begin}, the last ({last.service}) since "
+        begin += local_time(last.since)
     return (
         f"counted by {count_noun(len(report.watched), 'instance')} of "
-        f"{count_noun(services, 'service')}, {since}. Instances that have stopped are not counted."
+        f"{count_noun(services, 'service')}, {begin}. Each instance counts from its start, and "
+        "those that have stopped are not counted, so a difference of two counts is no loss."
     )
 
 

@@ -14,8 +14,9 @@ from bus.cli.contract_schemas import (
     to_json,
 )
 from bus.cli.loading import contract_named, known_contracts
-from bus.cli.options import AsJson, Contracts, completed_types, finite
+from bus.cli.options import AsJson, Contracts, Window, completed_types
 from bus.cli.output import print_json, table_console
+from bus.cli.sender import AsAsker
 from bus.contracts.schema import sample_of, schema_of
 from bus.errors import FailedPrecondition
 
@@ -120,17 +121,9 @@ def usage(
     ] = None,
     *,
     contracts: Contracts = None,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=60,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time to wait for the answers of the instances.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     as_json: AsJson = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show which services send and serve each version of a contract, and when they last did.
 
@@ -143,5 +136,9 @@ def usage(
     """
     # Only this command connects to the broker.
     import_module("bus.cli.contract_usage").run_usage(
-        type_, contracts or context.obj or [], window=window, as_json=as_json
+        type_,
+        contracts or context.obj or [],
+        window=window,
+        as_json=as_json,
+        as_service=as_service,
     )

@@ -21,6 +21,12 @@ __all__ = ["notes", "print_report", "report_to_json", "table"]
 
 UNKNOWN = "-"
 WORK = ("requests", "jobs", "events")
+OLDEST_RESOLUTION_SECONDS = 10
+"""Ages below this number of seconds are not told apart in a queue that consumers empty.
+
+RabbitMQ reads the time of the first message every 5 s, and a sender writes it in whole seconds. So
+the message may have left the queue long ago.
+"""
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -90,7 +96,7 @@ def work_queue_row(service: str, queue: QueueStatus, dead: int | None) -> tuple[
         format_count(queue.ready),
         format_count(queue.unacked),
         mark_count(queue.consumers, "bold yellow", when=queue.consumers == 0 and bool(queue.ready)),
-        age(queue.oldest),
+        describe_oldest(queue),
         mark_count(dead, "bold red", when=bool(dead)) if queue.role != "requests" else "",
     )
 
@@ -151,8 +157,9 @@ def describe_unserved(queue: QueueStatus, unserved: UnservedQueue) -> str:
             "delete the old queue with `bus topology prune`"
         )
     return (
-        f"{queue.name}: {ready}, although {queue.service} runs; start a worker that consumes it "
-        "with `bus run`, or use `bus topology prune` if no router declares it"
+        f"{queue.name}: {ready}, although {queue.service} runs; `bus services {queue.service}` "
+        "shows whether its consumer is paused. If not, start a worker that consumes it with "
+        "`bus run`, or use `bus topology prune` if no router declares it"
     )
 
 
@@ -180,6 +187,13 @@ def format_count(count: int | None) -> str:
 def mark_count(count: int | None, style: str, *, when: bool) -> Text:
     """Return a count as text, with `style` if `when` is True."""
     return Text(format_count(count), style=style if when else "")
+
+
+def describe_oldest(queue: QueueStatus) -> str:
+    """Return the age of the oldest message; `<10s` if it may be the age of RabbitMQ's count."""
+    if queue.is_sampled and queue.oldest is not None and queue.oldest < OLDEST_RESOLUTION_SECONDS:
+        return f"<{OLDEST_RESOLUTION_SECONDS}s"
+    return age(queue.oldest)
 
 
 def age(seconds: float | None) -> str:

@@ -58,8 +58,10 @@ def command(
     names of all queues from it, and the columns "unacked" and "oldest". The API's URL is
     BUS_MANAGEMENT_URL. If it is not set, the command tries the default port of the broker's host.
 
-    "oldest" is the time since the oldest message in the queue was sent. RabbitMQ reports it only
-    for classic queues. For the quorum queues of jobs, events and dead letters the column shows "-".
+    "oldest" is the time since the oldest message in the queue was sent. RabbitMQ reads it every
+    5 s, so the value can be 6 s too high while consumers take messages. Below 10 s it is then shown
+    as "<10s". RabbitMQ reports it only for classic queues. For the quorum queues of jobs, events
+    and dead letters the column shows "-".
     """
     settings = load_settings()
     where = BrokerAddress.of(settings, renew=watch is None)

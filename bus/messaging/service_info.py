@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bus.contracts.contract import Kind
 
 __all__ = [
+    "CandidateInfo",
     "ContractInfo",
     "ErrorInfo",
     "HandlerState",
@@ -27,7 +28,8 @@ __all__ = [
 class Record(BaseModel):
     """A part of an answer on the control channel."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A sum or a rate of an infinite number would fail in the command that asks.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class InstanceState(Record):
@@ -85,6 +87,17 @@ class ErrorInfo(Record):
     """File, line and function that raised the error."""
 
 
+class CandidateInfo(Record):
+    """A poison candidate: a message that may have ended an earlier process."""
+
+    id: str
+    """Id of the message, cut after 64 characters."""
+    lost_deliveries: int
+    """The broker's count of deliveries that ended with their process or connection."""
+    running: bool
+    """True if the message is processed alone now. False if running messages must end before."""
+
+
 class HandlerState(Record):
     """The state of one handler in one process at this moment."""
 
@@ -99,8 +112,16 @@ class HandlerState(Record):
     """Slots without a message."""
     in_flight: int
     """Messages that were received and are not settled."""
+    oldest_seconds: float | None = None
+    """Seconds for which the oldest message has been in the handler. None if no message is."""
+    full_seconds: float | None = None
+    """Seconds for which all slots have had the same messages. None unless all have one."""
+    timeout: float | None = None
+    """Maximum seconds of the handler for one message. None: no limit."""
     pauses: tuple[str, ...] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
+    candidate: CandidateInfo | None = None
+    """The message of this handler that is processed alone, or that is the next one."""
     ready: bool = True
     """True if the consumer is registered at the broker."""
     last_error: ErrorInfo | None = None
@@ -116,6 +137,10 @@ class Series(Record):
     labels: dict[str, str] = Field(default_factory=dict)
     value: float = 0
     """Total of a counter, value of a gauge, or sum of a histogram."""
+    recent_value: float = 0
+    """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
+    latest_value: float = 0
+    """As `recent_value`, for the last 10 to 20 seconds only."""
     count: int = 0
     """Number of values in a histogram."""
     max: float = 0
@@ -123,9 +148,9 @@ class Series(Record):
     buckets: dict[int, int] = Field(default_factory=dict)
     """Number of values in each bucket of a histogram that is not empty, by the bucket's index."""
     recent: dict[int, int] = Field(default_factory=dict)
-    """As `buckets`, for the last 5 to 10 minutes only."""
+    """As `buckets`, for the last 1 to 2 minutes only."""
     recent_max: float = 0
-    """Largest value of the last 5 to 10 minutes."""
+    """Largest value of the last 1 to 2 minutes."""
     exemplars: dict[int, tuple[str, float, int]] = Field(default_factory=dict)
     """Trace id, value, and time in milliseconds of one value in each bucket, by the index."""
     last: int = 0
@@ -168,6 +193,8 @@ class RememberedMessage(Record):
     queue: str | None = None
     tier: str | None = None
     """Retry tier in which a retried message waits."""
+    lost_deliveries: int = 0
+    """Deliveries that ended with their process or connection before. 0 if there is at most one."""
 
 
 class RememberedMessages(InstanceState):

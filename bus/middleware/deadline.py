@@ -86,13 +86,22 @@ def server_deadline(
                     return await inner(envelope)
             except TimerExpired as expired:
                 raise DeadlineExceeded(
-                    f"{envelope.type}: the handler did not end within {format_seconds(left)}. "
-                    f"Raise the timeout."
+                    f"{envelope.type}: the handler did not end within {format_seconds(left)}"
+                    f"{_limit_advice(envelope)}"
                 ) from expired.__context__  # the cancellation, which has the handler's location
 
         return call
 
     return layer
+
+
+def _limit_advice(envelope: Envelope) -> str:
+    """Return the end of the error text: which limit has ended the handler, and what to change."""
+    if envelope.role != "request":
+        return ". Raise the timeout of the handler."
+    if envelope.deadline is None and envelope.expiration is None:
+        return ", the limit of a request without a deadline. Send the request with a deadline."
+    return ", the time that the caller's deadline left. Raise the timeout of the caller."
 
 
 def _end_time(envelope: Envelope, leeway: int, longest: int) -> int | None:

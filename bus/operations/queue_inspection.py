@@ -64,6 +64,8 @@ class QueueStatus:
     oldest: float | None = None
     """Seconds since the message at the head of the queue was first sent.
 
+    If `is_sampled`, the message was at the head up to 5 s ago, and may have left the queue. The
+    true age of the oldest message is then up to 6 s lower, because the time has whole seconds.
     None if the queue is not a classic queue. Only classic queues report this time.
     """
     is_unbound: bool = False

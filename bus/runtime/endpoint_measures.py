@@ -38,9 +38,12 @@ MAX_CACHED_LABELS = 500
 MAX_PLACE_LENGTH = 200
 
 AttemptValues = tuple[
-    RedeliveryKey, str, str | None, str | None, int | None, bool, float, float, str | None
+    RedeliveryKey, str, str | None, str | None, int | None, int | None, float, float, str | None
 ]
-"""(key, correlation id, causation id, traceparent, sent, redelivered, end, seconds, trace id)."""
+"""(key, correlation id, causation id, traceparent, sent, lost deliveries, end, seconds, trace id).
+
+The lost deliveries are None if the message was not redelivered.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,32 +97,35 @@ class EndpointMeasures:
             message: The message. Its sender is authenticated, unless `BUS_AUTH=off`.
             seconds: The duration of the attempt.
         """
-        now, envelope, pending = self._clock(), message.envelope, self._pending
-        if now >= self._ends or len(pending) >= MAX_VALUES:
+        values = self._values_of(message, seconds)
+        now = values[6]
+        if now >= self._ends or len(self._pending) >= MAX_VALUES:
             self.report()
-            pending, self._ends = self._pending, now + MAX_SECONDS
-        pending.append(
-            (
-                message.key,
-                envelope.correlation_id,
-                envelope.causation_id,
-                envelope.traceparent,
-                sent_time(envelope),
-                message.deliveries[0].redelivered,
-                now,
-                seconds,
-                recorded_trace.get() if self._has_traces else None,
-            )
-        )
+            self._ends = now + MAX_SECONDS
+        # Another thread can take the list away between two calls, so it is looked up last.
+        self._pending.append(values)
 
     def failed(self, message: InboundMessage, error: BaseException, seconds: float) -> None:
         """Report an attempt that has ended with an error, with the arguments of `succeeded`."""
-        self.succeeded(message, seconds)
-        values = self._pending.pop()
-        now, outcome = values[6], outcome_of(error)
-        self.report()
-        self._report_one(values, outcome)
-        self._keep_error(error, outcome, now)
+        values, outcome = self._values_of(message, seconds), outcome_of(error)
+        with self._lock:
+            self.report()
+            self._report_one(values, outcome)
+        self._keep_error(error, outcome, values[6])
+
+    def _values_of(self, message: InboundMessage, seconds: float) -> AttemptValues:
+        envelope = message.envelope
+        return (
+            message.key,
+            envelope.correlation_id,
+            envelope.causation_id,
+            envelope.traceparent,
+            sent_time(envelope),
+            message.lost_deliveries if message.deliveries[0].redelivered else None,
+            self._clock(),
+            seconds,
+            recorded_trace.get() if self._has_traces else None,
+        )
 
     def report(self) -> None:
         """Report the successful attempts that are stored."""
@@ -163,7 +169,7 @@ class EndpointMeasures:
 
     def _entry_of(self, values: AttemptValues, outcome: str) -> Entry:
         """Return the entry of an attempt in the history."""
-        key, correlation, cause, traceparent, _, _, now, seconds, _ = values
+        key, correlation, cause, traceparent, _, lost, now, seconds, _ = values
         source, message_id, attempt, _, _ = key
         return (
             "handled",
@@ -179,6 +185,7 @@ class EndpointMeasures:
             traceparent,
             self._queue,
             None,
+            lost or 0,
         )
 
     def refused(self, message: InboundMessage, result: HandlingResult) -> None:
@@ -249,8 +256,8 @@ def _delay_of(values: AttemptValues) -> float | None:
 
     None if they are not known, or if an earlier attempt can have started, here or elsewhere.
     """
-    (_, _, attempt, replays, _), _, _, _, sent, redelivered, now, seconds, _ = values
-    if sent is None or attempt != 1 or redelivered or replays:
+    (_, _, attempt, replays, _), _, _, _, sent, lost, now, seconds, _ = values
+    if sent is None or attempt != 1 or lost is not None or replays:
         return None
     # The clocks of two machines differ, so a short delay can seem negative.
     return max(now - seconds - sent / 1000, 0.0)

@@ -69,6 +69,11 @@ class InboundMessage:
         """True while the message waits to be processed alone."""
         return self.candidate is not None and self.candidate.is_waiting
 
+    @property
+    def lost_deliveries(self) -> int:
+        """The broker's count of lost deliveries. 0 if the message is not processed alone."""
+        return 0 if self.candidate is None else self.candidate.losses
+
     async def ack(self) -> bool:
         """Ack every delivery. Return True if the broker received at least one of these acks."""
         acked = False

@@ -15,6 +15,7 @@ from bus.contracts.digest import schema_digest
 from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
+    CandidateInfo,
     ContractInfo,
     ErrorInfo,
     HandlerState,
@@ -27,8 +28,14 @@ from bus.messaging.service_info import (
 )
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_measures import LastError
+from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.service_runtime import ServiceRuntime
-from bus.storage.memory.message_history import MessageHistory, id_matcher
+from bus.storage.memory.message_history import (
+    MAX_ID_LENGTH,
+    MessageHistory,
+    clean_text,
+    id_matcher,
+)
 from bus.storage.memory.meter import MemoryMeter
 
 __all__ = ["InstanceReport", "State"]
@@ -148,6 +155,7 @@ class InstanceReport:
                     causation_id=envelope.causation_id,
                     traceparent=envelope.traceparent,
                     queue=state.endpoint.queue,
+                    lost_deliveries=message.lost_deliveries,
                 )
 
 
@@ -178,6 +186,8 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
     if measures is not None:
         measures.report()
     last = None if measures is None else measures.last_handled
+    now, running = perf_counter(), [*state.in_flight.open.values()]
+    ages = [now - each.started for each in running if each.started is not None]
     return HandlerState(
         operation=contract.name,
         version=contract.version,
@@ -186,11 +196,27 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
         subscription=endpoint.subscription,
         slots=endpoint.concurrency,
         free=state.slots.free,
-        in_flight=len(state.in_flight.open),
+        in_flight=len(running),
+        oldest_seconds=max(ages, default=None),
+        full_seconds=min(ages) if len(ages) >= endpoint.concurrency else None,
+        timeout=endpoint.timeout,
         pauses=consumer.pauses,
+        candidate=_candidate_info(state),
         ready=consumer.ready,
         last_error=None if measures is None else _error_info(measures.last_error),
         last_handled=None if last is None else int(last * 1000),
+    )
+
+
+def _candidate_info(state: EndpointState) -> CandidateInfo | None:
+    """Return the candidate that is processed alone if it is a message of this endpoint."""
+    candidate = state.candidates.current
+    if candidate is None or candidate.queue != state.spec.queue.name:
+        return None
+    return CandidateInfo(
+        id=clean_text(candidate.id[:MAX_ID_LENGTH]),
+        lost_deliveries=candidate.losses,
+        running=state.candidates.running is candidate,
     )
 
 

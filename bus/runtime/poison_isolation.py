@@ -107,8 +107,15 @@ class CandidateQueue:
 
     def __init__(self) -> None:
         self.waiting: list[PoisonCandidate] = []
+        self.running: PoisonCandidate | None = None
+        """The candidate that is processed alone now."""
         self.arrived = asyncio.Event()
         """Set when a candidate is added."""
+
+    @property
+    def current(self) -> PoisonCandidate | None:
+        """The candidate that is processed alone now, or else the one that is next."""
+        return self.running or (next_candidate(self.waiting) if self.waiting else None)
 
     def add(self, candidate: PoisonCandidate) -> None:
         """Add a candidate, and wake `PoisonIsolation`."""
@@ -260,7 +267,11 @@ class PoisonIsolation:
             candidate.losses,
             extra=facts,
         )
-        await candidate.run()
+        self._candidates.running = candidate
+        try:
+            await candidate.run()
+        finally:
+            self._candidates.running = None
 
     async def _wait_for_next(self) -> None:
         if not self._candidates.waiting:

@@ -42,6 +42,7 @@ def sent_history(history: History | None, clock: Callable[[], float]) -> Remembe
                 envelope.traceparent,
                 None,
                 None,
+                0,
             )
         )
 

@@ -107,10 +107,10 @@ class Server:
                     await consumer.start()
             await wait_ready(consumers, runtime.settings.start_timeout)
             log.info(
-                "%s is serving (endpoints: %d)",
+                "%s is serving (operations: %d)",
                 runtime.service,
                 len(receivers),
-                extra={"service": runtime.service, "endpoints": len(receivers)},
+                extra={"service": runtime.service, "operations": len(receivers)},
             )
             yield consumers
 

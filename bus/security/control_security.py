@@ -22,6 +22,7 @@ from bus.security.control_proofs import (
     verify_control_proof,
     verify_question,
 )
+from bus.security.current_grants import CurrentGrants
 from bus.security.grants import ORDER, READ, AccessPolicy
 from bus.security.jws import claimed_key_id
 from bus.security.keyring import Keyring
@@ -30,19 +31,6 @@ __all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenCon
 
 Access = Literal["ping", "read", "order"]
 """Kind of access to an instance. `ping` is the right to know whether an instance is alive."""
-
-
-class GrantsInUse(Protocol):
-    """The grants that a process uses now."""
-
-    @property
-    def policy(self) -> AccessPolicy:
-        """The permissions of every service and operator."""
-        ...
-
-    def refresh(self) -> bool:
-        """Read the grants again, but not too often. Return True if they have changed."""
-        ...
 
 
 class ControlGuard(Protocol):
@@ -107,6 +95,11 @@ class Subject:
     role: Literal["service", "operator"] = "service"
     grants_file: Path | None = None
     """Path of the grants file, for error messages."""
+    knows_contracts: bool = True
+    """False if the process may have imported no contract of the services that it asks.
+
+    The permission of a call is a part of its contract.
+    """
 
 
 class ControlSecurity:
@@ -116,7 +109,7 @@ class ControlSecurity:
         self,
         subject: Subject,
         ring: Keyring,
-        grants: GrantsInUse | None,
+        grants: CurrentGrants | None,
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,
@@ -194,7 +187,7 @@ class ControlSecurity:
         subject = self._subject
         shared = self._ring.signing_key().key.owner is None
         asker = ProvenAsker(subject.name, subject.role, is_shared=shared)
-        if self._may(asker, access, service):
+        if self._may(asker, access, service) or self._is_unknown(access, service):
             return None
         table = "operators" if subject.role == "operator" else "services"
         line = f"[{table}.{subject.name}] {_grant_for(subject.role, access)}"
@@ -202,6 +195,18 @@ class ControlSecurity:
             return PermissionDenied(f"{_title(asker)} {_lacks(access)}. Use an operator's key.")
         return PermissionDenied(
             f"{_title(asker)} {_lacks(access)}. Grant it in {subject.grants_file}: {line}"
+        )
+
+    def _is_unknown(self, access: Access, service: str | None) -> bool:
+        """Return True if only the asked service knows whether this process may call it."""
+        return (
+            access == "ping"
+            and service is not None
+            and not self._subject.knows_contracts
+            and self._subject.role == "service"
+            and self._grants is not None
+            and bool(self._grants.policy.scope(self._subject.name))
+            and all(contract.service != service for contract in CATALOG)
         )
 
     async def refresh_keys(self) -> None:

@@ -16,6 +16,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 
 from bus import Settings
 from bus.cli.output import EscapingConsole
+from bus.cli.top.commands import KEYS
 from bus.cli.top.queues import QueueReader
 from bus.cli.top.screen import TopScreen
 from bus.messaging.control import GetStats
@@ -65,7 +66,7 @@ async def capture(url: str) -> str:
         file=io.StringIO(),
         color_system="truecolor",
     )
-    console.print(screen.render(console, keys="keys: r p e q"))
+    console.print(screen.render(console, keys=KEYS))
     console.print()  # rich cuts the lower edge of the last line
     code_format = FONTS.sub("", CONSOLE_SVG_FORMAT).replace("Fira Code", FAMILY.replace('"', "'"))
     return console.export_svg(title="bus top", code_format=code_format)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.examples.page import followed
-from tests.prometheus import needs_prometheus
+from tests.prometheus import needs_prometheus, query_of
 from tests.promql import selectors
 
 pytestmark = needs_prometheus
@@ -98,3 +98,73 @@ async def test_the_page_checks_the_configuration_that_it_shows(tmp_path: Path) -
     async with followed(PAGE, tmp_path, "amqp://none", stand_ins=stand_ins):
         copied = tmp_path / "steps/monitoring/prometheus.yml"
         assert "shop.example:8080" in copied.read_text(encoding="utf-8")
+
+
+# --- The queries of the page about metrics ---
+
+DEAD = 'trunkline_messages_dead_lettered_total{service="shop",operation="%s",outcome="internal"}'
+HANDLED = (
+    'trunkline_messages_handled_total{service="shop",operation="%s",version="%s",caller="%s",'
+    'outcome="ok"}'
+)
+
+
+def values_of(query: str, inputs: dict[str, str], at: str, tmp_path: Path) -> str:
+    """Return what promtool prints for a query that should have no value, which names its values."""
+    file = tmp_path / "query.yml"
+    series = [{"series": name, "values": values} for name, values in inputs.items()]
+    test = {"expr": query, "eval_time": at, "exp_samples": []}
+    group = {"interval": "1m", "input_series": series, "promql_expr_test": [test]}
+    file.write_text(yaml.safe_dump({"tests": [group]}))
+    return promtool("test", "rules", str(file))
+
+
+def operations_of(query: str, inputs: dict[str, str], at: str, tmp_path: Path) -> set[str]:
+    """Return the operations of the values of a query."""
+    got = values_of(query, inputs, at, tmp_path).partition("got:")[2]
+    return set(re.findall(r'operation="([\w.]+)"', got))
+
+
+def test_the_query_for_dead_letters_sees_the_first_one_of_a_series(tmp_path: Path) -> None:
+    inputs = {
+        DEAD % "shop.first": "_x60 1x80",
+        DEAD % "shop.further": "1x60 2x80",
+        DEAD % "shop.old": "3x140",
+    }
+    query = query_of("Which messages became dead letters")
+    assert operations_of(query, inputs, "70m", tmp_path) == {"shop.first", "shop.further"}
+    assert operations_of(query, inputs, "130m", tmp_path) == set()
+    plain = f"sum by (operation) (increase({DEAD % 'shop.first'}[1h])) > 0"
+    assert operations_of(plain, inputs, "70m", tmp_path) == set()
+
+
+def test_the_query_for_version_1_leaves_out_contracts_without_another_version(
+    tmp_path: Path,
+) -> None:
+    inputs = {
+        HANDLED % ("shop.only", 1, "till"): "0+1x120",
+        HANDLED % ("shop.price", 1, "till"): "0+1x120",
+        HANDLED % ("shop.price", 2, "desk"): "0+1x120",
+        HANDLED % ("shop.pay", 1, "rare"): "_x60 1x60",
+        HANDLED % ("shop.find", 1, "earlier"): "5x120",
+        'trunkline_handler_slots{service="shop",operation="shop.only",version="1"}': "4x120",
+        'trunkline_handler_slots{service="shop",operation="shop.price",version="2"}': "4x120",
+        'trunkline_handler_slots{service="shop",operation="shop.find",version="2"}': "4x120",
+        'trunkline_messages_sent_total{service="desk",operation="shop.pay",version="2"}': "7x120",
+    }
+    query = query_of("Which services still call version 1")
+    assert operations_of(query, inputs, "70m", tmp_path) == {"shop.price", "shop.pay"}
+
+
+def test_the_panels_that_count_see_the_first_message_of_a_series(tmp_path: Path) -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    panels = {panel["title"]: panel for panel in dashboard["panels"]}
+    for title, name in (
+        ("New dead letters, by code", DEAD % "shop.first"),
+        ("Callers by version of the contract", HANDLED % ("shop.first", 1, "till")),
+    ):
+        [target] = panels[title]["targets"]
+        query = re.sub(r"\$__\w+", "10m", target["expr"]).replace("$service", ".+")
+        query = query.replace("$operation", ".+")
+        inputs = {name: "_x60 1x60"}
+        assert operations_of(f"({query}) > 0", inputs, "65m", tmp_path) == {"shop.first"}, title

@@ -11,7 +11,7 @@ import yaml
 
 from bus.operations.brokers.installation import Installation
 from tests.integration.monitored_system import MONITORING, System, running_system
-from tests.prometheus import needs_prometheus
+from tests.prometheus import needs_prometheus, query_of
 from tests.promql import selectors
 
 pytestmark = needs_prometheus
@@ -96,6 +96,17 @@ def test_the_alerts_fire_and_name_the_service_and_the_command(system: System) ->
     assert alerts["TrunklineOldVersionUsed"]["summary"] == (
         "till still sends version 1 of grocer.price"
     )
+
+
+def test_the_queries_of_the_page_find_the_old_version_and_the_dead_letters(system: System) -> None:
+    questions = ("Which services still call version 1", "Which messages became dead letters")
+    queries = {question: query_of(question) for question in questions}
+    assert system.missing(queries) == {}
+    found = [
+        {labels["operation"] for labels, _ in system.prometheus.query(query)}
+        for query in queries.values()
+    ]
+    assert found == [{"grocer.price"}, {"grocer.pack"}]
 
 
 def test_a_duration_leads_to_the_trace_of_one_message(system: System) -> None:

@@ -51,6 +51,8 @@ def service_to_json(
         "problems": [{"code": each.code, "text": each.text} for each in service.problems],
         "handled": service.count,
         "failed": service.failed,
+        "recently_handled": service.recent,
+        "recently_failed": service.recently_failed,
         "rate": _rounded(service.rate),
         "error_rate": _rounded(service.error_rate),
         **_durations("", service.durations),
@@ -100,6 +102,8 @@ def _operation(row: OperationSummary, interval: OperationSummary | None) -> dict
         "subscription": row.operation.subscription or None,
         "count": row.count,
         "errors": dict(row.errors),
+        "recent_count": row.recent,
+        "recent_errors": dict(row.recent_errors),
         "retried": row.retried,
         "dead_lettered": row.dead_lettered,
         "rate": _rounded(interval.rate if interval else None),
@@ -109,7 +113,12 @@ def _operation(row: OperationSummary, interval: OperationSummary | None) -> dict
         "slots": row.slots,
         "free": row.free,
         "in_flight": row.in_flight,
+        "oldest": _rounded(row.oldest[1] if row.oldest else None),
         "pauses": dict(row.pauses),
+        "candidates": [
+            {**candidate.model_dump(), "instance": instance}
+            for instance, candidate in row.candidates
+        ],
         "last_error": last_error,
         "last_handled": max(
             (handler.last_handled for _, handler in row.handlers if handler.last_handled),

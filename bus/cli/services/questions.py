@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bus.cli.broker_name import BROKER_IN_BUS_URL
 from bus.errors import NotFound, Unavailable
 from bus.messaging.control import ALL, GetInfo, GetStats, Ping, Target
 from bus.messaging.service_info import InstanceInfo
@@ -23,13 +24,16 @@ class Answered:
     infos: Sequence[InstanceInfo]
 
 
-async def ask_services(asker: Asker, service: str | None, window: float) -> Answered:
+async def ask_services(
+    asker: Asker, service: str | None, window: float, *, broker: str = BROKER_IN_BUS_URL
+) -> Answered:
     """Ask the instances of a service, or of all services, for their statistics and contracts.
 
     Args:
         asker: The asker that sends the questions.
         service: Name of the service. None: all services.
         window: Seconds to wait for answers.
+        broker: Name of the broker in the error if no instance answers.
 
     Raises:
         NotFound: Other services answered, and the service did not.
@@ -43,11 +47,13 @@ async def ask_services(asker: Asker, service: str | None, window: float) -> Answ
     view.add_round(stats, target, begun=begun)
     services = summarize_services(view.live())
     if not services:
-        raise await no_answer(asker, service, window)
+        raise await no_answer(asker, service, window, broker=broker)
     return Answered(services, [answer.record for answer in infos])
 
 
-async def no_answer(asker: Asker, service: str | None, window: float) -> NotFound | Unavailable:
+async def no_answer(
+    asker: Asker, service: str | None, window: float, *, broker: str = BROKER_IN_BUS_URL
+) -> NotFound | Unavailable:
     """Return the error for a question that no instance answered."""
     if service is not None:
         names = {answer.record.service for answer in await asker.ask(Ping(), ALL, window=window)}
@@ -55,8 +61,9 @@ async def no_answer(asker: Asker, service: str | None, window: float) -> NotFoun
             return unknown_service(service, names, window)
     return Unavailable(
         f"no instance of a service answered within {window:g} s. Check that services run and use "
-        "the broker in BUS_URL, that BUS_DISCOVERY is not off, and that the key of this command "
-        "has the right control.read. For slow instances, pass a longer --window."
+        f"{broker}, that BUS_DISCOVERY is not off, that BUS_AUTH has the same value for them and "
+        "for this command, and that the key of this command has the right control.read. "
+        "For slow instances, pass a longer --window."
     )
 
 

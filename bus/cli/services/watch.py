@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from bus.cli.broker import signals
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.output import print_json, table_console
 from bus.cli.services.as_json import services_to_json
@@ -17,12 +18,14 @@ from bus.cli.services.list_table import services_table
 from bus.messaging.control import GetStats, Target
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
+from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.live_feed import LiveFeed
 from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.measurements import Measurements
 from bus.runtime.discovery.open_asker import open_asker
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
 from bus.settings import Settings
+from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["ServiceWatch", "watch_services"]
 
@@ -30,7 +33,13 @@ REDRAW_SECONDS = 1.0
 
 
 async def watch_services(
-    settings: Settings, target: Target, *, interval: float, window: float, as_json: bool
+    settings: Settings,
+    target: Target,
+    *,
+    interval: float,
+    window: float,
+    as_json: bool,
+    as_service: str | None = None,
 ) -> None:
     """Show the services, and each change, until Ctrl-C, SIGTERM or the end of the pipe's reader.
 
@@ -40,20 +49,30 @@ async def watch_services(
         PermissionDenied: The command has no right to ask.
         typer.Exit: The reader of the output has closed the pipe.
     """
-    async with open_asker(settings) as asker:
+    transport = RabbitMQTransport(settings, name=COMMANDS)
+    async with open_asker(settings, service=as_service, transport=transport) as asker:
         view = LiveView()
-        feed = LiveFeed(asker, view, GetStats(), target, interval=interval, window=window)
+        feed = LiveFeed(
+            asker,
+            view,
+            GetStats(),
+            target,
+            interval=interval,
+            window=window,
+            depth=transport.depth,
+        )
         watch = ServiceWatch(view, feed, target)
         console = table_console()
-        if as_json:
-            await show_until_stopped(feed, watch.print_json)
-        elif sys.stdout.isatty() and not console.is_dumb_terminal:
-            with live_display(console) as show:
-                await show_until_stopped(
-                    feed, lambda: show(watch.render(console)), redraw=REDRAW_SECONDS
-                )
-        else:
-            await show_until_stopped(feed, lambda: watch.print_block(console))
+        with signals() as stop:
+            if as_json:
+                await show_until_stopped(feed, watch.print_json, stop)
+            elif sys.stdout.isatty() and not console.is_dumb_terminal:
+                with live_display(console) as show:
+                    await show_until_stopped(
+                        feed, lambda: show(watch.render(console)), stop, redraw=REDRAW_SECONDS
+                    )
+            else:
+                await show_until_stopped(feed, lambda: watch.print_block(console), stop)
 
 
 @contextmanager

@@ -9,9 +9,12 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from bus.cli.broker import signals
+from bus.cli.broker_name import name_broker
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.options import finite
 from bus.cli.output import suppress_library_logs, table_console
+from bus.cli.sender import AsAsker
 from bus.cli.services.commands import check_service
 from bus.cli.services.questions import no_answer
 from bus.cli.top.keys import read_keys
@@ -19,15 +22,17 @@ from bus.cli.top.operations import Sort
 from bus.cli.top.queues import QueueReader
 from bus.cli.top.screen import TopScreen
 from bus.messaging.control import GetStats, Target
+from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.live_feed import LiveFeed
 from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
+from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["command"]
 
 SORT_OF_KEY: dict[str, Sort] = {"r": "rate", "p": "p99", "e": "errors"}
-KEYS = "keys: r p e q"
+KEYS = "sort by: r rate  p p99  e errors    q quit"
 REDRAW_SECONDS = 1.0
 
 
@@ -57,13 +62,19 @@ def command(
     once: Annotated[
         bool, typer.Option("--once", help="Print the tables once, after one interval, and end.")
     ] = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show rates, latencies, errors, queues and dead letters on a live screen.
 
     The screen shows the attempts of the last interval: their number per second, the failed ones per
     second, and their durations (p50, p99, max). "delay p99" is the time from the publish of a
-    message to its first attempt. On the screen, the keys r, p and e sort by rate, p99 and errors,
-    and q or Ctrl-C ends the command. In a pipe the command prints the tables once.
+    message to its first attempt. "oldest" is the time for which the oldest running message has run,
+    and "waiting" the number of ready messages in the queue. The time of an operation includes the
+    services that it calls.
+
+    On the screen, the keys r, p and e sort by rate, p99 and errors, and q or Ctrl-C ends the
+    command. The sort by p99 also puts an operation first if a message runs longer. If not all rows
+    fit, failing and slow operations are shown. In a pipe the command prints the tables once.
 
     The command needs the right `control.read`. It reads the queues from RabbitMQ's management API
     (BUS_MANAGEMENT_URL). Without the API it shows only the queues of live instances.
@@ -74,7 +85,15 @@ def command(
     is_screen = sys.stdout.isatty() and not console.is_dumb_terminal and not once
     with suppress_library_logs():
         asyncio.run(
-            show_top(settings, console, service, interval=interval, sort=sort, is_screen=is_screen)
+            show_top(
+                settings,
+                console,
+                service,
+                interval=interval,
+                sort=sort,
+                is_screen=is_screen,
+                as_service=as_service,
+            )
         )
 
 
@@ -86,6 +105,7 @@ async def show_top(
     interval: float,
     sort: Sort,
     is_screen: bool,
+    as_service: str | None,
 ) -> None:
     """Ask the instances at an interval, and show the screen until its end, or once.
 
@@ -94,9 +114,18 @@ async def show_top(
             screen shows the error, and the command tries again.
         PermissionDenied: The command has no right to ask.
     """
-    async with open_asker(settings) as asker:
+    transport = RabbitMQTransport(settings, name=COMMANDS)
+    async with open_asker(settings, service=as_service, transport=transport) as asker:
         view, window = LiveView(), min(1.0, interval)
-        feed = LiveFeed(asker, view, GetStats(), Target(service), interval=interval, window=window)
+        feed = LiveFeed(
+            asker,
+            view,
+            GetStats(),
+            Target(service),
+            interval=interval,
+            window=window,
+            depth=transport.depth,
+        )
         queues = QueueReader(settings, service, view.live)
         screen = TopScreen(view, feed, queues, service=service, sort=sort)
         if is_screen:
@@ -105,7 +134,7 @@ async def show_top(
         await feed.ask()
         screen.update()
         if not view.live():
-            raise await no_answer(asker, service, window)
+            raise await no_answer(asker, service, window, broker=name_broker(settings))
         await asyncio.gather(queues.read(), asyncio.sleep(interval - window))
         await feed.ask()
         console.print(screen.render(console))
@@ -115,8 +144,8 @@ async def run_screen(
     console: Console, feed: LiveFeed, queues: QueueReader, screen: TopScreen, interval: float
 ) -> None:
     """Show the full screen until q, Ctrl-C or SIGTERM. Then restore the terminal."""
-    stop = asyncio.Event()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    # A signal that arrives while the screen appears must not end the process at once.
+    with signals() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
 
         def draw() -> None:
             live.update(screen.render(console, height=console.height, keys=KEYS), refresh=True)
@@ -126,7 +155,7 @@ async def run_screen(
             reading.add_done_callback(lambda _: stop.set())
             try:
                 draw()
-                await show_until_stopped(feed, draw, stop=stop, redraw=REDRAW_SECONDS)
+                await show_until_stopped(feed, draw, stop, redraw=REDRAW_SECONDS)
                 if reading.done():  # only a bug ends it
                     reading.result()
             finally:

@@ -2,23 +2,25 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
 from bus.cli.dead.options import SCAN, Scan
-from bus.cli.options import finite
+from bus.cli.options import Window
 from bus.cli.output import print_json, say, suppress_library_logs
+from bus.cli.sender import AsAsker
 from bus.cli.trace.json_output import to_json
 from bus.cli.trace.mermaid import flowchart
 from bus.cli.trace.sources import Reading, SourceOptions, read_trace
 from bus.cli.trace.text import print_trace
 from bus.errors import NotFound
-from bus.messaging.control import MAX_WINDOW_SECONDS
 from bus.messaging.labels import one_line
 from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.join import join
 from bus.operations.message_trace.notes import clock_time, source_notes
+from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -50,17 +52,9 @@ def command(
         typer.Option("--format", help="Print a tree, a flowchart for Mermaid, or JSON."),
     ] = "tree",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.05,
-            max=MAX_WINDOW_SECONDS,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time in which live instances can answer.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     scan: Scan = SCAN,
+    as_service: AsAsker = None,
 ) -> None:
     """Show what became of a message, and of all messages that it caused.
 
@@ -72,12 +66,13 @@ def command(
     The command never reads a work queue or a retry tier. A read would count as a delivery, and
     RabbitMQ would put the messages back in another order. To read dead letters, the command takes
     them out of their queue and puts them back, as `bus dead list` does. With BUS_AUTH=on it needs
-    BUS_OPERATOR_KEY and the right control.read to ask the instances. Payloads are never shown.
+    a key and the right control.read to ask the instances. Payloads are never shown.
     """
     settings = load_settings()
+    asker = partial(open_asker, service=as_service)
     options = SourceOptions(service=service, window=window, scan=scan)
     with suppress_library_logs():
-        reading = asyncio.run(read_trace(settings, id_, options))
+        reading = asyncio.run(read_trace(settings, id_, options, asker=asker))
     now = int(time.time() * 1000)
     if reading.identified is None:
         raise NotFound(describe_search(id_, reading))
@@ -99,18 +94,25 @@ def command(
 
 def describe_search(text: str, reading: Reading) -> str:
     """Return the error about an id without a match. It names all places of the search."""
-    sources, places = reading.sources, []
+    sources, memory, letters = reading.sources, "", ""
     if sources.memories is not None:
         since = min((memory.since for memory in sources.memories if memory.since), default=None)
-        memory = f", with messages since {clock_time(since)}" if since else ""
-        count = count_noun(len(sources.memories), "instance")
-        places.append(f"the memory of {count}{memory}")
+        begin = f", with messages since {clock_time(since)}" if since else ""
+        memory = f" in the memory of {count_noun(len(sources.memories), 'instance')}{begin}"
     if sources.letters is not None:
-        places.append(count_noun(len(sources.letters), "dead letter"))
+        letters = describe_letters(len(sources.letters))
     shown = repr(one_line(text[:MAX_SHOWN_LENGTH]))
     notes = (*reading.notes, *source_notes(sources, first=None))
     sentences = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in notes)
     return (
-        f"no message with the id {shown} was found in {' and '.join(places)}.{sentences} "
+        f"no message with the id {shown} was found{memory}.{letters}{sentences} "
         "Check the id, or search the logs of the services for it."
     )
+
+
+def describe_letters(count: int) -> str:
+    """Return the sentence about dead letters without a match."""
+    if not count:
+        return " No dead letters were found."
+    verb = "has" if count == 1 else "have"
+    return f" {count_noun(count, 'dead letter')} at the broker {verb} another id."

@@ -41,7 +41,7 @@ def describe_handled(path: QueuePath, _message: TracedMessage, _now: int) -> str
     """Return the duration of the last attempt, and its number if it is not the first."""
     last = last_of(path, "handled")
     attempt = f", attempt {last.attempt}" if last.attempt > 1 else ""
-    return f"handled in {format_seconds(last.seconds)}{attempt}"
+    return f"handled in {format_seconds(last.seconds)}{attempt}{describe_lost(last)}"
 
 
 def describe_outcome(path: QueuePath, _message: TracedMessage, _now: int) -> str:
@@ -51,7 +51,14 @@ def describe_outcome(path: QueuePath, _message: TracedMessage, _now: int) -> str
 
 def describe_running(path: QueuePath, _message: TracedMessage, _now: int) -> str:
     """Return the time since the start of the handler."""
-    return f"runs for {format_seconds(last_of(path, 'running').seconds)}"
+    last = last_of(path, "running")
+    return f"runs for {format_seconds(last.seconds)}{describe_lost(last)}"
+
+
+def describe_lost(action: Action) -> str:
+    """Return the number of lost deliveries, or an empty text if there is none to report."""
+    lost = action.lost_deliveries  # a message is processed alone after two or more
+    return f", alone after {lost} lost deliveries" if lost else ""
 
 
 def describe_retrying(path: QueuePath, _message: TracedMessage, now: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from bus.cli.output import table_console
-from bus.cli.trace.states import cut, describe_path, format_seconds
+from bus.cli.trace.states import cut, describe_lost, describe_path, format_seconds
 from bus.messaging.labels import one_line, short_id
 from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.model import (
@@ -49,12 +49,10 @@ def trace_lines(trace: MessageTrace, *, now: int) -> Iterator[Text]:
     since = f", the first at {clock_time(first, precise=True)}" if first is not None else ""
     count = count_noun(len(trace.messages), "message")
     yield Text(f"correlation id {cut(trace.correlation_id)}: {count}{since}", style="bold")
-    for message in shown:
-        indent = "   " * min(message.depth, MAX_INDENT)
+    for message, (mark, indent) in zip(shown, branches(trace.messages), strict=False):
         cause = trace.unknown_causes.get(message.id)
         if cause is not None:
             yield Text(f"{indent}(the cause {cut(cause)} is not known)", style="dim")
-        mark = f"{indent[:-3]}└─ " if indent else ""
         line = Text(f"{mark}{label(message)}: ")
         line.append(headline(message, now=now), style=STYLES.get(message.state, "bold red"))
         yield line
@@ -63,6 +61,24 @@ def trace_lines(trace: MessageTrace, *, now: int) -> Iterator[Text]:
     if len(shown) < len(trace.messages):
         more = len(trace.messages) - len(shown)
         yield Text(f"{count_noun(more, 'more message')} not shown; --json prints all of them")
+
+
+def branches(messages: Sequence[TracedMessage]) -> Sequence[tuple[str, str]]:
+    """Return the branch before each message, and the indent of the lines below the message.
+
+    The branch of the last effect of a cause is `└─`, and the branch of an earlier effect is `├─`.
+    """
+    found: list[tuple[str, str]] = []
+    # Levels at which a later message has the same cause. The last message comes first.
+    continued: set[int] = set()
+    for message in reversed(messages):
+        depth = min(message.depth, MAX_INDENT)
+        levels = ["│  " if level in continued else "   " for level in range(1, depth + 1)]
+        end = "├─ " if depth in continued else "└─ "
+        found.append(("".join([*levels[:-1], end]) if depth else "", "".join(levels)))
+        continued = {level for level in continued if level < depth} | {depth}
+    found.reverse()
+    return found
 
 
 def label(message: TracedMessage) -> str:
@@ -87,7 +103,11 @@ def headline_of_sender(message: TracedMessage) -> str:
         return f"answered in {format_seconds(message.sent[-1].seconds)}"
     if message.state == "failed":
         return f"failed: the sender received {cut(message.sent[-1].outcome)}"
-    return "no queue and no instance knows its end"
+    # The name of the type is not in the command, because a sender can choose it.
+    return (
+        "no queue and no instance knows its end; "
+        "`bus contracts usage` shows the services that handle its type"
+    )
 
 
 def details(message: TracedMessage, *, now: int) -> Iterator[str]:
@@ -116,4 +136,7 @@ def describe_action(action: Action) -> str:
     )
     tier = f", to retry tier {cut(action.tier)}" if action.tier else ""
     outcome = f", {cut(action.outcome)}" if action.outcome != "ok" else ""
-    return f"{action.action} by {who}{attempt}{outcome}, {format_seconds(action.seconds)}{tier}"
+    return (
+        f"{action.action} by {who}{attempt}{outcome}, {format_seconds(action.seconds)}"
+        f"{describe_lost(action)}{tier}"
+    )

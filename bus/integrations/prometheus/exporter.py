@@ -8,20 +8,19 @@ import asyncio
 import logging
 import time
 from collections.abc import (
-    AsyncIterator,
-    Awaitable,
     Callable,
-    Iterable,
     Sequence,
 )
 from contextlib import suppress
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from bus.errors import BusError, Unavailable
 from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.broker_check import Depth, check_broker, queue_of
+from bus.runtime.discovery.live_feed import follow_announcements
 from bus.runtime.discovery.live_view import LiveView
 
 __all__ = ["STATES", "Exporter"]
@@ -32,6 +31,8 @@ STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 """Values of the label `state`. `silent` instances did not answer the latest question."""
 SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
+VERSIONS_SECONDS: Final = 1.0
+"""Maximum window of the question for versions. It must be shorter than `SLACK_SECONDS`."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
 FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
@@ -39,19 +40,8 @@ FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
 MAX_SERVICES: Final = 1_000
 """Maximum number of services that are shown."""
 
-Depth = Callable[[str], Awaitable[int]]
-"""Function that returns the number of messages in a queue."""
 Key = tuple[str, str]
 """Names of a service and of an instance."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
 
 
 class Exporter:
@@ -125,15 +115,8 @@ class Exporter:
 
     async def read_announcements(self) -> None:
         """Record which instances start and stop, until this task is cancelled."""
-        while True:
-            stream = self._asker.announcements()
-            try:
-                with suppress(BusError):  # the next question reports the error
-                    async for announcement in stream:
-                        self._view.announce(announcement)
-            finally:
-                await _close(stream)
-            await asyncio.sleep(RETRY_SECONDS)
+        # The next question reports an error.
+        await follow_announcements(self._asker, self._view.announce, ignored=BusError)
 
     async def _ask(self) -> None:
         begun = self._asked = self._clock()
@@ -152,7 +135,7 @@ class Exporter:
             log.info("the question %s can be sent again", GetStats.name)
         self._error, self._answered = None, begun
         self._stats = tuple(answer.record for answer in answers)
-        self._queue = _queue_of(self._stats) or self._queue
+        self._queue = queue_of(self._stats) or self._queue
         # The view remembers instances for a while. It must not keep their statistics.
         states = [Answer(_state_of(each.record), each.seconds) for each in answers]
         self._view.add_round(states, begun=begun)
@@ -162,14 +145,9 @@ class Exporter:
 
         Otherwise the exporter would show that all services are gone.
         """
-        if self._depth is None or self._queue is None or not self._view.live():
+        if self._depth is None or not self._view.live():
             return
-        try:
-            await self._depth(self._queue)
-        except Unavailable:
-            raise
-        except BusError:
-            pass  # a refusal is an answer, for example if the queue was deleted
+        await check_broker(self._depth, self._queue)
 
     def _fail(self, error: BusError | TimeoutError) -> None:
         self._questions["failed"] += 1
@@ -190,12 +168,9 @@ class Exporter:
         if len(known) < len(keys):
             found: dict[Key, str] = {}
             with suppress(BusError):  # the statistics are more important
-                found = {
-                    _key(each.record): each.record.bus_version
-                    for each in await self._asker.ask(
-                        GetInfo(), window=self._window, expected=len(keys)
-                    )
-                }
+                window = min(self._window, VERSIONS_SECONDS)
+                infos = await self._asker.ask(GetInfo(), window=window, expected=len(keys))
+                found = {_key(each.record): each.record.bus_version for each in infos}
             self._versions = {key: known.get(key, found.get(key, "")) for key in keys}
 
     def _show(self) -> None:
@@ -240,19 +215,7 @@ def _key(state: InstanceState) -> Key:
     return state.service, state.instance
 
 
-def _queue_of(stats: Iterable[InstanceStats]) -> str | None:
-    """Return the name of a queue, if possible one that a query does not keep from expiring."""
-    handlers = [handler for each in stats for handler in each.handlers]
-    lasting = [each.queue for each in handlers if each.kind != "request"]
-    return next(iter([*lasting, *(each.queue for each in handlers)]), None)
-
-
 def _state_of(stats: InstanceStats) -> InstanceState:
     return InstanceState.model_validate(
         {name: getattr(stats, name) for name in InstanceState.model_fields}
     )
-
-
-async def _close(stream: AsyncIterator[object]) -> None:
-    if isinstance(stream, Closable):
-        await stream.aclose()

@@ -25,9 +25,10 @@ Entry = tuple[
     str | None,
     str | None,
     str | None,
+    int,
 ]
 """One message: action, id, type, source, begin and duration in seconds, attempt, outcome,
-correlation id, causation id, traceparent, queue and tier.
+correlation id, causation id, traceparent, queue, tier and lost deliveries.
 
 A tuple takes less memory and time than an object with attributes.
 """

@@ -71,6 +71,8 @@ class Action:
     """`ok`, or the code of an error."""
     tier: str | None = None
     """Retry tier in which a retried message waits."""
+    lost_deliveries: int = 0
+    """Deliveries that ended with their process or connection before. 0 if there is at most one."""
 
     @property
     def ended(self) -> int:

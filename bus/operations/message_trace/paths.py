@@ -84,7 +84,8 @@ def merge_attempts(actions: Sequence[Action]) -> tuple[Action, ...]:
         attempt = failed.get((action.instance, action.attempt))
         if action.action in ENDS_OF_ATTEMPT and attempt is not None and attempt.at <= action.at:
             seconds = (action.ended - attempt.at) / 1000
-            merged.append(replace(action, at=attempt.at, seconds=seconds))
+            lost = attempt.lost_deliveries
+            merged.append(replace(action, at=attempt.at, seconds=seconds, lost_deliveries=lost))
             failed.pop((action.instance, action.attempt))
         elif action.action != "handled" or action.outcome == "ok":
             merged.append(action)

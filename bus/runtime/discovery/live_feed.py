@@ -2,37 +2,32 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from contextlib import aclosing, suppress
+from typing import Any
 
-from bus.errors import Unavailable
-from bus.messaging.control import ALL, Question, Target
+from bus.errors import BusError, Unavailable
+from bus.messaging.control import ALL, Announcement, Question, Target
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.broker_check import Depth, check_broker, queue_of
 from bus.runtime.discovery.live_view import LiveView
 
-__all__ = ["LiveFeed"]
+__all__ = ["LiveFeed", "follow_announcements"]
 
 RETRY_SECONDS = 1.0
-"""Seconds until the feed reads announcements again after the broker did not answer."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
+"""Seconds until announcements are read again after the broker did not answer."""
+MAX_RETRY_SECONDS = 60.0
+"""Maximum of these seconds. They double, because a broker that refuses logs each attempt."""
 
 
 class LiveFeed:
     """Asks one question at an interval, reads announcements, and records both in a view.
 
     If the broker does not answer, the feed tries again at the next interval. Such a round is not a
-    missed round, because no instance received the question.
+    missed round, because no instance received the question. If no instance answers, the feed checks
+    that the broker works.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the question, and the times of its rounds
         self,
         asker: Asker,
         view: LiveView,
@@ -41,6 +36,7 @@ class LiveFeed:
         *,
         interval: float = 2.0,
         window: float = 1.0,
+        depth: Depth | None = None,
     ) -> None:
         """Create a feed.
 
@@ -51,10 +47,12 @@ class LiveFeed:
             target: The instances that are asked.
             interval: Seconds between the begins of two rounds.
             window: Seconds to wait for the answers of a round.
+            depth: `Transport.depth`, with which the feed checks that the broker works. None: each
+                round without an answer is a missed round.
         """
         self._asker, self._view = asker, view
         self._question, self._target = question, target
-        self._interval, self._window = interval, window
+        self._interval, self._window, self._depth = interval, window, depth
         self.error: Unavailable | None = None
         """Reason why the last round had no answers. None if the question was sent."""
 
@@ -85,11 +83,19 @@ class LiveFeed:
         begun = self._view.clock()
         try:
             answers = await self._asker.ask(self._question, self._target, window=self._window)
+            if not answers:
+                await self._check_broker()
         except Unavailable as error:
             self.error = error
             return
         self.error = None
         self._view.add_round(answers, self._target, begun=begun)
+
+    async def _check_broker(self) -> None:
+        """Raise `Unavailable` if an instance could be missed only because the broker is silent."""
+        live = self._view.live(self._target.service)
+        if self._depth is not None and live:
+            await check_broker(self._depth, queue_of(each.record for each in live))
 
     async def _ask_rounds(self, on_change: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -100,14 +106,36 @@ class LiveFeed:
             await asyncio.sleep(max(0.0, next_round - loop.time()))
 
     async def _read_announcements(self, on_change: Callable[[], None]) -> None:
-        while True:
-            stream = self._asker.announcements()
-            try:
-                with suppress(Unavailable):  # the next round reports the error
-                    async for announcement in stream:
-                        self._view.announce(announcement)
-                        on_change()
-            finally:
-                if isinstance(stream, Closable):
-                    await stream.aclose()
-            await asyncio.sleep(RETRY_SECONDS)
+        def record(announcement: Announcement) -> None:
+            self._view.announce(announcement)
+            on_change()
+
+        await follow_announcements(self._asker, record)
+
+
+async def follow_announcements(
+    asker: Asker,
+    on_announcement: Callable[[Announcement], None],
+    *,
+    ignored: type[BusError] = Unavailable,
+) -> None:
+    """Pass on each announcement until the task is cancelled. After an error, try again.
+
+    Args:
+        asker: The asker that listens.
+        on_announcement: Function to call with each announcement.
+        ignored: Class of the errors after which it tries again, because the next question reports
+            them.
+
+    Raises:
+        PermissionDenied: The asker has no right to read, and the error is not ignored.
+    """
+    pause = RETRY_SECONDS
+    while True:
+        async with aclosing(asker.announcements()) as stream:
+            with suppress(ignored):
+                async for announcement in stream:
+                    pause = RETRY_SECONDS
+                    on_announcement(announcement)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, MAX_RETRY_SECONDS)

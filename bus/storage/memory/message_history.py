@@ -3,14 +3,14 @@
 from collections import deque
 from collections.abc import Callable
 from typing import Final
-from weakref import WeakSet
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action, Entry
 from bus.messaging.ports.meter import Reporter
 from bus.messaging.service_info import RememberedMessage
+from bus.storage.memory.reporters import Reporters
 
-__all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
+__all__ = ["MAX_ID_LENGTH", "MAX_UNVERIFIED", "MessageHistory", "clean_text", "id_matcher"]
 
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
@@ -24,10 +24,11 @@ MIN_PREFIX_LENGTH = 4
 UUID_LENGTH = 36
 _FIELDS = (
     *("action", "id", "type", "source", "at", "seconds", "attempt", "outcome"),
-    *("correlation_id", "causation_id", "traceparent", "queue", "tier"),
+    *("correlation_id", "causation_id", "traceparent", "queue", "tier", "lost_deliveries"),
 )
 _ID: Final = 1
 _AT: Final = 4
+_SECONDS: Final = 5
 _CORRELATION: Final = 8
 
 
@@ -47,18 +48,22 @@ class MessageHistory:
         """
         self._entries: deque[Entry] = deque(maxlen=maximum)
         self._unverified: deque[Entry] = deque(maxlen=max_unverified)
-        self._reporters: WeakSet[Reporter] = WeakSet()
+        self._reporters = Reporters()
 
     def __len__(self) -> int:
-        self._read()
+        self._reporters.report()
         return len(self._entries) + len(self._unverified)
 
     @property
     def complete_since(self) -> float | None:
         """Time in seconds from which on all verified messages are here. None: none was dropped."""
-        self._read()
+        self._reporters.report()
         entries = self._entries
-        return entries[0][_AT] if entries and len(entries) == entries.maxlen else None
+        if not entries or len(entries) < (entries.maxlen or 0):
+            return None
+        # Messages are added at their end. While the oldest one was handled, shorter ones can have
+        # begun and ended, and be dropped since.
+        return entries[0][_AT] + entries[0][_SECONDS]
 
     def remember(  # noqa: PLR0913 - see `History.remember`
         self,
@@ -87,6 +92,7 @@ class MessageHistory:
             envelope.traceparent,
             queue,
             tier,
+            0,
         )
         if verified:
             self.add(entry)
@@ -108,10 +114,6 @@ class MessageHistory:
         """Call `reporter.report()` before each search, as long as the object lives."""
         self._reporters.add(reporter)
 
-    def _read(self) -> None:
-        for reporter in list(self._reporters):
-            reporter.report()
-
     def find(self, text: str) -> tuple[RememberedMessage, ...]:
         """Return the messages with a correlation id or a message id, the oldest first.
 
@@ -120,7 +122,7 @@ class MessageHistory:
         Args:
             text: The id, or at least the first `MIN_PREFIX_LENGTH` characters of it.
         """
-        self._read()
+        self._reporters.report()
         matches = id_matcher(text)
         # `list` copies the entries without letting another thread run.
         entries = [*list(self._entries), *list(self._unverified)]
@@ -154,10 +156,13 @@ def _shorten(entry: Entry) -> Entry:
 
 
 def _record(entry: Entry) -> RememberedMessage:
-    values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
+    values = {
+        name: clean_text(value) if isinstance(value, str) else value
+        for name, value in zip(_FIELDS, entry, strict=True)
+    }
     return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
 
 
-def _clean_text(value: object) -> object:
+def clean_text(text: str) -> str:
     """Replace the characters of a text that no encoder accepts."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return text.encode(errors="replace").decode()

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -20,6 +22,7 @@ from bus.operations.contract_usage import (
     UsageReport,
     Watched,
 )
+from bus.operations.message_trace.notes import clock_time
 from bus.settings import load_settings
 
 
@@ -78,39 +81,62 @@ def local(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
+LEDGER = clock_time(START)
+OFFICE = clock_time(START + 60_000)
 BELOW = f"""
 old version: ledger.total.v1 (latest v2) is sent by archive, office
-without a sender: ledger.add.v1, ledger.total.v2 (served by ledger)
+without a sender in the last 59m, since {OFFICE}: ledger.add.v1, ledger.total.v2 (served by ledger)
 counted by 2 instances of 2 services, the first (ledger) since {local(START)}, \
-the last (office) since {local(START + 60_000)}. Instances that have stopped are not counted."""
+the last (office) since {local(START + 60_000)}. Each instance counts from its start, and those \
+that have stopped are not counted, so a difference of two counts is no loss."""
 
 
-def test_the_table_has_the_servers_and_senders_of_each_version() -> None:
-    assert printed(REPORT) == (
-        "type              kind     served by                                   sent by\n"
-        "ledger.closed.v1  event    audit (slow): 1 instance, handled 0         "
-        "ledger: sent 1, 0s ago\n"
-        "ledger.total.v1   request  ledger: 2 instances, handled 1,200, 5s ago  "
-        "archive: handled 200, 2h ago\n"
-        "                                                                       "
-        "office: sent 1,001, handled 1,000, 5s ago\n"
-        "ledger.total.v2   request  ledger: 2 instances, handled 0              -\n" + BELOW
-    )
+def test_each_count_of_a_version_has_the_time_from_which_its_service_has_counted() -> None:
+    shown = [re.split("  +", line) for line in printed(REPORT).partition("\n\n")[0].splitlines()]
+    assert shown == [
+        ["type", "kind", "served by", "sent by"],
+        [
+            "ledger.closed.v1",
+            "event",
+            "audit (slow): 1 instance, handled 0",
+            f"ledger: sent 1 since {LEDGER}, last 0s ago",
+        ],
+        [
+            "ledger.total.v1",
+            "request",
+            f"ledger: 2 instances, handled 1,200 since {LEDGER}, last 5s ago",
+            f"archive: handled 200 since {LEDGER}, last 2h ago",
+        ],
+        ["", f"office: sent 1,001 since {OFFICE}, last 5s ago"],
+        ["ledger.total.v2", "request", f"ledger: 2 instances, handled 0 since {LEDGER}", "-"],
+    ]
+    assert printed(REPORT).endswith(BELOW)
+
+
+def test_the_instances_of_a_service_have_their_first_and_their_last_start() -> None:
+    again = Watched(service="ledger", instance="m", since=START + 120_000)
+    shown = printed(replace(REPORT, watched=(*REPORT.watched, again)))
+    assert f"handled 1,200 since {LEDGER} to {clock_time(START + 120_000)}, last 5s" in shown
+
+
+def test_an_old_version_without_a_sender_has_the_time_in_which_none_was_seen() -> None:
+    unsent = replace(OLD, callers=())
+    again = Watched(service="ledger", instance="m", since=NOW * 1000 - 240_000)
+    shown = printed(UsageReport(contracts=(unsent,), watched=(REPORT.watched[0], again)))
+    assert (
+        "old version: ledger.total.v1 (latest v2) was not sent in the last 4m, "
+        f"since {clock_time(again.since)}\n"
+    ) in shown
 
 
 def test_on_a_narrow_terminal_each_type_has_its_own_lines() -> None:
-    assert printed(REPORT, width=60).startswith(
+    assert printed(REPORT, width=75).startswith(
         "ledger.closed.v1, event\n"
         "  served by audit (slow): 1 instance, handled 0\n"
-        "  sent by ledger: sent 1, 0s ago\n"
+        f"  sent by ledger: sent 1 since {LEDGER}, last 0s ago\n"
         "ledger.total.v1, request\n"
-        "  served by ledger: 2 instances, handled 1,200, 5s ago\n"
-        "  sent by archive: handled 200, 2h ago\n"
-        "  sent by office: sent 1,001, handled 1,000, 5s ago\n"
-        "ledger.total.v2, request\n"
-        "  served by ledger: 2 instances, handled 0\n"
-        "  sent by no service\n"
     )
+    assert printed(REPORT, width=75).partition("\n\n")[0].endswith("\n  sent by no service")
 
 
 def test_the_lines_below_the_table_tell_what_is_not_counted() -> None:
@@ -120,13 +146,12 @@ def test_the_lines_below_the_table_tell_what_is_not_counted() -> None:
         left_out=3,
         combined=1200,
     )
-    assert printed(alone, has_catalog=False).endswith(
+    assert (
         "\n\nno contracts are loaded (--contracts), so only those of services are shown\n"
         "not complete: 3 entries of answers are left out, and 1,200 messages have no contract, "
         "because an instance has too many\n"
-        f"counted by 1 instance of 1 service, since {local(START)}. Instances that have stopped "
-        "are not counted."
-    )
+        f"counted by 1 instance of 1 service, since {local(START)}. Each instance counts"
+    ) in printed(alone, has_catalog=False)
 
 
 def test_a_type_selects_one_version_and_a_name_selects_all() -> None:
@@ -176,13 +201,14 @@ async def test_without_live_instances_the_usage_is_unknown_and_not_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @asynccontextmanager
-    async def silence(_: object) -> AsyncIterator[Silence]:
+    async def silence(*_: object, **__: object) -> AsyncIterator[Silence]:
         yield Silence()
 
     monkeypatch.setattr(contract_usage, "open_asker", silence)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(
+        Unavailable, match=r"^no instance of a service answered within 0\.2 s\. "
+    ) as caught:
         await ask_usage(load_settings(auth="off"), (), 0.2)
-    assert str(caught.value) == (
-        "no live instance answered within 0.2 s. Check that services run on the broker in BUS_URL "
-        "with BUS_DISCOVERY=on."
+    assert "use the broker at localhost:5672 (the default, because BUS_URL is not set)" in str(
+        caught.value
     )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bus import Settings
 from bus.cli import wait
@@ -14,18 +15,23 @@ from bus.cli.wait import describe_ready, wait_until_ready
 from bus.errors import (
     BusError,
     ConfigurationError,
+    ContractError,
     DeadlineExceeded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
+from bus.messaging.control import GetInfo, Ping, Question
+from bus.messaging.service_info import InstanceState, InstanceStats
+from bus.runtime.discovery.live_view import MISSED_PINGS
 from bus.runtime.discovery.service_wait import Requirement
 from bus.transports.memory.virtual_time import VirtualLoop
 from tests.unit.runtime.discovery.fake_asker import FakeAsker
 from tests.unit.runtime.discovery.records import info, served, stats, view_of
 
 BILLING = Requirement(service="billing")
-SETTINGS = Settings(auth="off")
+SETTINGS = Settings(auth="off", url=SecretStr("amqp://broker.example/"))
+SIGNED = SETTINGS.model_copy(update={"auth": "on"})
 
 
 def run(
@@ -35,7 +41,7 @@ def run(
     timeout: float = 60,
     opening: Callable[[], None] = lambda: None,
     monkeypatch: pytest.MonkeyPatch,
-    **settings: Any,
+    settings: Settings = SETTINGS,
 ) -> tuple[str, float]:
     """Return the line about ready instances, and the seconds of the wait in virtual time.
 
@@ -43,8 +49,9 @@ def run(
     """
 
     @asynccontextmanager
-    async def open_asker(_: Settings) -> AsyncIterator[FakeAsker]:
+    async def open_asker(_: Settings, *, service: str | None) -> AsyncIterator[FakeAsker]:
         opening()
+        assert service is None
         yield asker
 
     async def timed() -> tuple[str, float]:
@@ -52,8 +59,8 @@ def run(
         assert isinstance(loop, VirtualLoop)
         loop.skip_waits()
         begin = loop.time()
-        ready = await wait_until_ready(SETTINGS.model_copy(update=settings), requirement, timeout)
-        return describe_ready(requirement, ready), loop.time() - begin
+        ready, others = await wait_until_ready(settings, requirement, timeout)
+        return describe_ready(requirement, ready, others), loop.time() - begin
 
     monkeypatch.setattr(wait, "open_asker", open_asker)
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -67,7 +74,9 @@ def test_a_ready_service_ends_the_command_with_a_line(monkeypatch: pytest.Monkey
 
 def test_two_instances_of_two_versions_are_named() -> None:
     ready = view_of(stats("a"), stats("b", version="1.1")).live()
-    assert describe_ready(BILLING, ready) == ("billing is ready: 2 instances, version 1.0 and 1.1")
+    assert describe_ready(BILLING, ready, []) == (
+        "billing is ready: 2 instances, version 1.0 and 1.1"
+    )
 
 
 def test_the_command_waits_for_a_broker_that_has_not_started(
@@ -94,8 +103,94 @@ def test_the_timeout_is_kept_and_the_error_says_what_was_seen(
     assert str(raised.value) == (
         "billing: not ready within 7 s: 0 of 1 required instance ready "
         "(a: not-ready, version 1.0). "
-        "Check that its workers run, and that they use the broker in BUS_URL."
+        "Look at `bus services billing` and at the log of these instances."
     )
+
+
+def test_a_wait_for_a_version_names_the_other_versions_that_are_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker([stats("a", version="1.5"), stats("b", version="1.4", state="not-ready")])
+    line, _ = run(asker, Requirement(service="billing", version="1.5"), monkeypatch=monkeypatch)
+    assert line == ("billing is ready: 1 instance, version 1.5; also live: 1 instance, version 1.4")
+
+
+def test_a_wait_for_all_instances_ends_when_the_other_versions_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = 0
+
+    def records(_: object) -> list[InstanceStats]:
+        nonlocal rounds
+        rounds += 1
+        new = stats("a", version="1.5")
+        return [new, stats("b", version="1.4")] if rounds < 4 else [new]
+
+    requirement = Requirement(service="billing", version="1.5", all=True)
+    line, seconds = run(FakeAsker(records), requirement, monkeypatch=monkeypatch)
+    assert line == "billing is ready: 1 instance, version 1.5"
+    assert rounds == 3 + MISSED_PINGS
+    assert seconds > 3
+
+
+ALL = Requirement(service="billing", version="1.5", all=True)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "records", "text"),
+    [
+        pytest.param(
+            Requirement(service="billing"),
+            [],
+            "no instance of billing answered. Check that its workers run, that they use the "
+            "broker in BUS_URL, and that they have BUS_AUTH=off as this command has.",
+            id="silence",
+        ),
+        pytest.param(
+            Requirement(service="billing", version="1.5"),
+            [stats("a", version="1.4")],
+            "0 of 1 required instance ready (a: ready, version 1.4). "
+            "Start instances with BUS_SERVICE_VERSION=1.5, or correct --version.",
+            id="another version",
+        ),
+        pytest.param(
+            Requirement.parse("billing.get.v2"),
+            [info("a", served())],
+            "0 of 1 required instance ready (a: ready, does not serve billing.get.v2). "
+            "Check the type, or start instances with a router that serves it.",
+            id="another type",
+        ),
+        pytest.param(
+            Requirement(service="billing", instances=2),
+            [stats("a")],
+            "1 of 2 required instances ready (a: ready, version 1.0). "
+            "Start more instances, or correct --instances.",
+            id="too few",
+        ),
+        pytest.param(
+            ALL,
+            [stats("a", version="1.5"), stats("b", version="1.4")],
+            "1 of 1 required instance ready, and 1 instance of other versions live "
+            "(a: ready, version 1.5; b: ready, version 1.4). "
+            "Stop the instances of other versions, or leave --all out.",
+            id="old instances",
+        ),
+    ],
+)
+def test_the_timeout_advises_what_fits_its_cause(
+    requirement: Requirement,
+    records: list[InstanceState],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(FakeAsker(records), requirement, timeout=5, monkeypatch=monkeypatch)
+    assert str(raised.value).partition(" within 5 s: ")[2] == text
+
+
+def test_all_without_a_version_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"--all needs a version\. Add --version"):
+        wait.command("billing", all_=True)
 
 
 def test_the_timeout_names_an_instance_that_serves_another_version(
@@ -128,6 +223,80 @@ def test_the_timeout_names_a_broker_that_does_not_answer(monkeypatch: pytest.Mon
     )
 
 
+def test_without_a_url_the_timeout_names_the_default_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings(auth="off")
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(
+            FakeAsker(),
+            settings=settings,
+            timeout=7,
+            monkeypatch=monkeypatch,
+        )
+    assert (
+        "that they use the broker at localhost:5672 (the default, because BUS_URL is not set)"
+    ) in str(raised.value)
+
+
+DENIED = (
+    "the service 'shop' may not read the state of services. "
+    'Grant it in grants.toml: [services.shop] control = ["read"]'
+)
+
+
+def test_without_the_right_to_read_the_error_names_a_wait_that_does_not_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def records(question: Question[Any]) -> list[InstanceState]:
+        if isinstance(question, GetInfo):
+            raise PermissionDenied(DENIED)
+        return [stats()]
+
+    with pytest.raises(PermissionDenied) as raised:
+        run(FakeAsker(records), Requirement.parse("billing.get.v1"), monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        f"billing.get.v1: {DENIED}. Or wait for the service without the type: `bus wait billing`."
+    )
+    line, _ = run(FakeAsker(records), monkeypatch=monkeypatch)
+    assert line == "billing is ready: 1 instance, version 1.0"
+
+
+def test_without_any_right_the_error_names_only_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = FakeAsker()
+    asker.error = PermissionDenied(DENIED)
+    for requirement in (BILLING, Requirement.parse("billing.get.v1")):
+        with pytest.raises(PermissionDenied) as raised:
+            run(asker, requirement, monkeypatch=monkeypatch)
+        assert str(raised.value) == DENIED
+
+
+def test_the_timeout_names_the_right_if_instances_answer_only_that_they_are_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker(lambda question: [stats()] if isinstance(question, Ping) else [])
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(asker, Requirement.parse("billing.get.v1"), timeout=5, monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        "billing.get.v1: not ready within 5 s: 1 instance of billing is alive, but no instance "
+        "answered the question for its contracts. Grant the right to read to the key of this "
+        "command, or wait for the service without the type: `bus wait billing`."
+    )
+
+
+def test_with_keys_the_timeout_names_the_rights_if_no_instance_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(FakeAsker(), timeout=5, settings=SIGNED, monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        "billing: not ready within 5 s: no instance of billing answered. "
+        "Check that its workers run, that they use the broker in BUS_URL, and that they have "
+        "BUS_AUTH=on as this command has. "
+        "Check that the key of this command has the right to call this service, or to read."
+    )
+
+
 @pytest.mark.parametrize("error", [Unauthenticated("wrong password"), PermissionDenied("no right")])
 def test_an_error_that_no_wait_can_repair_ends_the_command(
     error: BusError, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +310,7 @@ def test_an_error_that_no_wait_can_repair_ends_the_command(
 
 def test_discovery_that_is_off_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"Set BUS_DISCOVERY=on\."):
-        run(FakeAsker(), monkeypatch=monkeypatch, discovery="off")
+        run(FakeAsker(), settings=Settings(discovery="off"), monkeypatch=monkeypatch)
 
 
 def test_a_long_wait_reports_each_reason_once(

@@ -101,6 +101,29 @@ async def test_work_ends_at_arrival_and_the_time_that_was_left() -> None:
 
 
 @virtual
+async def test_the_error_of_a_request_names_the_deadline_of_the_caller_as_the_limit() -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        await served(request(), ahead=1.5, lasting=1)
+    assert str(caught.value) == (
+        f"{request().type}: the handler did not end within 0.5 s, the time that the caller's "
+        "deadline left. Raise the timeout of the caller."
+    )
+
+
+@virtual
+async def test_the_error_of_a_job_names_the_timeout_of_its_handler() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"within 5 s\. Raise the timeout of the handler"):
+        await served(envelope(role="job", deadline=MS + 5_000), lasting=5.1)
+
+
+@virtual
+async def test_the_error_of_a_request_without_a_deadline_asks_for_one() -> None:
+    message = request(deadline=None, expiration=None)
+    with pytest.raises(DeadlineExceeded, match="within 10 s, the limit of a request without a"):
+        await served(message, lasting=10.1)
+
+
+@virtual
 async def test_a_clock_twenty_seconds_ahead_kills_no_live_work() -> None:
     await served(request(received=MS + 20_000), ahead=20, lasting=1.9)
 

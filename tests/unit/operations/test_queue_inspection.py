@@ -295,11 +295,26 @@ def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_column
     assert printed(SEEN) == SHOWN
 
 
+@pytest.mark.parametrize(
+    ("oldest", "is_sampled", "shown"),
+    [(6.9, True, "<10s"), (10.2, True, "10s"), (6.9, False, "6s"), (None, True, "-")],
+)
+def test_an_age_that_may_be_the_age_of_the_count_has_only_a_limit(
+    oldest: float | None, is_sampled: bool, shown: str
+) -> None:
+    queue = QueueStatus(
+        name=ASK, service="library", role="requests", oldest=oldest, is_sampled=is_sampled
+    )
+    row = printed(QueueReport(server=SERVER, queues=(queue,), at=0)).splitlines()[-1]
+    assert row.split()[-1] == shown
+
+
 def test_the_notes_say_what_somebody_should_do() -> None:
     assert list(notes(SEEN)) == [
         (
-            f"[yellow]{WORK}: 12 ready and no consumer, although library runs; start a worker that "
-            "consumes it with `bus run`, or use `bus topology prune` if no router declares it[/]"
+            f"[yellow]{WORK}: 12 ready and no consumer, although library runs; `bus services "
+            "library` shows whether its consumer is paused. If not, start a worker that consumes "
+            "it with `bus run`, or use `bus topology prune` if no router declares it[/]"
         ),
         f"[yellow]{DEAD}: 3 dead letters[/]",
         "[yellow]reader.events.library.scanned.v1 does not exist: no process serves it yet[/]",

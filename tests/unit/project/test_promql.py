@@ -11,6 +11,7 @@ from tests.promql import labels_of, selectors
         ("up == 0", ["up"]),
         ("sum by (service) (rate(a_total[5m])) / sum by (service) (b)", ["a_total", "b"]),
         ('x{le="1"} offset 10m unless y', ["x", "y"]),
+        ("x unless x offset $__range", ["x", "x"]),
         ("a:b:rate5m > 14.4 * scalar(c:d:ratio)", ["a:b:rate5m", "c:d:ratio"]),
         ("1 * group by (v) (a) < on (s) group_left () max by (s) (b)", ["a", "b"]),
         ('label_replace(a{b="c"}, "service", "$1", "queue", "([^.]+)[.].+")', ["a"]),

@@ -218,4 +218,4 @@ async def test_a_service_says_by_name_that_it_serves(log: pytest.LogCaptureFixtu
         return Sum(amount=1)
 
     await quoted(total)
-    assert ("INFO", "till is serving (endpoints: 1)") in of("bus", log)
+    assert ("INFO", "till is serving (operations: 1)") in of("bus", log)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from bus import Bus, Context, Event, Job, Message, NotFound, Request, RetryPolicy, Router, contract
+from bus.contracts.contract import encode
 from bus.errors import BusError
-from bus.messaging.envelope import Envelope
+from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler
 from bus.messaging.histograms import count_of
 from bus.messaging.service_info import RememberedMessage, Series
@@ -17,6 +18,7 @@ from bus.storage.memory.message_history import MessageHistory
 from bus.testing import MemoryBuses, MemoryTransport
 from bus.testing.explicit_settings import ExplicitSettings
 from tests.polling import until
+from tests.unit.fakes import FakeDelivery
 from tests.unit.runtime.in_memory import in_memory
 
 SECRET = "Eleonora Quist"
@@ -471,6 +473,27 @@ async def test_an_expired_job_is_remembered_as_refused_with_its_code(buses: Memo
         ("shop", "deadline_exceeded"): 1
     }
     assert found(server, "messages.handler.duration") == []
+
+
+@in_memory
+async def test_the_history_has_the_lost_deliveries_of_a_message_that_is_processed_alone(
+    buses: MemoryBuses,
+) -> None:
+    server, _ = await pair(buses)
+    (consumer,) = [each for each in server._server.consumers if "jobs" in each.name]
+    job = Envelope(
+        id=new_id(),
+        type="booth.settle.v1",
+        role="job",
+        source="shop",
+        queue=consumer.name,
+        body=encode(Settle()),
+    )
+    count = {"x-delivery-count": 3}
+    consumer._receiver.on_delivery(FakeDelivery(job, redelivered=True, broker_headers=count))
+    await until(lambda: server.report.find(job.id).messages, "the job")
+    (handled,) = server.report.find(job.id).messages
+    assert (handled.action, handled.lost_deliveries) == ("handled", 3)
 
 
 @in_memory

@@ -44,6 +44,55 @@ def test_the_tree_shows_the_state_and_the_actions_of_each_message() -> None:
     ]
 
 
+def test_a_message_that_may_have_ended_processes_has_its_lost_deliveries() -> None:
+    running = memory(remembered("running", seconds=36.5, lost_deliveries=2))
+    lines = text(traced(running)).splitlines()
+    assert lines[1].endswith(" from shop: runs for 36.5 s, alone after 2 lost deliveries")
+    assert lines[2].endswith("running by library vm-7-ab, 36.5 s, alone after 2 lost deliveries")
+    handled = memory(remembered("handled", seconds=62, lost_deliveries=3))
+    assert ": handled in 1m, alone after 3 lost deliveries" in text(traced(handled))
+
+
+def test_a_failed_attempt_keeps_its_lost_deliveries() -> None:
+    failed = remembered("handled", seconds=1, outcome="internal", lost_deliveries=2)
+    retried = remembered("retried", at=T0 + 1_000, outcome="internal", tier="30s")
+    (line,) = [each for each in text(traced(memory(failed, retried))).splitlines() if "by " in each]
+    assert line.endswith(
+        "attempt 1, internal, 1.0 s, alone after 2 lost deliveries, to retry tier 30s"
+    )
+
+
+def test_effects_of_one_cause_are_branches_of_one_line() -> None:
+    causes = {"a": ORDER, "a1": "a", "a2": "a", "b": ORDER, "b1": "b"}
+    effects = [
+        remembered("sent", id_, at=T0 + number, causation_id=cause)
+        for number, (id_, cause) in enumerate(causes.items())
+    ]
+    shown = text(traced(memory(remembered("sent", ORDER), *effects))).splitlines()
+    short = re.compile(r"(library\.scan\.v1 )|( from .*)|( (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d.*)")
+    assert [short.sub("", line).rstrip() for line in shown[2:]] == [
+        "",
+        "├─ a",
+        "│",
+        "│  ├─ a1",
+        "│  │",
+        "│  └─ a2",
+        "│",
+        "└─ b",
+        "",
+        "   └─ b1",
+        "",
+    ]
+
+
+def test_a_message_without_a_known_queue_names_the_command_that_shows_its_receivers() -> None:
+    shown = text(traced(memory(remembered("sent", type="library.scanned.v1"))))
+    assert shown.splitlines()[1] == (
+        "library.scanned.v1 1bca7969 from shop: no queue and no instance knows its end; "
+        "`bus contracts usage` shows the services that handle its type"
+    )
+
+
 def test_a_long_tree_is_cut_with_a_count() -> None:
     many = memory(*(remembered("sent", f"id-{number}") for number in range(MAX_MESSAGES + 7)))
     shown = text(traced(many)).splitlines()
@@ -114,6 +163,7 @@ def test_json_has_all_values_of_a_trace() -> None:
                         "attempt": 1,
                         "outcome": "internal",
                         "tier": "30s",
+                        "lost_deliveries": 0,
                     }
                 ],
                 "dead": None,

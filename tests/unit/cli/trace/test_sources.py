@@ -16,7 +16,10 @@ from bus.cli.trace.commands import describe_search
 from bus.cli.trace.sources import Broker, Reading, SourceOptions, read_trace
 from bus.errors import InvalidArgument, PermissionDenied, Unavailable
 from bus.messaging.control import Answer, FindMessages, Ping
+from bus.messaging.envelope import Envelope
+from bus.messaging.fault_record import FaultRecord
 from bus.messaging.service_info import InstanceState, RememberedMessages
+from bus.operations.dead_letters import DeadLetter
 from bus.operations.message_trace.identify import Identified
 from bus.operations.queue_inspection import QueueStatus
 from bus.runtime.discovery.asker import Asker
@@ -149,8 +152,34 @@ async def test_an_unknown_id_names_the_places_of_the_search() -> None:
         "no message with the id 'eeee' was found in the memory of 2 instances, with messages since "
     )
     assert text.endswith(
-        " and 0 dead letters. Check the id, or search the logs of the services for it."
+        ". No dead letters were found. Check the id, or search the logs of the services for it."
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [(1, "1 dead letter at the broker has"), (2, "2 dead letters at the broker have")],
+)
+async def test_the_dead_letters_of_a_search_are_not_those_of_instances(
+    count: int, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = DeadLetter(
+        envelope=Envelope(id="ffff", type="library.scan.v1", role="job", source="desk"),
+        record=FaultRecord(by="worker", code="internal", queue=QUEUE, attempts=2),
+        dead_queue=f"{QUEUE}.dead",
+    )
+
+    async def read_letters(*_: object) -> Broker:
+        return Broker(letters=[letter] * count, queues=())
+
+    monkeypatch.setattr(sources, "read_broker", read_letters)
+    text = describe_search("eeee", await read("eeee", FakeAsker([])))
+    assert f"in the memory of 0 instances. {sentence} another id." in text
+
+
+async def test_a_text_of_two_characters_is_refused_with_the_minimum() -> None:
+    with pytest.raises(InvalidArgument, match=r"'zz' is too short\. Write at least 4 characters"):
+        await read("zz", FakeAsker([SHOP, LIBRARY]))
 
 
 async def test_an_unknown_id_names_the_queues_that_were_not_read(

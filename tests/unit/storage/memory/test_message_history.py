@@ -75,6 +75,7 @@ def test_an_entry_has_all_that_is_known_of_a_message_but_no_payload() -> None:
         "traceparent": TRACE,
         "queue": "q",
         "tier": "5s",
+        "lost_deliveries": 0,
     }
 
 
@@ -85,6 +86,15 @@ def test_the_oldest_messages_are_dropped_first() -> None:
         history.remember("sent", message(id=f"m-{number}", correlation_id="c-1"), NOW + number)
     assert ids(history, "c-1") == ["m-1", "m-2"]
     assert history.complete_since == NOW + 1
+
+
+def test_a_full_history_is_not_complete_for_the_time_in_which_its_oldest_handler_ran() -> None:
+    history = MessageHistory(2)
+    history.remember("handled", message(id="short", correlation_id="c-1"), NOW + 8, 1)
+    history.remember("handled", message(id="long", correlation_id="c-1"), NOW, 10)
+    history.remember("handled", message(id="last", correlation_id="c-1"), NOW + 11, 1)
+    assert ids(history, "c-1") == ["long", "last"]
+    assert history.complete_since == NOW + 10
 
 
 def test_messages_of_unverified_senders_drop_only_each_other() -> None:

@@ -8,7 +8,8 @@ from bus.messaging.histograms import bucket_of
 from bus.messaging.instruments import HANDLED, HANDLER_SECONDS, READY, SEND_SECONDS
 from bus.messaging.ports.meter import Meter
 from bus.messaging.service_info import Series
-from bus.storage.memory.meter import GENERATION_SECONDS, MAX_SERIES, OTHER, MemoryMeter
+from bus.storage.memory.meter import MAX_SERIES, OTHER, MemoryMeter
+from bus.storage.memory.meter_values import GENERATION_SECONDS, LATEST_SECONDS
 from tests.unit.fakes import NOW
 
 SENT = ("billing.quote", "1", "request")
@@ -52,6 +53,8 @@ def test_a_counter_adds_up() -> None:
             "outcome": "ok",
         },
         value=4,
+        recent_value=4,
+        latest_value=4,
         last=int((NOW + 5) * 1000),
     )
 
@@ -60,7 +63,57 @@ def test_a_gauge_has_its_last_value() -> None:
     meter = MemoryMeter()
     meter.set(READY, (), 1)
     meter.set(READY, (), 0)
-    assert only(meter).value == 0
+    assert (only(meter).value, only(meter).recent_value) == (0, 0)
+
+
+def test_the_recent_value_of_a_counter_is_that_of_the_last_one_to_two_minutes() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 8_000)
+    clock.now += GENERATION_SECONDS - 1
+    meter.count(HANDLED, handled("billing.quote"), 5)
+    assert only(meter).recent_value == 8_005
+    clock.now += GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"))
+    assert only(meter).recent_value == 8_006
+    clock.now += GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"), 2)
+    assert (only(meter).recent_value, only(meter).value) == (3, 8_008)
+
+
+def test_the_recent_value_of_a_counter_passes_without_a_further_report() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 7)
+    clock.now += 2 * GENERATION_SECONDS - 1
+    assert only(meter).recent_value == 7
+    clock.now += 1
+    assert (only(meter).recent_value, only(meter).value) == (0, 7)
+
+
+def test_the_latest_value_of_a_counter_is_that_of_the_last_ten_to_twenty_seconds() -> None:
+    assert LATEST_SECONDS == 10
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 8_000)
+    found = []
+    for _ in range(4):
+        clock.now += LATEST_SECONDS - 1
+        meter.count(HANDLED, handled("billing.quote"), 2)
+        found.append(only(meter).latest_value)
+    assert found == [8_002, 8_004, 4, 4]
+    assert only(meter).recent_value == 8_008
+    clock.now += 2 * LATEST_SECONDS
+    assert (only(meter).latest_value, only(meter).recent_value) == (0, 8_008)
+
+
+def test_a_batch_that_is_reported_late_counts_at_its_own_time() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 7)
+    clock.now += 10 * GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"), 2, at=NOW + 1)
+    assert (only(meter).recent_value, only(meter).value) == (0, 9)
 
 
 def test_a_histogram_has_its_count_its_sum_and_its_largest_value() -> None:
@@ -73,7 +126,8 @@ def test_a_histogram_has_its_count_its_sum_and_its_largest_value() -> None:
     assert series.buckets == {bucket_of(0.01): 2, bucket_of(0.2): 1}
 
 
-def test_recent_values_are_those_of_the_last_five_to_ten_minutes() -> None:
+def test_recent_values_are_those_of_the_last_one_to_two_minutes() -> None:
+    assert GENERATION_SECONDS == 60
     clock = StoppedClock(NOW)
     meter = MemoryMeter(clock=clock)
     old, new = bucket_of(2), bucket_of(0.01)
@@ -98,6 +152,15 @@ def test_recent_values_pass_without_a_further_report() -> None:
     assert only(meter).recent == {bucket_of(2): 1}
     clock.now += 1
     assert (only(meter).recent, only(meter).recent_max, only(meter).max) == ({}, 0, 2)
+
+
+def test_a_pause_between_reports_does_not_make_the_recent_values_older() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    for value in (2, 0.01, 0.01):
+        meter.observe(SEND_SECONDS, SENT, value)
+        clock.now += 1.2 * GENERATION_SECONDS
+    assert only(meter).recent == {bucket_of(0.01): 1}, "the middle one is 2.4 generations old"
 
 
 def test_after_a_silence_the_recent_values_begin_again() -> None:
