@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 from bus.contracts.contract import Contract
 from bus.contracts.digest import schema_digest
+from bus.messaging.escaped_text import one_line
 from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
+    MAX_LABEL_SETS,
+    MAX_MESSAGES,
+    MAX_NAME_LENGTH,
     ContractInfo,
     ErrorInfo,
     HandlerState,
@@ -28,7 +32,7 @@ from bus.messaging.service_info import (
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_measures import LastError
 from bus.runtime.service_runtime import ServiceRuntime
-from bus.storage.memory.message_history import MessageHistory, id_matcher
+from bus.storage.memory.message_history import MessageHistory, build_record, id_matcher
 from bus.storage.memory.meter import MemoryMeter
 
 __all__ = ["InstanceReport", "State"]
@@ -101,11 +105,13 @@ class InstanceReport:
             complete = history.complete_since
             since = identity["started"] if complete is None else int(complete * 1000)
             messages = (*history.find(text), *messages)
+        shown = messages[-MAX_MESSAGES:]
         return RememberedMessages(
             **identity,
+            left_out=len(messages) - len(shown),
             since=since,
             remembered=len(history) if isinstance(history, MessageHistory) else 0,
-            messages=messages,
+            messages=shown,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -113,7 +119,7 @@ class InstanceReport:
         return {
             "service": runtime.service,
             "instance": runtime.instance,
-            "version": runtime.settings.service_version,
+            "version": _clean_name(runtime.settings.service_version),
             "started": self._now() if started is None else int(started * 1000),
             "state": self._state(),
         }
@@ -136,18 +142,20 @@ class InstanceReport:
                 if started is None or not matches(correlation, envelope.id):
                     continue
                 seconds = perf_counter() - started
-                yield RememberedMessage(
-                    action="running",
-                    id=envelope.id,
-                    type=envelope.type,
-                    source=envelope.source,
-                    at=int((now - seconds) * 1000),
-                    seconds=seconds,
-                    attempt=envelope.attempt,
-                    correlation_id=correlation,
-                    causation_id=envelope.causation_id,
-                    traceparent=envelope.traceparent,
-                    queue=state.endpoint.queue,
+                yield build_record(
+                    {
+                        "action": "running",
+                        "id": envelope.id,
+                        "type": envelope.type,
+                        "source": envelope.source,
+                        "at": int((now - seconds) * 1000),
+                        "seconds": seconds,
+                        "attempt": envelope.attempt,
+                        "correlation_id": correlation,
+                        "causation_id": envelope.causation_id,
+                        "traceparent": envelope.traceparent,
+                        "queue": state.endpoint.queue,
+                    }
                 )
 
 
@@ -202,7 +210,7 @@ def _error_info(error: LastError | None) -> ErrorInfo | None:
 
 def _gauges(handlers: Sequence[HandlerState], now: int, *, is_ready: bool) -> Iterator[Series]:
     """Yield the series that are not reported, because their present value can be read."""
-    for handler in handlers:
+    for handler in handlers[:MAX_LABEL_SETS]:
         labels = (
             handler.operation,
             str(handler.version),
@@ -218,6 +226,11 @@ def _gauges(handlers: Sequence[HandlerState], now: int, *, is_ready: bool) -> It
 def _gauge(instrument: Instrument, labels: tuple[str, ...], value: float, now: int) -> Series:
     named = dict(zip(instrument.labels, labels, strict=True))
     return Series(name=instrument.name, labels=named, value=value, last=now)
+
+
+def _clean_name(name: str | None) -> str | None:
+    """Return a name from the settings in the form that other processes accept."""
+    return name and one_line(name)[:MAX_NAME_LENGTH]
 
 
 @cache

@@ -1,16 +1,21 @@
 """The last messages of this process, in memory. An operator finds them by their correlation id."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 from weakref import WeakSet
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action, Entry
 from bus.messaging.ports.meter import Reporter
-from bus.messaging.service_info import RememberedMessage
+from bus.messaging.service_info import (
+    MAX_COUNT,
+    MAX_SECONDS,
+    MAX_TEXT_LENGTH,
+    RememberedMessage,
+)
 
-__all__ = ["MAX_UNVERIFIED", "MessageHistory", "id_matcher"]
+__all__ = ["MAX_UNVERIFIED", "MessageHistory", "build_record", "id_matcher"]
 
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
@@ -154,10 +159,23 @@ def _shorten(entry: Entry) -> Entry:
 
 
 def _record(entry: Entry) -> RememberedMessage:
-    values = {name: _clean_text(value) for name, value in zip(_FIELDS, entry, strict=True)}
-    return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
+    values = dict(zip(_FIELDS, entry, strict=True))
+    return build_record({**values, "at": int(entry[_AT] * 1000)})
 
 
-def _clean_text(value: object) -> object:
-    """Replace the characters of a text that no encoder accepts."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+def build_record(values: Mapping[str, Any]) -> RememberedMessage:
+    """Return the record of a message. Values that its sender chose are cut to the valid range.
+
+    Otherwise one message with a wrong header would prevent the answer with all messages.
+    """
+    cleaned = {name: _clean_text(value) for name, value in values.items()}
+    for name, maximum in (("attempt", MAX_COUNT), ("seconds", MAX_SECONDS)):
+        cleaned[name] = min(max(cleaned[name], 0), maximum)
+    return RememberedMessage.model_validate(cleaned)
+
+
+def _clean_text(value: Any) -> Any:
+    """Replace the characters of a text that no encoder accepts, and cut a long text."""
+    if not isinstance(value, str):
+        return value
+    return value[:MAX_TEXT_LENGTH].encode(errors="replace").decode()

@@ -235,7 +235,8 @@ def test_no_line_of_a_detail_is_cut_on_a_narrow_terminal(width: int) -> None:
 
 
 def test_a_text_of_a_service_cannot_move_the_cursor() -> None:
-    forged = stats("x\x1b[2J\ny", version="1\x9b1A", handlers=[handler(last_error=error("a\x1bb"))])
+    named = stats(handlers=[handler(last_error=error("a\x1bb"))])
+    forged = named.model_copy(update={"instance": "x\x1b[2J\ny", "version": "1\x9b1A"})
     assert not re.search(r"[\x1b\x9b]", "\n".join(table(forged) + detail(forged)))
 
 

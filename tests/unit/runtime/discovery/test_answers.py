@@ -31,7 +31,9 @@ class ReportOfMany:
         return InstanceInfo(**self.now.model_dump(), bus_version="1", python_version="3")
 
     def stats(self) -> InstanceStats:
-        series = tuple(Series(name="x" * 50, labels={"n": str(each)}) for each in range(1000))
+        series = tuple(
+            Series(name="x" * 50 + str(each % 2), labels={"n": str(each)}) for each in range(1000)
+        )
         return InstanceStats(**STATE.model_dump(), since=1, series=series)
 
     def find(self, correlation_id: str) -> RememberedMessages:
@@ -58,7 +60,9 @@ def test_an_answer_that_fits_is_whole() -> None:
 
 
 def test_an_answer_whose_first_entry_is_too_large_has_no_entries() -> None:
-    record = InstanceStats(**STATE.model_dump(), since=1, series=(Series(name="x" * 9000),))
+    record = InstanceStats(
+        **STATE.model_dump(), since=1, series=(Series(name="x", labels={"n": "x" * 9000}),)
+    )
     answer = json.loads(encode_record(record, 4096))
     assert (answer["series"], answer["left_out"]) == ([], 1)
 
