@@ -151,7 +151,13 @@ async def measure(
     set_provider(percent)
     async with sides_on(url, percent) as (without, with_spans):
         for number in range(rounds + 1):
-            one, other = await without.measure(calls), await with_spans.measure(calls)
+            # The order changes, because the first of two runs can have an advantage.
+            if number % 2:
+                one = await without.measure(calls)
+                other = await with_spans.measure(calls)
+            else:
+                other = await with_spans.measure(calls)
+                one = await without.measure(calls)
             if number > 0:  # the first round is the warm-up
                 rates.append(one[0] / other[0])
                 processors.append(one[1] / other[1])

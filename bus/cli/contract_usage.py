@@ -15,8 +15,9 @@ from rich.text import Text
 from bus.cli.loading import known_contracts
 from bus.cli.output import MEASURE_COLUMNS, print_json, suppress_library_logs, table_console
 from bus.cli.queue_table import age
+from bus.cli.services.questions import no_answer
 from bus.contracts.contract import Contract
-from bus.errors import ConfigurationError, NotFound, Unavailable
+from bus.errors import ConfigurationError, NotFound
 from bus.messaging.control import GetInfo, GetStats
 from bus.messaging.plurals import count_noun
 from bus.messaging.suggestions import did_you_mean
@@ -76,11 +77,8 @@ async def ask_usage(settings: Settings, catalog: Iterable[Contract], window: flo
         info, stats = await asyncio.gather(
             asker.ask(GetInfo(), window=window), asker.ask(GetStats(), window=window)
         )
-    if not stats:
-        raise Unavailable(
-            f"no live instance answered within {window:g} s. Check that services run on the broker "
-            "in BUS_URL with BUS_DISCOVERY=on."
-        )
+        if not stats:
+            raise await no_answer(asker, None, window)
     return examine_usage(
         [answer.record for answer in info], [answer.record for answer in stats], catalog
     )

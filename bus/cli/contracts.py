@@ -14,7 +14,7 @@ from bus.cli.contract_schemas import (
     to_json,
 )
 from bus.cli.loading import contract_named, known_contracts
-from bus.cli.options import AsJson, Contracts, completed_types, finite
+from bus.cli.options import AsJson, Contracts, Window, completed_types
 from bus.cli.output import print_json, table_console
 from bus.contracts.schema import sample_of, schema_of
 from bus.errors import FailedPrecondition
@@ -120,16 +120,7 @@ def usage(
     ] = None,
     *,
     contracts: Contracts = None,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=60,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time to wait for the answers of the instances.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Show which services send and serve each version of a contract, and when they last did.

@@ -23,9 +23,11 @@ from bus.cli.start_checks import (
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.messaging.broker_addresses import require_urls
 from bus.messaging.variable_values import environment_value
+from bus.operations.broker_alarms import describe_alarms
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
 from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
+from bus.operations.topology.broker_state import management_of
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
@@ -144,6 +146,8 @@ async def examine(
         check_health_port(settings, report)
     if settings and report.server and not start:
         await check_routers(routers, settings, report)
+        if settings.management_url:
+            report.warnings += await describe_alarms(management_of(settings))
     return report
 
 

@@ -1,11 +1,10 @@
-"""The loop of commands that show live instances until Ctrl-C, SIGTERM or the end of a pipe."""
+"""The loop of commands that show live instances until an event or the end of a pipe."""
 
 import asyncio
 from collections.abc import Callable
 
 import typer
 
-from bus.cli.broker import signals
 from bus.cli.queue_watch import CLOSED_PIPE_EXIT_CODE, stop_when_closed
 from bus.runtime.discovery.live_feed import LiveFeed
 
@@ -18,16 +17,17 @@ MIN_REDRAW_SECONDS = 0.2
 async def show_until_stopped(
     feed: LiveFeed,
     draw: Callable[[], None],
+    stop: asyncio.Event,
     *,
-    stop: asyncio.Event | None = None,
     redraw: float | None = None,
 ) -> None:
-    """Run the feed, and draw after each change, until Ctrl-C, SIGTERM or the end of the pipe.
+    """Run the feed, and draw after each change, until `stop` is set or the pipe has ended.
 
     Args:
         feed: The feed of the live view.
         draw: Function that shows the current state.
-        stop: Event that ends the loop as well, such as a key that the user pressed.
+        stop: Event that ends the loop. A full-screen command must handle signals before its first
+            state, so it opens `signals()` itself.
         redraw: Seconds after which the state is drawn again without a change, so that ages grow
             and a terminal with a new size is filled. None draws only after changes.
 
@@ -36,11 +36,9 @@ async def show_until_stopped(
         PermissionDenied: The asker has no right to ask.
     """
     changed = asyncio.Event()
-    with signals() as stopping, stop_when_closed(stopping) as is_closed:
+    with stop_when_closed(stop) as is_closed:
         running = asyncio.ensure_future(feed.run(changed.set))
-        ends = {running, asyncio.ensure_future(stopping.wait())}
-        if stop is not None:
-            ends.add(asyncio.ensure_future(stop.wait()))
+        ends = {running, asyncio.ensure_future(stop.wait())}
         try:
             while not any(each.done() for each in ends):
                 waiting = asyncio.ensure_future(changed.wait())

@@ -14,12 +14,14 @@ import typer
 from bus.cli.loading import known_contracts
 from bus.contracts.contract import Contract, Kind
 from bus.contracts.limits import MAX_SECONDS
+from bus.messaging.control import MAX_WINDOW_SECONDS
 
 __all__ = [
     "AsJson",
     "Contracts",
     "File",
     "Payload",
+    "Window",
     "completed_types",
     "duration",
     "finite",
@@ -127,6 +129,19 @@ def finite(value: float | None) -> float | None:
     if value is not None and not 0 <= value <= MAX_SECONDS:
         raise typer.BadParameter(f"must be a number up to {MAX_SECONDS}, such as 2.5.")
     return value
+
+
+Window = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        max=MAX_WINDOW_SECONDS,
+        callback=finite,
+        metavar="SECONDS",
+        help="Time to wait for the answers of the instances.",
+    ),
+]
+"""Seconds of a question to live instances."""
 
 
 def moment(text: str) -> int:

@@ -151,8 +151,9 @@ def describe_unserved(queue: QueueStatus, unserved: UnservedQueue) -> str:
             "delete the old queue with `bus topology prune`"
         )
     return (
-        f"{queue.name}: {ready}, although {queue.service} runs; start a worker that consumes it "
-        "with `bus run`, or use `bus topology prune` if no router declares it"
+        f"{queue.name}: {ready}, although {queue.service} runs; `bus services {queue.service}` "
+        "shows whether its consumer is paused. If not, start a worker that consumes it with "
+        "`bus run`, or use `bus topology prune` if no router declares it"
     )
 
 

@@ -7,7 +7,13 @@ import typer
 
 from bus.cli.options import finite
 from bus.cli.output import say, suppress_library_logs
-from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    ContractError,
+    DeadlineExceeded,
+    Unavailable,
+)
 from bus.messaging.control import ALL, Ping
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
@@ -24,7 +30,10 @@ RECONNECT_SECONDS = 0.5
 """Seconds between two attempts to connect to a broker that has not started."""
 MAX_HINT_SECONDS = 1.0
 """Maximum seconds of the timeout in which the command searches for a similar name."""
-CHECK = ". Check that its workers run, and that they use the broker in BUS_URL."
+SILENCE = (
+    ". Check that its workers run, that they use the broker in BUS_URL, and that they have "
+    "BUS_AUTH={auth} as this command has."
+)
 QUIET_SECONDS = 2.0
 """Seconds of a wait after which the command reports what it waits for."""
 
@@ -54,6 +63,12 @@ def command(
         int,
         typer.Option(min=1, max=10_000, metavar="NUMBER", help="Number of instances to wait for."),
     ] = 1,
+    all_: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="With --version, wait also until no instance of another version is live."
+        ),
+    ] = False,
 ) -> None:
     """Wait until a service is ready: exit code 0 if ready, 75 after the timeout.
 
@@ -61,16 +76,18 @@ def command(
     type, the instance must also serve this type. The command can start before the broker and before
     the service. Use it in scripts, and in containers that need a service.
     """
-    requirement = Requirement.parse(service, version=version, instances=instances)
+    if all_ and version is None:
+        raise ContractError("--all needs a version. Add --version with the version that stays.")
+    requirement = Requirement.parse(service, version=version, instances=instances, all_=all_)
     with suppress_library_logs():
-        ready = asyncio.run(wait_until_ready(load_settings(), requirement, timeout))
-    typer.echo(one_line(describe_ready(requirement, ready)))
+        ready, others = asyncio.run(wait_until_ready(load_settings(), requirement, timeout))
+    typer.echo(one_line(describe_ready(requirement, ready, others)))
 
 
 async def wait_until_ready(
     settings: Settings, requirement: Requirement, timeout: float
-) -> list[LiveInstance]:
-    """Return the required instances when they are ready.
+) -> tuple[list[LiveInstance], list[LiveInstance]]:
+    """Return the required instances when they are ready, and the live ones of other versions.
 
     Raises:
         DeadlineExceeded: They are not ready within `timeout` seconds.
@@ -95,7 +112,7 @@ async def wait_until_ready(
                         try:
                             # The end of the timeout is for a question for similar names.
                             async with asyncio.timeout_at(deadline - hint_seconds(timeout)):
-                                return await wait.run(asker)
+                                return await wait.run(asker), wait.others()
                         except TimeoutError:
                             hint = await find_similar(asker, requirement.service, timeout)
                             raise
@@ -105,7 +122,7 @@ async def wait_until_ready(
     except TimeoutError:
         raise DeadlineExceeded(
             f"{requirement.subject}: not ready within {timeout:g} s: {wait.describe()}"
-            f"{hint or ('.' if wait.error else CHECK)}"
+            f"{hint or remedy(requirement, wait, settings)}"
         ) from None
     finally:
         reporting.cancel()
@@ -137,8 +154,34 @@ async def report(requirement: Requirement, wait: ServiceWait) -> None:
             said = reason
 
 
-def describe_ready(requirement: Requirement, ready: list[LiveInstance]) -> str:
-    """Return the line about instances that are ready."""
-    versions = sorted({each.record.version for each in ready if each.record.version})
-    version = f", version {' and '.join(versions)}" if versions else ""
-    return f"{requirement.subject} is ready: {count_noun(len(ready), 'instance')}{version}"
+def remedy(requirement: Requirement, wait: ServiceWait, settings: Settings) -> str:
+    """Return the end of the error of a wait: the advice that fits the instances that were seen."""
+    live, version = wait.live(), requirement.version
+    if wait.error or not live:
+        return "." if wait.error else SILENCE.format(auth=settings.auth)
+    fitting = [each for each in live if version in {None, each.record.version}]
+    if not fitting:
+        return f". Start instances with BUS_SERVICE_VERSION={version}, or correct --version."
+    if not any(requirement.serves(each) for each in fitting):
+        return ". Check the type, or start instances with a router that serves it."
+    if len(wait.accepted()) >= requirement.instances:
+        return ". Stop the instances of other versions, or leave --all out."
+    if any(each.state != "ready" for each in fitting):
+        return f". Look at `bus services {requirement.service}` and at the log of these instances."
+    return ". Start more instances, or correct --instances."
+
+
+def describe_ready(
+    requirement: Requirement, ready: list[LiveInstance], others: list[LiveInstance]
+) -> str:
+    """Return the line about instances that are ready, and about those of other versions."""
+    text = f"{requirement.subject} is ready: {count_noun(len(ready), 'instance')}{versions(ready)}"
+    if others:
+        return f"{text}; also live: {count_noun(len(others), 'instance')}{versions(others)}"
+    return text
+
+
+def versions(instances: list[LiveInstance]) -> str:
+    """Return the versions of instances after a comma, or an empty text if they have none."""
+    found = sorted({each.record.version for each in instances if each.record.version})
+    return f", version {' and '.join(found)}" if found else ""

@@ -1,7 +1,7 @@
 """Histograms with fixed buckets, from 0.1 ms to 10,000 s.
 
 The upper bounds of the buckets are preferred numbers, ten in each decade. So a quantile that is
-computed from the buckets differs from the true value by at most 27 %. A histogram is sparse: a
+computed from the buckets differs from the true value by at most 28 %. A histogram is sparse: a
 mapping from the index of a bucket to the number of its values.
 
 Source: ISO 3, "Preferred numbers", the rounded series R"10.
@@ -23,7 +23,6 @@ __all__ = [
     "buckets_of",
     "count_of",
     "cumulative_counts",
-    "fraction_within",
     "merge",
     "quantile",
     "subtract",
@@ -105,21 +104,6 @@ def _range_of(index: int, largest: float) -> tuple[float, float]:
     if index >= len(BOUNDS):
         return BOUNDS[-1], largest if BOUNDS[-1] < largest < inf else BOUNDS[-1]
     return (BOUNDS[index - 1] if index > 0 else 0.0), BOUNDS[max(index, 0)]
-
-
-def fraction_within(buckets: Buckets, seconds: float) -> float | None:
-    """Return the part of all values that are at most `seconds`, or None without values.
-
-    A value counts if its whole bucket is at most `seconds`. So pass one of `BOUNDS`.
-    """
-    total = count_of(buckets)
-    if total <= 0:
-        return None
-    return sum(n for index, n in buckets.items() if _is_within(index, seconds)) / total
-
-
-def _is_within(index: int, seconds: float) -> bool:
-    return index < len(BOUNDS) and BOUNDS[index] <= seconds
 
 
 def merge(*histograms: Buckets) -> dict[int, int]:

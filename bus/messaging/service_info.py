@@ -75,7 +75,8 @@ Exemplar = tuple[Text, Seconds, Milliseconds]
 class Record(BaseModel):
     """A part of an answer on the control channel."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # A sum or a rate of an infinite number would fail in the command that asks.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class InstanceState(Record):
@@ -142,6 +143,12 @@ class HandlerState(Record):
     """Slots without a message."""
     in_flight: Count
     """Messages that were received and are not settled."""
+    oldest_seconds: Seconds | None = None
+    """Seconds for which the oldest message has been in the handler. None if no message is."""
+    full_seconds: Seconds | None = None
+    """Seconds for which all slots have had the same messages. None unless all have one."""
+    timeout: Seconds | None = None
+    """Maximum seconds of the handler for one message. None: no limit."""
     pauses: Annotated[tuple[Name, ...], Field(max_length=MAX_LABELS)] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
     ready: bool = True
@@ -159,6 +166,8 @@ class Series(Record):
     labels: Annotated[dict[Name, Text], Field(max_length=MAX_LABELS)] = Field(default_factory=dict)
     value: Amount = 0
     """Total of a counter, value of a gauge, or sum of a histogram."""
+    recent_value: Amount = 0
+    """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
     count: Count = 0
     """Number of values in a histogram."""
     max: Seconds = 0
@@ -166,9 +175,9 @@ class Series(Record):
     buckets: Histogram = Field(default_factory=dict)
     """Number of values in each bucket of a histogram that is not empty, by the bucket's index."""
     recent: Histogram = Field(default_factory=dict)
-    """As `buckets`, for the last 5 to 10 minutes only."""
+    """As `buckets`, for the last 1 to 2 minutes only."""
     recent_max: Seconds = 0
-    """Largest value of the last 5 to 10 minutes."""
+    """Largest value of the last 1 to 2 minutes."""
     exemplars: Annotated[dict[Bucket, Exemplar], Field(max_length=len(BOUNDS) + 1)] = Field(
         default_factory=dict
     )

@@ -20,7 +20,6 @@ __all__ = [
     "new_traceparent",
     "parse_traceparent",
     "recorded_trace",
-    "sampled_trace_id",
     "shorten_tracestate",
     "unsampled_traceparent",
     "valid_tracestate",
@@ -117,12 +116,6 @@ def is_unsampled(traceparent: str | None) -> bool:
     if match is None or (match[1] == "00" and match[5]):
         return False
     return match[4][1] in EVEN_DIGITS
-
-
-def sampled_trace_id(traceparent: str | None) -> str | None:
-    """Return the trace id of a traceparent with the flag `sampled`, otherwise None."""
-    parent = parse_traceparent(traceparent)
-    return parent.trace_id if parent is not None and parent.flags & SAMPLED else None
 
 
 def valid_tracestate(text: str | None) -> str | None:

@@ -189,8 +189,10 @@ class Bus:
     async def _close(self) -> None:
         self._client.replies.begin_close()
         try:
-            await self._discovery.close()
-            await self._transport.close()
+            try:
+                await self._discovery.close()
+            finally:  # also if this task is cancelled
+                await self._transport.close()
             await self._security.identity.close()
         finally:
             self._client.close()  # callers that still wait receive an error

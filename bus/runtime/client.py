@@ -56,6 +56,7 @@ from bus.runtime.sent_history import sent_history
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.service_waits import ServiceWaits
+from bus.security.anonymous import AnonymousIdentity
 
 __all__ = ["Client"]
 
@@ -113,7 +114,7 @@ class Client:
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
-        self.waits = ServiceWaits(self._call_service, self._remaining)
+        self.waits = ServiceWaits(self._call_service_again, self._remaining)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
@@ -440,6 +441,13 @@ class Client:
             self._remember(envelope, started, outcome_of(error))
             raise
         self._remember(envelope, started, OK)
+
+    def _call_service_again(self, envelope: Envelope) -> Awaitable[Envelope]:
+        """Send a request that may have waited. Its token could have expired in the meantime."""
+        identity = self._security.identity
+        if not isinstance(identity, AnonymousIdentity):
+            envelope = identity.signer.sign(envelope)
+        return self._call_service(envelope)
 
     async def _call_service(self, envelope: Envelope) -> Envelope:
         started = perf_counter()

@@ -94,32 +94,35 @@ class EndpointMeasures:
             message: The message. Its sender is authenticated, unless `BUS_AUTH=off`.
             seconds: The duration of the attempt.
         """
-        now, envelope, pending = self._clock(), message.envelope, self._pending
-        if now >= self._ends or len(pending) >= MAX_VALUES:
+        values = self._values_of(message, seconds)
+        now = values[6]
+        if now >= self._ends or len(self._pending) >= MAX_VALUES:
             self.report()
-            pending, self._ends = self._pending, now + MAX_SECONDS
-        pending.append(
-            (
-                message.key,
-                envelope.correlation_id,
-                envelope.causation_id,
-                envelope.traceparent,
-                sent_time(envelope),
-                message.deliveries[0].redelivered,
-                now,
-                seconds,
-                recorded_trace.get() if self._has_traces else None,
-            )
-        )
+            self._ends = now + MAX_SECONDS
+        # Another thread can take the list away between two calls, so it is looked up last.
+        self._pending.append(values)
 
     def failed(self, message: InboundMessage, error: BaseException, seconds: float) -> None:
         """Report an attempt that has ended with an error, with the arguments of `succeeded`."""
-        self.succeeded(message, seconds)
-        values = self._pending.pop()
-        now, outcome = values[6], outcome_of(error)
-        self.report()
-        self._report_one(values, outcome)
-        self._keep_error(error, outcome, now)
+        values, outcome = self._values_of(message, seconds), outcome_of(error)
+        with self._lock:
+            self.report()
+            self._report_one(values, outcome)
+        self._keep_error(error, outcome, values[6])
+
+    def _values_of(self, message: InboundMessage, seconds: float) -> AttemptValues:
+        envelope = message.envelope
+        return (
+            message.key,
+            envelope.correlation_id,
+            envelope.causation_id,
+            envelope.traceparent,
+            sent_time(envelope),
+            message.deliveries[0].redelivered,
+            self._clock(),
+            seconds,
+            recorded_trace.get() if self._has_traces else None,
+        )
 
     def report(self) -> None:
         """Report the successful attempts that are stored."""

@@ -186,6 +186,8 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
     if measures is not None:
         measures.report()
     last = None if measures is None else measures.last_handled
+    now, running = perf_counter(), [*state.in_flight.open.values()]
+    ages = [now - each.started for each in running if each.started is not None]
     return HandlerState(
         operation=contract.name,
         version=contract.version,
@@ -194,7 +196,10 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
         subscription=endpoint.subscription,
         slots=endpoint.concurrency,
         free=state.slots.free,
-        in_flight=len(state.in_flight.open),
+        in_flight=len(running),
+        oldest_seconds=max(ages, default=None),
+        full_seconds=min(ages) if len(ages) >= endpoint.concurrency else None,
+        timeout=endpoint.timeout,
         pauses=consumer.pauses,
         ready=consumer.ready,
         last_error=None if measures is None else _error_info(measures.last_error),

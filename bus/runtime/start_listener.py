@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import aclosing
 
 from bus.errors import BusError
-from bus.messaging.control import Announcement
+from bus.runtime.discovery.asker import Announcements
 
-__all__ = ["Announcements", "StartListener"]
+__all__ = ["Listen", "StartListener"]
 
 log = logging.getLogger("bus.client")
 
-Announcements = Callable[[], AsyncIterator[Announcement]]
+Listen = Callable[[], Announcements]
 """A function that starts to listen to announcements. The first one can raise an error."""
 
 LISTEN_AFTER_SECONDS = 1.0
@@ -34,7 +35,7 @@ class StartListener:
         Args:
             on_started: Function that is called with the name of a service that has started.
         """
-        self.announcements: Announcements | None = None
+        self.announcements: Listen | None = None
         """The source of announcements. The bus sets it, if it has one."""
         self._on_started = on_started
         self._task: asyncio.Task[None] | None = None
@@ -52,17 +53,13 @@ class StartListener:
             self._task.cancel()
             self._task = None
 
-    async def _listen(self, announcements: Announcements) -> None:
+    async def _listen(self, announcements: Listen) -> None:
         await asyncio.sleep(LISTEN_AFTER_SECONDS)
-        stream = announcements()
-        try:
-            async for announcement in stream:
-                if announcement.event == "started":
-                    self._on_started(announcement.service)
-        except BusError as error:
-            log.debug("no start of a service is heard: %s", error, extra={"why": str(error)})
-            self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
+        async with aclosing(announcements()) as stream:
+            try:
+                async for announcement in stream:
+                    if announcement.event == "started":
+                        self._on_started(announcement.service)
+            except BusError as error:
+                log.debug("no start of a service is heard: %s", error, extra={"why": str(error)})
+                self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS

@@ -21,6 +21,7 @@ from bus.security.control_proofs import (
     verify_control_proof,
     verify_question,
 )
+from bus.security.current_grants import CurrentGrants
 from bus.security.grants import ORDER, READ, AccessPolicy
 from bus.security.keyring import Keyring
 
@@ -28,19 +29,6 @@ __all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenCon
 
 Access = Literal["ping", "read", "order"]
 """Kind of access to an instance. `ping` is the right to know whether an instance is alive."""
-
-
-class GrantsInUse(Protocol):
-    """The grants that a process uses now."""
-
-    @property
-    def policy(self) -> AccessPolicy:
-        """The permissions of every service and operator."""
-        ...
-
-    def refresh(self) -> bool:
-        """Read the grants again, but not too often. Return True if they have changed."""
-        ...
 
 
 class ControlGuard(Protocol):
@@ -110,7 +98,7 @@ class ControlSecurity:
         self,
         subject: Subject,
         ring: Keyring,
-        grants: GrantsInUse | None,
+        grants: CurrentGrants | None,
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,

@@ -235,7 +235,7 @@ class Scene:
             names = [
                 name
                 for name in await self.queues()
-                if ".dead" not in name and ".replies." not in name
+                if not any(part in name for part in (".dead", ".replies.", ".control."))
             ]
             return {
                 name: (await channel.queue_declare(name, passive=True)).message_count or 0

@@ -1,14 +1,14 @@
 """`bus contracts usage` on RabbitMQ: one command finds the service that still sends version 1."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Catalog, NotServed, Request, Settings, contract
-from tests.integration.command import Ended, bus
+from bus.cli.contract_usage import ask_usage, load_catalog, usage_to_json
+from tests.integration.command import bus
 from tests.integration.library_service import FindBook, Place, router
 
 CONTRACTS = "tests.integration.library_service"
@@ -36,21 +36,22 @@ async def used(vhost_url: str) -> AsyncIterator[str]:
         yield vhost_url
 
 
-async def usage(url: str, *arguments: str) -> Ended:
-    return await bus("contracts", "usage", *arguments, BUS_URL=url, BUS_CONTRACTS=CONTRACTS)
-
-
 async def test_one_command_finds_who_still_sends_an_old_version(used: str) -> None:
-    shown, answer = await asyncio.gather(usage(used, "library.find"), usage(used, "--json"))
+    arguments = ("contracts", "usage", "library.find")
+    settings = Settings(url=SecretStr(used))
+    shown, report = await asyncio.gather(
+        bus(*arguments, BUS_URL=used, BUS_CONTRACTS=CONTRACTS),
+        ask_usage(settings, load_catalog([CONTRACTS]), window=1),
+    )
     assert (shown.code, shown.err) == (0, "")
     assert "old version: library.find.v1 (latest v2) is sent by old-desk\n" in shown.out
     assert "counted by 3 instances of 3 services, the first (library) since " in shown.out
-    found = {each["type"]: each for each in json.loads(answer.out)["contracts"]}
+    found = {each["type"]: each for each in usage_to_json(report)["contracts"]}
     old, new, unused = (found[f"library.{each}"] for each in ("find.v1", "find.v2", "scanned.v1"))
     assert [(each["service"], each["instances"]) for each in old["servers"]] == [("library", 1)]
     assert [(each["service"], each["sent"], each["handled"]) for each in old["callers"]] == [
         ("old-desk", 3, 3)
     ]
     assert [(each["service"], each["sent"]) for each in new["callers"]] == [("new-desk", 1)]
-    assert new["servers"] == []
+    assert not new["servers"]
     assert not unused["used"]

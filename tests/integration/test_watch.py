@@ -15,8 +15,7 @@ from bus.cli.watch.lines import Seen
 from bus.cli.watch.session import Watch, WatchOptions
 from bus.cli.watch.signatures import NoKeys
 from bus.contracts.contract import contract_of
-from bus.errors import PermissionDenied
-from bus.messaging.topology.model import Binding
+from bus.errors import DeadlineExceeded, PermissionDenied
 from bus.operations.brokers.broker import Broker
 from bus.operations.management_api import Management
 from bus.operations.topology.broker_state import queue_bindings
@@ -46,6 +45,11 @@ class Ask(Request[None]):
     """A request that no service handles."""
 
 
+@contract("press.find", version=1, idempotent=True)
+class Find(Request[None]):
+    title: str
+
+
 @contract("press.printed", version=1)
 class Printed(Event):
     title: str
@@ -56,6 +60,11 @@ router = Router("press")
 
 @router.job(Print)
 async def print_(_job: Print) -> None:
+    """Do nothing."""
+
+
+@router.request(Find)
+async def find(_request: Find) -> None:
     """Do nothing."""
 
 
@@ -100,10 +109,10 @@ async def test_a_watched_message_is_shown_and_handled(settings: Settings) -> Non
         bus.serving(router),
         watching(settings) as watched,
     ):
-        await (await bus.submit(Print(title=SECRET))).result()
+        await bus.request(Find(title=SECRET))
         await bus.publish(Printed(title=SECRET))
         await until(lambda: len(watched.seen) == 2, "both messages")
-    assert watched.types == ["press.print.v1", "press.printed.v1"]
+    assert watched.types == ["press.find.v1", "press.printed.v1"]
     assert {message.envelope.body for message in watched.seen} == {b""}  # not even kept
     assert {message.size for message in watched.seen} == {len(f'{{"title":"{SECRET}"}}')}
 
@@ -123,28 +132,37 @@ async def test_a_watch_does_not_accept_the_messages_of_a_service_that_is_away(
         assert watched.seen == []
 
 
-async def test_a_watch_leaves_a_queue_that_is_deleted_and_names_its_last_jobs(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    may_check = asyncio.Event()
-
-    async def read(settings: Settings) -> frozenset[Binding]:
-        await may_check.wait()
-        return await queue_bindings(settings)
-
-    monkeypatch.setattr(session, "queue_bindings", read)
+async def test_a_job_is_refused_if_its_queue_is_deleted_during_a_watch(settings: Settings) -> None:
     async with Bus("press", settings=settings) as bus:
         async with bus.serving(router):
-            may_check.set()
+            pass
         async with watching(settings) as watched:
-            may_check.clear()
             await delete(settings, "press.jobs.print.v1")
-            handle = await bus.submit(Print(title=SECRET))
-            may_check.set()
-            await until(lambda: len(watched.said) > 1, "the note about the job")
-            assert handle.id in watched.said[-1]
             with pytest.raises(NotServed):
                 await bus.submit(Print(title=SECRET))
+            assert watched.seen == []
+
+
+async def test_a_watch_leaves_the_requests_of_a_queue_that_is_deleted(settings: Settings) -> None:
+    async with Bus("press", settings=settings) as bus:
+        async with bus.serving(router):
+            pass
+        async with watching(settings):
+            await delete(settings, "press.requests.find.v1")
+
+            while not await is_refused(bus):
+                pass  # each request waits for its timeout
+
+
+async def is_refused(bus: Bus) -> bool:
+    """Return True if the broker returns a request. Return False if no service replies in time."""
+    try:
+        await bus.request(Find(title=SECRET), timeout=0.2)
+    except NotServed:
+        return True
+    except DeadlineExceeded:
+        return False
+    raise AssertionError("the request was answered, although no service runs")
 
 
 async def delete(settings: Settings, queue: str) -> None:
@@ -196,7 +214,7 @@ async def test_the_broker_user_of_a_service_may_not_tap(
                 pass
         administrator = place.settings("bus.topology")
         async with open_tap(administrator, lambda _: None, max_body_bytes=0) as tap:
-            await tap.bind([("bus.events", "#"), ("bus.jobs", "press.print.v1")])
+            await tap.bind([("bus.events", "#"), ("bus.requests", "press.find.v1")])
 
 
 async def test_the_command_prints_json_until_its_limit(settings: Settings) -> None:

@@ -16,6 +16,7 @@ from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated
 from bus.messaging.topology.names import job_queue
 from bus.operations.dead_letters import Selection
+from bus.security.tokens import TOKEN_LIFETIME_SECONDS
 from bus.settings import Settings
 from bus.testing import MemoryBuses, VirtualLoop, wall_clock
 from tests.security.deployment import Deployment
@@ -97,6 +98,23 @@ def test_signed_messages_of_every_kind_arrive(deployment: Deployment) -> None:
             assert [update.progress async for update in job.updates()] == [0.5]
             assert (await job.result()).total == 1999
             assert (ledger.closed, heard) == ([1999], [1999])
+
+    on_virtual_time(scene())
+
+
+def test_a_request_can_wait_for_its_service_longer_than_a_token_is_valid(
+    deployment: Deployment,
+) -> None:
+    async def scene() -> None:
+        async with MemoryBuses(clock=wall_clock) as buses:
+            office = await buses.bus("office", **deployment.of("office"))
+            waiting = asyncio.create_task(
+                office.request(Add(amount=4), timeout=HOUR, wait_for_service=True)
+            )
+            await asyncio.sleep(2 * TOKEN_LIFETIME_SECONDS)
+            owner = await buses.bus("ledger", **deployment.of("ledger"))
+            await buses.serve(owner, Ledger().router)
+            assert (await waiting).total == 5
 
     on_virtual_time(scene())
 

@@ -115,7 +115,8 @@ async def test_no_request_event_or_job_shows_its_payload_in_transit() -> None:
         assert (await job.result(timeout=5)).text == CANARY
         await until(lambda: service.handled == [CANARY, CANARY], "the event to be handled")
 
-        assert {wire.type for wire in crossed} == {
+        crossed_types = {wire.type for wire in crossed} - {"bus.control.announcement.v1"}
+        assert crossed_types == {
             *("clinic.ask.v1", "clinic.ask.v1.reply", "clinic.copied.v1"),
             *("clinic.copy.v1", "clinic.copy.v1.progress", "clinic.copy.v1.reply"),
         }

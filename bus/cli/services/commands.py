@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from bus.cli.options import finite
+from bus.cli.options import Window, finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.services.as_json import services_to_json
 from bus.cli.services.detail import service_detail
 from bus.cli.services.list_table import services_table
 from bus.cli.services.questions import Answered, ask_services
 from bus.cli.services.watch import watch_services
-from bus.contracts.names import check_part
+from bus.contracts.names import PART, check_part
 from bus.errors import ContractError
-from bus.messaging.control import MAX_WINDOW_SECONDS, Target
+from bus.messaging.control import Target
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
 
@@ -49,16 +49,7 @@ def command(
             help="Time between two questions of --watch. Starts and stops are shown at once.",
         ),
     ] = 2.0,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=MAX_WINDOW_SECONDS,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time to wait for the answers of the instances.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -80,10 +71,11 @@ def command(
     the window. Services with problems come first. It needs the right `control.read`, takes no
     message out of a queue, and changes nothing.
 
-    "handled" and "errors" are the attempts since the start of each instance, and those that failed.
-    "p50" and "p99" are the durations below which 50 and 99 percent of the attempts of the last 5 to
-    10 minutes are. A service that serves requests has the durations of its requests. "rate/s" is
-    the number of attempts per second in the last interval of --watch.
+    "handled" and "errors" are the attempts of the last 1 to 2 minutes, and those that failed. "p50"
+    and "p99" are the durations below which 50 and 99 percent of them are. A service that serves
+    requests has the durations of its requests. "rate/s" is the number of attempts per second in the
+    last interval of --watch. With SERVICE, "since start" is the number of attempts since the start
+    of each instance, and "oldest" is the time for which the oldest running message has run.
     """
     if service is not None:
         check_service(service)
@@ -121,7 +113,13 @@ def check_service(service: str) -> None:
     try:
         check_part(service, "service")
     except ContractError as error:
-        raise ContractError(f"{error}. Set seconds with --interval or --window.") from None
+        owner, dot, _ = service.partition(".")
+        advice = "."
+        if dot and PART.fullmatch(owner):
+            advice = f". For a type, name its service: {owner}."
+        elif service.replace(".", "", 1).isdigit():
+            advice = ". Set seconds with --interval or --window."
+        raise ContractError(f"{error}{advice}") from None
 
 
 async def ask(settings: Settings, service: str | None, window: float) -> Answered:

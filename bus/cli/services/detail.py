@@ -31,6 +31,7 @@ INSTANCES = (
     Column("state", is_text=True),
     Column("version", 3, is_text=True),
     Column("up", 5),
+    Column("since start", 8),
     Column("handled", 4),
     Column("errors", 1),
     Column("p99"),
@@ -40,6 +41,7 @@ INSTANCES = (
 )
 OPERATIONS = (
     Column("operation", is_text=True),
+    Column("since start", 11),
     Column("handled", 6),
     Column("rate/s", 5),
     Column("errors"),
@@ -48,12 +50,14 @@ OPERATIONS = (
     Column("p99"),
     Column("max", 7),
     Column("delay p99", 4),
+    Column("oldest", 2),
     Column("in flight", 9),
     Column("slots", 3),
 )
 SENT = (
     Column("sends", is_text=True),
     Column("kind", 3, is_text=True),
+    Column("since start", 6),
     Column("sent", 2),
     Column("rate/s", 4),
     Column("errors"),
@@ -92,10 +96,11 @@ def service_detail(
     parts.append(fitting_table(INSTANCES, _instance_rows(service, infos), console))
     if service.totals.handled:
         parts += ["", fitting_table(OPERATIONS, _operation_rows(service, verbose), console)]
-    parts += _error_lines(service)
+    parts += _error_lines(service.totals.handled, "")
     parts += _incomplete_lines([*(each.record for each in service.live), *infos])
     if service.totals.sent:
         parts += ["", fitting_table(SENT, _sent_rows(service), console)]
+        parts += _error_lines(service.totals.sent, "sends ")
     if verbose and infos:
         parts += ["", fitting_table(CONTRACTS, _contract_rows(infos), console)]
     return Group(*parts)
@@ -108,15 +113,17 @@ def _instance_rows(
     for each in service.instances:
         record = each.record
         rows = _summary_of(each).handled
-        failed, count = sum(row.failed for row in rows), sum(row.count for row in rows)
+        failed = sum(row.recently_failed for row in rows)
+        recent = sum(row.recent for row in rows)
         used = sum(row.slots - row.free for row in rows)
         yield (
             Text(one_line(record.instance), style="" if each.is_live else "dim"),
             _state(each),
             one_line(record.version or UNKNOWN),
             format_ago(record.started),
-            format_number(count),
-            _share(failed, count),
+            format_number(sum(row.count for row in rows)),
+            format_number(recent),
+            _share(failed, recent),
             format_duration(_slowest(rows)),
             format_number(sum(row.in_flight for row in rows)),
             f"{used}/{sum(row.slots for row in rows)}",
@@ -176,29 +183,38 @@ def _operation_row(
     return (
         one_line(name),
         format_number(row.count),
+        format_number(row.recent),
         format_rate(interval.rate if interval else None),
-        _share(row.failed, row.count),
+        _share(row.recently_failed, row.recent),
         *(format_duration(durations.quantile(q)) for q in (0.5, 0.9, 0.99)),
         format_duration(durations.max if durations.count else None),
         format_duration(row.delays.quantile(0.99)),
+        format_duration(row.oldest[1] if row.oldest else None),
         format_number(row.in_flight),
         f"{row.slots - row.free}/{row.slots}",
     )
 
 
-def _error_lines(service: ServiceSummary) -> Iterator[Text]:
-    """Yield a line for each operation that failed: numbers by code, and the last error."""
-    for row in (*service.totals.handled, *service.totals.sent):
+def _error_lines(rows: Iterable[OperationSummary], verb: str) -> Iterator[Text]:
+    """Yield a line for each operation that failed: numbers by code, and the last error.
+
+    Args:
+        rows: The operations.
+        verb: Text before the type of an operation: empty, or `sends ` for messages that are sent.
+    """
+    for row in rows:
         facts = [f"{format_number(count)} {code}" for code, count in row.errors.most_common()]
         if row.dead_lettered:
             facts.append(count_noun(row.dead_lettered, "dead letter"))
+        counts = f" since start: {', '.join(facts)}" if facts else ""
+        last = ""
         if row.last_error is not None:
             instance, error = row.last_error
             place = f" at {error.place}" if error.place else ""
-            ago = format_ago(error.at)
-            facts.append(f"last {error.code} {ago} ago{place} in {instance}")
-        if facts:
-            yield Text(one_line(f"{name_of(row.operation)}: {', '.join(facts)}"), style="red")
+            last = f" last {error.code} {format_ago(error.at)} ago{place} in {instance}"
+        if counts or last:
+            name, comma = name_of(row.operation), ";" if counts and last else ""
+            yield Text(one_line(f"{verb}{name}{counts}{comma}{last}"), style="red")
 
 
 def _incomplete_lines(records: Iterable[InstanceState]) -> Iterator[Text]:
@@ -218,8 +234,9 @@ def _sent_rows(service: ServiceSummary) -> Iterator[tuple[str | Text, ...]]:
             one_line(row.operation.type),
             row.operation.kind,
             format_number(row.count),
+            format_number(row.recent),
             format_rate(interval.rate if interval else None),
-            _share(row.failed, row.count),
+            _share(row.recently_failed, row.recent),
             format_duration(durations.quantile(0.5)),
             format_duration(durations.quantile(0.99)),
             format_duration(durations.max if durations.count else None),

@@ -69,10 +69,10 @@ def _row(service: ServiceSummary) -> tuple[str | Text, ...]:
         Text(f"{state} {share}/{live}" if is_partial else state, style=STATE_STYLES[state]),
         Text(one_line(", ".join(service.versions)), style="yellow" if service.is_mixed else ""),
         format_number(len(service.totals.handled)),
-        format_number(service.count),
+        format_number(service.recent),
         format_rate(service.rate),
         Text(
-            format_share(service.failed, service.count),
+            format_share(service.recently_failed, service.recent),
             style="bold red" if service.is_failing else "",
         ),
         format_duration(durations.quantile(0.5)),

@@ -55,8 +55,9 @@ async def no_answer(asker: Asker, service: str | None, window: float) -> NotFoun
             return unknown_service(service, names, window)
     return Unavailable(
         f"no instance of a service answered within {window:g} s. Check that services run and use "
-        "the broker in BUS_URL, that BUS_DISCOVERY is not off, and that the key of this command "
-        "has the right control.read. For slow instances, pass a longer --window."
+        "the broker in BUS_URL, that BUS_DISCOVERY is not off, that BUS_AUTH has the same value "
+        "for them and for this command, and that the key of this command has the right "
+        "control.read. For slow instances, pass a longer --window."
     )
 
 

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from bus.cli.broker import signals
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.output import print_json, table_console
 from bus.cli.services.as_json import services_to_json
@@ -45,15 +46,16 @@ async def watch_services(
         feed = LiveFeed(asker, view, GetStats(), target, interval=interval, window=window)
         watch = ServiceWatch(view, feed, target)
         console = table_console()
-        if as_json:
-            await show_until_stopped(feed, watch.print_json)
-        elif sys.stdout.isatty() and not console.is_dumb_terminal:
-            with live_display(console) as show:
-                await show_until_stopped(
-                    feed, lambda: show(watch.render(console)), redraw=REDRAW_SECONDS
-                )
-        else:
-            await show_until_stopped(feed, lambda: watch.print_block(console))
+        with signals() as stop:
+            if as_json:
+                await show_until_stopped(feed, watch.print_json, stop)
+            elif sys.stdout.isatty() and not console.is_dumb_terminal:
+                with live_display(console) as show:
+                    await show_until_stopped(
+                        feed, lambda: show(watch.render(console)), stop, redraw=REDRAW_SECONDS
+                    )
+            else:
+                await show_until_stopped(feed, lambda: watch.print_block(console), stop)
 
 
 @contextmanager

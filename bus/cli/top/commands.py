@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from bus.cli.broker import signals
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.options import finite
 from bus.cli.output import suppress_library_logs, table_console
@@ -27,7 +28,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 SORT_OF_KEY: dict[str, Sort] = {"r": "rate", "p": "p99", "e": "errors"}
-KEYS = "keys: r p e q"
+KEYS = "sort by: r rate  p p99  e errors    q quit"
 REDRAW_SECONDS = 1.0
 
 
@@ -62,8 +63,13 @@ def command(
 
     The screen shows the attempts of the last interval: their number per second, the failed ones per
     second, and their durations (p50, p99, max). "delay p99" is the time from the publish of a
-    message to its first attempt. On the screen, the keys r, p and e sort by rate, p99 and errors,
-    and q or Ctrl-C ends the command. In a pipe the command prints the tables once.
+    message to its first attempt. "oldest" is the time for which the oldest running message has run,
+    and "waiting" the number of ready messages in the queue. The time of an operation includes the
+    services that it calls.
+
+    On the screen, the keys r, p and e sort by rate, p99 and errors, and q or Ctrl-C ends the
+    command. The sort by p99 also puts an operation first if a message runs longer. If not all rows
+    fit, failing and slow operations are shown. In a pipe the command prints the tables once.
 
     The command needs the right `control.read`. It reads the queues from RabbitMQ's management API
     (BUS_MANAGEMENT_URL). Without the API it shows only the queues of live instances.
@@ -115,8 +121,8 @@ async def run_screen(
     console: Console, feed: LiveFeed, queues: QueueReader, screen: TopScreen, interval: float
 ) -> None:
     """Show the full screen until q, Ctrl-C or SIGTERM. Then restore the terminal."""
-    stop = asyncio.Event()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    # A signal that arrives while the screen appears must not end the process at once.
+    with signals() as stop, Live(console=console, screen=True, auto_refresh=False) as live:
 
         def draw() -> None:
             live.update(screen.render(console, height=console.height, keys=KEYS), refresh=True)
@@ -126,7 +132,7 @@ async def run_screen(
             reading.add_done_callback(lambda _: stop.set())
             try:
                 draw()
-                await show_until_stopped(feed, draw, stop=stop, redraw=REDRAW_SECONDS)
+                await show_until_stopped(feed, draw, stop, redraw=REDRAW_SECONDS)
                 if reading.done():  # only a bug ends it
                     reading.result()
             finally:

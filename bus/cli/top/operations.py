@@ -1,7 +1,8 @@
 """Table of operations with the rates and durations of the last interval."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from rich.console import Console
@@ -10,28 +11,39 @@ from rich.text import Text
 
 from bus.cli.fitting_table import Column, fitting_table
 from bus.cli.quantities import format_duration, format_number, format_rate
+from bus.cli.queue_table import format_count
 from bus.messaging.escaped_text import one_line
+from bus.runtime.discovery.operation_problems import FAILING_SHARE, problems_of
 from bus.runtime.discovery.operation_summary import Operation, OperationSummary
-from bus.runtime.discovery.service_summary import FAILING_SHARE, ServiceSummary
+from bus.runtime.discovery.service_summary import ServiceSummary
 
-__all__ = ["SORT_KEYS", "OperationRow", "Sort", "operation_rows", "operations_table"]
+__all__ = [
+    "SORT_KEYS",
+    "OperationRow",
+    "Sort",
+    "important_rows",
+    "operation_rows",
+    "operations_table",
+]
 
 Sort = Literal["rate", "p99", "errors"]
 COLUMNS = (
     Column("operation", is_text=True),
     Column("rate/s"),
     Column("errors/s"),
-    Column("p50", 2),
+    Column("p50", 5),
     Column("p99"),
-    Column("max", 6),
+    Column("max", 7),
     Column("delay p99", 4),
-    Column("in flight", 3),
+    Column("oldest", 2),
+    Column("waiting", 3),
+    Column("in flight", 6),
     Column("slots", 1),
-    Column("instances", 7),
+    Column("instances", 8),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OperationRow:
     """An operation in the last interval."""
 
@@ -39,6 +51,25 @@ class OperationRow:
     """The state of the handlers."""
     interval: OperationSummary | None
     """The messages of the last interval. None until there are two answers."""
+    waiting: int | None = None
+    """Messages in the queues of its handlers that no instance has received. None if unknown."""
+
+    @cached_property
+    def problems(self) -> frozenset[str]:
+        """Codes of its problems."""
+        return frozenset(each.code for each in problems_of(self.now, self.interval))
+
+    @property
+    def is_failing(self) -> bool:
+        """True if it fails often, in the last interval or in the last 1 to 2 minutes."""
+        fails_now = self.error_rate > 0 and self.error_rate >= FAILING_SHARE * self.rate
+        return fails_now or "failing" in self.problems
+
+    @property
+    def slowness(self) -> float:
+        """The p99 of the interval, or the time of the oldest running message if it is longer."""
+        running = self.now.oldest[1] if self.now.oldest else 0.0
+        return max(self.quantile(0.99) or 0.0, running)
 
     @property
     def rate(self) -> float:
@@ -57,23 +88,52 @@ class OperationRow:
 
 SORT_KEYS: dict[Sort, Callable[[OperationRow], float]] = {
     "rate": lambda row: row.rate,
-    "p99": lambda row: row.quantile(0.99) or 0.0,
+    "p99": lambda row: row.slowness,
     "errors": lambda row: row.error_rate,
 }
 
 
-def operation_rows(services: Iterable[ServiceSummary], sort: Sort) -> list[OperationRow]:
-    """Return a row for each operation that live instances handle, the largest value first."""
+def operation_rows(
+    services: Iterable[ServiceSummary], sort: Sort, ready: Mapping[str, int | None] | None = None
+) -> list[OperationRow]:
+    """Return a row for each operation that live instances handle, the largest value first.
+
+    Args:
+        services: The services.
+        sort: The value.
+        ready: Number of ready messages by queue, as far as it is known.
+    """
     rows: list[OperationRow] = []
     for service in services:
         intervals = {row.operation: row for row in service.interval.handled}
         rows += (
-            OperationRow(row, intervals.get(row.operation))
+            OperationRow(row, intervals.get(row.operation), _waiting(row, ready or {}))
             for row in service.totals.handled
             if row.handlers or row.operation in intervals
         )
     key = SORT_KEYS[sort]
     return sorted(rows, key=lambda row: (-key(row), row.now.operation))
+
+
+def _waiting(row: OperationSummary, ready: Mapping[str, int | None]) -> int | None:
+    queues = {handler.queue for _, handler in row.handlers}
+    known = [count for queue in queues if (count := ready.get(queue)) is not None]
+    return sum(known) if known else None
+
+
+def important_rows(rows: Sequence[OperationRow], maximum: int) -> list[OperationRow]:
+    """Return at most `maximum` rows in their order, and leave out those without a problem first.
+
+    The slowest operation and the failing ones are the last that are left out.
+    """
+    if len(rows) <= maximum:
+        return list(rows)
+    slowest = max(rows, key=lambda row: row.slowness)
+    ranked = sorted(
+        range(len(rows)),
+        key=lambda at: (not rows[at].is_failing, rows[at] is not slowest, not rows[at].problems),
+    )
+    return [rows[at] for at in sorted(ranked[:maximum])]
 
 
 def operations_table(rows: Sequence[OperationRow], console: Console) -> Table:
@@ -91,8 +151,7 @@ def label_of(operation: Operation) -> str:
 
 def _cells(row: OperationRow) -> tuple[str | Text, ...]:
     now, interval = row.now, row.interval
-    is_failing = row.error_rate > 0 and row.error_rate >= FAILING_SHARE * row.rate
-    is_full = now.slots > 0 and now.free == 0
+    is_long, is_full = "long" in row.problems, "full" in row.problems
     paused = f" paused: {', '.join(now.pauses)}" if now.pauses else ""
     durations = interval.durations if interval else None
     return (
@@ -100,12 +159,17 @@ def _cells(row: OperationRow) -> tuple[str | Text, ...]:
         format_rate(interval.rate if interval else None),
         Text(
             format_rate(interval.error_rate if interval else None),
-            style="bold red" if is_failing else "",
+            style="bold red" if row.is_failing else "",
         ),
         format_duration(row.quantile(0.5)),
         format_duration(row.quantile(0.99)),
         format_duration(durations.max if durations and durations.count else None),
         format_duration(interval.delays.quantile(0.99) if interval else None),
+        Text(
+            format_duration(now.oldest[1] if now.oldest else None),
+            style="bold yellow" if is_long else "",
+        ),
+        format_count(row.waiting),
         format_number(now.in_flight),
         Text(f"{now.slots - now.free}/{now.slots}", style="bold yellow" if is_full else ""),
         format_number(len(now.handlers)),

@@ -1,15 +1,14 @@
 """The live screen of `bus top`, as lines that fit into the terminal."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from bus.cli.quantities import format_rate
 from bus.cli.services.list_table import problem_lines
-from bus.cli.top.operations import Sort, operation_rows, operations_table
+from bus.cli.top.operations import Sort, important_rows, operation_rows, operations_table
 from bus.cli.top.queues import QueueReader, queue_rows, queues_of, queues_table
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
@@ -19,8 +18,6 @@ from bus.runtime.discovery.measurements import Measurements
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
 
 __all__ = ["TopScreen"]
-
-R = TypeVar("R")
 
 MAX_PROBLEMS = 5
 TABLE_LINES = 3
@@ -74,21 +71,27 @@ class TopScreen:
         Args:
             console: The console on which the screen is shown.
             height: Maximum number of lines. None: no limit.
-            keys: Text about the keys, for the first line.
+            keys: Text about the keys, for the second line. Empty: no such line.
         """
         self.update()
         services = self._services
         head = list(self._head(services, keys))
-        operations = operation_rows(services, self.sort)
         report = self._queues.report
+        ready = {queue.name: queue.ready for queue in report.queues} if report else {}
+        operations = operation_rows(services, self.sort, ready)
         queues = queue_rows(report, queues_of(self._view.live())) if report else []
         space = None if height is None else max(2 * MIN_ROWS, height - len(head) - 2 * TABLE_LINES)
         first, second = share(space, len(operations), len(queues))
+        if height is not None:
+            for line in head:  # a folded line would push rows out of the screen
+                line.no_wrap, line.overflow = True, "ellipsis"
         parts: list[RenderableType] = [*head]
         if operations:
-            parts += ["", *limited(operations, first, lambda rows: operations_table(rows, console))]
+            shown = important_rows(operations, first)
+            parts += ["", operations_table(shown, console), *hidden(operations, shown)]
         if queues:
-            parts += ["", *limited(queues, second, lambda rows: queues_table(rows, console))]
+            longest = queues[:second]
+            parts += ["", queues_table(longest, console), *hidden(queues, longest)]
         return Group(*parts)
 
     def _head(self, services: Sequence[ServiceSummary], keys: str) -> Sequence[Text]:
@@ -101,8 +104,7 @@ class TopScreen:
             f"{count_noun(instances, 'instance')}, {format_rate(rate)}/s, "
             f"{format_rate(errors)} failed/s, by {self.sort}"
         )
-        lines = [Text.assemble((facts, "bold"), (f"  {keys}" if keys else "", "dim"))]
-        lines[0].no_wrap, lines[0].overflow = True, "crop"
+        lines = [Text(facts, style="bold"), *([Text(keys, style="dim")] if keys else [])]
         if error := self._feed.error or self._queues.error:
             # Both have the same reason if the broker does not answer.
             lines.append(
@@ -139,11 +141,7 @@ def share(space: int | None, first: int, second: int) -> tuple[int, int]:
     return space - half, half
 
 
-def limited(
-    rows: Sequence[R], maximum: int, table: Callable[[Sequence[R]], RenderableType]
-) -> Sequence[RenderableType]:
-    """Return the table of the first rows, and the number of the other rows if there are any."""
-    shown = table(rows[:maximum])
-    if len(rows) <= maximum:
-        return [shown]
-    return [shown, Text(f"and {len(rows) - maximum} more", style="dim")]
+def hidden(rows: Sequence[object], shown: Sequence[object]) -> Sequence[Text]:
+    """Return a line with the number of rows that are not shown, if there are any."""
+    more = len(rows) - len(shown)
+    return [Text(f"and {more} more", style="dim")] if more else []

@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from bus.cli.dead.options import SCAN, Scan
-from bus.cli.options import finite
+from bus.cli.options import Window
 from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.trace.json_output import to_json
 from bus.cli.trace.mermaid import flowchart
 from bus.cli.trace.sources import Reading, SourceOptions, read_trace
 from bus.cli.trace.text import print_trace
 from bus.errors import NotFound
-from bus.messaging.control import MAX_WINDOW_SECONDS
 from bus.messaging.labels import one_line
 from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.join import join
@@ -50,16 +49,7 @@ def command(
         typer.Option("--format", help="Print a tree, a flowchart for Mermaid, or JSON."),
     ] = "tree",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.05,
-            max=MAX_WINDOW_SECONDS,
-            callback=finite,
-            metavar="SECONDS",
-            help="Time in which live instances can answer.",
-        ),
-    ] = 1.0,
+    window: Window = 1.0,
     scan: Scan = SCAN,
 ) -> None:
     """Show what became of a message, and of all messages that it caused.

@@ -94,7 +94,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--kind",
-            metavar="request|job|event",
+            metavar="request|event",
             show_default=False,
             help="Only messages of this kind. The option is repeatable. Default: all kinds.",
         ),
@@ -124,16 +124,17 @@ def command(
         bool, typer.Option("--json", help="Print one line of JSON for each message.")
     ] = False,
 ) -> None:
-    """Show messages while services send them, without their payloads.
+    """Show events and requests while services send them, without their payloads.
 
     The command receives copies through a temporary queue, so no service misses a message. The queue
     is bounded: if it is full, it drops its oldest messages, and the command prints their number.
     The queue ends with the command. Only the first attempt of a message is shown, because retries
     use other exchanges. Replies are never shown.
 
-    Requests and jobs are shown only if a queue of a service exists for them. The names of these
-    queues come from the management API. BUS_URL must have the administrator's user, because no
-    service may receive messages of another service.
+    Requests are shown only if a queue of a service exists for them. The names of these queues come
+    from the management API. Jobs are never shown, because the queue of this command could be the
+    only receiver of a job: `bus trace` and `bus queues` show them. BUS_URL must have the
+    administrator's user, because no service may receive messages of another service.
 
     Senders are not verified by RabbitMQ. Each line ends with the state of the signature: verified,
     invalid, unsigned, or unverified if this command has no keys.
@@ -161,12 +162,17 @@ def select_kinds(names: list[str]) -> tuple[Kind, ...]:
     """Return the kinds with these names, or all kinds.
 
     Raises:
-        typer.BadParameter: A name is not a kind.
+        typer.BadParameter: A name is not a kind that can be watched.
     """
-    known: tuple[Kind, ...] = ("request", "job", "event")
+    known: tuple[Kind, ...] = ("request", "event")
+    if "job" in names:
+        raise typer.BadParameter(
+            "jobs cannot be watched, because a watch could be the only receiver of a job. Use "
+            "`bus trace ID` for one job, or `bus queues` for all."
+        )
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is not a kind. Write request, job or event.")
+        raise typer.BadParameter(f"{unknown[0]!r} is not a kind. Write request or event.")
     return tuple(name for name in known if not names or name in names)
 
 

@@ -17,6 +17,8 @@ MAX_TEXT_LENGTH = 200
 MAX_HEADER_LENGTH = 500
 TYPE_WIDTH, SOURCE_WIDTH = 32, 12
 KIB, MIB = 1024, 1024 * 1024
+SECRET_WORDS = ("authorization", "proof", "token", "secret", "password", "cookie")
+"""Parts of the names of headers that are never shown. Any client chooses the letter case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,11 @@ def visible(envelope: Envelope) -> dict[str, str | int]:
     }
     return {
         **{name: value for name, value in attributes.items() if value is not None},
-        **envelope.headers,
+        **{
+            name: value
+            for name, value in envelope.headers.items()
+            if not any(word in name.lower() for word in SECRET_WORDS)
+        },
     }
 
 

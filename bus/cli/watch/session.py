@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bus.contracts.contract import Kind
 from bus.errors import (
@@ -14,7 +14,7 @@ from bus.errors import (
 )
 from bus.messaging.labels import one_line
 from bus.messaging.plurals import count_noun
-from bus.messaging.topology.names import EVENTS, JOBS
+from bus.messaging.topology.names import EVENTS
 from bus.operations.tap_bindings import GUARDED, Key, served_keys
 from bus.operations.topology.broker_state import queue_bindings
 from bus.settings import Settings
@@ -25,9 +25,8 @@ __all__ = ["Watch", "WatchOptions"]
 CHECK_INTERVAL_SECONDS = 1.0
 """Seconds between two checks of the bindings and of the number of dropped messages."""
 MAX_FAILED_CHECKS = 3
-"""Number of failed checks in a row after which the tap leaves requests and jobs."""
+"""Number of failed checks in a row after which the tap leaves the requests."""
 RECONNECT_SECONDS = 1.0
-MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class WatchOptions:
     """The messages to watch."""
 
     pattern: str = "#"
-    kinds: tuple[Kind, ...] = ("request", "job", "event")
+    kinds: tuple[Kind, ...] = ("request", "event")
     max_body_bytes: int = 0
     """Maximum bytes of a payload that is kept. 0 if no payload is needed."""
 
@@ -55,8 +54,6 @@ class Watch:
     """True if the connection was lost, so that an unknown number of messages was missed."""
     _bound: frozenset[Key] = frozenset()
     _failed_checks: int = 0
-    _unchecked: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of the jobs since the last check of the bindings, by their type."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop` is set.
@@ -64,14 +61,14 @@ class Watch:
         Raises:
             PermissionDenied: The broker's user may not tap messages.
             FailedPrecondition: The exchanges do not exist.
-            Unavailable: The broker does not answer at the start. Or only requests and jobs are
-                watched, and the management API cannot list their queues.
+            Unavailable: The broker does not answer at the start. Or only requests are watched,
+                and the management API cannot list their queues.
         """
         has_started = is_lost = False
         while not stop.is_set():
             try:
                 async with open_tap(
-                    self.settings, self._take, max_body_bytes=self.options.max_body_bytes
+                    self.settings, self.on_message, max_body_bytes=self.options.max_body_bytes
                 ) as tap:
                     await self._begin(tap, is_first=not has_started)
                     has_started, is_lost = True, False
@@ -86,12 +83,6 @@ class Watch:
                     )
                 self.has_gap = is_lost = True
                 await wait(stop, RECONNECT_SECONDS)
-
-    def _take(self, message: TappedMessage) -> None:
-        envelope = message.envelope
-        if message.exchange == JOBS:
-            self._unchecked.setdefault(envelope.type, []).append(envelope.id)
-        self.on_message(message)
 
     async def _begin(self, tap: Tap, *, is_first: bool) -> None:
         """Bind the tap, and show what it receives."""
@@ -109,10 +100,10 @@ class Watch:
         except (Unavailable, Unauthenticated, ConfigurationError) as error:
             if "event" not in self.options.kinds:
                 raise Unavailable(
-                    f"requests and jobs cannot be watched without the management API ({error}). "
+                    f"requests cannot be watched without the management API ({error}). "
                     "Set BUS_MANAGEMENT_URL=http://host:port."
                 ) from None
-            self.say(f"requests and jobs are not watched: {one_line(str(error))}")
+            self.say(f"requests are not watched: {one_line(str(error))}")
             self._failed_checks = MAX_FAILED_CHECKS
 
     async def _follow(self, tap: Tap, stop: asyncio.Event) -> None:
@@ -131,10 +122,9 @@ class Watch:
             self.say(f"the tap was full: {count_noun(dropped, 'message')} missed")
 
     async def _check(self, tap: Tap) -> None:
-        """Follow the queues of requests and jobs. After repeated failures, leave them."""
+        """Follow the queues of requests. After repeated failures, leave them."""
         try:
             await self._refresh(tap)
-            self._failed_checks = 0
         except BusError as error:
             tap.check()
             self._failed_checks += 1
@@ -142,35 +132,25 @@ class Watch:
                 await tap.unbind(self._bound)
                 self._bound = frozenset()
                 self.say(
-                    "requests and jobs are not watched any more, because their queues cannot be "
+                    "requests are not watched any more, because their queues cannot be "
                     f"checked: {one_line(str(error))}"
                 )
+        else:
+            if self._failed_checks >= MAX_FAILED_CHECKS:
+                self.say("requests are watched from now on")
+            self._failed_checks = 0
 
     async def _refresh(self, tap: Tap) -> None:
         """Bind the tap to the keys of queues that exist now, and to no other key."""
-        received, self._unchecked = self._unchecked, {}
         bindings = await queue_bindings(self.settings)
         served = served_keys(bindings, self.options.kinds, self.options.pattern)
         gone, new = self._bound - served, served - self._bound
         if gone:
             await tap.unbind(gone)
             self._bound -= gone
-            self._report_lost(gone, received)
         if new:
             await tap.bind(new)
             self._bound |= new
-
-    def _report_lost(self, gone: Collection[Key], received: dict[str, list[str]]) -> None:
-        """Name the jobs that may have reached only this tap, because their queue was deleted."""
-        for _, type_ in sorted(key for key in gone if key[0] == JOBS):
-            ids = [*received.get(type_, ()), *self._unchecked.get(type_, ())]
-            if ids:
-                names = ", ".join(one_line(id_[:64]) for id_ in ids[:MAX_NAMED])
-                self.say(
-                    f"the queue of {one_line(type_)} was deleted while this command ran: "
-                    f"{count_noun(len(ids), 'job')} may have reached no service. Submit them "
-                    f"again: {names}{' …' if len(ids) > MAX_NAMED else ''}"
-                )
 
 
 async def bind_events(tap: Tap, pattern: str) -> None:
@@ -199,8 +179,6 @@ def describe_start(options: WatchOptions, bound: Collection[Key]) -> str:
     parts = []
     if "event" in options.kinds:
         parts.append(f"all events that match {options.pattern!r}")
-    for kind in ("request", "job"):
-        if kind in options.kinds:
-            count = sum(1 for exchange, _ in bound if exchange == GUARDED[kind])
-            parts.append(f"{kind}s of {count_noun(count, 'type')}")
+    if "request" in options.kinds:
+        parts.append(f"requests of {count_noun(len(bound), 'type')}")
     return f"watching {', '.join(parts)}; Ctrl-C ends"

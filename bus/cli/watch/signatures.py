@@ -7,7 +7,7 @@ named sender signed the message. It does not show that the sender has a grant.
 import time
 from typing import Any, Protocol
 
-from bus.errors import BusError, ConfigurationError, Expired
+from bus.errors import BusError, ConfigurationError, Expired, UnknownKey
 from bus.messaging.envelope import Envelope
 from bus.messaging.labels import one_line
 from bus.security.jwks_source import public_key_source
@@ -56,7 +56,7 @@ class KeySetCheck:
         self._leeway = leeway
 
     def __call__(self, envelope: Envelope) -> str:
-        """Return `verified`, `unsigned`, or `invalid` with the reason."""
+        """Return `verified`, `unsigned`, `unverified`, or `invalid` with the reason."""
         if not (envelope.proof or envelope.authorization):
             return UNSIGNED
         if envelope.unread_bytes is not None:
@@ -65,6 +65,8 @@ class KeySetCheck:
             self._verify(envelope)
         except Expired:
             return f"{VERIFIED} (expired)"
+        except UnknownKey:  # for example a key that was added after the start of the command
+            return f"{UNVERIFIED} (unknown key)"
         except BusError as error:
             return f"invalid ({one_line(str(error)[:MAX_REASON_LENGTH])})"
         return VERIFIED

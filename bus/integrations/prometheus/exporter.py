@@ -8,20 +8,20 @@ import asyncio
 import logging
 import time
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
     Sequence,
 )
 from contextlib import suppress
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from bus.errors import BusError, Unavailable
 from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.live_feed import follow_announcements
 from bus.runtime.discovery.live_view import LiveView
 
 __all__ = ["STATES", "Exporter"]
@@ -32,6 +32,8 @@ STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 """Values of the label `state`. `silent` instances did not answer the latest question."""
 SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
+VERSIONS_SECONDS: Final = 1.0
+"""Maximum window of the question for versions. It must be shorter than `SLACK_SECONDS`."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
 FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
@@ -43,15 +45,6 @@ Depth = Callable[[str], Awaitable[int]]
 """Function that returns the number of messages in a queue."""
 Key = tuple[str, str]
 """Names of a service and of an instance."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
 
 
 class Exporter:
@@ -125,15 +118,8 @@ class Exporter:
 
     async def read_announcements(self) -> None:
         """Record which instances start and stop, until this task is cancelled."""
-        while True:
-            stream = self._asker.announcements()
-            try:
-                with suppress(BusError):  # the next question reports the error
-                    async for announcement in stream:
-                        self._view.announce(announcement)
-            finally:
-                await _close(stream)
-            await asyncio.sleep(RETRY_SECONDS)
+        # The next question reports an error.
+        await follow_announcements(self._asker, self._view.announce, ignored=BusError)
 
     async def _ask(self) -> None:
         begun = self._asked = self._clock()
@@ -190,12 +176,9 @@ class Exporter:
         if len(known) < len(keys):
             found: dict[Key, str] = {}
             with suppress(BusError):  # the statistics are more important
-                found = {
-                    _key(each.record): each.record.bus_version
-                    for each in await self._asker.ask(
-                        GetInfo(), window=self._window, expected=len(keys)
-                    )
-                }
+                window = min(self._window, VERSIONS_SECONDS)
+                infos = await self._asker.ask(GetInfo(), window=window, expected=len(keys))
+                found = {_key(each.record): each.record.bus_version for each in infos}
             self._versions = {key: known.get(key, found.get(key, "")) for key in keys}
 
     def _show(self) -> None:
@@ -251,8 +234,3 @@ def _state_of(stats: InstanceStats) -> InstanceState:
     return InstanceState.model_validate(
         {name: getattr(stats, name) for name in InstanceState.model_fields}
     )
-
-
-async def _close(stream: AsyncIterator[object]) -> None:
-    if isinstance(stream, Closable):
-        await stream.aclose()

@@ -7,8 +7,9 @@ from contextvars import Token
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 
-from bus.errors import BusError, Cancelled, code_of
+from bus.errors import BusError
 from bus.messaging.failure_location import failure_location
+from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.trace_context import recorded_trace
 from bus.middleware.spans.conventions import SpanKind, is_server_error
 
@@ -17,6 +18,7 @@ __all__ = ["ActiveSpan"]
 log = logging.getLogger("bus.spans")
 
 RPC_KINDS = frozenset({"CLIENT", "SERVER"})
+HANDLING_KINDS = frozenset({"SERVER", "CONSUMER"})
 
 
 class ActiveSpan:
@@ -55,24 +57,24 @@ class ActiveSpan:
     def succeed(self) -> None:
         """Record a success."""
         if self._kind in RPC_KINDS:
-            self._span.set_attribute("rpc.status_code", "ok")
+            self._span.set_attribute("rpc.status_code", OK)
 
     def fail(self, error: BaseException) -> None:
         """Record the code and the place of an error, without its text.
 
         The span of a service has no error status if the caller is at fault, as with gRPC.
         """
-        is_cancelled = isinstance(error, asyncio.CancelledError)
-        code = Cancelled.code if is_cancelled else code_of(error)
+        code = outcome_of(error)
         if self._kind in RPC_KINDS:
             self._span.set_attribute("rpc.status_code", code)
         if self._kind == "SERVER" and not is_server_error(code):
             return
         self._span.set_attribute("error.type", code)
         self._span.set_status(trace.StatusCode.ERROR)
-        where = None if is_cancelled else failure_location(error)
-        if where is not None and self._kind in {"SERVER", "CONSUMER"}:
-            self._span.set_attribute("trunkline.error.where", where)
+        if self._kind in HANDLING_KINDS and not isinstance(error, asyncio.CancelledError):
+            where = failure_location(error)
+            if where is not None:
+                self._span.set_attribute("trunkline.error.where", where)
 
     def end(self) -> None:
         """End the span, and activate the span that was active before."""

@@ -1,5 +1,7 @@
 """Trace context of a message, between its two headers and OpenTelemetry's context."""
 
+import logging
+
 from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
@@ -17,6 +19,8 @@ from bus.messaging.trace_context import (
 )
 
 __all__ = ["NO_CONTEXT", "Carrier", "UnsampledSpan"]
+
+log = logging.getLogger("bus.spans")
 
 NO_CONTEXT = Context()
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -67,7 +71,10 @@ class Carrier:
             # OpenTelemetry would log each member that is invalid, with its text.
             if state := valid_tracestate(envelope.tracestate):
                 carrier[TRACESTATE] = state
-            return propagator.extract(carrier, NO_CONTEXT)
+            try:
+                return propagator.extract(carrier, NO_CONTEXT)
+            except Exception as error:  # noqa: BLE001 - the application's propagator
+                self._stop_using(propagator, error)
         return trace.set_span_in_context(
             trace.NonRecordingSpan(_context_of(text, envelope.tracestate)), NO_CONTEXT
         )
@@ -93,10 +100,13 @@ class Carrier:
         propagator = self.custom_propagator()
         if propagator is not None:
             carrier: dict[str, str] = {}
-            propagator.inject(carrier, trace.set_span_in_context(span, base))
-            traceparent, tracestate = carrier.get(TRACEPARENT), carrier.get(TRACESTATE)
-            short = shorten_tracestate(tracestate)
-            return envelope.replace(traceparent=traceparent, tracestate=short)
+            try:
+                propagator.inject(carrier, trace.set_span_in_context(span, base))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._stop_using(propagator, error)
+            else:
+                short = shorten_tracestate(carrier.get(TRACESTATE))
+                return envelope.replace(traceparent=carrier.get(TRACEPARENT), tracestate=short)
         own = span.get_span_context()
         if not own.is_valid:
             return envelope
@@ -104,6 +114,15 @@ class Carrier:
         return envelope.replace(
             traceparent=f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}",
             tracestate=shorten_tracestate(state.to_header()) if state else None,
+        )
+
+    def _stop_using(self, propagator: TextMapPropagator, error: Exception) -> None:
+        self._custom = None
+        log.warning(
+            "the propagator %s failed (%s), so the bus reads and writes the trace context itself. "
+            "Check the propagator of the application",
+            type(propagator).__name__,
+            type(error).__name__,
         )
 
     def custom_propagator(self) -> TextMapPropagator | None:

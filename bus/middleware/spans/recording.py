@@ -1,6 +1,7 @@
 """Recording of spans by the API of OpenTelemetry.
 
-A failure of a sampler or span processor, which are the application's, never fails a message.
+A failure of a sampler, propagator or span processor, which are the application's, never fails a
+message.
 """
 
 import logging

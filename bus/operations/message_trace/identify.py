@@ -7,13 +7,15 @@ from bus.errors import InvalidArgument
 from bus.messaging.labels import one_line
 from bus.operations.message_trace.model import TraceSources
 
-__all__ = ["MIN_ID_LENGTH", "Identified", "identify"]
+__all__ = ["MIN_ID_LENGTH", "Identified", "identify", "is_same_id", "shorten_id"]
 
 MIN_ID_LENGTH = 4
 """Minimum number of characters of an abbreviated id."""
 MAX_SHOWN = 5
 """Maximum number of correlation ids that the error about an ambiguous id shows."""
 MAX_SHOWN_LENGTH = 80
+MAX_REMEMBERED_LENGTH = 64
+"""Number of characters of a correlation or causation id that an instance remembers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ def identify(text: str, sources: TraceSources) -> Identified | None:
         InvalidArgument: The text is too short, or begins the ids of several correlation ids.
     """
     pairs = list(_ids(sources))
-    if any(correlation_id == text for _, correlation_id in pairs):
+    if any(is_same_id(correlation_id, text) for _, correlation_id in pairs):
         return Identified(correlation_id=text)
     full = {correlation_id for message_id, correlation_id in pairs if message_id == text}
     if len(full) == 1:
@@ -64,6 +66,16 @@ def identify(text: str, sources: TraceSources) -> Identified | None:
         )
     [(correlation_id, message_id)] = begun.items()
     return Identified(correlation_id=correlation_id, message_id=message_id)
+
+
+def is_same_id(one: str, other: str) -> bool:
+    """Return True if two ids are equal as far as an instance remembers them."""
+    return shorten_id(one) == shorten_id(other)
+
+
+def shorten_id(id_: str) -> str:
+    """Return an id as an instance remembers it."""
+    return id_[:MAX_REMEMBERED_LENGTH]
 
 
 def _ids(sources: TraceSources) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.sent_time import sent_time
 from bus.messaging.service_info import RememberedMessage, RememberedMessages
 from bus.operations.dead_letters import DeadLetter
+from bus.operations.message_trace.identify import is_same_id, shorten_id
 from bus.operations.message_trace.model import (
     Action,
     Death,
@@ -28,8 +29,6 @@ WORST_FIRST: Sequence[State] = (
 )
 """States in the order in which they hide each other in the line of a message."""
 SEND_ACTION = "sent"
-MAX_REMEMBERED_LENGTH = 64
-"""Number of characters of an id that an instance remembers."""
 
 
 @dataclass(slots=True)
@@ -52,7 +51,8 @@ class Sighting:
         """Take over the attributes of the message that are not known yet."""
         self.type = self.type or message.type
         self.source = self.source or message.source
-        self.causation_id = self.causation_id or message.causation_id
+        if self.causation_id is None and message.causation_id:
+            self.causation_id = shorten_id(message.causation_id)
 
     @property
     def at(self) -> int | None:
@@ -96,28 +96,26 @@ def join(correlation_id: str, sources: TraceSources, *, now: int) -> MessageTrac
 
 
 def collect(correlation_id: str, sources: TraceSources) -> dict[str, Sighting]:
-    """Return the records of each message with this correlation id, by its message id."""
+    """Return the records of each message with this correlation id, by its message id.
+
+    An instance remembers only the beginning of a long causation id. So each message id is cut, too.
+    """
     sightings: dict[str, Sighting] = {}
     found = [
         (memory, message)
         for memory in sources.memories or ()
         for message in memory.messages
-        if is_same(message.correlation_id or message.id, correlation_id)
+        if is_same_id(message.correlation_id or message.id, correlation_id)
     ]
     # The first record names the type and the sender. A refused message can be forged.
     for memory, message in sorted(found, key=lambda record: record[1].action == "refused"):
-        sighting = sightings.setdefault(message.id, Sighting(message.id))
-        add_remembered(sighting, memory, message)
+        id_ = shorten_id(message.id)
+        add_remembered(sightings.setdefault(id_, Sighting(id_)), memory, message)
     for letter in sources.letters or ():
-        if is_same(letter.correlation_id, correlation_id):
-            id_ = letter.id[:MAX_REMEMBERED_LENGTH]
+        if is_same_id(letter.correlation_id, correlation_id):
+            id_ = shorten_id(letter.id)
             add_letter(sightings.setdefault(id_, Sighting(id_)), letter)
     return sightings
-
-
-def is_same(one: str, other: str) -> bool:
-    """Return True if two ids are equal as far as an instance remembers them."""
-    return one[:MAX_REMEMBERED_LENGTH] == other[:MAX_REMEMBERED_LENGTH]
 
 
 def add_remembered(

@@ -20,7 +20,6 @@ from bus.errors import NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.model import Binding
 from bus.messaging.topology.names import SOURCES
-from bus.operations.tap_bindings import check_not_tapped
 from bus.operations.topology.broker_state import queue_bindings, queue_totals, read_broker_state
 from bus.operations.topology.old_objects import OldObjects, OldQueue, find_old
 from bus.operations.topology.prune_decisions import decide, forecast
@@ -91,7 +90,6 @@ async def prune(
     state = await read_broker_state(settings)
     old = find_old(required, state)
     _check_names(options.even_if_used, old)
-    check_not_tapped((queue.name for queue in old.queues), state.bindings)
     async with open_admin_session(settings) as broker:
         run = PruneRun(broker, old, settings, options, report)
         if options.dry_run:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import ValidationError
 
-from bus.errors import BusError, Unavailable
+from bus.errors import BusError, Unavailable, UnknownKey
 from bus.messaging.control import ANNOUNCEMENT_TYPE, MAX_WINDOW_SECONDS, Announcement
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.service_info import InstanceState
@@ -96,8 +96,9 @@ class AnnouncementStream:
         try:
             self._member.guard.check_announcement(envelope, announcement_key(envelope.source))
             announcement = Announcement.model_validate_json(envelope.body)
-        except BusError:
-            self._member.guard.refresh_keys_soon()
+        except BusError as error:
+            if isinstance(error, UnknownKey):
+                self._member.guard.refresh_keys_soon()
             self.dropped["not proven"] += 1
         except ValidationError:
             self._refusals.record("malformed", MALFORMED, envelope.source)
@@ -125,7 +126,9 @@ class AnnouncementStream:
             Unavailable: Discovery is off, or the broker is not connected.
             PermissionDenied: The listener has no right to read.
         """
-        await asyncio.shield(self._opening)
+        await asyncio.wait([self._opening])  # `aclose` cancels it, and must not cancel the reader
+        if not self.is_closed:
+            self._opening.result()
         while not self._waiting:
             if self.is_closed:
                 raise StopAsyncIteration

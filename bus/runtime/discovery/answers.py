@@ -1,11 +1,21 @@
 """The bodies of answers: a report as JSON, cut if it would be too large."""
 
+from collections.abc import Callable
+from time import perf_counter
+
 from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Question
 from bus.messaging.service_info import InstanceState
 from bus.runtime.discovery.report import Report
 
 __all__ = ["AnswerBodies", "encode_record"]
 
+QUICK_SECONDS = 0.01
+"""Maximum seconds to build an answer to STATS that is not kept."""
+MAX_SHARE = 0.1
+"""Maximum share of the time in which the process builds answers to STATS that take longer.
+
+An instance with thousands of series needs a tenth of a second. Its handlers wait in that time.
+"""
 LISTS = ("series", "messages", "contracts", "handlers")
 """Fields of the records that can be cut, in this order."""
 
@@ -34,10 +44,21 @@ def _to_json(record: InstanceState) -> bytes:
 class AnswerBodies:
     """The bodies of one process's answers. The answer to INFO is kept as bytes."""
 
-    def __init__(self, report: Report, max_bytes: int) -> None:
-        """Create the bodies from a report, each with at most `max_bytes`."""
-        self._report, self._max_bytes = report, max_bytes
+    def __init__(
+        self, report: Report, max_bytes: int, *, timer: Callable[[], float] = perf_counter
+    ) -> None:
+        """Create the bodies.
+
+        Args:
+            report: The content of the answers.
+            max_bytes: Maximum number of bytes of one body.
+            timer: Function that returns seconds of a monotonic clock.
+        """
+        self._report, self._max_bytes, self._timer = report, max_bytes, timer
         self._info: tuple[InstanceState, bytes] | None = None
+        self._stats: tuple[InstanceState, bytes] | None = None
+        self._stats_end = 0.0
+        """Time until which the last answer to STATS is sent again."""
 
     def forget_info(self) -> None:
         """Build the next answer to INFO again, because the contracts have changed."""
@@ -55,7 +76,7 @@ class AnswerBodies:
             case GetInfo():
                 return self._info_body()
             case GetStats():
-                record = self._report.stats()
+                return self._stats_body()
             case FindMessages(correlation_id=correlation_id):
                 record = self._report.find(correlation_id)
             case _:
@@ -68,3 +89,14 @@ class AnswerBodies:
         if self._info is None or self._info[0] != state:
             self._info = (state, encode_record(self._report.info(), self._max_bytes))
         return self._info[1]
+
+    def _stats_body(self) -> bytes:
+        """Return the answer to STATS. If it took long, the next questions receive the same."""
+        state, begun = self._report.state(), self._timer()
+        if self._stats is not None and self._stats[0] == state and begun < self._stats_end:
+            return self._stats[1]
+        body = encode_record(self._report.stats(), self._max_bytes)
+        seconds = self._timer() - begun
+        self._stats = None if seconds <= QUICK_SECONDS else (state, body)
+        self._stats_end = begun + seconds / MAX_SHARE
+        return body

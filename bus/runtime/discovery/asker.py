@@ -1,14 +1,26 @@
 """The interface with which commands and the bus ask live instances."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol, TypeVar
 
 from bus.messaging.control import ALL, Announcement, Answer, Question, Target
 from bus.messaging.service_info import InstanceState
 
-__all__ = ["Asker"]
+__all__ = ["Announcements", "Asker"]
 
 R = TypeVar("R", bound=InstanceState)
+
+
+class Announcements(Protocol):
+    """An iterator of announcements, which has a queue at the broker until it is closed."""
+
+    def __aiter__(self) -> AsyncIterator[Announcement]: ...
+
+    def __anext__(self) -> Awaitable[Announcement]: ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Close the stream. Its reader receives no further announcement."""
+        ...
 
 
 class Asker(Protocol):
@@ -44,6 +56,10 @@ class Asker(Protocol):
         """
         ...
 
-    def announcements(self) -> AsyncIterator[Announcement]:
-        """Return the verified announcements that arrive from now on, without an end."""
+    def announcements(self) -> Announcements:
+        """Return the verified announcements that arrive from now on, without an end.
+
+        The first one that is awaited can raise `Unavailable` or `PermissionDenied`. Close the
+        stream, for example with `contextlib.aclosing`.
+        """
         ...

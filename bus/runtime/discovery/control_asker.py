@@ -5,7 +5,6 @@ Source: Scatter-Gather in Hohpe and Woolf, "Enterprise Integration Patterns" (20
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -21,7 +20,6 @@ from bus.errors import (
 from bus.messaging.control import (
     ALL,
     MAX_WINDOW_SECONDS,
-    Announcement,
     Answer,
     Question,
     Target,
@@ -30,6 +28,7 @@ from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import INSTANCE
 from bus.runtime.discovery.announcements import AnnouncementStream
+from bus.runtime.discovery.asker import Announcements
 from bus.runtime.discovery.control_link import ControlLink, Member
 from bus.runtime.discovery.limits import Rates, Refusals
 from bus.runtime.discovery.responder import access_to
@@ -237,11 +236,10 @@ class ControlAsker:
 
     # --- Announcements ---
 
-    def announcements(self) -> AsyncIterator[Announcement]:
-        """Return the verified announcements that arrive from now on, without an end.
+    def announcements(self) -> Announcements:
+        """Return a stream of announcements; see `Asker.announcements`.
 
-        The first announcement that is awaited can raise `Unavailable` or `PermissionDenied`. Close
-        the iterator with `aclose`, or let the bus close it.
+        The end of the bus also closes it.
         """
         self._streams = [stream for stream in self._streams if not stream.is_closed]
         stream = AnnouncementStream(self._member)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Literal, Self, TypeVar
 
@@ -13,6 +12,7 @@ from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import announcement_key, control_topology
 from bus.runtime.discovery.announcements import build_announcement
 from bus.runtime.discovery.answers import AnswerBodies
+from bus.runtime.discovery.asker import Announcements
 from bus.runtime.discovery.control_asker import ControlAsker
 from bus.runtime.discovery.control_link import ControlLink, Member
 from bus.runtime.discovery.report import Report
@@ -68,7 +68,7 @@ class Discovery:
         """Ask live instances; see `Asker.ask`."""
         return await self.asker.ask(question, target, window=window, expected=expected)
 
-    def announcements(self) -> AsyncIterator[Announcement]:
+    def announcements(self) -> Announcements:
         """Return the announcements of all services; see `Asker.announcements`."""
         return self.asker.announcements()
 
@@ -129,7 +129,7 @@ class NoDiscovery:
         """Raise `Unavailable`, because discovery is off."""
         raise _is_off(question.name)
 
-    def announcements(self) -> AsyncIterator[Announcement]:
+    def announcements(self) -> Announcements:
         """Return an iterator that raises `Unavailable`, because discovery is off."""
         return NoAnnouncements()
 
@@ -143,6 +143,9 @@ class NoAnnouncements:
     async def __anext__(self) -> Announcement:
         """Raise `Unavailable`."""
         raise _is_off("announcements")
+
+    async def aclose(self) -> None:
+        """Do nothing."""
 
 
 def discovery_of(runtime: ServiceRuntime, report: Report) -> Discovery | NoDiscovery:

@@ -2,27 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from contextlib import aclosing, suppress
+from typing import Any
 
-from bus.errors import Unavailable
-from bus.messaging.control import ALL, Question, Target
+from bus.errors import BusError, Unavailable
+from bus.messaging.control import ALL, Announcement, Question, Target
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.live_view import LiveView
 
-__all__ = ["LiveFeed"]
+__all__ = ["LiveFeed", "follow_announcements"]
 
 RETRY_SECONDS = 1.0
-"""Seconds until the feed reads announcements again after the broker did not answer."""
-
-
-@runtime_checkable
-class Closable(Protocol):
-    """A stream that holds a queue until it is closed."""
-
-    async def aclose(self) -> None:
-        """Close the stream."""
-        ...
+"""Seconds until announcements are read again after the broker did not answer."""
+MAX_RETRY_SECONDS = 60.0
+"""Maximum of these seconds. They double, because a broker that refuses logs each attempt."""
 
 
 class LiveFeed:
@@ -100,14 +93,36 @@ class LiveFeed:
             await asyncio.sleep(max(0.0, next_round - loop.time()))
 
     async def _read_announcements(self, on_change: Callable[[], None]) -> None:
-        while True:
-            stream = self._asker.announcements()
-            try:
-                with suppress(Unavailable):  # the next round reports the error
-                    async for announcement in stream:
-                        self._view.announce(announcement)
-                        on_change()
-            finally:
-                if isinstance(stream, Closable):
-                    await stream.aclose()
-            await asyncio.sleep(RETRY_SECONDS)
+        def record(announcement: Announcement) -> None:
+            self._view.announce(announcement)
+            on_change()
+
+        await follow_announcements(self._asker, record)
+
+
+async def follow_announcements(
+    asker: Asker,
+    on_announcement: Callable[[Announcement], None],
+    *,
+    ignored: type[BusError] = Unavailable,
+) -> None:
+    """Pass on each announcement until the task is cancelled. After an error, try again.
+
+    Args:
+        asker: The asker that listens.
+        on_announcement: Function to call with each announcement.
+        ignored: Class of the errors after which it tries again, because the next question reports
+            them.
+
+    Raises:
+        PermissionDenied: The asker has no right to read, and the error is not ignored.
+    """
+    pause = RETRY_SECONDS
+    while True:
+        async with aclosing(asker.announcements()) as stream:
+            with suppress(ignored):
+                async for announcement in stream:
+                    pause = RETRY_SECONDS
+                    on_announcement(announcement)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, MAX_RETRY_SECONDS)

@@ -183,7 +183,9 @@ class LiveView:
     def _store(self, key: tuple[str, str], instance: LiveInstance) -> None:
         if key not in self._known and len(self._known) >= self._max_instances:
             gone = [
-                (each.gone_since, name) for name, each in self._known.items() if each.gone_since
+                (each.gone_since, name)
+                for name, each in self._known.items()
+                if each.gone_since is not None
             ]
             if not gone:
                 self.ignored += 1

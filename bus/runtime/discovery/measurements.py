@@ -63,7 +63,7 @@ class Measurements:
 def difference(before: InstanceStats, after: InstanceStats, seconds: float) -> Measurement:
     """Return the statistics between two answers of the same process.
 
-    `recent` of the result's histograms has the values of the interval. A series without a report in
+    The recent values of the result's series are those of the interval. A series without a report in
     the interval is not in the result.
 
     Args:
@@ -93,6 +93,7 @@ def _subtract(before: Series | None, after: Series) -> Series:
     return after.model_copy(
         update={
             "value": after.value - before.value,
+            "recent_value": after.value - before.value,
             "count": after.count - before.count,
             "buckets": buckets,
             "recent": buckets,

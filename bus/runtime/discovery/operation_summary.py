@@ -9,14 +9,12 @@ from typing import NamedTuple, get_args
 from bus.contracts.contract import Kind
 from bus.messaging import instruments
 from bus.messaging.histograms import quantile
+from bus.messaging.outcomes import OK
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import ErrorInfo, HandlerState, Series
 from bus.runtime.discovery.measurements import Measurement
 
 __all__ = ["Durations", "Operation", "OperationSummary", "Summary", "summarize"]
-
-OK = "ok"
-"""Outcome of a message without an error."""
 
 
 class Operation(NamedTuple):
@@ -37,7 +35,7 @@ class Operation(NamedTuple):
 
 @dataclass(slots=True)
 class Durations:
-    """Durations in seconds: those of the last 5 to 10 minutes, or those of an interval."""
+    """Durations in seconds: those of the last 1 to 2 minutes, or those of an interval."""
 
     buckets: Counter[int] = field(default_factory=Counter)
     max: float = 0
@@ -71,6 +69,10 @@ class OperationSummary:
     """Number of attempts to handle a message, or of messages that were sent."""
     errors: Counter[str] = field(default_factory=Counter)
     """Number of failed attempts by code."""
+    recent: int = 0
+    """As `count`, in the last 1 to 2 minutes or in the interval."""
+    recent_errors: Counter[str] = field(default_factory=Counter)
+    """As `errors`, in the last 1 to 2 minutes or in the interval."""
     retried: int = 0
     dead_lettered: int = 0
     rate: float | None = None
@@ -78,6 +80,10 @@ class OperationSummary:
     error_rate: float | None = None
     durations: Durations = field(default_factory=Durations)
     """Durations of an attempt, or until the reply or confirm of a message that was sent."""
+    all_durations: Counter[int] = field(default_factory=Counter)
+    """Durations since the start of each instance as a histogram, or those of an interval."""
+    busy: float | None = None
+    """Average number of slots with a message. None if the values are not those of an interval."""
     delays: Durations = field(default_factory=Durations)
     """Times from the publish of a message to the start of its first attempt."""
 
@@ -85,6 +91,11 @@ class OperationSummary:
     def failed(self) -> int:
         """Number of failed attempts."""
         return self.errors.total()
+
+    @property
+    def recently_failed(self) -> int:
+        """Number of failed attempts in the last 1 to 2 minutes, or in the interval."""
+        return self.recent_errors.total()
 
     @property
     def slots(self) -> int:
@@ -100,6 +111,23 @@ class OperationSummary:
     def in_flight(self) -> int:
         """Number of messages that were received and are not settled."""
         return sum(handler.in_flight for _, handler in self.handlers)
+
+    @property
+    def oldest(self) -> tuple[str, float] | None:
+        """Name of the instance with the oldest running message, and the seconds it has run."""
+        running = [
+            (instance, handler.oldest_seconds)
+            for instance, handler in self.handlers
+            if handler.oldest_seconds is not None
+        ]
+        return max(running, key=lambda each: each[1], default=None)
+
+    @property
+    def full_seconds(self) -> float | None:
+        """Seconds for which all slots have had the same messages. None unless all have one."""
+        known = [handler.full_seconds for _, handler in self.handlers]
+        full = [seconds for seconds in known if seconds is not None]
+        return min(full) if full and len(full) == len(known) else None
 
     @property
     def pauses(self) -> Counter[str]:
@@ -150,18 +178,24 @@ def summarize(measurements: Iterable[Measurement]) -> Summary:
 def _add(
     row: OperationSummary, instrument: Instrument, series: Series, seconds: float | None
 ) -> None:
-    amount = round(series.value)
+    amount, recent = round(series.value), round(series.recent_value)
     if instrument in COUNTERS:
         outcome = series.labels.get("outcome", OK)
         failed = 0 if outcome == OK else amount
         row.count += amount
+        row.recent += recent
         if failed:
             row.errors[outcome] += failed
+            if recent:
+                row.recent_errors[outcome] += recent
         if seconds is not None:
             row.rate = (row.rate or 0) + amount / seconds
             row.error_rate = (row.error_rate or 0) + failed / seconds
     elif instrument in DURATIONS:
         row.durations.add(series)
+        row.all_durations.update(series.buckets)
+        if seconds is not None:
+            row.busy = (row.busy or 0.0) + series.value / seconds
     elif instrument is instruments.START_DELAY_SECONDS:
         row.delays.add(series)
     elif instrument is instruments.RETRIES:

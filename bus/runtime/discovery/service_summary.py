@@ -7,36 +7,16 @@ from itertools import groupby
 
 from bus.runtime.discovery.live_view import LifeState, LiveInstance
 from bus.runtime.discovery.measurements import Measurement, Measurements
+from bus.runtime.discovery.operation_problems import Problem, is_slower, problems_of
 from bus.runtime.discovery.operation_summary import (
     Durations,
-    OperationSummary,
     Summary,
     summarize,
 )
 
-__all__ = ["Problem", "ServiceSummary", "summarize_services"]
+__all__ = ["ServiceSummary", "summarize_services"]
 
 WORST_FIRST: tuple[LifeState, ...] = ("not-ready", "starting", "draining", "ready")
-
-FAILING_SHARE = 0.05
-"""Share of failed attempts from which an operation is a problem."""
-FAILURES = (
-    *("unknown", "deadline_exceeded", "unimplemented", "internal", "unavailable", "data_loss"),
-    "process_lost",
-)
-"""Codes of failures of a service. The other codes are replies to wrong or early requests.
-
-Source: OpenTelemetry, Semantic Conventions for gRPC, errors of servers.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A state of a service that an operator may have to act on."""
-
-    code: str
-    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `paused`, `full` or `failing`."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +27,7 @@ class ServiceSummary:
     instances: Sequence[LiveInstance]
     """All instances of the view, also those that are gone for a while."""
     totals: Summary
-    """Statistics since the start of each instance. Durations are those of 5 to 10 minutes."""
+    """Statistics since the start of each instance. Durations are those of 1 to 2 minutes."""
     interval: Summary
     """Statistics between the last two answers. It is empty until there are two."""
 
@@ -98,6 +78,16 @@ class ServiceSummary:
         return sum(each.failed for each in self.totals.handled)
 
     @property
+    def recent(self) -> int:
+        """Number of attempts in the last 1 to 2 minutes."""
+        return sum(each.recent for each in self.totals.handled)
+
+    @property
+    def recently_failed(self) -> int:
+        """Number of failed attempts in the last 1 to 2 minutes."""
+        return sum(each.recently_failed for each in self.totals.handled)
+
+    @property
     def rate(self) -> float | None:
         """Attempts per second in the interval, or None without an interval."""
         return _total(each.rate for each in self.interval.handled)
@@ -109,7 +99,7 @@ class ServiceSummary:
 
     @property
     def durations(self) -> Durations:
-        """Durations of requests in the last 5 to 10 minutes.
+        """Durations of requests in the last 1 to 2 minutes.
 
         A job may last long, so durations of jobs and events are used only without requests.
         """
@@ -192,20 +182,20 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
         yield Problem(
             "versions", f"instances run different versions: {', '.join(service.versions)}"
         )
+    yield from sorted(_operation_problems(service), key=lambda each: ORDER.index(each.code))
+
+
+ORDER = ("paused", "failing", "long", "full", "slow")
+
+
+def _operation_problems(service: ServiceSummary) -> Iterator[Problem]:
+    intervals = {row.operation: row for row in service.interval.handled}
+    # A caller is as slow as the services that it calls, so its line names them.
+    causes = [row.operation.type for row in service.totals.sent if is_slower(row)]
     for row in service.totals.handled:
-        yield from _problems_of(row)
-    for row in service.interval.handled if service.rate is not None else service.totals.handled:
-        failed = sum(row.errors[code] for code in FAILURES)
-        if failed and failed >= FAILING_SHARE * row.count:
-            share = failed / row.count
-            yield Problem("failing", f"{row.operation.type}: {share:.0%} of the attempts fail")
-
-
-def _problems_of(row: OperationSummary) -> Iterator[Problem]:
-    for reason, count in row.pauses.items():
-        yield Problem(
-            "paused",
-            f"{row.operation.type}: {count} of {len(row.handlers)} consumers paused by {reason}",
-        )
-    if row.slots and not row.free:
-        yield Problem("full", f"{row.operation.type}: all {row.slots} slots are in use")
+        for problem in problems_of(row, intervals.get(row.operation)):
+            if problem.code == "slow" and causes:
+                text = f"{problem.text}; its service waits longer for {', '.join(causes)}"
+                yield Problem(problem.code, text)
+            else:
+                yield problem

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,15 +36,20 @@ class Requirement:
     version: str | None = None
     """Version of the service (`BUS_SERVICE_VERSION`). None: any version."""
     instances: int = 1
+    all: bool = False
+    """True if no instance of another version of the service may be live."""
 
     @classmethod
-    def parse(cls, text: str, *, version: str | None = None, instances: int = 1) -> Self:
+    def parse(
+        cls, text: str, *, version: str | None = None, instances: int = 1, all_: bool = False
+    ) -> Self:
         """Return the requirement for a service, an operation or a type.
 
         Args:
             text: `transcription`, `transcription.get` or `transcription.get.v1`.
             version: Required version of the service.
             instances: Required number of instances.
+            all_: True if no instance of another version may be live. Needs `version`.
 
         Raises:
             ContractError: The name of the service is invalid.
@@ -62,6 +67,7 @@ class Requirement:
             contract_version=contract_version,
             version=version,
             instances=instances,
+            all=all_,
         )
 
     @property
@@ -82,7 +88,7 @@ class Requirement:
         return (
             instance.state == "ready"
             and self.version in {None, instance.record.version}
-            and (self.operation is None or bool(self._served_by(instance)))
+            and self.serves(instance)
         )
 
     def describe(self, instance: LiveInstance) -> str:
@@ -91,9 +97,13 @@ class Requirement:
         facts = [f"{record.instance}: {instance.state}"]
         if record.version:
             facts.append(f"version {record.version}")
-        if self.operation is not None and not self._served_by(instance):
+        if not self.serves(instance):
             facts.append(f"does not serve {self.subject}")
         return ", ".join(facts)
+
+    def serves(self, instance: LiveInstance) -> bool:
+        """Return True if the instance has the required contract, or none is required."""
+        return self.operation is None or bool(self._served_by(instance))
 
     def _served_by(self, instance: LiveInstance) -> list[str]:
         """Return the types of the instance that fulfil the requirement."""
@@ -125,6 +135,8 @@ class ServiceWait:
         self._view = LiveView(clock=clock)
         self.error: BusError | None = None
         """Reason why the last question was not sent."""
+        self._has_round = False
+        """True if all instances have had the time to answer once."""
 
     async def run(self, asker: Asker) -> list[LiveInstance]:
         """Return the required instances when they are ready. Wait for them without a time limit.
@@ -138,26 +150,42 @@ class ServiceWait:
         announced = asyncio.Event()
         listening = asyncio.ensure_future(self._listen(asker, announced))
         try:
-            expected: int | None = self._requirement.instances
+            # Instances of other versions are found only by a whole window.
+            is_versioned = self._requirement.version is not None
+            expected = None if is_versioned else self._requirement.instances
             while True:
                 announced.clear()
                 await self._ask_or_listen(asker, expected, announced)
-                if len(ready := self.accepted()) >= self._requirement.instances:
-                    return ready
+                if self._is_fulfilled():
+                    return self.accepted()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(announced.wait(), PAUSE_SECONDS)
                 # After an announcement, the known instances are enough. If not, wait for the whole
                 # window: an instance that is not ready can answer before one that is ready.
-                expected = max(1, len(self._live())) if announced.is_set() else None
+                is_known = announced.is_set() and not is_versioned
+                expected = max(1, len(self.live())) if is_known else None
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
     def accepted(self) -> list[LiveInstance]:
         """Return the live instances that fulfil the requirement."""
-        return [each for each in self._live() if self._requirement.accepts(each)]
+        return [each for each in self.live() if self._requirement.accepts(each)]
 
-    def _live(self) -> Sequence[LiveInstance]:
+    def others(self) -> list[LiveInstance]:
+        """Return the live instances of other versions than the required one, in any state."""
+        version = self._requirement.version
+        return [each for each in self.live() if version not in {None, each.record.version}]
+
+    def _is_fulfilled(self) -> bool:
+        required = self._requirement
+        if required.version is not None and not self._has_round:
+            return False
+        has_enough = len(self.accepted()) >= required.instances
+        return has_enough and not (required.all and self.others())
+
+    def live(self) -> Sequence[LiveInstance]:
+        """Return the live instances of the service that were seen, in any state."""
         return self._view.live(self._requirement.service)
 
     async def _ask_or_listen(
@@ -186,6 +214,7 @@ class ServiceWait:
             return
         self.error = None
         if expected is None:
+            self._has_round = True
             self._view.add_round(answers, target, begun=begun)
             return
         for answer in answers:  # other instances may not have had the time to answer
@@ -194,24 +223,26 @@ class ServiceWait:
 
     async def _listen(self, asker: Asker, announced: asyncio.Event) -> None:
         """Record announcements. The caller may have no right to read them, or no broker yet."""
-        with suppress(BusError):
-            async for announcement in asker.announcements():
-                if announcement.service == self._requirement.service:
-                    self._view.announce(announcement)
-                    announced.set()
+        async with aclosing(asker.announcements()) as stream:
+            with suppress(BusError):
+                async for announcement in stream:
+                    if announcement.service == self._requirement.service:
+                        self._view.announce(announcement)
+                        announced.set()
 
     def describe(self) -> str:
         """Return the instances that were seen, for the error of a caller that stops waiting."""
-        required, live, found = self._requirement, self._live(), len(self.accepted())
+        required, live, found = self._requirement, self.live(), len(self.accepted())
         if self.error is not None and not live:
             return str(self.error).rstrip(".")
         if not live:
             return f"no instance of {required.service} answered"
         seen = "; ".join(map(required.describe, live[:MAX_SHOWN]))
         more = f"; and {len(live) - MAX_SHOWN} more" if len(live) > MAX_SHOWN else ""
-        return (
-            f"{found} of {count_noun(required.instances, 'required instance')} ready ({seen}{more})"
-        )
+        needed = count_noun(required.instances, "required instance")
+        others = len(self.others()) if required.all else 0
+        also = f", and {count_noun(others, 'instance')} of other versions live" if others else ""
+        return f"{found} of {needed} ready{also} ({seen}{more})"
 
 
 MAX_SHOWN = 5

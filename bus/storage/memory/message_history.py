@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from weakref import WeakSet
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action, Entry
@@ -14,6 +13,7 @@ from bus.messaging.service_info import (
     MAX_TEXT_LENGTH,
     RememberedMessage,
 )
+from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_UNVERIFIED", "MessageHistory", "build_record", "id_matcher"]
 
@@ -33,6 +33,7 @@ _FIELDS = (
 )
 _ID: Final = 1
 _AT: Final = 4
+_SECONDS: Final = 5
 _CORRELATION: Final = 8
 
 
@@ -52,18 +53,22 @@ class MessageHistory:
         """
         self._entries: deque[Entry] = deque(maxlen=maximum)
         self._unverified: deque[Entry] = deque(maxlen=max_unverified)
-        self._reporters: WeakSet[Reporter] = WeakSet()
+        self._reporters = Reporters()
 
     def __len__(self) -> int:
-        self._read()
+        self._reporters.report()
         return len(self._entries) + len(self._unverified)
 
     @property
     def complete_since(self) -> float | None:
         """Time in seconds from which on all verified messages are here. None: none was dropped."""
-        self._read()
+        self._reporters.report()
         entries = self._entries
-        return entries[0][_AT] if entries and len(entries) == entries.maxlen else None
+        if not entries or len(entries) < (entries.maxlen or 0):
+            return None
+        # Messages are added at their end. While the oldest one was handled, shorter ones can have
+        # begun and ended, and be dropped since.
+        return entries[0][_AT] + entries[0][_SECONDS]
 
     def remember(  # noqa: PLR0913 - see `History.remember`
         self,
@@ -113,10 +118,6 @@ class MessageHistory:
         """Call `reporter.report()` before each search, as long as the object lives."""
         self._reporters.add(reporter)
 
-    def _read(self) -> None:
-        for reporter in list(self._reporters):
-            reporter.report()
-
     def find(self, text: str) -> tuple[RememberedMessage, ...]:
         """Return the messages with a correlation id or a message id, the oldest first.
 
@@ -125,7 +126,7 @@ class MessageHistory:
         Args:
             text: The id, or at least the first `MIN_PREFIX_LENGTH` characters of it.
         """
-        self._read()
+        self._reporters.report()
         matches = id_matcher(text)
         # `list` copies the entries without letting another thread run.
         entries = [*list(self._entries), *list(self._unverified)]

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
-from weakref import WeakSet
 
 from bus.messaging.histograms import bucket_of, buckets_of, subtract
 from bus.messaging.ports.meter import Instrument, Labels, Reporter
 from bus.messaging.service_info import MAX_LABEL_SETS, MAX_SECONDS, Series
+from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
 
@@ -20,7 +20,7 @@ OTHER: Final = "other"
 """Value of each label of the series that all further label sets share."""
 MAX_LABEL_LENGTH = 100
 """Maximum number of characters of a label's value. A longer value is cut."""
-GENERATION_SECONDS: Final = 300
+GENERATION_SECONDS: Final = 60
 """Seconds after which the values of `recent` begin to be dropped. They last up to twice as long."""
 EXEMPLAR_SECONDS: Final = 10
 """Minimum age in seconds of an exemplar that a later value of the same bucket replaces."""
@@ -30,20 +30,43 @@ Clock = Callable[[], float]
 
 
 class _Number:
-    """The value of a counter or a gauge."""
+    """The value of a counter or a gauge, with that of the last 1 to 2 minutes.
 
-    __slots__ = ("last", "value")
+    The recent value of a counter is the difference to an earlier value. That of a gauge is 0.
+    """
 
-    def __init__(self, _now: float) -> None:
+    __slots__ = ("before", "last", "middle", "rotates", "value")
+
+    def __init__(self, now: float) -> None:
         self.value: float = 0
         self.last: float = 0
+        self.before: float = 0
+        """The value at the begin of the previous generation."""
+        self.middle: float = 0
+        """The value at the begin of this generation."""
+        self.rotates = now + GENERATION_SECONDS
+        """The end of this generation."""
 
-    def fields(self, _now: float) -> dict[str, object]:
-        return {"value": self.value, "last": int(self.last * 1000)}
+    def rotate(self, now: float) -> None:
+        """Begin the next generation. If a whole generation had no value, drop both."""
+        is_next = now < self.rotates + GENERATION_SECONDS
+        self.before = self.middle if is_next else self.value
+        self.middle = self.value
+        self.rotates = now + GENERATION_SECONDS
+
+    def fields(self, now: float) -> dict[str, object]:
+        # A reader in another thread must not rotate, so this method only looks at the time.
+        value = earlier = self.value
+        if now < self.rotates:
+            earlier = self.before
+        elif now < self.rotates + GENERATION_SECONDS:
+            earlier = self.middle
+        recent = max(0, value - earlier)  # this process can rotate while another thread reads
+        return {"value": value, "recent_value": recent, "last": int(self.last * 1000)}
 
 
 class _Histogram:
-    """The values of a histogram, with those of the last 5 to 10 minutes.
+    """The values of a histogram, with those of the last 1 to 2 minutes.
 
     An observation changes only `buckets`. The recent values are the difference to an earlier copy.
     """
@@ -122,7 +145,7 @@ class MemoryMeter:
         """
         self._clock = clock
         self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
-        self._reporters: WeakSet[Reporter] = WeakSet()
+        self._reporters = Reporters()
         self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
 
     def count(
@@ -139,6 +162,8 @@ class MemoryMeter:
             cell = self._numbers[instrument][labels]
         except (KeyError, TypeError):
             cell = _add(self._numbers, _Number, instrument, labels, now)
+        if now >= cell.rotates:
+            cell.rotate(now)
         cell.value += amount
         cell.last = now
 
@@ -184,7 +209,7 @@ class MemoryMeter:
             cell = self._numbers[instrument][labels]
         except (KeyError, TypeError):
             cell = _add(self._numbers, _Number, instrument, labels, now)
-        cell.value = value
+        cell.value = cell.before = cell.middle = value
         cell.last = now
 
     def observe_many(
@@ -217,8 +242,7 @@ class MemoryMeter:
 
     def snapshot(self) -> tuple[Series, ...]:
         """Return a copy of all series. It can be called from any thread."""
-        for reporter in list(self._reporters):
-            reporter.report()
+        self._reporters.report()
         now = self._clock()
         return tuple(
             Series.model_validate(

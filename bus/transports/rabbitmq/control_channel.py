@@ -42,13 +42,13 @@ SEND_REFUSED_SECONDS = 10.0
 """Seconds until the channel is opened again after the broker refused a message on it."""
 SEND_SECONDS = 5.0
 """Seconds in which a message must be written, or confirmed if the fast lane is off."""
-UNKNOWN_QUEUE = "RESOURCE_LOCKED"
-"""Error for an exclusive queue that an earlier connection still owns. The broker deletes it."""
+LOCKED_QUEUE = "RESOURCE_LOCKED"
+"""Error about an exclusive queue that an earlier connection still owns."""
 
 
 def is_lasting_refusal(error: BusError) -> bool:
     """Return True if another attempt on this connection would fail as well."""
-    return isinstance(error, LASTING) and UNKNOWN_QUEUE not in str(error)
+    return isinstance(error, LASTING) and LOCKED_QUEUE not in str(error)
 
 
 class ControlConsumer(RabbitMQConsumer):

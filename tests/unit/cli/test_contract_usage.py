@@ -180,9 +180,5 @@ async def test_without_live_instances_the_usage_is_unknown_and_not_empty(
         yield Silence()
 
     monkeypatch.setattr(contract_usage, "open_asker", silence)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(Unavailable, match=r"^no instance of a service answered within 0\.2 s\. "):
         await ask_usage(load_settings(auth="off"), (), 0.2)
-    assert str(caught.value) == (
-        "no live instance answered within 0.2 s. Check that services run on the broker in BUS_URL "
-        "with BUS_DISCOVERY=on."
-    )

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 
 import pytest
@@ -28,22 +27,14 @@ class Shown:
         self.stop = asyncio.Event()
         feed = LiveFeed(asker, LiveView(), Ping(), interval=3600, window=BRIEF)
         self.task = asyncio.ensure_future(
-            show_until_stopped(feed, self.draw, stop=self.stop, redraw=redraw)
+            show_until_stopped(feed, self.draw, self.stop, redraw=redraw)
         )
 
     def draw(self) -> None:
         self.drawn += 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_loop(number: signal.Signals) -> None:
-    shown = Shown(FakeAsker())
-    await until(lambda: shown.drawn, "the first state")
-    os.kill(os.getpid(), number)
-    await asyncio.wait_for(shown.task, 20)
-
-
-async def test_a_key_ends_the_loop() -> None:
+async def test_the_event_ends_the_loop() -> None:
     shown = Shown(FakeAsker())
     await until(lambda: shown.drawn, "the first state")
     shown.stop.set()

@@ -129,7 +129,9 @@ def test_the_durations_of_a_service_are_those_of_its_requests() -> None:
 
 
 def test_the_detail_has_instances_operations_and_errors() -> None:
-    failing = handler(last_error=error(place="billing/app.py:12 get"), in_flight=2, free=2)
+    failing = handler(
+        last_error=error(place="billing/app.py:12 get"), in_flight=2, free=2, oldest_seconds=45
+    )
     lines = detail(
         stats(
             "host-1",
@@ -141,14 +143,14 @@ def test_the_detail_has_instances_operations_and_errors() -> None:
     )
     assert lines == [
         "billing: instances run different versions: 1.0, 1.1",
-        "instance state version up handled errors p99 in flight slots bus",
-        f"host-1 ready 1.0 {int(time.time() / 86400)}d 100 3.0% 20ms 2 2/4 0.16.0",
-        f"host-2 ready 1.1 {int(time.time() / 86400)}d 0 - - 0 0/4 -",
+        "instance state version up since start handled errors p99 in flight slots bus",
+        f"host-1 ready 1.0 {int(time.time() / 86400)}d 100 100 3.0% 20ms 2 2/4 0.16.0",
+        f"host-2 ready 1.1 {int(time.time() / 86400)}d 0 0 - - 0 0/4 -",
         "",
-        "operation handled errors p50 p90 p99 max in flight slots",
-        "billing.get.v1 100 3.0% 18ms 20ms 20ms 20ms 2 2/8",
+        "operation since start handled errors p50 p90 p99 max oldest in flight slots",
+        "billing.get.v1 100 100 3.0% 18ms 20ms 20ms 20ms 45s 2 2/8",
         (
-            "billing.get.v1: 2 internal, 1 not_found, last internal 3m ago "
+            "billing.get.v1 since start: 2 internal, 1 not_found; last internal 3m ago "
             "at billing/app.py:12 get in host-1"
         ),
     ]
@@ -175,8 +177,8 @@ def test_the_detail_has_start_delays_subscriptions_pauses_and_dead_letters() -> 
         )
     )
     assert lines[0] == "billing: shop.sold.v2: 1 of 1 consumers paused by operator"
-    assert "shop.sold.v2 (ledger) 0 - - 1.5s 0 0/4" in lines
-    assert lines[-1] == "shop.sold.v2 (ledger): 3 dead letters"
+    assert "shop.sold.v2 (ledger) 0 0 - - 1.5s 0 0/4" in lines
+    assert lines[-1] == "shop.sold.v2 (ledger) since start: 3 dead letters"
 
 
 def test_the_detail_has_the_messages_that_a_service_sends() -> None:
@@ -186,11 +188,37 @@ def test_the_detail_has_the_messages_that_a_service_sends() -> None:
         timed(0.2, instrument=instruments.SEND_SECONDS, labels=SENT),
     ]
     lines = detail(stats(series=calls))
-    assert "sends kind sent errors p50 p99 max" in lines
-    assert "stock.find.v2 request 10 20% 180ms 200ms 200ms" in lines
-    assert lines.index("stock.find.v2: 2 unavailable") < lines.index(
-        "sends kind sent errors p50 p99 max"
+    assert lines[-3:] == [
+        "sends kind since start sent errors p50 p99 max",
+        "stock.find.v2 request 10 10 20% 180ms 200ms 200ms",
+        "sends stock.find.v2 since start: 2 unavailable",
+    ]
+
+
+def test_the_tables_have_the_recent_attempts_and_the_detail_also_those_since_the_start() -> None:
+    record = stats(
+        handlers=[handler()],
+        series=[counted(8_080, recent=80), counted(30, "internal", recent=20)],
     )
+    assert table(record)[-1].split()[5:7] == ["100", "20%"]
+    lines = detail(record)
+    assert lines[-1] == "billing.get.v1 since start: 30 internal"
+    for row in (lines[2], lines[5]):
+        assert "8,110 100 20%" in row
+
+
+def test_the_json_has_the_recent_attempts_and_those_since_the_start() -> None:
+    record = stats(
+        handlers=[handler(oldest_seconds=45.5)],
+        series=[counted(8_080, recent=80), counted(30, "internal", recent=20)],
+    )
+    (service,) = services_to_json(summaries(record), at=0)["services"]
+    assert [service[key] for key in ("handled", "failed")] == [8_110, 30]
+    assert [service[key] for key in ("recently_handled", "recently_failed")] == [100, 20]
+    (operation,) = service["operations"]
+    assert (operation["count"], operation["errors"]) == (8_110, {"internal": 30})
+    assert (operation["recent_count"], operation["recent_errors"]) == (100, {"internal": 20})
+    assert operation["oldest"] == 45.5
 
 
 def test_an_answer_that_was_cut_is_reported() -> None:
@@ -206,7 +234,7 @@ def test_an_answer_that_was_cut_is_reported() -> None:
 
 def test_the_verbose_detail_has_each_operation_of_each_instance() -> None:
     records = [stats(name, handlers=[handler()], series=[counted(5)]) for name in ("a", "b")]
-    rows = ["billing.get.v1 10 0% - 0 0/8", "a 5 0% - 0 0/4", "b 5 0% - 0 0/4"]
+    rows = ["billing.get.v1 10 10 0% - 0 0/8", "a 5 5 0% - 0 0/4", "b 5 5 0% - 0 0/4"]
     lines = detail(*records, verbose=True)
     assert lines[lines.index(rows[0]) :][:3] == rows
     assert rows[0] in detail(*records)
@@ -259,7 +287,10 @@ def test_the_json_has_every_documented_key() -> None:
     assert (service["handled"], service["failed"], service["rate"]) == (10, 1, None)
     assert (service["slots"], service["used"], service["max"]) == (4, 0, 0.02)
     assert service["problems"] == [
-        {"code": "failing", "text": "billing.get.v1: 10% of the attempts fail"}
+        {
+            "code": "failing",
+            "text": "billing.get.v1: 10% of the attempts in the last 1 to 2 minutes failed",
+        }
     ]
     (operation,) = service["operations"]
     assert operation["errors"] == {"internal": 1}
@@ -319,13 +350,37 @@ async def test_silence_of_all_services_is_an_error_that_says_what_to_check(
 ) -> None:
     with pytest.raises(Unavailable) as raised:
         await ask_services(FakeAsker(), name, BRIEF)
-    for part in ("BUS_URL", "BUS_DISCOVERY", "control.read", "--window"):
+    for part in ("BUS_URL", "BUS_DISCOVERY", "BUS_AUTH", "control.read", "--window"):
         assert part in str(raised.value)
 
 
-def test_a_number_in_place_of_a_service_is_refused_with_the_right_option() -> None:
-    with pytest.raises(ContractError, match=r"Set seconds with --interval or --window\."):
-        check_service("2")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("2", "Set seconds with --interval or --window."),
+        ("0.5", "Set seconds with --interval or --window."),
+        ("billing.get", "For a type, name its service: billing."),
+        ("billing.get.v1", "For a type, name its service: billing."),
+    ],
+)
+def test_a_name_that_no_service_has_is_refused_with_the_advice_that_fits(
+    name: str, advice: str
+) -> None:
+    with pytest.raises(ContractError) as raised:
+        check_service(name)
+    assert str(raised.value).endswith(f". {advice}")
+
+
+def test_the_advice_for_a_wrong_name_is_about_the_name_only() -> None:
+    with pytest.raises(ContractError) as raised:
+        check_service("Billing")
+    assert "--interval" not in str(raised.value)
+
+
+def test_an_invalid_name_of_a_service_is_refused_without_a_word_about_other_options() -> None:
+    with pytest.raises(ContractError, match=r"'Foo' is not a valid service name") as raised:
+        check_service("Foo")
+    assert "--interval" not in str(raised.value)
 
 
 class Watched:

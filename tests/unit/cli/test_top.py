@@ -5,12 +5,14 @@ import io
 import os
 import pty
 import re
+import signal
 import sys
 import termios
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from rich.console import RenderableType
 
 from bus import Settings
 from bus.cli.output import EscapingConsole
@@ -129,10 +131,71 @@ async def test_the_operations_are_sorted_by_the_chosen_value(sort: Sort, first: 
     assert operations_of((await two_rounds(sort=sort)).lines())[0][0] == first
 
 
-async def test_the_first_line_has_the_sums_and_the_keys() -> None:
-    first = (await two_rounds()).lines(keys="keys: q")[0]
-    text = r"\d\d:\d\d:\d\d  1 service, 1 instance, 106/s, 4\.0 failed/s, by rate  keys: q"
+async def test_the_first_line_has_the_sums_and_the_second_line_the_keys() -> None:
+    first, second, *_ = (await two_rounds()).lines(keys=commands.KEYS, width=80, height=24)
+    text = r"\d\d:\d\d:\d\d  1 service, 1 instance, 106/s, 4\.0 failed/s, by rate"
     assert re.fullmatch(text, first)
+    assert second == "sort by: r rate  p p99  e errors    q quit"
+
+
+async def test_an_operation_has_the_age_of_its_oldest_message_and_the_waiting_messages() -> None:
+    top = Top()
+    await top.round(stats(handlers=[handler(oldest_seconds=45), handler(operation="billing.x")]))
+    top.queues.report = report(queue("billing.requests.get.v1", "requests", ready=133))
+    lines = top.lines()
+    (header,) = [line.split() for line in lines if line.startswith("operation")]
+    assert header[-6:] == ["oldest", "waiting", "in", "flight", "slots", "instances"]
+    get, other = operations_of(lines)
+    assert other[-5:] == ["-", "133", "0", "0/4", "1"]
+    assert get[-5:] == ["45s", "133", "0", "0/4", "1"]
+
+
+async def test_the_sort_by_p99_puts_an_operation_first_if_a_message_hangs() -> None:
+    top = Top(sort="p99")
+    hanging = handler(operation="billing.close", kind="job", oldest_seconds=45, free=3)
+    handlers = [*HANDLERS, hanging]
+    await top.round(BEFORE.model_copy(update={"handlers": tuple(handlers)}))
+    await top.round(AFTER.model_copy(update={"handlers": tuple(handlers)}))
+    assert operations_of(top.lines())[0][0] == "billing.close.v1"
+
+
+async def test_a_small_screen_shows_the_failing_and_the_slow_operation() -> None:
+    names = [f"billing.op{number:02}" for number in range(30)]
+    labels = {
+        name: {"operation": name, "version": "1", "kind": "request", "subscription": ""}
+        for name in names
+    }
+    handlers = [handler(operation=name, queue=f"{name}.queue") for name in names]
+    before = stats(handlers=handlers)
+    after = stats(
+        handlers=handlers,
+        series=[
+            *(counted(1_000 - at, labels=labels[name]) for at, name in enumerate(names[:28])),
+            *(counted(1, labels=labels[name]) for name in names[28:]),
+            counted(1, "internal", labels=labels[names[28]]),
+            timed(3.0, labels=labels[names[29]]),
+        ],
+    )
+    top = Top()
+    await top.round(before)
+    await top.round(after)
+    top.queues.report = report(*(queue(f"{name}.queue", ready=9) for name in names))
+    lines = top.lines(width=80, height=24, keys=commands.KEYS)
+    shown = [row[0] for row in operations_of(lines) if row[0].startswith("billing.")]
+    assert len(lines) <= 24
+    assert {"billing.op28.v1", "billing.op29.v1"} <= set(shown)
+    assert shown[0] == "billing.op00.v1"
+
+
+async def test_a_long_line_about_a_problem_takes_one_line_of_the_screen() -> None:
+    top = Top()
+    await top.round(stats("i" * 80, handlers=[handler(oldest_seconds=45, timeout=30)]))
+    lines = top.lines(width=80, height=24)
+    assert lines[1].startswith(
+        "billing: billing.get.v1: its oldest message has run for 45 s in iii"
+    )
+    assert lines[1].endswith("…")
+    assert lines[2] == ""
 
 
 async def test_an_error_of_the_broker_keeps_the_last_values_with_their_time() -> None:
@@ -404,3 +467,23 @@ async def test_the_keys_sort_and_quit() -> None:
     assert not stop.is_set()
     on_key("q")
     assert stop.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("inspection")
+async def test_a_signal_while_the_screen_appears_restores_the_terminal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, reading, output = LiveView(), reader(), io.StringIO()
+    feed = LiveFeed(FakeAsker(), view, GetStats(), interval=3600, window=0.01)
+    screen = TopScreen(view, feed, reading, service=None, sort="rate")
+    render = screen.render
+
+    def interrupted(*arguments: Any, **options: Any) -> RenderableType:
+        os.kill(os.getpid(), number)
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(screen, "render", interrupted)
+    console = EscapingConsole(file=output, force_terminal=True, width=100, height=30)
+    await asyncio.wait_for(commands.run_screen(console, feed, reading, screen, 3600), 20)
+    assert "\x1b[?1049l" in output.getvalue()

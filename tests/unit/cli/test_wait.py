@@ -14,11 +14,14 @@ from bus.cli.wait import describe_ready, wait_until_ready
 from bus.errors import (
     BusError,
     ConfigurationError,
+    ContractError,
     DeadlineExceeded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
 )
+from bus.messaging.service_info import InstanceState, InstanceStats
+from bus.runtime.discovery.live_view import MISSED_PINGS
 from bus.runtime.discovery.service_wait import Requirement
 from bus.transports.memory.virtual_time import VirtualLoop
 from tests.unit.runtime.discovery.fake_asker import FakeAsker
@@ -52,8 +55,10 @@ def run(
         assert isinstance(loop, VirtualLoop)
         loop.skip_waits()
         begin = loop.time()
-        ready = await wait_until_ready(SETTINGS.model_copy(update=settings), requirement, timeout)
-        return describe_ready(requirement, ready), loop.time() - begin
+        ready, others = await wait_until_ready(
+            SETTINGS.model_copy(update=settings), requirement, timeout
+        )
+        return describe_ready(requirement, ready, others), loop.time() - begin
 
     monkeypatch.setattr(wait, "open_asker", open_asker)
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -67,7 +72,9 @@ def test_a_ready_service_ends_the_command_with_a_line(monkeypatch: pytest.Monkey
 
 def test_two_instances_of_two_versions_are_named() -> None:
     ready = view_of(stats("a"), stats("b", version="1.1")).live()
-    assert describe_ready(BILLING, ready) == ("billing is ready: 2 instances, version 1.0 and 1.1")
+    assert describe_ready(BILLING, ready, []) == (
+        "billing is ready: 2 instances, version 1.0 and 1.1"
+    )
 
 
 def test_the_command_waits_for_a_broker_that_has_not_started(
@@ -94,8 +101,94 @@ def test_the_timeout_is_kept_and_the_error_says_what_was_seen(
     assert str(raised.value) == (
         "billing: not ready within 7 s: 0 of 1 required instance ready "
         "(a: not-ready, version 1.0). "
-        "Check that its workers run, and that they use the broker in BUS_URL."
+        "Look at `bus services billing` and at the log of these instances."
     )
+
+
+def test_a_wait_for_a_version_names_the_other_versions_that_are_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker([stats("a", version="1.5"), stats("b", version="1.4", state="not-ready")])
+    line, _ = run(asker, Requirement(service="billing", version="1.5"), monkeypatch=monkeypatch)
+    assert line == ("billing is ready: 1 instance, version 1.5; also live: 1 instance, version 1.4")
+
+
+def test_a_wait_for_all_instances_ends_when_the_other_versions_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = 0
+
+    def records(_: object) -> list[InstanceStats]:
+        nonlocal rounds
+        rounds += 1
+        new = stats("a", version="1.5")
+        return [new, stats("b", version="1.4")] if rounds < 4 else [new]
+
+    requirement = Requirement(service="billing", version="1.5", all=True)
+    line, seconds = run(FakeAsker(records), requirement, monkeypatch=monkeypatch)
+    assert line == "billing is ready: 1 instance, version 1.5"
+    assert rounds == 3 + MISSED_PINGS
+    assert seconds > 3
+
+
+ALL = Requirement(service="billing", version="1.5", all=True)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "records", "text"),
+    [
+        pytest.param(
+            Requirement(service="billing"),
+            [],
+            "no instance of billing answered. Check that its workers run, that they use the "
+            "broker in BUS_URL, and that they have BUS_AUTH=off as this command has.",
+            id="silence",
+        ),
+        pytest.param(
+            Requirement(service="billing", version="1.5"),
+            [stats("a", version="1.4")],
+            "0 of 1 required instance ready (a: ready, version 1.4). "
+            "Start instances with BUS_SERVICE_VERSION=1.5, or correct --version.",
+            id="another version",
+        ),
+        pytest.param(
+            Requirement.parse("billing.get.v2"),
+            [info("a", served())],
+            "0 of 1 required instance ready (a: ready, does not serve billing.get.v2). "
+            "Check the type, or start instances with a router that serves it.",
+            id="another type",
+        ),
+        pytest.param(
+            Requirement(service="billing", instances=2),
+            [stats("a")],
+            "1 of 2 required instances ready (a: ready, version 1.0). "
+            "Start more instances, or correct --instances.",
+            id="too few",
+        ),
+        pytest.param(
+            ALL,
+            [stats("a", version="1.5"), stats("b", version="1.4")],
+            "1 of 1 required instance ready, and 1 instance of other versions live "
+            "(a: ready, version 1.5; b: ready, version 1.4). "
+            "Stop the instances of other versions, or leave --all out.",
+            id="old instances",
+        ),
+    ],
+)
+def test_the_timeout_advises_what_fits_its_cause(
+    requirement: Requirement,
+    records: list[InstanceState],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(FakeAsker(records), requirement, timeout=5, monkeypatch=monkeypatch)
+    assert str(raised.value).partition(" within 5 s: ")[2] == text
+
+
+def test_all_without_a_version_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"--all needs a version\. Add --version"):
+        wait.command("billing", all_=True)
 
 
 def test_the_timeout_names_an_instance_that_serves_another_version(

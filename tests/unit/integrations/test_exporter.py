@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ class Instances:
         self.now = 1000.0
         self.live: list[InstanceStats] = []
         self.asked: list[Question[Any]] = []
+        self.windows: list[float] = []
         self.error: BusError | None = None
         self.hangs = False
         self.announced: asyncio.Queue[Announcement] = asyncio.Queue()
@@ -44,6 +45,7 @@ class Instances:
         expected: int | None = None,
     ) -> list[Answer[Any]]:
         self.asked.append(question)
+        self.windows.append(window)
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:
@@ -63,7 +65,7 @@ class Instances:
             ]
         return [Answer(each, 0.01) for each in self.live]
 
-    async def announcements(self) -> AsyncIterator[Announcement]:
+    async def announcements(self) -> AsyncGenerator[Announcement, None]:
         while True:
             yield await self.announced.get()
 
@@ -308,6 +310,17 @@ async def test_a_question_that_hangs_ends(
         found = await scrape(exporter)
 
     assert found[UP] == 0
+
+
+async def test_instances_that_do_not_tell_their_version_do_not_end_the_question(
+    instances: Instances,
+) -> None:
+    instances.live = [stats(ready(1))]
+    await Exporter(instances, window=5).refresh()
+
+    # If no instance answers, each question takes its whole window.
+    assert instances.count(GetInfo) == 1
+    assert sum(instances.windows) < 5 + exporter_module.SLACK_SECONDS
 
 
 async def test_an_exporter_that_may_not_ask_does_not_start(

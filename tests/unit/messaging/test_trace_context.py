@@ -11,7 +11,6 @@ from bus.messaging.trace_context import (
     is_unsampled,
     new_traceparent,
     parse_traceparent,
-    sampled_trace_id,
     shorten_tracestate,
     valid_tracestate,
 )
@@ -46,7 +45,6 @@ INVALID = {
 def test_an_invalid_traceparent_is_ignored(parent: str | None) -> None:
     assert parse_traceparent(parent) is None
     assert child_traceparent(parent) is None
-    assert sampled_trace_id(parent) is None
     assert not is_unsampled(parent)
 
 
@@ -72,12 +70,6 @@ def test_a_new_trace_is_sampled_and_says_that_its_id_is_random() -> None:
     parsed = [parse_traceparent(each) for each in traces]
     assert len({each.trace_id for each in parsed if each}) == 1000
     assert {each.flags for each in parsed if each} == {3}
-
-
-def test_only_a_sampled_trace_is_an_exemplar() -> None:
-    assert sampled_trace_id(GOOD) == TRACE
-    assert sampled_trace_id(f"00-{TRACE}-{SPAN}-03") == TRACE
-    assert sampled_trace_id(f"00-{TRACE}-{SPAN}-02") is None
 
 
 keys = st.from_regex(r"[a-z0-9][a-z0-9_\-*/@]{0,255}", fullmatch=True)

@@ -298,8 +298,9 @@ def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_column
 def test_the_notes_say_what_somebody_should_do() -> None:
     assert list(notes(SEEN)) == [
         (
-            f"[yellow]{WORK}: 12 ready and no consumer, although library runs; start a worker that "
-            "consumes it with `bus run`, or use `bus topology prune` if no router declares it[/]"
+            f"[yellow]{WORK}: 12 ready and no consumer, although library runs; `bus services "
+            "library` shows whether its consumer is paused. If not, start a worker that consumes "
+            "it with `bus run`, or use `bus topology prune` if no router declares it[/]"
         ),
         f"[yellow]{DEAD}: 3 dead letters[/]",
         "[yellow]reader.events.library.scanned.v1 does not exist: no process serves it yet[/]",

@@ -116,12 +116,13 @@ def test_a_note_names_the_newer_version_and_the_command() -> None:
     assert [(each["unserved"], each["newer"]) for each in shown] == [(True, NEW), (False, None)]
 
 
-def test_a_note_about_a_dropped_subscription_has_both_remedies() -> None:
+def test_a_note_about_a_dropped_subscription_names_a_pause_and_both_remedies() -> None:
     queues = (queue(OLD), queue("stock.jobs.count.v1", 1))
     assert find_unserved(queues) == {OLD: UnservedQueue(name=OLD)}
     assert list(notes(QueueReport(server=SERVER, queues=queues, at=0))) == [
         (
-            f"[yellow]{OLD}: no consumer, although stock runs; start a worker that consumes it "
-            "with `bus run`, or use `bus topology prune` if no router declares it[/]"
+            f"[yellow]{OLD}: no consumer, although stock runs; `bus services stock` shows whether "
+            "its consumer is paused. If not, start a worker that consumes it with `bus run`, or "
+            "use `bus topology prune` if no router declares it[/]"
         )
     ]

@@ -2,11 +2,9 @@
 
 import asyncio
 import platform
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from subprocess import run
 
 import pytest
 
@@ -15,6 +13,7 @@ from bus.contracts.digest import schema_digest
 from bus.errors import BusError, NotFound
 from bus.messaging.service_info import HandlerState, InstanceInfo, InstanceStats
 from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.router import JOB_TIMEOUT
 from bus.testing import MemoryBuses
 from tests.polling import until
 from tests.unit.runtime.in_memory import in_memory
@@ -223,6 +222,44 @@ async def test_a_running_message_takes_a_slot_and_is_in_flight(buses: MemoryBuse
 
 
 @in_memory
+async def test_a_handler_reports_how_long_its_oldest_message_runs_and_since_when_it_is_full(
+    buses: MemoryBuses,
+) -> None:
+    bus, kiosk, shop = await buses.bus("kiosk"), Kiosk(), await buses.bus("shop")
+    await buses.serve(bus, kiosk.router)
+    assert (handler(bus).oldest_seconds, handler(bus).full_seconds) == (None, None)
+    calls = [asyncio.create_task(shop.request(Quote(), timeout=5)) for _ in range(4)]
+    (state,) = [each.state for each in bus._server.consumers if "requests" in each.name]
+    await until(lambda: state.slots.free == 0, "four messages")
+    for number, message in enumerate(state.in_flight.open.values()):
+        assert message.started is not None
+        message.started -= 40 + number
+    busy = handler(bus)
+    assert busy.oldest_seconds == pytest.approx(43, abs=0.9)
+    assert busy.full_seconds == pytest.approx(40, abs=0.9)
+    kiosk.go.set()
+    await asyncio.gather(*calls)
+    await buses.settled()
+    assert (handler(bus).oldest_seconds, handler(bus).full_seconds) == (None, None)
+
+
+@in_memory
+async def test_a_handler_with_a_free_slot_is_not_full_and_has_its_timeout(
+    buses: MemoryBuses,
+) -> None:
+    bus, kiosk, shop = await buses.bus("kiosk"), Kiosk(), await buses.bus("shop")
+    await buses.serve(bus, kiosk.router)
+    call = asyncio.create_task(shop.request(Quote(), timeout=5))
+    await kiosk.began.wait()
+    running = handler(bus)
+    assert running.oldest_seconds is not None
+    assert (running.full_seconds, running.timeout) == (None, None)
+    assert handler(bus, "kiosk.settle").timeout == JOB_TIMEOUT
+    kiosk.go.set()
+    await call
+
+
+@in_memory
 async def test_a_message_whose_handler_runs_is_found_as_running(buses: MemoryBuses) -> None:
     bus, kiosk, shop = await buses.bus("kiosk"), Kiosk(), await buses.bus("shop")
     await buses.serve(bus, kiosk.router)
@@ -298,14 +335,3 @@ async def test_a_paused_consumer_gives_its_reason(buses: MemoryBuses) -> None:
     await consumer.wait_ready()
     resumed = handler(bus, "kiosk.settle")
     assert (resumed.pauses, resumed.ready) == ((), True)
-
-
-def test_a_bus_loads_no_library_of_metrics_or_traces() -> None:
-    code = (
-        "import sys, bus\n"
-        "bus.Bus('shop', settings=bus.Settings(auth='off'))\n"
-        "late = ['prometheus_client', 'opentelemetry.trace']\n"
-        "print([name for name in late if name in sys.modules])"
-    )
-    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

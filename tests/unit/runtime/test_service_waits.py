@@ -265,6 +265,8 @@ class Denied:
     async def __anext__(self) -> Announcement:
         raise PermissionDenied("caller may not read")
 
+    async def aclose(self) -> None: ...
+
 
 @virtual
 async def test_a_caller_that_must_not_listen_tries_it_every_ten_minutes_and_waits_as_well() -> None:

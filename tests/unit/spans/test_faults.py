@@ -7,11 +7,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from opentelemetry import propagate
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import SecretStr
 from typing_extensions import override
 
@@ -106,6 +110,41 @@ class RaisingAtTheEnd(SpanProcessor):
     @override
     def on_end(self, span: ReadableSpan) -> None:
         raise RuntimeError("Eleonora Quist")
+
+
+class RaisingPropagator(TraceContextTextMapPropagator):
+    fails_to_inject = False
+
+    @override
+    def extract(self, *args: object, **kwargs: object) -> Context:
+        raise RuntimeError("Eleonora Quist")
+
+    @override
+    def inject(self, *args: Any, **kwargs: Any) -> None:
+        if self.fails_to_inject:
+            raise RuntimeError("Eleonora Quist")
+        super().inject(*args, **kwargs)
+
+
+@pytest.mark.parametrize("fails_to_inject", [False, True])
+async def test_a_propagator_that_raises_is_replaced_and_fails_no_message(
+    fails_to_inject: bool,
+    buses: MemoryBuses,
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    propagator = RaisingPropagator()
+    propagator.fails_to_inject = fails_to_inject
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", propagator)
+    await serving(buses, ledger())
+    office = await buses.bus("office")
+    for _ in range(2):
+        await office.request(Add())
+    assert recorded.tree().count("\n  SERVER ledger.add.v1") == 2
+    lines = [each.getMessage() for each in caplog.records if each.name == "bus.spans"]
+    assert len(lines) == 1 + fails_to_inject  # one for the service's bus, and one for the caller's
+    assert "Eleonora" not in str(lines)
 
 
 async def test_a_sampler_or_span_processor_that_raises_fails_no_message(

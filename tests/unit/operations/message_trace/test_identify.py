@@ -46,6 +46,18 @@ def test_a_correlation_id_can_be_full_abbreviated_or_the_one_of_a_message(
     assert identify(text, sources()) == expected
 
 
+def test_a_long_correlation_id_means_the_beginning_that_an_instance_remembers() -> None:
+    long = "harvest-" + 10 * "0123456789"
+    remembered = RememberedMessage(
+        action="sent", id="eeee", type="a.b.v1", source="desk", at=1, correlation_id=long[:64]
+    )
+    memory = RememberedMessages(
+        service="desk", instance="1", started=1, state="ready", since=1, messages=(remembered,)
+    )
+    expected = Identified(correlation_id=long)
+    assert identify(long, TraceSources(memories=[memory])) == expected
+
+
 def test_an_unknown_id_means_nothing() -> None:
     assert identify("eeee", sources()) is None
 

@@ -277,3 +277,17 @@ def test_queues_with_messages_that_were_not_read_are_named() -> None:
         "not read: library.jobs.scan.v1 (3 ready, no consumer), library.retry.30s (2 ready). "
         "A read would count as a delivery and change the order."
     )
+
+
+def test_a_message_with_a_long_id_is_one_message_and_the_cause_of_its_effects() -> None:
+    long = 10 * "0123456789"
+    memories = memory(
+        action("dead-lettered", id=long, outcome="internal"),
+        action("sent", id="effect", type="library.scanned.v1", causation_id=long[:64]),
+    )
+    found = traced(memories, letters=[letter(long)])
+    assert [(each.depth, each.type) for each in found.messages] == [
+        (0, JOB),
+        (1, "library.scanned.v1"),
+    ]
+    assert found.unknown_causes == {}

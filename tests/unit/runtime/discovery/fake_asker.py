@@ -1,7 +1,7 @@
 """An asker in memory: a test sets the live instances and their announcements."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from bus.errors import BusError
@@ -23,6 +23,8 @@ class FakeAsker:
         """Error that only readers of announcements receive."""
         self.asked: list[tuple[Question[Any], Target, int | None]] = []
         self.announced: asyncio.Queue[Announcement] = asyncio.Queue()
+        self.listened, self.listeners = 0, 0
+        """Number of streams that were read, and number of those that are open."""
 
     def serve(self, records: Records | Iterable[InstanceState]) -> None:
         """Set the records, or the function that returns the records for a question."""
@@ -54,9 +56,14 @@ class FakeAsker:
             await asyncio.sleep(window)
         return answers[:expected]
 
-    async def announcements(self) -> AsyncIterator[Announcement]:
+    async def announcements(self) -> AsyncGenerator[Announcement, None]:
         """Yield the announcements that the test puts into the queue."""
-        while True:
-            if error := self.error or self.listening_error:
-                raise error
-            yield await self.announced.get()
+        self.listened += 1
+        self.listeners += 1
+        try:
+            while True:
+                if error := self.error or self.listening_error:
+                    raise error
+                yield await self.announced.get()
+        finally:
+            self.listeners -= 1

@@ -1,10 +1,11 @@
 """Records of instances for tests: statistics with a few series."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bus.messaging import instruments
 from bus.messaging.control import Answer
-from bus.messaging.histograms import bucket_of
+from bus.messaging.histograms import buckets_of
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
     ContractInfo,
@@ -29,11 +30,17 @@ def stats(instance: str = "a", **fields: Any) -> InstanceStats:
 def counted(
     amount: int, outcome: str = "ok", *, labels: dict[str, str] = GET, **fields: Any
 ) -> Series:
-    """Return the counter of handled messages, or of sent messages for the labels `SENT`."""
+    """Return the counter of handled messages, or of sent messages for the labels `SENT`.
+
+    All messages are recent, unless the keyword argument `recent` has their number.
+    """
     instrument = instruments.SENT if labels is SENT else instruments.HANDLED
     caller = {} if labels is SENT else {"caller": fields.pop("caller", "shop")}
     return Series(
-        name=instrument.name, labels={**labels, **caller, "outcome": outcome}, value=amount
+        name=instrument.name,
+        labels={**labels, **caller, "outcome": outcome},
+        value=amount,
+        recent_value=fields.pop("recent", amount),
     )
 
 
@@ -41,20 +48,18 @@ def timed(
     *seconds: float,
     instrument: Instrument = instruments.HANDLER_SECONDS,
     labels: dict[str, str] = GET,
+    earlier: Sequence[float] = (),
 ) -> Series:
-    """Return a histogram with these values, all of them recent."""
-    buckets: dict[int, int] = {}
-    for value in seconds:
-        buckets[bucket_of(value)] = buckets.get(bucket_of(value), 0) + 1
-    largest = max(seconds, default=0)
+    """Return a histogram with these recent values, and with values from before them."""
+    recent, largest = buckets_of(seconds), max(seconds, default=0)
     return Series(
         name=instrument.name,
         labels=labels,
-        value=sum(seconds),
-        count=len(seconds),
-        max=largest,
-        buckets=buckets,
-        recent=buckets,
+        value=sum((*earlier, *seconds)),
+        count=len(earlier) + len(seconds),
+        max=max((*earlier, *seconds), default=0),
+        buckets=recent + buckets_of(earlier),
+        recent=recent,
         recent_max=largest,
     )
 

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from pydantic import ValidationError
+
 from bus.messaging.control import FindMessages, GetInfo, GetStats
 from bus.messaging.service_info import (
     InstanceInfo,
@@ -17,11 +20,12 @@ STATE = InstanceState(service="ledger", instance="1", started=1, state="ready")
 
 
 class ReportOfMany:
-    """A report with many entries, which counts the builds of INFO."""
+    """A report with many entries, which counts the builds of INFO and of STATS."""
 
     def __init__(self) -> None:
         self.now = STATE
-        self.built = 0
+        self.built, self.counted = 0, 0
+        self.seconds, self.stats_take = 0.0, 0.0
 
     def state(self) -> InstanceState:
         return self.now
@@ -31,6 +35,8 @@ class ReportOfMany:
         return InstanceInfo(**self.now.model_dump(), bus_version="1", python_version="3")
 
     def stats(self) -> InstanceStats:
+        self.seconds += self.stats_take
+        self.counted += 1
         series = tuple(
             Series(name="x" * 50 + str(each % 2), labels={"n": str(each)}) for each in range(1000)
         )
@@ -67,6 +73,29 @@ def test_an_answer_whose_first_entry_is_too_large_has_no_entries() -> None:
     assert (answer["series"], answer["left_out"]) == ([], 1)
 
 
+def test_slow_answers_to_stats_take_a_tenth_of_the_time() -> None:
+    report = ReportOfMany()
+    report.stats_take = 0.1
+    bodies = AnswerBodies(report, 2**20, timer=lambda: report.seconds)
+    for _ in range(100):
+        bodies.body_of(GetStats())
+        report.seconds += 0.1
+    assert report.counted <= 0.11 * report.seconds / report.stats_take
+    assert report.counted >= 10
+    report.now = STATE.model_copy(update={"state": "draining"})
+    counted = report.counted
+    bodies.body_of(GetStats())
+    assert report.counted == counted + 1  # a new state is reported at once
+
+
+def test_quick_answers_to_stats_are_never_old() -> None:
+    report = ReportOfMany()
+    bodies = AnswerBodies(report, 2**20, timer=lambda: report.seconds)
+    for _ in range(3):
+        bodies.body_of(GetStats())
+    assert report.counted == 3
+
+
 def test_the_answer_to_info_is_built_again_only_after_a_change() -> None:
     report = ReportOfMany()
     bodies = AnswerBodies(report, 2**20)
@@ -77,3 +106,10 @@ def test_the_answer_to_info_is_built_again_only_after_a_change() -> None:
     bodies.forget_info()
     bodies.body_of(GetInfo())
     assert report.built == 3
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN"])
+def test_an_answer_with_a_number_that_is_not_finite_is_malformed(number: str) -> None:
+    body = f'{{"name": "messages.sent", "value": {number}}}'
+    with pytest.raises(ValidationError, match="finite number"):
+        Series.model_validate_json(body)

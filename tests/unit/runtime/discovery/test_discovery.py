@@ -153,7 +153,10 @@ async def test_the_end_of_a_bus_ends_its_streams_of_announcements() -> None:
     async with MemoryBuses() as buses:
         office = await buses.bus("office")
         heard = office.discovery.announcements()
-    with pytest.raises((StopAsyncIteration, asyncio.CancelledError)):
+        reader = asyncio.create_task(anext(heard, None))
+        await asyncio.sleep(0)
+    assert await reader is None  # and not a cancellation that its task did not ask for
+    with pytest.raises(StopAsyncIteration):
         await anext(heard)
 
 
@@ -282,6 +285,28 @@ async def test_a_blocked_broker_delays_neither_start_nor_stop() -> None:
             pass
         assert asyncio.get_running_loop().time() - began < 1
         buses.broker.unblock()
+
+
+async def test_a_stop_that_is_cancelled_while_discovery_ends_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with MemoryBuses() as buses:
+        transport = MemoryTransport(buses.broker)
+        bus = Bus("ledger", settings=OFF, transport=transport)
+        await bus.__aenter__()
+        monkeypatch.setattr(bus._discovery, "close", hang)
+        stopping = asyncio.create_task(bus.__aexit__(None, None, None))
+        await begun.wait()
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        assert not transport._is_connected
 
 
 async def test_the_answers_arrive_again_after_a_lost_connection() -> None:

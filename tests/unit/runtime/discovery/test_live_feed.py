@@ -12,6 +12,7 @@ from bus.messaging.service_info import InstanceState
 from bus.runtime.discovery.live_feed import LiveFeed
 from bus.runtime.discovery.live_view import LiveView
 from tests.polling import until
+from tests.unit.fakes import virtual
 from tests.unit.runtime.discovery.fake_asker import FakeAsker
 
 READY = InstanceState(service="billing", instance="a", started=1, state="ready")
@@ -74,3 +75,18 @@ async def test_an_asker_without_the_right_ends_the_feed() -> None:
     asker.error = PermissionDenied("no right to ask")
     with pytest.raises(PermissionDenied):
         await LiveFeed(asker, LiveView(), Ping()).run(lambda: None)
+
+
+@virtual
+async def test_a_feed_that_may_not_listen_tries_it_ever_more_rarely() -> None:
+    asker = FakeAsker([READY])
+    asker.listening_error = Unavailable("the broker refused the queue")
+    running = asyncio.ensure_future(LiveFeed(asker, LiveView(), Ping()).run(lambda: None))
+    await asyncio.sleep(300)
+    assert asker.listened == 10  # after 0, 1, 3, 7, 15, 31, 63, 123, 183 and 243 s
+    asker.listening_error = None
+    await asyncio.sleep(60)
+    assert asker.listeners == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert asker.listeners == 0

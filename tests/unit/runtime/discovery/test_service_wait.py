@@ -113,6 +113,30 @@ def test_a_wait_for_a_ready_service_ends_at_its_first_answer() -> None:
     assert waited(BILLING, FakeAsker([info()])) == 0
 
 
+class Silence:
+    """Announcements that do not come. As at a broker, only `aclose` ends the queue."""
+
+    is_closed = False
+
+    def __aiter__(self) -> "Silence":
+        return self
+
+    async def __anext__(self) -> Announcement:
+        return await asyncio.Future()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_the_end_of_a_wait_closes_the_queue_of_its_announcements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker, silence = FakeAsker(), Silence()
+    monkeypatch.setattr(asker, "announcements", lambda: silence)
+    assert waited(BILLING, asker, limit=9) is None
+    assert silence.is_closed
+
+
 def test_a_ready_instance_is_found_behind_one_that_is_not_ready() -> None:
     seconds = waited(BILLING, FakeAsker([info("a", "not-ready"), info("b")]))
     assert seconds is not None

@@ -9,7 +9,7 @@ from bus.runtime.discovery.live_view import LiveInstance, LiveView
 from bus.runtime.discovery.measurements import Measurement, Measurements, difference
 from bus.runtime.discovery.operation_summary import OperationSummary, summarize
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
-from tests.unit.runtime.discovery.records import SENT, counted, handler, stats, timed
+from tests.unit.runtime.discovery.records import GET, SENT, counted, handler, stats, timed
 
 
 def only(*instances: InstanceStats) -> OperationSummary:
@@ -202,10 +202,13 @@ def test_a_service_is_summed_over_its_instances_and_operations() -> None:
             ],
             ["billing.get.v1: 1 of 2 consumers paused by poison-isolation"],
         ),
-        ([stats(handlers=[handler(free=0)])], ["billing.get.v1: all 4 slots are in use"]),
+        (
+            [stats(handlers=[handler(free=0, oldest_seconds=45, full_seconds=3)])],
+            ["billing.get.v1: all 4 slots are in use by the same work for 3 s"],
+        ),
         (
             [stats(series=[counted(90), counted(10, "internal")])],
-            ["billing.get.v1: 10% of the attempts fail"],
+            ["billing.get.v1: 10% of the attempts in the last 1 to 2 minutes failed"],
         ),
         ([stats(series=[counted(990), counted(10, "internal")])], []),
         ([stats(series=[counted(10), counted(90, "not_found")])], []),
@@ -215,6 +218,41 @@ def test_the_problems_of_a_service_are_named(
     records: list[InstanceStats], texts: list[str]
 ) -> None:
     assert [problem.text for problem in summary(*records).problems] == texts
+
+
+def test_a_failing_operation_comes_before_a_full_and_a_slow_one() -> None:
+    other = {**GET, "operation": "billing.find"}
+    service = summary(
+        stats(
+            handlers=[handler(free=0, full_seconds=3)],
+            series=[
+                counted(9, labels=other),
+                counted(1, "internal", labels=other),
+                timed(*[0.7] * 20, earlier=[0.02] * 100),
+            ],
+        )
+    )
+    assert [each.code for each in service.problems] == ["failing", "full", "slow"]
+
+
+def test_a_slow_caller_names_the_requests_that_it_waits_for() -> None:
+    recent, earlier = [0.7] * 20, [0.02] * 100
+    calls = timed(*recent, earlier=earlier, instrument=instruments.SEND_SECONDS, labels=SENT)
+    service = summary(stats(series=[timed(*recent, earlier=earlier), calls]))
+    (problem,) = service.problems
+    assert problem.text == (
+        "billing.get.v1: half of the recent attempts took 0.7 s or longer, before that 0.018 s; "
+        "its service waits longer for stock.find.v2"
+    )
+
+
+def test_recent_attempts_are_counted_apart_from_those_since_the_start() -> None:
+    service = summary(
+        stats("a", series=[counted(8_000, recent=80), counted(30, "internal", recent=20)]),
+        stats("b", series=[counted(10, "not_found", recent=0)]),
+    )
+    assert (service.count, service.failed) == (8_040, 40)
+    assert (service.recent, service.recently_failed) == (100, 20)
 
 
 def test_services_with_problems_come_first() -> None:

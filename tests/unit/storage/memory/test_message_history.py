@@ -88,6 +88,15 @@ def test_the_oldest_messages_are_dropped_first() -> None:
     assert history.complete_since == NOW + 1
 
 
+def test_a_full_history_is_not_complete_for_the_time_in_which_its_oldest_handler_ran() -> None:
+    history = MessageHistory(2)
+    history.remember("handled", message(id="short", correlation_id="c-1"), NOW + 8, 1)
+    history.remember("handled", message(id="long", correlation_id="c-1"), NOW, 10)
+    history.remember("handled", message(id="last", correlation_id="c-1"), NOW + 11, 1)
+    assert ids(history, "c-1") == ["long", "last"]
+    assert history.complete_since == NOW + 10
+
+
 def test_messages_of_unverified_senders_drop_only_each_other() -> None:
     history = MessageHistory(2)
     history.remember("handled", message(id="m-1", correlation_id="c-1"), NOW)

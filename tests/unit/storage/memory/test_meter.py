@@ -58,6 +58,7 @@ def test_a_counter_adds_up() -> None:
             "outcome": "ok",
         },
         value=4,
+        recent_value=4,
         last=int((NOW + 5) * 1000),
     )
 
@@ -66,7 +67,41 @@ def test_a_gauge_has_its_last_value() -> None:
     meter = MemoryMeter()
     meter.set(READY, (), 1)
     meter.set(READY, (), 0)
-    assert only(meter).value == 0
+    assert (only(meter).value, only(meter).recent_value) == (0, 0)
+
+
+def test_the_recent_value_of_a_counter_is_that_of_the_last_one_to_two_minutes() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 8_000)
+    clock.now += GENERATION_SECONDS - 1
+    meter.count(HANDLED, handled("billing.quote"), 5)
+    assert only(meter).recent_value == 8_005
+    clock.now += GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"))
+    assert only(meter).recent_value == 8_006
+    clock.now += GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"), 2)
+    assert (only(meter).recent_value, only(meter).value) == (3, 8_008)
+
+
+def test_the_recent_value_of_a_counter_passes_without_a_further_report() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 7)
+    clock.now += 2 * GENERATION_SECONDS - 1
+    assert only(meter).recent_value == 7
+    clock.now += 1
+    assert (only(meter).recent_value, only(meter).value) == (0, 7)
+
+
+def test_a_batch_that_is_reported_late_counts_at_its_own_time() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 7)
+    clock.now += 10 * GENERATION_SECONDS
+    meter.count(HANDLED, handled("billing.quote"), 2, at=NOW + 1)
+    assert (only(meter).recent_value, only(meter).value) == (0, 9)
 
 
 def test_a_histogram_has_its_count_its_sum_and_its_largest_value() -> None:
@@ -79,7 +114,8 @@ def test_a_histogram_has_its_count_its_sum_and_its_largest_value() -> None:
     assert series.buckets == {bucket_of(0.01): 2, bucket_of(0.2): 1}
 
 
-def test_recent_values_are_those_of_the_last_five_to_ten_minutes() -> None:
+def test_recent_values_are_those_of_the_last_one_to_two_minutes() -> None:
+    assert GENERATION_SECONDS == 60
     clock = StoppedClock(NOW)
     meter = MemoryMeter(clock=clock)
     old, new = bucket_of(2), bucket_of(0.01)
