@@ -51,7 +51,7 @@ MAX_COUNT: Final = 2**53
 MAX_AMOUNT: Final = 1e18
 MAX_MILLISECONDS: Final = 32_503_680_000_000
 """Begin of the year 3000, in milliseconds since the epoch. Functions for dates accept it."""
-MAX_SECONDS: Final = 1e9
+MAX_SECONDS: Final = 4e9
 """Maximum duration. A meter cuts a longer one, because a sender chooses the time of a message."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
