@@ -33,8 +33,8 @@ STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 """Values of the label `state`. `silent` instances did not answer the latest question."""
 SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
+VERSIONS_SECONDS: Final = 1.0
 """Maximum window of the question for versions, so that a scrape ends within 10 s."""
-"""Maximum window of the question for versions. It must be shorter than `SLACK_SECONDS`."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
 FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
