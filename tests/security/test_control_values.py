@@ -23,8 +23,13 @@ INFINITY, NOT_A_NUMBER, HUGE = "@INF", "@NAN", "@BIG"
 """Marks of numbers that a test cannot write as JSON with the standard library."""
 LABELS = {"operation": "mail.send", "version": "1", "kind": "request", "outcome": "ok"}
 HANDLER = {
-    "operation": "mail.send", "version": 1, "kind": "request", "queue": "mail.requests.send.v1",
-    "slots": 1, "free": 1, "in_flight": 0,
+    "operation": "mail.send",
+    "version": 1,
+    "kind": "request",
+    "queue": "mail.requests.send.v1",
+    "slots": 1,
+    "free": 1,
+    "in_flight": 0,
 }
 MESSAGE = {"action": "sent", "id": "1", "type": "mail.send.v1", "source": "mail", "at": 1}
 
@@ -78,8 +83,14 @@ HOSTILE: dict[str, tuple[Question[Any], dict[str, Any]]] = {
 
 def body_of(service: str, values: dict[str, Any], instance: str = "evil") -> bytes:
     record = {
-        "service": service, "instance": instance, "started": 1, "state": "ready", "since": 1,
-        "bus_version": "1", "python_version": "3", **values,
+        "service": service,
+        "instance": instance,
+        "started": 1,
+        "state": "ready",
+        "since": 1,
+        "bus_version": "1",
+        "python_version": "3",
+        **values,
     }
     text = json.dumps(record)
     for mark, number in ((INFINITY, "1e999"), (NOT_A_NUMBER, "NaN"), (HUGE, "1" + "0" * 4000)):
