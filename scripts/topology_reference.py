@@ -21,6 +21,7 @@ from bus.contracts.contract import (  # noqa: E402
     contract_of,
 )
 from bus.messaging.topology.control import (  # noqa: E402
+    COMMANDS,
     CONTROL_EXCHANGE,
     CONTROL_TTL_MS,
     announcement_topology,
@@ -124,7 +125,9 @@ def kinds() -> Iterator[tuple[str, Queue, tuple[Binding, ...]]]:
         control_topology("aservice", "aninstance"),
         "control",
     )
-    yield _one("answers to a command, while it runs", asker_topology("aninstance"), "control")
+    yield _one(
+        "answers to a command, while it runs", asker_topology(COMMANDS, "aninstance"), "control"
+    )
     yield _one(
         "announcements, while a service listens",
         announcement_topology("aservice", "aninstance"),

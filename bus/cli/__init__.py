@@ -41,7 +41,7 @@ COMMANDS = {
     "topology": "Compare the required topology with the broker's, and create missing objects.",
     "trace": "Show what became of a message, and of all messages that it caused.",
     "wait": "Wait until a service is ready: exit code 0 if ready, 75 after the timeout.",
-    "watch": "Show messages while services send them, without their payloads.",
+    "watch": "Show events and requests while services send them, without their payloads.",
 }
 """Names of the commands, with a summary of each.
 

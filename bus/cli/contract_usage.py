@@ -37,7 +37,14 @@ INDENT = (0, 0, 0, 2)
 NO_SERVICE = "no service"
 
 
-def run_usage(type_: str | None, contracts: Sequence[str], *, window: float, as_json: bool) -> None:
+def run_usage(
+    type_: str | None,
+    contracts: Sequence[str],
+    *,
+    window: float,
+    as_json: bool,
+    as_service: str | None = None,
+) -> None:
     """Ask the live instances, and print the usage of the contracts.
 
     Args:
@@ -45,10 +52,11 @@ def run_usage(type_: str | None, contracts: Sequence[str], *, window: float, as_
         contracts: Names of modules with contracts.
         window: Seconds to wait for the answers.
         as_json: True to print JSON.
+        as_service: The service that asks. None: the operator, or the owner of `BUS_KEY`.
     """
     catalog = load_catalog(contracts)
     with suppress_library_logs():
-        report = asyncio.run(ask_usage(load_settings(), catalog, window))
+        report = asyncio.run(ask_usage(load_settings(), catalog, window, as_service))
     report = select(report, type_)
     if as_json:
         print_json(usage_to_json(report), compact=True)
@@ -66,14 +74,19 @@ def load_catalog(contracts: Sequence[str]) -> tuple[Contract, ...]:
         return ()
 
 
-async def ask_usage(settings: Settings, catalog: Iterable[Contract], window: float) -> UsageReport:
+async def ask_usage(
+    settings: Settings,
+    catalog: Iterable[Contract],
+    window: float,
+    as_service: str | None = None,
+) -> UsageReport:
     """Ask all live instances, and return the usage of the contracts.
 
     Raises:
         Unavailable: No instance answered, or the broker is not reachable.
-        PermissionDenied: The operator has no right to read.
+        PermissionDenied: The operator or service has no right to read.
     """
-    async with open_asker(settings) as asker:
+    async with open_asker(settings, service=as_service) as asker:
         info, stats = await asyncio.gather(
             asker.ask(GetInfo(), window=window), asker.ask(GetStats(), window=window)
         )

@@ -16,6 +16,7 @@ from bus.cli.contract_schemas import (
 from bus.cli.loading import contract_named, known_contracts
 from bus.cli.options import AsJson, Contracts, Window, completed_types
 from bus.cli.output import print_json, table_console
+from bus.cli.sender import AsAsker
 from bus.contracts.schema import sample_of, schema_of
 from bus.errors import FailedPrecondition
 
@@ -122,6 +123,7 @@ def usage(
     contracts: Contracts = None,
     window: Window = 1.0,
     as_json: AsJson = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show which services send and serve each version of a contract, and when they last did.
 
@@ -134,5 +136,9 @@ def usage(
     """
     # Only this command connects to the broker.
     import_module("bus.cli.contract_usage").run_usage(
-        type_, contracts or context.obj or [], window=window, as_json=as_json
+        type_,
+        contracts or context.obj or [],
+        window=window,
+        as_json=as_json,
+        as_service=as_service,
     )

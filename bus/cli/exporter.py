@@ -12,6 +12,7 @@ import typer
 from bus.cli.broker import signals
 from bus.cli.metrics_pages import METRICS
 from bus.cli.options import finite
+from bus.cli.sender import AsAsker
 from bus.messaging.topology.control import COMMANDS
 from bus.operations.health import serve_probes
 from bus.operations.logging import configure_logging
@@ -58,6 +59,7 @@ def command(
             help="Time to wait for the answers of the instances.",
         ),
     ] = 1,
+    as_service: AsAsker = None,
 ) -> None:
     """Serve the metrics of all live instances for Prometheus, until Ctrl-C or SIGTERM.
 
@@ -65,12 +67,21 @@ def command(
     has the labels service and instance. An instance that does not answer has no metrics. /livez
     and /readyz are health probes.
 
-    The command needs the extra `metrics`, and an operator with the right control.read.
+    The command needs the extra `metrics`, and with BUS_AUTH=on a key with the right control.read.
     """
     library = import_module("bus.integrations.prometheus")
     settings = load_settings()
     configure_logging(settings, overwrite=False)
-    asyncio.run(serve(library, settings, (host, port), interval=interval, window=window))
+    asyncio.run(
+        serve(
+            library,
+            settings,
+            (host, port),
+            interval=interval,
+            window=window,
+            as_service=as_service,
+        )
+    )
 
 
 async def serve(
@@ -80,23 +91,25 @@ async def serve(
     *,
     interval: float,
     window: float,
+    as_service: str | None = None,
 ) -> None:
     """Serve the metrics until a signal arrives.
 
     Args:
         library: The package `bus.integrations.prometheus`.
-        settings: Settings of the connection and of the operator.
+        settings: Settings of the connection and of the keys.
         at: Host and port to listen on.
         interval: Seconds in which further scrapes receive the same answers.
         window: Seconds to wait for the answers of the instances.
+        as_service: The service that asks. None: the operator, or the owner of `BUS_KEY`.
 
     Raises:
-        BusError: The broker does not answer, or the operator may not ask.
+        BusError: The broker does not answer, or the operator or service may not ask.
         ConfigurationError: The address cannot be opened, or a key or the grants are missing.
     """
     with signals() as stop:
         transport = RabbitMQTransport(settings, name=COMMANDS)
-        async with open_asker(settings, transport=transport) as asker:
+        async with open_asker(settings, service=as_service, transport=transport) as asker:
             exporter = library.Exporter(
                 asker, interval=interval, window=window, depth=transport.depth
             )

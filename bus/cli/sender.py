@@ -1,4 +1,4 @@
-"""Selection of the service that sends a message from the command line."""
+"""Selection of the service that sends a message, or asks services, from the command line."""
 
 import asyncio
 from typing import Annotated
@@ -10,7 +10,7 @@ from bus.errors import ConfigurationError, ContractError
 from bus.runtime.key_owner import find_key_owners
 from bus.settings import load_settings
 
-__all__ = ["AsService", "select_publisher", "select_sender"]
+__all__ = ["AsAsker", "AsService", "select_publisher", "select_sender"]
 
 CLI = "cli"
 """Name of the service that sends requests and jobs if no key names a service."""
@@ -23,6 +23,17 @@ AsService = Annotated[
         show_default=False,
         help="The service that sends the message. Default: the owner of BUS_KEY, or 'cli' without "
         "keys.",
+    ),
+]
+
+AsAsker = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="SERVICE",
+        show_default=False,
+        help="Ask with the key of this service in BUS_KEY. Default: ask with BUS_OPERATOR_KEY, or "
+        "without it with BUS_KEY.",
     ),
 ]
 

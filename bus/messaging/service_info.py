@@ -168,6 +168,8 @@ class Series(Record):
     """Total of a counter, value of a gauge, or sum of a histogram."""
     recent_value: Amount = 0
     """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
+    latest_value: Amount = 0
+    """As `recent_value`, for the last 10 to 20 seconds only."""
     count: Count = 0
     """Number of values in a histogram."""
     max: Seconds = 0

@@ -21,7 +21,10 @@ from bus.contracts.contract import (
     contract_of,
 )
 from bus.errors import Unavailable
+from bus.messaging.control import ALL, Answer, Question, Target
 from bus.messaging.handler import Middleware
+from bus.messaging.service_info import InstanceState
+from bus.runtime.background_loop import UNLIMITED_SECONDS
 from bus.runtime.bus import Bus
 from bus.runtime.bus_arguments import check_bus_arguments
 from bus.runtime.client_arguments import check_call
@@ -32,6 +35,7 @@ from bus.settings import Settings
 __all__ = ["SyncBus", "sessions_from"]
 
 R = TypeVar("R", bound=Message | None)
+S = TypeVar("S", bound=InstanceState)
 
 PUBLISH_TIMEOUT: Callable[[Settings], float] = attrgetter("publish_timeout")
 
@@ -157,6 +161,36 @@ class SyncBus:
             lambda bus, left: bus.submit(job, timeout=left), timeout, PUBLISH_TIMEOUT
         )
         return SyncJobHandle(handle, session, self)
+
+    def ask(
+        self,
+        question: Question[S],
+        target: Target = ALL,
+        *,
+        window: float = 1.0,
+        expected: int | None = None,
+    ) -> list[Answer[S]]:
+        """Ask live instances, and return the answers that arrive within the window.
+
+        It needs the rights of `Bus.discovery`. There are no announcements for synchronous code.
+
+        Args:
+            question: The question, for example `Ping()`.
+            target: The instances that answer.
+            window: Seconds to wait for answers. The time to connect at the first call is not
+                included.
+            expected: Number of answers after which the wait ends early.
+
+        Raises:
+            BusError: One of the errors of `Asker.ask`, or of `async with Bus(…)` at the first call.
+            FailedPrecondition: An event loop runs in this thread.
+            Unavailable: The bus was closed.
+        """
+        return self._current().run(
+            lambda bus, _: bus.discovery.ask(question, target, window=window, expected=expected),
+            None,
+            lambda _: UNLIMITED_SECONDS,
+        )
 
     def close(self) -> None:
         """Close the connection. A call of another thread that is in flight raises an error.

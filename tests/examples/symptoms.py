@@ -5,24 +5,36 @@ command. `output.py` has the parts of the output that can differ from run to run
 """
 
 import asyncio
+import itertools
+import multiprocessing
+import os
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bus.cli import COMMANDS, main
 from tests.examples.output import ANYTHING, Output
 from tests.examples.page import ROOT, fences
 from tests.examples.terminal import WARNING
-from tests.integration.command import interruptible
 
-__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows", "is_sampled"]
+__all__ = ["PAGE", "Entry", "Shell", "entries", "index_rows", "needs_time"]
 
 PAGE = ROOT / "docs/how-to/troubleshoot.md"
 HEADING = re.compile(r"^### (.+)$", flags=re.MULTILINE)
 ROW = re.compile(r"^\| \[(?P<symptom>[^\]]+)\]\(#(?P<anchor>[^)]+)\) \| `(?P<command>[^`]+)` \|$")
+FORKS = multiprocessing.get_context("forkserver")
+"""Context that forks each command from a process with the imported command line.
+
+The import takes half a second of processor time, and the page has 30 commands.
+"""
+FORKS.set_forkserver_preload(["pytest", __name__, *(f"bus.cli.{name}" for name in COMMANDS)])
+NUMBERS = itertools.count()
 NEXT_TRY_SECONDS = 1.0
 PATIENCE = 40.0
-"""Seconds. The counts of the management API are 5 s old, so a command can need a second try."""
+"""Maximum seconds for all tries of a command that shows a problem only after some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +102,7 @@ class Shell:
                 return
             is_late = asyncio.get_running_loop().time() > deadline
             text = "\n".join([*missing, f"{command} printed:", *printed])
-            assert is_sampled(command), text
+            assert needs_time(command), text
             assert not is_late, text
             await asyncio.sleep(NEXT_TRY_SECONDS)
 
@@ -105,23 +117,53 @@ class Shell:
         return text
 
     async def _run(self, command: str, variables: Mapping[str, str]) -> list[str]:
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", command),
-            cwd=self.folder,
-            env={**self.variables, **variables},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=interruptible,
+        output = self.folder / f"output-{next(NUMBERS)}"
+        run = Run(
+            command=command,
+            folder=str(self.folder),
+            variables={**self.variables, **variables},
+            output=str(output),
         )
-        out, _ = await process.communicate()
-        lines = (line.rstrip() for line in out.decode().splitlines())
+        process = FORKS.Process(target=run_command, args=(run,))
+        process.start()
+        await asyncio.to_thread(process.join)
+        process.close()
+        lines = (line.rstrip() for line in output.read_text(encoding="utf-8").splitlines())
         return [line for line in lines if not line.startswith(WARNING)]
 
 
-def is_sampled(command: str) -> bool:
-    """Return True if the command shows counts of the management API, which are some seconds old."""
-    return command.startswith("bus queues")
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A command, and the file to which it prints."""
+
+    command: str
+    folder: str
+    variables: Mapping[str, str]
+    output: str
+
+
+def run_command(run: Run) -> None:
+    """Run a command in this process, or in a shell if it is not a simple command of the bus."""
+    for descriptor in (1, 2):
+        os.dup2(os.open(run.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    os.chdir(run.folder)
+    os.environ.clear()
+    os.environ.update(run.variables)
+    words = shlex.split(run.command, comments=False)
+    if words[0] != "bus" or ">" in run.command:
+        os.execvp("bash", ["bash", "-c", run.command])
+    sys.path.insert(0, run.folder)
+    sys.argv = words
+    main()
+
+
+def needs_time(command: str) -> bool:
+    """Return True if a command shows a problem only after some seconds.
+
+    `bus queues` has counts of the management API, which are 5 s old. `bus services` reports slots
+    that were in use for 2 s.
+    """
+    return command.startswith(("bus queues", "bus services"))
 
 
 def first_difference(expected: Sequence[str], printed: Sequence[str], output: Output) -> str | None:

@@ -65,7 +65,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
     "run-a-worker": SIGNED,
-    "see-running-services": {"COLUMNS": "120"},
+    "see-running-services": {"COLUMNS": "130"},
 }
 """Variables that a page needs beside BUS_URL and BUS_AUTH=off."""
 

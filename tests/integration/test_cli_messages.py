@@ -143,7 +143,7 @@ async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_stan
         submitted,
     )
     assert ids
-    assert f"`bus dead list --correlation-id {ids[2][:8]}`" in hint
+    assert f"`bus trace {ids[2][:8]}`" in hint
     assert progress == " 50% half of it"
 
 

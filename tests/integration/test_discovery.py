@@ -2,23 +2,33 @@
 
 import asyncio
 import logging
+import os
+import shlex
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import aio_pika
 import pytest
 from pydantic import SecretStr
 
-from bus import Bus, PermissionDenied, Router, Settings, Unavailable
+from bus import Bus, DeadlineExceeded, PermissionDenied, Router, Settings, Unavailable
+from bus.cli.contract_usage import ask_usage
+from bus.cli.services.commands import ask
+from bus.cli.wait import wait_until_ready
 from bus.contracts.contract import contract_of
 from bus.messaging.control import GetInfo, Ping, Target
 from bus.messaging.topology.names import CONTROL
 from bus.operations.brokers.broker import Broker
 from bus.runtime.discovery.open_asker import open_asker
+from bus.runtime.discovery.service_wait import Requirement
 from bus.security.grants import Grants, ServiceGrants
+from bus.security.key_directory import KeyDirectory
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from bus.transports.rabbitmq import control_channel
 from tests.integration.broker_users import Place, place_for
+from tests.integration.command import ROOT, bus
 from tests.polling import until
 from tests.unit.ledger import GetTotal, Total
 
@@ -121,6 +131,82 @@ async def test_a_broker_user_asks_hears_and_answers_within_its_grants(place: Pla
         await guest.request(GetTotal(), timeout=10)
 
 
+FILE = """
+clients = ["auditor", "guest"]
+[services.ledger]
+[services.auditor]
+control = ["read"]
+[services.guest]
+call = ["ledger.total"]
+"""
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Return a function that returns the settings of a service with its own key."""
+    directory = KeyDirectory(tmp_path / "keys")
+    for name in ("ledger", "auditor", "guest"):
+        directory.new(name, f"{name}-1")
+    (tmp_path / "grants.toml").write_text(FILE)
+
+    def settings(service: str) -> dict[str, str]:
+        return {
+            "auth": "on",
+            "key": str(directory.key_file(service)),
+            "jwks": str(directory.set_file),
+            "grants": str(tmp_path / "grants.toml"),
+        }
+
+    return settings
+
+
+async def test_a_container_waits_for_a_service_with_its_own_key_and_broker_user_only(
+    place: Place, keys: Callable[[str], dict[str, str]]
+) -> None:
+    def environment(service: str) -> dict[str, str]:
+        known = {"url": place.address(service), "topology": "verify", **keys(service)}
+        return {f"BUS_{name.upper()}": value for name, value in known.items()}
+
+    command = shlex.join((sys.executable, "-m", "bus.cli", "wait", "ledger"))
+    async with place.bus("ledger", **keys("ledger")) as books, books.serving(ledger):
+        container = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f"{command} && exec echo my-program"),
+            env={**os.environ, **environment("guest")},
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        (out, _), denied = await asyncio.gather(
+            asyncio.wait_for(container.communicate(), 40),
+            bus("wait", "ledger.total.v1", **environment("guest")),
+        )
+    assert out == b"ledger is ready: 1 instance\nmy-program\n"
+    assert denied.code == os.EX_NOPERM
+    assert '[services.guest] control = ["read"]' in denied.err
+    assert "`bus wait ledger`" in denied.err
+
+
+async def test_commands_with_the_key_of_a_service_that_may_read_ask_everything(
+    place: Place, keys: Callable[[str], dict[str, str]]
+) -> None:
+    settings = place.settings("auditor", **keys("auditor"))
+    async with place.bus("ledger", **keys("ledger")) as books, books.serving(ledger):
+        await wait_until_ready(settings, Requirement.parse("ledger.total.v1"), 20)
+        answered = await ask(settings, None, window=1, as_service=None)
+        used = await ask_usage(settings, (), window=1)
+    assert [(each.name, len(each.live)) for each in answered.services] == [("ledger", 1)]
+    assert [each.type for each in used.contracts if each.servers] == ["ledger.total.v1"]
+
+
+async def test_without_keys_a_command_needs_the_name_of_the_service_of_its_broker_user(
+    place: Place,
+) -> None:
+    settings = place.settings("guest", auth="off")
+    async with place.bus("ledger", auth="off") as books, books.serving(ledger):
+        await wait_until_ready(settings, Requirement.parse("ledger"), 20, as_service="guest")
+        with pytest.raises(DeadlineExceeded, match="Pass --as SERVICE"):
+            await wait_until_ready(settings, Requirement.parse("ledger"), 1)
+
+
 @asynccontextmanager
 async def without_exchange(place: Place) -> AsyncIterator[None]:
     connection = await aio_pika.connect(place.url)
@@ -141,13 +227,13 @@ async def test_without_the_exchange_a_service_is_ready_and_says_once_that_discov
         books.serving(ledger),
     ):
         assert books.ready
-        with pytest.raises(Unavailable, match=r"exchange bus\.control.*BUS_DISCOVERY=off"):
+        with pytest.raises(Unavailable, match=r"exchange bus\.control.*`bus topology export`\."):
             await books.discovery.ask(Ping())
         await until(lambda: len(tried) > 2, "further attempts")
         lines = [each for each in caplog.records if "control" in each.getMessage()]
         (line,) = [each for each in lines if OFF_LINE in each.getMessage()]
         assert line.levelname == "WARNING"
-        assert "bus topology apply" in line.getMessage()
+        assert "`bus topology export`" in line.getMessage()
         assert lines == [line]
         await create_exchange(place)
         await until(lambda: books.discovery._link.ready, "the control channel")  # type: ignore[attr-defined]

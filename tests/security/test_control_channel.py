@@ -24,6 +24,7 @@ from bus.messaging.topology.addresses import Address
 from bus.runtime.discovery import control_asker
 from bus.runtime.discovery.announcements import build_announcement
 from bus.runtime.discovery.limits import SeenIds
+from bus.security.control_security import Access, ControlSecurity, Subject
 from bus.security.grants import Grants
 from bus.security.proofs import digest, message_proof
 from tests.security.control_world import ControlWorld, Wire, settle
@@ -436,6 +437,21 @@ async def test_a_service_without_the_right_to_read_cannot_listen() -> None:
     with pytest.raises(PermissionDenied, match="may not ask whether"):
         await office.ask(Ping(), Target("mail"))
     await office.close()
+
+
+async def test_a_command_that_knows_no_contracts_asks_the_services_that_it_may_call() -> None:
+    world = await ControlWorld.started()
+
+    def error(name: str, access: Access, service: str | None) -> PermissionDenied | None:
+        subject = Subject(name=name, knows_contracts=False)
+        guard = ControlSecurity(subject, world.rings[name], world.yard.current())
+        return guard.may_ask(access, service)
+
+    assert error("office", "ping", "stock") is None, "the office may call something"
+    assert error("mail", "ping", "stock") is not None, "mail may call nothing"
+    assert error("office", "ping", None) is not None
+    assert error("office", "read", "stock") is not None
+    assert error("office", "order", "stock") is not None
 
 
 # --- Floods, and the log ---

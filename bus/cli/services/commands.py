@@ -8,6 +8,7 @@ import typer
 
 from bus.cli.options import Window, finite
 from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.sender import AsAsker
 from bus.cli.services.as_json import services_to_json
 from bus.cli.services.detail import service_detail
 from bus.cli.services.list_table import services_table
@@ -64,6 +65,7 @@ def command(
             "--json", help="Print JSON for programs. With --watch, print one line per change."
         ),
     ] = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show the live instances of services, their operations, latencies and errors.
 
@@ -74,8 +76,10 @@ def command(
     "handled" and "errors" are the attempts of the last 1 to 2 minutes, and those that failed. "p50"
     and "p99" are the durations below which 50 and 99 percent of them are. A service that serves
     requests has the durations of its requests. "rate/s" is the number of attempts per second in the
-    last interval of --watch. With SERVICE, "since start" is the number of attempts since the start
-    of each instance, and "oldest" is the time for which the oldest running message has run.
+    last interval of --watch.
+
+    With SERVICE, "since start" is the number of attempts since the start of each instance. "oldest"
+    is the time for which the oldest running message has run.
     """
     if service is not None:
         check_service(service)
@@ -85,11 +89,16 @@ def command(
             step = max(interval, window)
             asyncio.run(
                 watch_services(
-                    settings, Target(service), interval=step, window=window, as_json=as_json
+                    settings,
+                    Target(service),
+                    interval=step,
+                    window=window,
+                    as_json=as_json,
+                    as_service=as_service,
                 )
             )
             return
-        answered = asyncio.run(ask(settings, service, window))
+        answered = asyncio.run(ask(settings, service, window, as_service))
     if as_json:
         print_json(
             services_to_json(answered.services, answered.infos, at=time.time()), compact=True
@@ -122,7 +131,9 @@ def check_service(service: str) -> None:
         raise ContractError(f"{error}{advice}") from None
 
 
-async def ask(settings: Settings, service: str | None, window: float) -> Answered:
+async def ask(
+    settings: Settings, service: str | None, window: float, as_service: str | None
+) -> Answered:
     """Open a connection, and ask all instances or those of one service."""
-    async with open_asker(settings) as asker:
+    async with open_asker(settings, service=as_service) as asker:
         return await ask_services(asker, service, window)

@@ -18,12 +18,14 @@ from bus.cli.services.list_table import services_table
 from bus.messaging.control import GetStats, Target
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
+from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.live_feed import LiveFeed
 from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.measurements import Measurements
 from bus.runtime.discovery.open_asker import open_asker
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
 from bus.settings import Settings
+from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["ServiceWatch", "watch_services"]
 
@@ -31,7 +33,13 @@ REDRAW_SECONDS = 1.0
 
 
 async def watch_services(
-    settings: Settings, target: Target, *, interval: float, window: float, as_json: bool
+    settings: Settings,
+    target: Target,
+    *,
+    interval: float,
+    window: float,
+    as_json: bool,
+    as_service: str | None = None,
 ) -> None:
     """Show the services, and each change, until Ctrl-C, SIGTERM or the end of the pipe's reader.
 
@@ -41,9 +49,18 @@ async def watch_services(
         PermissionDenied: The command has no right to ask.
         typer.Exit: The reader of the output has closed the pipe.
     """
-    async with open_asker(settings) as asker:
+    transport = RabbitMQTransport(settings, name=COMMANDS)
+    async with open_asker(settings, service=as_service, transport=transport) as asker:
         view = LiveView()
-        feed = LiveFeed(asker, view, GetStats(), target, interval=interval, window=window)
+        feed = LiveFeed(
+            asker,
+            view,
+            GetStats(),
+            target,
+            interval=interval,
+            window=window,
+            depth=transport.depth,
+        )
         watch = ServiceWatch(view, feed, target)
         console = table_console()
         with signals() as stop:

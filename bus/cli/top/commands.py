@@ -13,6 +13,7 @@ from bus.cli.broker import signals
 from bus.cli.live_loop import show_until_stopped
 from bus.cli.options import finite
 from bus.cli.output import suppress_library_logs, table_console
+from bus.cli.sender import AsAsker
 from bus.cli.services.commands import check_service
 from bus.cli.services.questions import no_answer
 from bus.cli.top.keys import read_keys
@@ -20,10 +21,12 @@ from bus.cli.top.operations import Sort
 from bus.cli.top.queues import QueueReader
 from bus.cli.top.screen import TopScreen
 from bus.messaging.control import GetStats, Target
+from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.live_feed import LiveFeed
 from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
+from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["command"]
 
@@ -58,6 +61,7 @@ def command(
     once: Annotated[
         bool, typer.Option("--once", help="Print the tables once, after one interval, and end.")
     ] = False,
+    as_service: AsAsker = None,
 ) -> None:
     """Show rates, latencies, errors, queues and dead letters on a live screen.
 
@@ -80,7 +84,15 @@ def command(
     is_screen = sys.stdout.isatty() and not console.is_dumb_terminal and not once
     with suppress_library_logs():
         asyncio.run(
-            show_top(settings, console, service, interval=interval, sort=sort, is_screen=is_screen)
+            show_top(
+                settings,
+                console,
+                service,
+                interval=interval,
+                sort=sort,
+                is_screen=is_screen,
+                as_service=as_service,
+            )
         )
 
 
@@ -92,6 +104,7 @@ async def show_top(
     interval: float,
     sort: Sort,
     is_screen: bool,
+    as_service: str | None,
 ) -> None:
     """Ask the instances at an interval, and show the screen until its end, or once.
 
@@ -100,9 +113,18 @@ async def show_top(
             screen shows the error, and the command tries again.
         PermissionDenied: The command has no right to ask.
     """
-    async with open_asker(settings) as asker:
+    transport = RabbitMQTransport(settings, name=COMMANDS)
+    async with open_asker(settings, service=as_service, transport=transport) as asker:
         view, window = LiveView(), min(1.0, interval)
-        feed = LiveFeed(asker, view, GetStats(), Target(service), interval=interval, window=window)
+        feed = LiveFeed(
+            asker,
+            view,
+            GetStats(),
+            Target(service),
+            interval=interval,
+            window=window,
+            depth=transport.depth,
+        )
         queues = QueueReader(settings, service, view.live)
         screen = TopScreen(view, feed, queues, service=service, sort=sort)
         if is_screen:

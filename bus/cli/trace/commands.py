@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from bus.cli.dead.options import SCAN, Scan
 from bus.cli.options import Window
 from bus.cli.output import print_json, say, suppress_library_logs
+from bus.cli.sender import AsAsker
 from bus.cli.trace.json_output import to_json
 from bus.cli.trace.mermaid import flowchart
 from bus.cli.trace.sources import Reading, SourceOptions, read_trace
@@ -18,6 +20,7 @@ from bus.messaging.labels import one_line
 from bus.messaging.plurals import count_noun
 from bus.operations.message_trace.join import join
 from bus.operations.message_trace.notes import clock_time, source_notes
+from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -51,6 +54,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     window: Window = 1.0,
     scan: Scan = SCAN,
+    as_service: AsAsker = None,
 ) -> None:
     """Show what became of a message, and of all messages that it caused.
 
@@ -62,12 +66,13 @@ def command(
     The command never reads a work queue or a retry tier. A read would count as a delivery, and
     RabbitMQ would put the messages back in another order. To read dead letters, the command takes
     them out of their queue and puts them back, as `bus dead list` does. With BUS_AUTH=on it needs
-    BUS_OPERATOR_KEY and the right control.read to ask the instances. Payloads are never shown.
+    a key and the right control.read to ask the instances. Payloads are never shown.
     """
     settings = load_settings()
+    asker = partial(open_asker, service=as_service)
     options = SourceOptions(service=service, window=window, scan=scan)
     with suppress_library_logs():
-        reading = asyncio.run(read_trace(settings, id_, options))
+        reading = asyncio.run(read_trace(settings, id_, options, asker=asker))
     now = int(time.time() * 1000)
     if reading.identified is None:
         raise NotFound(describe_search(id_, reading))

@@ -87,7 +87,11 @@ def headline_of_sender(message: TracedMessage) -> str:
         return f"answered in {format_seconds(message.sent[-1].seconds)}"
     if message.state == "failed":
         return f"failed: the sender received {cut(message.sent[-1].outcome)}"
-    return "no queue and no instance knows its end"
+    # The name of the type is not in the command, because a sender can choose it.
+    return (
+        "no queue and no instance knows its end; "
+        "`bus contracts usage` shows the services that handle its type"
+    )
 
 
 def details(message: TracedMessage, *, now: int) -> Iterator[str]:

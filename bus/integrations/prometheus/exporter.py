@@ -8,9 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import (
-    Awaitable,
     Callable,
-    Iterable,
     Sequence,
 )
 from contextlib import suppress
@@ -22,6 +20,7 @@ from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.broker_check import Depth, check_broker, queue_of
 from bus.runtime.discovery.live_feed import follow_announcements
 from bus.runtime.discovery.live_view import LiveView
 
@@ -42,8 +41,6 @@ FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
 MAX_SERVICES: Final = 1_000
 """Maximum number of services that are shown."""
 
-Depth = Callable[[str], Awaitable[int]]
-"""Function that returns the number of messages in a queue."""
 Key = tuple[str, str]
 """Names of a service and of an instance."""
 
@@ -143,7 +140,7 @@ class Exporter:
             log.info("the question %s can be sent again", GetStats.name)
         self._error, self._answered = None, begun
         self._stats = tuple(answer.record for answer in answers)
-        self._queue = _queue_of(self._stats) or self._queue
+        self._queue = queue_of(self._stats) or self._queue
         # The view remembers instances for a while. It must not keep their statistics.
         states = [Answer(_state_of(each.record), each.seconds) for each in answers]
         self._view.add_round(states, begun=begun)
@@ -153,14 +150,9 @@ class Exporter:
 
         Otherwise the exporter would show that all services are gone.
         """
-        if self._depth is None or self._queue is None or not self._view.live():
+        if self._depth is None or not self._view.live():
             return
-        try:
-            await self._depth(self._queue)
-        except Unavailable:
-            raise
-        except BusError:
-            pass  # a refusal is an answer, for example if the queue was deleted
+        await check_broker(self._depth, self._queue)
 
     def _fail(self, error: BusError | TimeoutError) -> None:
         self._questions["failed"] += 1
@@ -233,13 +225,6 @@ class Exporter:
 
 def _key(state: InstanceState) -> Key:
     return state.service, state.instance
-
-
-def _queue_of(stats: Iterable[InstanceStats]) -> str | None:
-    """Return the name of a queue, if possible one that a query does not keep from expiring."""
-    handlers = [handler for each in stats for handler in each.handlers]
-    lasting = [each.queue for each in handlers if each.kind != "request"]
-    return next(iter([*lasting, *(each.queue for each in handlers)]), None)
 
 
 def _state_of(stats: InstanceStats) -> InstanceState:

@@ -98,9 +98,14 @@ def control_topology(service: str, instance: str) -> Topology:
     return _bound(f"{service}.control.{instance}", keys)
 
 
-def asker_topology(instance: str) -> Topology:
-    """Return the topology of a command, which only asks."""
-    return _bound(f"{COMMANDS}.control.{instance}", (answer_key(COMMANDS, instance),))
+def asker_topology(asker: str, instance: str) -> Topology:
+    """Return the topology of a command, which only asks.
+
+    Args:
+        asker: The service that asks, or `COMMANDS`.
+        instance: Name of the asking process.
+    """
+    return _bound(f"{asker}.control.{instance}", (answer_key(asker, instance),))
 
 
 def announcement_topology(listener: str, instance: str) -> Topology:

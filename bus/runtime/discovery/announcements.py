@@ -59,6 +59,7 @@ class AnnouncementStream:
             member,
             announcement_topology(member.receiver, instance),
             purpose="the listening to announcements",
+            refusal_level=logging.DEBUG,  # the listener gets the error
         )
         self._waiting: deque[Announcement] = deque(maxlen=MAX_WAITING)
         self._arrived = asyncio.Event()

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bus.errors import BusError, Unavailable
+from bus.errors import BusError, ConfigurationError, TopologyMismatch, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.labels import one_line
 from bus.messaging.ports.control_channel import ControlChannel, ControlTransport
 from bus.messaging.ports.transport import Delivery, Transport
 from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.messaging.topology.control import answer_key, control_address
+from bus.messaging.topology.control import COMMANDS, answer_key, control_address
 from bus.messaging.topology.model import Topology
 from bus.security.control_security import ControlGuard
 
@@ -22,10 +22,12 @@ log = logging.getLogger("bus.discovery")
 
 LOG_INTERVAL_SECONDS = 300.0
 """Minimum seconds between two lines about a refusal."""
-REMEDY = (
-    "Let an administrator apply `bus topology apply`, and import the users of `bus topology "
-    "definitions` again; or set BUS_DISCOVERY=off"
-)
+IMPORT_USERS = "Let an administrator import the output of `bus topology definitions` again."
+OTHER_USER = "Pass --as SERVICE with the service of the user in BUS_URL, or use another user."
+
+
+HAVE_REMEDY = (ConfigurationError, TopologyMismatch)
+"""Refusals that name what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +56,24 @@ class Member:
 class ControlLink:
     """A queue on the control channel, with the reason if the broker refuses it."""
 
-    def __init__(self, member: Member, topology: Topology, *, purpose: str = "discovery") -> None:
+    def __init__(
+        self,
+        member: Member,
+        topology: Topology,
+        *,
+        purpose: str = "discovery",
+        refusal_level: int = logging.WARNING,
+    ) -> None:
         """Create a link that is not open.
 
         Args:
             member: The process.
             topology: The exclusive queue and its bindings.
             purpose: The function that is off without the queue, for the log line.
+            refusal_level: Level of the log line about a refusal.
         """
         self._member, self._topology, self._purpose = member, topology, purpose
+        self._refusal_level = refusal_level
         self._channel: ControlChannel | None = None
         self._changed = asyncio.Event()
         self.refusal: BusError | None = None
@@ -115,12 +126,12 @@ class ControlLink:
         if now - self._logged_at < LOG_INTERVAL_SECONDS:
             return
         self._is_logged, self._logged_at = True, now
-        log.warning(
-            "%s: %s is off, because the broker refused the control channel (%s). %s.",
+        log.log(
+            self._refusal_level,
+            "%s: %s is off, because the broker refused the control channel: %s",
             self._member.source,
             self._purpose,
-            one_line(str(error)).rstrip("."),
-            REMEDY,
+            one_line(self._explain(error)),
             extra={"service": self._member.source, "why": str(error)},
         )
 
@@ -160,12 +171,20 @@ class ControlLink:
 
     def _unavailable(self) -> Unavailable:
         if self.refusal is not None:
-            reason = str(self.refusal).rstrip(".")
-            remedy = "Use another transport" if self._channel is None else REMEDY
-            return Unavailable(f"{self._purpose} is off: {reason}. {remedy}.")
+            return Unavailable(f"{self._purpose} is off: {self._explain(self.refusal)}")
         return Unavailable(
             f"{self._purpose} is not connected to the broker. Check the connection, and try again."
         )
+
+    def _explain(self, refusal: BusError) -> str:
+        """Return the reason of a refusal, and its remedy."""
+        if isinstance(refusal, HAVE_REMEDY):
+            return str(refusal)
+        reason = str(refusal).rstrip(".")
+        if self._channel is None and isinstance(refusal, Unavailable):
+            return f"{reason}. Use another transport."
+        is_command = self._member.receiver == COMMANDS
+        return f"{reason}. {OTHER_USER if is_command else IMPORT_USERS}"
 
     async def send(self, envelope: Envelope, key: str) -> None:
         """Send one message without a confirm.

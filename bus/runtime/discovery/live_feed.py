@@ -8,6 +8,7 @@ from typing import Any
 from bus.errors import BusError, Unavailable
 from bus.messaging.control import ALL, Announcement, Question, Target
 from bus.runtime.discovery.asker import Asker
+from bus.runtime.discovery.broker_check import Depth, check_broker, queue_of
 from bus.runtime.discovery.live_view import LiveView
 
 __all__ = ["LiveFeed", "follow_announcements"]
@@ -22,10 +23,11 @@ class LiveFeed:
     """Asks one question at an interval, reads announcements, and records both in a view.
 
     If the broker does not answer, the feed tries again at the next interval. Such a round is not a
-    missed round, because no instance received the question.
+    missed round, because no instance received the question. If no instance answers, the feed checks
+    that the broker works.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the question, and the times of its rounds
         self,
         asker: Asker,
         view: LiveView,
@@ -34,6 +36,7 @@ class LiveFeed:
         *,
         interval: float = 2.0,
         window: float = 1.0,
+        depth: Depth | None = None,
     ) -> None:
         """Create a feed.
 
@@ -44,10 +47,12 @@ class LiveFeed:
             target: The instances that are asked.
             interval: Seconds between the begins of two rounds.
             window: Seconds to wait for the answers of a round.
+            depth: `Transport.depth`, with which the feed checks that the broker works. None: each
+                round without an answer is a missed round.
         """
         self._asker, self._view = asker, view
         self._question, self._target = question, target
-        self._interval, self._window = interval, window
+        self._interval, self._window, self._depth = interval, window, depth
         self.error: Unavailable | None = None
         """Reason why the last round had no answers. None if the question was sent."""
 
@@ -78,11 +83,19 @@ class LiveFeed:
         begun = self._view.clock()
         try:
             answers = await self._asker.ask(self._question, self._target, window=self._window)
+            if not answers:
+                await self._check_broker()
         except Unavailable as error:
             self.error = error
             return
         self.error = None
         self._view.add_round(answers, self._target, begun=begun)
+
+    async def _check_broker(self) -> None:
+        """Raise `Unavailable` if an instance could be missed only because the broker is silent."""
+        live = self._view.live(self._target.service)
+        if self._depth is not None and live:
+            await check_broker(self._depth, queue_of(each.record for each in live))
 
     async def _ask_rounds(self, on_change: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -94,6 +94,7 @@ def _subtract(before: Series | None, after: Series) -> Series:
         update={
             "value": after.value - before.value,
             "recent_value": after.value - before.value,
+            "latest_value": after.value - before.value,
             "count": after.count - before.count,
             "buckets": buckets,
             "recent": buckets,

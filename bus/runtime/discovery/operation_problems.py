@@ -14,6 +14,8 @@ __all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
 
 FAILING_SHARE: Final = 0.05
 """Share of failed attempts from which an operation is a problem."""
+MIN_LATEST: Final = 3
+"""Minimum number of failures in the last 10 to 20 s. A single one is not a trend."""
 FAILURES: Final = (
     *("unknown", "deadline_exceeded", "unimplemented", "internal", "unavailable", "data_loss"),
     "process_lost",
@@ -78,12 +80,14 @@ def _paused(row: OperationSummary) -> Iterator[tuple[str, str]]:
 
 
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:
-    failed = sum(row.recent_errors[code] for code in FAILURES)
-    if failed and failed >= FAILING_SHARE * row.recent:
-        yield (
-            "failing",
-            f"{failed / row.recent:.0%} of the attempts in the last 1 to 2 minutes failed",
-        )
+    """Yield a problem if attempts failed lately, after any number of good ones before."""
+    latest = sum(row.latest_errors[code] for code in FAILURES)
+    recent = sum(row.recent_errors[code] for code in FAILURES)
+    if latest >= MIN_LATEST and latest >= FAILING_SHARE * row.latest:
+        yield "failing", f"{latest / row.latest:.0%} of the attempts in the last 10 to 20 s failed"
+    elif recent and recent >= FAILING_SHARE * row.recent:
+        share = f"{recent / row.recent:.0%}"
+        yield "failing", f"{share} of the attempts in the last 1 to 2 minutes failed"
 
 
 def _long(row: OperationSummary) -> Iterator[tuple[str, str]]:

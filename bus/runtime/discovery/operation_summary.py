@@ -73,6 +73,10 @@ class OperationSummary:
     """As `count`, in the last 1 to 2 minutes or in the interval."""
     recent_errors: Counter[str] = field(default_factory=Counter)
     """As `errors`, in the last 1 to 2 minutes or in the interval."""
+    latest: int = 0
+    """As `count`, in the last 10 to 20 s or in the interval."""
+    latest_errors: Counter[str] = field(default_factory=Counter)
+    """As `errors`, in the last 10 to 20 s or in the interval."""
     retried: int = 0
     dead_lettered: int = 0
     rate: float | None = None
@@ -180,19 +184,8 @@ def summarize(measurements: Iterable[Measurement]) -> Summary:
 def _add(
     row: OperationSummary, instrument: Instrument, series: Series, seconds: float | None
 ) -> None:
-    amount, recent = round(series.value), round(series.recent_value)
     if instrument in COUNTERS:
-        outcome = series.labels.get("outcome", OK)
-        failed = 0 if outcome == OK else amount
-        row.count += amount
-        row.recent += recent
-        if failed:
-            row.errors[outcome] += failed
-            if recent:
-                row.recent_errors[outcome] += recent
-        if seconds is not None:
-            row.rate = (row.rate or 0) + amount / seconds
-            row.error_rate = (row.error_rate or 0) + failed / seconds
+        _add_attempts(row, series, seconds)
     elif instrument in DURATIONS:
         row.durations.add(series)
         row.all_durations.update(series.buckets)
@@ -201,9 +194,29 @@ def _add(
     elif instrument is instruments.START_DELAY_SECONDS:
         row.delays.add(series)
     elif instrument is instruments.RETRIES:
-        row.retried += amount
+        row.retried += round(series.value)
     elif instrument is instruments.DEAD_LETTERS:
-        row.dead_lettered += amount
+        row.dead_lettered += round(series.value)
+
+
+def _add_attempts(row: OperationSummary, series: Series, seconds: float | None) -> None:
+    outcome = series.labels.get("outcome", OK)
+    amount, recent, latest = map(round, (series.value, series.recent_value, series.latest_value))
+    row.count += amount
+    row.recent += recent
+    row.latest += latest
+    if seconds is not None:
+        failed = 0 if outcome == OK else amount
+        row.rate = (row.rate or 0) + amount / seconds
+        row.error_rate = (row.error_rate or 0) + failed / seconds
+    if outcome != OK:
+        for errors, count in (
+            (row.errors, amount),
+            (row.recent_errors, recent),
+            (row.latest_errors, latest),
+        ):
+            if count:
+                errors[outcome] += count
 
 
 class _Table(dict[Operation, OperationSummary]):

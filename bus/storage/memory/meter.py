@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, TypeVar
 
-from bus.messaging.histograms import bucket_of, buckets_of, subtract
+from bus.messaging.histograms import bucket_of, buckets_of
 from bus.messaging.ports.meter import Instrument, Labels, Reporter
 from bus.messaging.service_info import MAX_LABEL_SETS, MAX_SECONDS, Series
+from bus.storage.memory.meter_values import Histogram, Number
 from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
@@ -20,115 +21,11 @@ OTHER: Final = "other"
 """Value of each label of the series that all further label sets share."""
 MAX_LABEL_LENGTH = 100
 """Maximum number of characters of a label's value. A longer value is cut."""
-GENERATION_SECONDS: Final = 60
-"""Seconds after which the values of `recent` begin to be dropped. They last up to twice as long."""
-EXEMPLAR_SECONDS: Final = 10
-"""Minimum age in seconds of an exemplar that a later value of the same bucket replaces."""
-TRACE_ID_LENGTH = 32
 
 Clock = Callable[[], float]
 
 
-class _Number:
-    """The value of a counter or a gauge, with that of the last 1 to 2 minutes.
-
-    The recent value of a counter is the difference to an earlier value. That of a gauge is 0.
-    """
-
-    __slots__ = ("before", "last", "middle", "rotates", "value")
-
-    def __init__(self, now: float) -> None:
-        self.value: float = 0
-        self.last: float = 0
-        self.before: float = 0
-        """The value at the begin of the previous generation."""
-        self.middle: float = 0
-        """The value at the begin of this generation."""
-        self.rotates = now + GENERATION_SECONDS
-        """The end of this generation."""
-
-    def rotate(self, now: float) -> None:
-        """Begin the next generation. If a whole generation had no value, drop both."""
-        is_next = now < self.rotates + GENERATION_SECONDS
-        self.before = self.middle if is_next else self.value
-        self.middle = self.value
-        self.rotates = now + GENERATION_SECONDS
-
-    def fields(self, now: float) -> dict[str, object]:
-        # A reader in another thread must not rotate, so this method only looks at the time.
-        value = earlier = self.value
-        if now < self.rotates:
-            earlier = self.before
-        elif now < self.rotates + GENERATION_SECONDS:
-            earlier = self.middle
-        recent = max(0, value - earlier)  # this process can rotate while another thread reads
-        return {"value": value, "recent_value": recent, "last": int(self.last * 1000)}
-
-
-class _Histogram:
-    """The values of a histogram, with those of the last 1 to 2 minutes.
-
-    An observation changes only `buckets`. The recent values are the difference to an earlier copy.
-    """
-
-    __slots__ = (
-        *("before", "buckets", "earlier_max", "exemplars", "largest", "last"),
-        *("latest_max", "middle", "rotates", "total"),
-    )
-
-    def __init__(self, now: float) -> None:
-        self.buckets: dict[int, int] = {}
-        self.total: float = 0
-        self.largest: float = 0
-        self.last: float = 0
-        self.exemplars: dict[int, tuple[str, float, int]] = {}
-        self.before: dict[int, int] = {}
-        """The buckets at the begin of the previous generation."""
-        self.middle: dict[int, int] = {}
-        """The buckets at the begin of this generation."""
-        self.earlier_max: float = 0
-        """The largest value of the previous generation."""
-        self.latest_max: float = 0
-        """The largest value of this generation."""
-        self.rotates = now + GENERATION_SECONDS
-        """The end of this generation."""
-
-    def rotate(self, now: float) -> None:
-        """Begin the next generation. If a whole generation had no value, drop both."""
-        is_next = now < self.rotates + GENERATION_SECONDS
-        self.before = self.middle if is_next else self.buckets.copy()
-        self.earlier_max = self.latest_max if is_next else 0
-        self.middle, self.latest_max = self.buckets.copy(), 0
-        self.rotates = now + GENERATION_SECONDS
-
-    def add_exemplar(self, bucket: int, trace_id: str, value: float, now: float) -> None:
-        known = self.exemplars.get(bucket)
-        is_fresh = known is not None and now * 1000 - known[2] < EXEMPLAR_SECONDS * 1000
-        if not is_fresh and len(trace_id) == TRACE_ID_LENGTH and trace_id.isalnum():
-            self.exemplars[bucket] = (trace_id, value, int(now * 1000))
-
-    def fields(self, now: float) -> dict[str, object]:
-        # A reader in another thread must not rotate, so this method only looks at the time.
-        buckets = self.buckets.copy()
-        if now < self.rotates:
-            recent, largest = self.before, max(self.earlier_max, self.latest_max)
-        elif now < self.rotates + GENERATION_SECONDS:
-            recent, largest = self.middle, self.latest_max
-        else:
-            recent, largest = buckets, 0
-        return {
-            "value": self.total,
-            "count": sum(buckets.values()),
-            "max": self.largest,
-            "buckets": buckets,
-            "recent": subtract(buckets, recent),
-            "recent_max": largest,
-            "exemplars": self.exemplars.copy(),
-            "last": int(self.last * 1000),
-        }
-
-
-_Cell = TypeVar("_Cell", _Number, _Histogram)
+_Cell = TypeVar("_Cell", Number, Histogram)
 
 
 class MemoryMeter:
@@ -144,9 +41,9 @@ class MemoryMeter:
             clock: Function that returns seconds since the epoch.
         """
         self._clock = clock
-        self._numbers: dict[Instrument, dict[Labels, _Number]] = {}
+        self._numbers: dict[Instrument, dict[Labels, Number]] = {}
         self._reporters = Reporters()
-        self._histograms: dict[Instrument, dict[Labels, _Histogram]] = {}
+        self._histograms: dict[Instrument, dict[Labels, Histogram]] = {}
 
     def count(
         self,
@@ -161,7 +58,7 @@ class MemoryMeter:
         try:
             cell = self._numbers[instrument][labels]
         except (KeyError, TypeError):
-            cell = _add(self._numbers, _Number, instrument, labels, now)
+            cell = _add(self._numbers, Number, instrument, labels, now)
         if now >= cell.rotates:
             cell.rotate(now)
         cell.value += amount
@@ -185,7 +82,7 @@ class MemoryMeter:
         try:
             cell = self._histograms[instrument][labels]
         except (KeyError, TypeError):
-            cell = _add(self._histograms, _Histogram, instrument, labels, now)
+            cell = _add(self._histograms, Histogram, instrument, labels, now)
         if not 0 <= value <= MAX_SECONDS:
             if value != value or value == inf:  # noqa: PLR0124 - NaN
                 return
@@ -208,8 +105,8 @@ class MemoryMeter:
         try:
             cell = self._numbers[instrument][labels]
         except (KeyError, TypeError):
-            cell = _add(self._numbers, _Number, instrument, labels, now)
-        cell.value = cell.before = cell.middle = value
+            cell = _add(self._numbers, Number, instrument, labels, now)
+        cell.set(value)
         cell.last = now
 
     def observe_many(
@@ -219,7 +116,7 @@ class MemoryMeter:
         try:
             cell = self._histograms[instrument][labels]
         except (KeyError, TypeError):
-            cell = _add(self._histograms, _Histogram, instrument, labels, at)
+            cell = _add(self._histograms, Histogram, instrument, labels, at)
         largest = max(values)
         if not 0 <= largest <= MAX_SECONDS or not min(values) >= 0:
             for value in values:

@@ -176,7 +176,7 @@ async def test_without_live_instances_the_usage_is_unknown_and_not_empty(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @asynccontextmanager
-    async def silence(_: object) -> AsyncIterator[Silence]:
+    async def silence(*_: object, **__: object) -> AsyncIterator[Silence]:
         yield Silence()
 
     monkeypatch.setattr(contract_usage, "open_asker", silence)

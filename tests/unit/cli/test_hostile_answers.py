@@ -70,6 +70,8 @@ SERIES = st.fixed_dictionaries(
         "name": NAMES,
         "labels": LABELS,
         "value": st.sampled_from([0, 0.4, 1, MAX_AMOUNT]),
+        "recent_value": st.sampled_from([0, 1, MAX_AMOUNT]),
+        "latest_value": st.sampled_from([0, 1, MAX_AMOUNT]),
         "count": COUNTS,
         "max": SECONDS,
         "buckets": BUCKETS,

@@ -20,6 +20,7 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
 )
+from bus.messaging.control import GetInfo, Ping, Question
 from bus.messaging.service_info import InstanceState, InstanceStats
 from bus.runtime.discovery.live_view import MISSED_PINGS
 from bus.runtime.discovery.service_wait import Requirement
@@ -46,8 +47,9 @@ def run(
     """
 
     @asynccontextmanager
-    async def open_asker(_: Settings) -> AsyncIterator[FakeAsker]:
+    async def open_asker(_: Settings, *, service: str | None) -> AsyncIterator[FakeAsker]:
         opening()
+        assert service is None
         yield asker
 
     async def timed() -> tuple[str, float]:
@@ -218,6 +220,64 @@ def test_the_timeout_names_a_broker_that_does_not_answer(monkeypatch: pytest.Mon
     assert str(raised.value) == (
         "billing: not ready within 5 s: the broker at localhost:1 cannot be reached. "
         "Check that it is running."
+    )
+
+
+DENIED = (
+    "the service 'shop' may not read the state of services. "
+    'Grant it in grants.toml: [services.shop] control = ["read"]'
+)
+
+
+def test_without_the_right_to_read_the_error_names_a_wait_that_does_not_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def records(question: Question[Any]) -> list[InstanceState]:
+        if isinstance(question, GetInfo):
+            raise PermissionDenied(DENIED)
+        return [stats()]
+
+    with pytest.raises(PermissionDenied) as raised:
+        run(FakeAsker(records), Requirement.parse("billing.get.v1"), monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        f"billing.get.v1: {DENIED}. Or wait for the service without the type: `bus wait billing`."
+    )
+    line, _ = run(FakeAsker(records), monkeypatch=monkeypatch)
+    assert line == "billing is ready: 1 instance, version 1.0"
+
+
+def test_without_any_right_the_error_names_only_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = FakeAsker()
+    asker.error = PermissionDenied(DENIED)
+    for requirement in (BILLING, Requirement.parse("billing.get.v1")):
+        with pytest.raises(PermissionDenied) as raised:
+            run(asker, requirement, monkeypatch=monkeypatch)
+        assert str(raised.value) == DENIED
+
+
+def test_the_timeout_names_the_right_if_instances_answer_only_that_they_are_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asker = FakeAsker(lambda question: [stats()] if isinstance(question, Ping) else [])
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(asker, Requirement.parse("billing.get.v1"), timeout=5, monkeypatch=monkeypatch)
+    assert str(raised.value) == (
+        "billing.get.v1: not ready within 5 s: 1 instance of billing is alive, but no instance "
+        "answered the question for its contracts. Grant the right to read to the key of this "
+        "command, or wait for the service without the type: `bus wait billing`."
+    )
+
+
+def test_with_keys_the_timeout_names_the_rights_if_no_instance_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(DeadlineExceeded) as raised:
+        run(FakeAsker(), timeout=5, monkeypatch=monkeypatch, auth="on")
+    assert str(raised.value) == (
+        "billing: not ready within 5 s: no instance of billing answered. "
+        "Check that its workers run, that they use the broker in BUS_URL, and that they have "
+        "BUS_AUTH=on as this command has. "
+        "Check that the key of this command has the right to call this service, or to read."
     )
 
 

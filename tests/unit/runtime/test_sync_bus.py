@@ -29,15 +29,18 @@ from bus import (
     Envelope,
     Event,
     FailedPrecondition,
+    GetInfo,
     Job,
     Message,
     NotFound,
     NotServed,
+    Ping,
     Request,
     Router,
     Settings,
     SyncBus,
     SyncJobHandle,
+    Target,
     Unavailable,
     contract,
     correlated,
@@ -141,6 +144,26 @@ def desk(sync_buses: SyncMemoryBuses, office: Office) -> SyncBus:
     bus = SyncBus("desk")
     sync_buses.connect(bus)
     return bus
+
+
+@pytest.mark.usefixtures("office")
+def test_live_instances_answer_a_synchronous_caller(desk: SyncBus) -> None:
+    (answer,) = desk.ask(Ping(), Target("office"), expected=1)
+    assert (answer.record.service, answer.record.state) == ("office", "ready")
+    (info,) = desk.ask(GetInfo(), Target("office"), expected=1)
+    assert "office.quote.v1" in {each.type for each in info.record.contracts}
+    assert desk.ask(Ping(), Target("nobody"), window=0.02) == []
+    with pytest.raises(ConfigurationError, match="window"):
+        desk.ask(Ping(), window=-1)
+
+
+def test_a_synchronous_caller_without_discovery_gets_an_error(
+    sync_buses: SyncMemoryBuses,
+) -> None:
+    bus = SyncBus("desk")
+    sync_buses.connect(bus, discovery="off")
+    with pytest.raises(Unavailable, match=r"Set BUS_DISCOVERY=on\."):
+        bus.ask(Ping())
 
 
 def nowhere() -> Settings:

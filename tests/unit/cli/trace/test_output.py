@@ -44,6 +44,14 @@ def test_the_tree_shows_the_state_and_the_actions_of_each_message() -> None:
     ]
 
 
+def test_a_message_without_a_known_queue_names_the_command_that_shows_its_receivers() -> None:
+    shown = text(traced(memory(remembered("sent", type="library.scanned.v1"))))
+    assert shown.splitlines()[1] == (
+        "library.scanned.v1 1bca7969 from shop: no queue and no instance knows its end; "
+        "`bus contracts usage` shows the services that handle its type"
+    )
+
+
 def test_a_long_tree_is_cut_with_a_count() -> None:
     many = memory(*(remembered("sent", f"id-{number}") for number in range(MAX_MESSAGES + 7)))
     shown = text(traced(many)).splitlines()

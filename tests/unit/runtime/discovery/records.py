@@ -32,7 +32,8 @@ def counted(
 ) -> Series:
     """Return the counter of handled messages, or of sent messages for the labels `SENT`.
 
-    All messages are recent, unless the keyword argument `recent` has their number.
+    All messages are recent, unless the keyword argument `recent` has their number. None are of the
+    last seconds, unless `latest` has their number.
     """
     instrument = instruments.SENT if labels is SENT else instruments.HANDLED
     caller = {} if labels is SENT else {"caller": fields.pop("caller", "shop")}
@@ -41,6 +42,7 @@ def counted(
         labels={**labels, **caller, "outcome": outcome},
         value=amount,
         recent_value=fields.pop("recent", amount),
+        latest_value=fields.pop("latest", 0),
     )
 
 

@@ -30,6 +30,18 @@ def test_failures_that_began_a_minute_ago_are_a_problem_after_thousands_of_good_
     assert found == ["20% of the attempts in the last 1 to 2 minutes failed"]
 
 
+def test_failures_of_the_last_seconds_are_a_problem_after_a_burst_of_good_attempts() -> None:
+    good, failed = counted(8_040, latest=40), counted(10, "internal", latest=10)
+    assert texts(good, failed) == ["20% of the attempts in the last 10 to 20 s failed"]
+
+
+@pytest.mark.parametrize(
+    "failed", [counted(2, "internal", latest=2), counted(9, "not_found", latest=9)]
+)
+def test_two_failures_after_a_burst_of_good_attempts_are_no_problem(failed: Series) -> None:
+    assert texts(counted(8_040, latest=8), failed) == []
+
+
 def test_failures_that_ended_are_no_problem() -> None:
     assert texts(counted(80, recent=40), counted(20, "internal", recent=0)) == []
 

@@ -14,7 +14,8 @@ from bus.messaging.instruments import (
 )
 from bus.messaging.ports.meter import Meter
 from bus.messaging.service_info import MAX_SECONDS, Series
-from bus.storage.memory.meter import GENERATION_SECONDS, MAX_SERIES, OTHER, MemoryMeter
+from bus.storage.memory.meter import MAX_SERIES, OTHER, MemoryMeter
+from bus.storage.memory.meter_values import GENERATION_SECONDS, LATEST_SECONDS
 from tests.unit.fakes import NOW
 
 SENT = ("billing.quote", "1", "request")
@@ -59,6 +60,7 @@ def test_a_counter_adds_up() -> None:
         },
         value=4,
         recent_value=4,
+        latest_value=4,
         last=int((NOW + 5) * 1000),
     )
 
@@ -93,6 +95,22 @@ def test_the_recent_value_of_a_counter_passes_without_a_further_report() -> None
     assert only(meter).recent_value == 7
     clock.now += 1
     assert (only(meter).recent_value, only(meter).value) == (0, 7)
+
+
+def test_the_latest_value_of_a_counter_is_that_of_the_last_ten_to_twenty_seconds() -> None:
+    assert LATEST_SECONDS == 10
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    meter.count(HANDLED, handled("billing.quote"), 8_000)
+    found = []
+    for _ in range(4):
+        clock.now += LATEST_SECONDS - 1
+        meter.count(HANDLED, handled("billing.quote"), 2)
+        found.append(only(meter).latest_value)
+    assert found == [8_002, 8_004, 4, 4]
+    assert only(meter).recent_value == 8_008
+    clock.now += 2 * LATEST_SECONDS
+    assert (only(meter).latest_value, only(meter).recent_value) == (0, 8_008)
 
 
 def test_a_batch_that_is_reported_late_counts_at_its_own_time() -> None:
@@ -140,6 +158,15 @@ def test_recent_values_pass_without_a_further_report() -> None:
     assert only(meter).recent == {bucket_of(2): 1}
     clock.now += 1
     assert (only(meter).recent, only(meter).recent_max, only(meter).max) == ({}, 0, 2)
+
+
+def test_a_pause_between_reports_does_not_make_the_recent_values_older() -> None:
+    clock = StoppedClock(NOW)
+    meter = MemoryMeter(clock=clock)
+    for value in (2, 0.01, 0.01):
+        meter.observe(SEND_SECONDS, SENT, value)
+        clock.now += 1.2 * GENERATION_SECONDS
+    assert only(meter).recent == {bucket_of(0.01): 1}, "the middle one is 2.4 generations old"
 
 
 def test_after_a_silence_the_recent_values_begin_again() -> None:
