@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bus.cli.output import MEASURE_COLUMNS
 from bus.cli.queue_table import UNKNOWN
+from bus.messaging.escaped_text import one_line
 
 __all__ = ["Column", "fitting_table"]
 
@@ -34,6 +35,8 @@ def fitting_table(
 
     A column without any known value is left out, too. If the most important columns do not fit,
     rich folds the text of the first one.
+
+    A cell is never read as rich's markup, because other services choose texts such as `[/red]`.
 
     Args:
         columns: All columns.
@@ -69,5 +72,5 @@ def _table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> T
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row))
     return table

@@ -8,6 +8,7 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_PART_LENGTH",
     "MAX_VERSION",
+    "NAME",
     "PART",
     "check_name",
     "check_part",

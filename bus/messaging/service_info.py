@@ -2,15 +2,28 @@
 
 The records travel as JSON on the control channel. Old and new versions of the bus exchange them, so
 each record ignores unknown fields, and each new field has a default.
+
+Any service with a key can send a record. So each value has limits, and a record with a value beyond
+them is invalid. The limits are far above the values of a real instance.
 """
 
-from typing import Literal
+from collections import Counter
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bus.contracts.contract import Kind
+from bus.messaging.histograms import BOUNDS
 
 __all__ = [
+    "MAX_AMOUNT",
+    "MAX_COUNT",
+    "MAX_LABEL_SETS",
+    "MAX_MESSAGES",
+    "MAX_MILLISECONDS",
+    "MAX_NAME_LENGTH",
+    "MAX_SECONDS",
+    "MAX_TEXT_LENGTH",
     "CandidateInfo",
     "ContractInfo",
     "ErrorInfo",
@@ -25,6 +38,41 @@ __all__ = [
 ]
 
 
+MAX_LABEL_SETS: Final = 500
+"""Maximum number of label sets of an instrument in one process. Further ones share one series."""
+MAX_SERIES: Final = 20_000
+MAX_HANDLERS: Final = 5_000
+MAX_MESSAGES: Final = 100_000
+MAX_NAME_LENGTH: Final = 255
+"""Maximum number of characters of a name. AMQP limits most names to as many bytes."""
+MAX_TEXT_LENGTH: Final = 10_000
+MAX_LABELS: Final = 32
+MAX_COUNT: Final = 2**53
+"""Maximum count. A float has each whole number up to it."""
+MAX_AMOUNT: Final = 1e18
+MAX_MILLISECONDS: Final = 32_503_680_000_000
+"""Begin of the year 3000, in milliseconds since the epoch. Functions for dates accept it."""
+MAX_SECONDS: Final = 4e9
+"""Maximum duration. A meter cuts a longer one, because a sender chooses the time of a message."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Amount = Annotated[float, Field(ge=0, le=MAX_AMOUNT, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Milliseconds = Annotated[int, Field(ge=0, le=MAX_MILLISECONDS)]
+"""Time in milliseconds since the epoch."""
+Bucket = Annotated[int, Field(ge=0, le=len(BOUNDS))]
+"""Index of a bucket. The last one has all values above the bounds."""
+Histogram = Annotated[dict[Bucket, Count], Field(max_length=len(BOUNDS) + 1)]
+Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH, pattern=r"^\P{Cc}*$")]
+"""Text that an instance chooses. It has no control characters."""
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+"""Text that can come from another sender, with any characters.
+
+An instance must report the message with this text. So the reader escapes the characters.
+"""
+Exemplar = tuple[Text, Seconds, Milliseconds]
+
+
 class Record(BaseModel):
     """A part of an answer on the control channel."""
 
@@ -35,16 +83,16 @@ class Record(BaseModel):
 class InstanceState(Record):
     """The answer to PING: which process this is, and whether it works."""
 
-    service: str
-    instance: str
+    service: Name
+    instance: Name
     """Name of the process, unique among the processes of all services."""
-    version: str | None = None
+    version: Name | None = None
     """Version of the service (`BUS_SERVICE_VERSION`)."""
-    started: int
+    started: Milliseconds
     """Start of the process, in milliseconds since the epoch."""
     state: Literal["starting", "ready", "not-ready", "draining"]
     """`draining` if the process is stopping, and only finishes running handlers."""
-    left_out: int = 0
+    left_out: Count = 0
     """Number of entries that the answer does not contain, because it would be too large."""
     flooded: bool = False
     """True if questions to the instance could be lost in the last minute, because it was flooded.
@@ -56,43 +104,43 @@ class InstanceState(Record):
 class ContractInfo(Record):
     """A contract that an instance serves or subscribes to."""
 
-    type: str
+    type: Name
     """Type on the wire, for example `transcription.get.v1`."""
     kind: Kind
-    permission: str
-    queue: str
-    subscription: str | None = None
-    digest: str
+    permission: Name
+    queue: Name
+    subscription: Name | None = None
+    digest: Name
     """SHA-256 of the JSON Schema of the payload, in hexadecimal."""
-    reply_digest: str | None = None
+    reply_digest: Name | None = None
     """SHA-256 of the JSON Schema of the reply. None if the contract has no reply."""
 
 
 class InstanceInfo(InstanceState):
     """The answer to INFO."""
 
-    bus_version: str
+    bus_version: Name
     """Version of this library."""
-    python_version: str
-    contracts: tuple[ContractInfo, ...] = ()
+    python_version: Name
+    contracts: Annotated[tuple[ContractInfo, ...], Field(max_length=MAX_HANDLERS)] = ()
 
 
 class ErrorInfo(Record):
     """The last error of a handler. It has no text, because a text can be confidential."""
 
-    code: str
-    at: int
+    code: Text
+    at: Milliseconds
     """Milliseconds since the epoch."""
-    place: str | None = None
+    place: Text | None = None
     """File, line and function that raised the error."""
 
 
 class CandidateInfo(Record):
     """A poison candidate: a message that may have ended an earlier process."""
 
-    id: str
+    id: Text
     """Id of the message, cut after 64 characters."""
-    lost_deliveries: int
+    lost_deliveries: Count
     """The broker's count of deliveries that ended with their process or connection."""
     running: bool
     """True if the message is processed alone now. False if running messages must end before."""
@@ -101,75 +149,85 @@ class CandidateInfo(Record):
 class HandlerState(Record):
     """The state of one handler in one process at this moment."""
 
-    operation: str
+    operation: Name
     """Name of the contract without its version, for example `transcription.get`."""
-    version: int
+    version: Count
     kind: Kind
-    queue: str
-    subscription: str | None = None
-    slots: int
-    free: int
+    queue: Name
+    subscription: Name | None = None
+    slots: Count
+    free: Count
     """Slots without a message."""
-    in_flight: int
+    in_flight: Count
     """Messages that were received and are not settled."""
-    oldest_seconds: float | None = None
+    oldest_seconds: Seconds | None = None
     """Seconds for which the oldest message has been in the handler. None if no message is."""
-    full_seconds: float | None = None
+    full_seconds: Seconds | None = None
     """Seconds for which all slots have had the same messages. None unless all have one."""
-    timeout: float | None = None
+    timeout: Seconds | None = None
     """Maximum seconds of the handler for one message. None: no limit."""
-    pauses: tuple[str, ...] = ()
+    pauses: Annotated[tuple[Name, ...], Field(max_length=MAX_LABELS)] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
     candidate: CandidateInfo | None = None
     """The message of this handler that is processed alone, or that is the next one."""
     ready: bool = True
     """True if the consumer is registered at the broker."""
     last_error: ErrorInfo | None = None
-    last_handled: int | None = None
+    last_handled: Milliseconds | None = None
     """Time of the last handled message, in milliseconds since the epoch."""
 
 
 class Series(Record):
     """The values of one instrument with one set of labels, since the start of the process."""
 
-    name: str
+    name: Name
     """Name of the instrument."""
-    labels: dict[str, str] = Field(default_factory=dict)
-    value: float = 0
+    labels: Annotated[dict[Name, Text], Field(max_length=MAX_LABELS)] = Field(default_factory=dict)
+    value: Amount = 0
     """Total of a counter, value of a gauge, or sum of a histogram."""
-    recent_value: float = 0
+    recent_value: Amount = 0
     """As `value` of a counter, for the last 1 to 2 minutes only. 0 for other instruments."""
-    latest_value: float = 0
+    latest_value: Amount = 0
     """As `recent_value`, for the last 10 to 20 seconds only."""
-    count: int = 0
+    count: Count = 0
     """Number of values in a histogram."""
-    max: float = 0
+    max: Seconds = 0
     """Largest value in a histogram."""
-    buckets: dict[int, int] = Field(default_factory=dict)
+    buckets: Histogram = Field(default_factory=dict)
     """Number of values in each bucket of a histogram that is not empty, by the bucket's index."""
-    recent: dict[int, int] = Field(default_factory=dict)
+    recent: Histogram = Field(default_factory=dict)
     """As `buckets`, for the last 1 to 2 minutes only."""
-    recent_max: float = 0
+    recent_max: Seconds = 0
     """Largest value of the last 1 to 2 minutes."""
-    exemplars: dict[int, tuple[str, float, int]] = Field(default_factory=dict)
+    exemplars: Annotated[dict[Bucket, Exemplar], Field(max_length=len(BOUNDS) + 1)] = Field(
+        default_factory=dict
+    )
     """Trace id, value, and time in milliseconds of one value in each bucket, by the index."""
-    last: int = 0
+    last: Milliseconds = 0
     """Time of the last report, in milliseconds since the epoch."""
 
 
 class InstanceStats(InstanceState):
     """The answer to STATS."""
 
-    since: int
+    since: Milliseconds
     """Begin of the measurements, in milliseconds since the epoch."""
-    handlers: tuple[HandlerState, ...] = ()
-    series: tuple[Series, ...] = ()
+    handlers: Annotated[tuple[HandlerState, ...], Field(max_length=MAX_HANDLERS)] = ()
+    series: Annotated[tuple[Series, ...], Field(max_length=MAX_SERIES)] = ()
+
+    @model_validator(mode="after")
+    def _check_label_sets(self) -> Self:
+        counts = Counter([each.name for each in self.series])
+        # One more series has the values of all further label sets.
+        if max(counts.values(), default=0) > MAX_LABEL_SETS + 1:
+            raise ValueError(f"an instrument has more than {MAX_LABEL_SETS + 1} label sets")
+        return self
 
 
 class ProcessStats(Record):
     """The reports of all services in one process, which its parent reads (`bus run`)."""
 
-    pid: int
+    pid: Count
     instances: tuple[InstanceStats, ...] = ()
 
 
@@ -178,30 +236,30 @@ class RememberedMessage(Record):
 
     action: Literal["sent", "running", "handled", "retried", "dead-lettered", "refused"]
     """`running` if the handler has not ended. `seconds` is then the time since its start."""
-    id: str
-    type: str
-    source: str
-    at: int
+    id: Text
+    type: Text
+    source: Text
+    at: Milliseconds
     """Begin of the action, in milliseconds since the epoch."""
-    seconds: float = 0
-    attempt: int = 1
-    outcome: str = "ok"
+    seconds: Seconds = 0
+    attempt: Count = 1
+    outcome: Text = "ok"
     """`ok`, or the code of an error."""
-    correlation_id: str = ""
-    causation_id: str | None = None
-    traceparent: str | None = None
-    queue: str | None = None
-    tier: str | None = None
+    correlation_id: Text = ""
+    causation_id: Text | None = None
+    traceparent: Text | None = None
+    queue: Text | None = None
+    tier: Text | None = None
     """Retry tier in which a retried message waits."""
-    lost_deliveries: int = 0
+    lost_deliveries: Count = 0
     """Deliveries that ended with their process or connection before. 0 if there is at most one."""
 
 
 class RememberedMessages(InstanceState):
     """The answer to the question for the messages of one correlation id."""
 
-    since: int
+    since: Milliseconds
     """Time from which on all messages are remembered, in milliseconds since the epoch."""
-    remembered: int = 0
+    remembered: Count = 0
     """Number of all messages that the instance remembers."""
-    messages: tuple[RememberedMessage, ...] = ()
+    messages: Annotated[tuple[RememberedMessage, ...], Field(max_length=MAX_MESSAGES)] = ()

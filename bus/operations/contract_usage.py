@@ -2,19 +2,26 @@
 
 The input is what live instances answered. So an instance that has stopped is not counted as a
 server or a sender. A server that is alive still reports the callers whose messages it handled.
+
+A service is believed only about itself. It serves contracts that begin with its name, and each
+service can subscribe to events.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bus.contracts.contract import Contract, Kind
+from bus.contracts.names import MAX_NAME_LENGTH, NAME, PART
 from bus.messaging.instruments import HANDLED, SENT
 from bus.messaging.service_info import ContractInfo, InstanceInfo, InstanceStats, Series
+from bus.messaging.topology.names import service_of
 
 __all__ = ["Caller", "ContractUsage", "Server", "UsageReport", "Watched", "examine_usage"]
 
+Key = tuple[str, int]
+"""Name and version of a contract."""
 VERSION = re.compile(r"[1-9][0-9]{0,3}")
 COUNTERS = frozenset({SENT.name, HANDLED.name})
 KINDS: Mapping[str, Kind] = {"request": "request", "event": "event", "job": "job"}
@@ -60,7 +67,7 @@ class ContractUsage:
     callers: tuple[Caller, ...] = ()
     """The services that send the message."""
     latest: int = 1
-    """The highest version of the contract that is known here."""
+    """The highest version that the owner of the contract or the catalog knows."""
 
     @property
     def type(self) -> str:
@@ -162,20 +169,26 @@ def examine_usage(
     versions: dict[tuple[str, int], _Version] = {}
     for contract in catalog:
         versions[contract.name, contract.version] = _Version(contract.kind)
-    for answer in info:
-        for served in answer.contracts:
-            _add_server(versions, served, answer)
+    served = [(each, answer) for answer in info for each in answer.contracts]
+    # The owner of a contract comes first, so it decides which kind the contract has.
+    for each, answer in sorted(served, key=lambda pair: not _is_owner(*pair)):
+        _add_server(versions, each, answer)
+    own = (_parse(each.type) for each, answer in served if _is_owner(each, answer))
+    owned = {*versions, *filter(None, own)}
     combined = 0
     for counted in stats:
         for series in counted.series:
             if series.name in COUNTERS and not _add_series(versions, series, counted.service):
                 combined += int(series.value)
+            elif series.name == SENT.name:
+                owned.update(_sent_by_owner(series, counted.service))
+    # Only an owner or the catalog decides which version is the latest.
     latest: dict[str, int] = {}
-    for name, version in versions:
+    for name, version in owned & versions.keys():
         latest[name] = max(version, latest.get(name, 1))
     return UsageReport(
         contracts=tuple(
-            _usage_of(name, number, versions[name, number], latest[name])
+            _usage_of(name, number, versions[name, number], latest.get(name, number))
             for name, number in sorted(versions)
         ),
         watched=tuple(
@@ -190,10 +203,12 @@ def examine_usage(
 def _add_server(
     versions: dict[tuple[str, int], _Version], served: ContractInfo, answer: InstanceInfo
 ) -> None:
-    name, _, number = served.type.rpartition(".v")
-    if not name or not VERSION.fullmatch(number):
-        return  # of a later version of the bus
-    version = versions.setdefault((name, int(number)), _Version(served.kind))
+    key = _parse(served.type)
+    if key is None or not _can_serve(answer.service, key[0], served.kind):
+        return
+    version = versions.setdefault(key, _Version(served.kind))
+    if version.kind != served.kind:
+        return
     version.servers[answer.service, served.subscription or ""].instances.add(answer.instance)
 
 
@@ -203,12 +218,18 @@ def _add_series(versions: dict[tuple[str, int], _Version], series: Series, servi
     A meter combines the labels of too many series. Their version is then not a number.
     """
     labels, amount = series.labels, int(series.value)
-    kind, number = KINDS.get(labels.get("kind", "")), labels.get("version", "")
-    if kind is None or not VERSION.fullmatch(number):
+    kind, key = KINDS.get(labels.get("kind", "")), _key_of(series)
+    if kind is None or key is None:
         return False
     if not amount:
         return True
-    version = versions.setdefault((labels.get("operation", ""), int(number)), _Version(kind))
+    if series.name == HANDLED.name and not (
+        _can_serve(service, key[0], kind) and PART.fullmatch(labels.get("caller", ""))
+    ):
+        return False
+    version = versions.setdefault(key, _Version(kind))
+    if version.kind != kind:
+        return False
     if series.name == SENT.name:
         caller = version.callers[service]
         caller.sent += amount
@@ -220,6 +241,34 @@ def _add_series(versions: dict[tuple[str, int], _Version], series: Series, servi
         server.see(series.last)
     caller.see(series.last)
     return True
+
+
+def _is_owner(served: ContractInfo, answer: InstanceInfo) -> bool:
+    return service_of(served.type) == answer.service
+
+
+def _sent_by_owner(series: Series, service: str) -> Iterator[Key]:
+    """Yield the contract of sent messages if it is one of their sender. So it knows its events."""
+    key = _key_of(series)
+    if key is not None and service_of(key[0]) == service:
+        yield key
+
+
+def _can_serve(service: str, name: str, kind: Kind) -> bool:
+    """Return True if a service can serve a contract. Each service can subscribe to events."""
+    return kind == "event" or service_of(name) == service
+
+
+def _parse(type_: str) -> Key | None:
+    """Return the name and the version in a type. None: it is of a later version of the bus."""
+    name, _, number = type_.rpartition(".v")
+    is_known = NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH and VERSION.fullmatch(number)
+    return (name, int(number)) if is_known else None
+
+
+def _key_of(series: Series) -> Key | None:
+    labels = series.labels
+    return _parse(f"{labels.get('operation', '')}.v{labels.get('version', '')}")
 
 
 def _usage_of(name: str, number: int, version: _Version, latest: int) -> ContractUsage:

@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 from bus.contracts.contract import Contract
 from bus.contracts.digest import schema_digest
+from bus.messaging.escaped_text import one_line
 from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
+    MAX_LABEL_SETS,
+    MAX_MESSAGES,
+    MAX_NAME_LENGTH,
     CandidateInfo,
     ContractInfo,
     ErrorInfo,
@@ -33,6 +37,7 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.storage.memory.message_history import (
     MAX_ID_LENGTH,
     MessageHistory,
+    build_record,
     clean_text,
     id_matcher,
 )
@@ -108,11 +113,13 @@ class InstanceReport:
             complete = history.complete_since
             since = identity["started"] if complete is None else int(complete * 1000)
             messages = (*history.find(text), *messages)
+        shown = messages[-MAX_MESSAGES:]
         return RememberedMessages(
             **identity,
+            left_out=len(messages) - len(shown),
             since=since,
             remembered=len(history) if isinstance(history, MessageHistory) else 0,
-            messages=messages,
+            messages=shown,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -120,7 +127,7 @@ class InstanceReport:
         return {
             "service": runtime.service,
             "instance": runtime.instance,
-            "version": runtime.settings.service_version,
+            "version": _clean_name(runtime.settings.service_version),
             "started": self._now() if started is None else int(started * 1000),
             "state": self._state(),
         }
@@ -143,19 +150,21 @@ class InstanceReport:
                 if started is None or not matches(correlation, envelope.id):
                     continue
                 seconds = perf_counter() - started
-                yield RememberedMessage(
-                    action="running",
-                    id=envelope.id,
-                    type=envelope.type,
-                    source=envelope.source,
-                    at=int((now - seconds) * 1000),
-                    seconds=seconds,
-                    attempt=envelope.attempt,
-                    correlation_id=correlation,
-                    causation_id=envelope.causation_id,
-                    traceparent=envelope.traceparent,
-                    queue=state.endpoint.queue,
-                    lost_deliveries=message.lost_deliveries,
+                yield build_record(
+                    {
+                        "action": "running",
+                        "id": envelope.id,
+                        "type": envelope.type,
+                        "source": envelope.source,
+                        "at": int((now - seconds) * 1000),
+                        "seconds": seconds,
+                        "attempt": envelope.attempt,
+                        "correlation_id": correlation,
+                        "causation_id": envelope.causation_id,
+                        "traceparent": envelope.traceparent,
+                        "queue": state.endpoint.queue,
+                        "lost_deliveries": message.lost_deliveries,
+                    }
                 )
 
 
@@ -228,7 +237,7 @@ def _error_info(error: LastError | None) -> ErrorInfo | None:
 
 def _gauges(handlers: Sequence[HandlerState], now: int, *, is_ready: bool) -> Iterator[Series]:
     """Yield the series that are not reported, because their present value can be read."""
-    for handler in handlers:
+    for handler in handlers[:MAX_LABEL_SETS]:
         labels = (
             handler.operation,
             str(handler.version),
@@ -244,6 +253,11 @@ def _gauges(handlers: Sequence[HandlerState], now: int, *, is_ready: bool) -> It
 def _gauge(instrument: Instrument, labels: tuple[str, ...], value: float, now: int) -> Series:
     named = dict(zip(instrument.labels, labels, strict=True))
     return Series(name=instrument.name, labels=named, value=value, last=now)
+
+
+def _clean_name(name: str | None) -> str | None:
+    """Return a name from the settings in the form that other processes accept."""
+    return name and one_line(name)[:MAX_NAME_LENGTH]
 
 
 @cache

@@ -11,6 +11,8 @@ from bus.runtime.discovery.service_summary import ServiceSummary
 
 __all__ = ["service_to_json", "services_to_json"]
 
+MAX_INSTANCES = 200
+"""Maximum number of instances of one service in the JSON. `states` counts all of them."""
 DIGITS = 6
 """Digits after the decimal point of durations and rates: microseconds."""
 
@@ -58,7 +60,9 @@ def service_to_json(
         **_durations("", service.durations),
         "slots": service.slots,
         "used": service.used,
-        "instances": [_instance(each, infos.get(each.key)) for each in service.instances],
+        "instances": [
+            _instance(each, infos.get(each.key)) for each in service.instances[:MAX_INSTANCES]
+        ],
         "operations": _operations(service.totals.handled, service.interval.handled),
         "sent": _operations(service.totals.sent, service.interval.sent),
     }

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from bus.errors import BusError, Unavailable
+from bus.integrations.prometheus.answer_limits import count_dropped, select_answers
 from bus.integrations.prometheus.exporter_metrics import Shown
 from bus.messaging.control import Answer, GetInfo, GetStats
 from bus.messaging.service_info import InstanceState, InstanceStats
@@ -32,7 +33,7 @@ STATES: Final = ("starting", "ready", "not-ready", "draining", "silent")
 SLACK_SECONDS: Final = 3.0
 """Maximum seconds that a question takes beyond its window, for example while the broker is away."""
 VERSIONS_SECONDS: Final = 1.0
-"""Maximum window of the question for versions. It must be shorter than `SLACK_SECONDS`."""
+"""Maximum window of the question for versions, so that a scrape ends within 10 s."""
 RETRY_SECONDS: Final = 5.0
 """Seconds after a failed question in which no further question is sent."""
 FORGET_SERVICE_SECONDS: Final = 24 * 3600.0
@@ -79,6 +80,8 @@ class Exporter:
         self._answered: float | None = None
         self._seconds = 0.0
         self._questions = {"ok": 0, "failed": 0}
+        self._rejected = 0
+        """Number of answers that were not shown, because their service has too many series."""
         self._error: BusError | None = None
         self._stats: tuple[InstanceStats, ...] = ()
         self._queue: str | None = None
@@ -125,10 +128,12 @@ class Exporter:
                 answers = await self._asker.ask(GetStats(), window=self._window)
                 if not answers:
                     await self._check_broker()
-                await self._ask_versions(answers)
         except (BusError, TimeoutError) as error:
             self._fail(error)
             return
+        answers, rejected = select_answers(answers)
+        self._rejected += rejected
+        await self._ask_versions(answers)
         self._seconds = self._clock() - begun
         self._questions["ok"] += 1
         if self._error is not None:
@@ -154,7 +159,10 @@ class Exporter:
         reason = (
             error
             if isinstance(error, BusError)
-            else Unavailable("the broker did not accept the question in time. Check the broker.")
+            else Unavailable(
+                f"the question took longer than {self._window + SLACK_SECONDS:g} s. Check the load "
+                "of this machine, and the connection to the broker."
+            )
         )
         if self._error is None:
             log.warning("the question %s cannot be sent: %s", GetStats.name, reason)
@@ -167,9 +175,10 @@ class Exporter:
         self._versions = known
         if len(known) < len(keys):
             found: dict[Key, str] = {}
-            with suppress(BusError):  # the statistics are more important
-                window = min(self._window, VERSIONS_SECONDS)
-                infos = await self._asker.ask(GetInfo(), window=window, expected=len(keys))
+            window = min(self._window, VERSIONS_SECONDS)
+            with suppress(BusError, TimeoutError):  # the statistics are more important
+                async with asyncio.timeout(window + SLACK_SECONDS):
+                    infos = await self._asker.ask(GetInfo(), window=window, expected=len(keys))
                 found = {_key(each.record): each.record.bus_version for each in infos}
             self._versions = {key: known.get(key, found.get(key, "")) for key in keys}
 
@@ -187,10 +196,13 @@ class Exporter:
             seconds=self._seconds,
             age=None if self._answered is None else max(0.0, now - self._answered),
             questions=dict(self._questions),
+            rejected=count_dropped(self._asker, self._rejected),
         )
 
     def _count_instances(self, now: float) -> dict[tuple[str, ...], float]:
-        instances = [each for each in self._view.live() if self._error is None]
+        # An announcement alone does not count: its instance has to answer the next question.
+        live = self._view.live() if self._error is None else []
+        instances = [each for each in live if each.answered is not None]
         for each in instances:
             self._services[each.record.service] = now
         self._services = {

@@ -34,6 +34,8 @@ class Shown:
     """Seconds since the question that the answers belong to. None without answers."""
     questions: Mapping[str, int] = field(default_factory=dict)
     """The number of questions by outcome."""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    """The number of answers that are not shown, by reason."""
 
 
 class ExporterCollector:
@@ -79,12 +81,15 @@ def _own_metrics(shown: Shown) -> Iterator[Metric]:
     for name, (text, value) in gauges.items():
         if value is not None:
             yield gauge(f"exporter_{name}", text, (), {(): value})
-    questions = CounterMetricFamily(
-        f"{NAMESPACE}exporter_questions", "Questions by outcome.", labels=("outcome",)
-    )
-    for outcome, count in shown.questions.items():
-        questions.add_metric((outcome,), count)
-    yield questions
+    yield _counter("questions", "Questions by outcome.", "outcome", shown.questions)
+    yield _counter("answers_rejected", "Answers that are not shown.", "reason", shown.rejected)
+
+
+def _counter(name: str, text: str, label: str, rows: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{NAMESPACE}exporter_{name}", text, labels=(label,))
+    for value, count in rows.items():
+        family.add_metric((value,), count)
+    return family
 
 
 def exporter_registry(read: Callable[[], Shown]) -> CollectorRegistry:

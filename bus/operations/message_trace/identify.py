@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from bus.errors import InvalidArgument
 from bus.messaging.labels import one_line
 from bus.operations.message_trace.model import TraceSources
+from bus.operations.message_trace.ownership import believed
+from bus.operations.message_trace.remembered_ids import is_same_id
 
-__all__ = ["MIN_ID_LENGTH", "Identified", "identify", "is_same_id", "shorten_id"]
+__all__ = ["MIN_ID_LENGTH", "Identified", "identify"]
 
 MIN_ID_LENGTH = 4
 """Minimum number of characters of an abbreviated id."""
 MAX_SHOWN = 5
 """Maximum number of correlation ids that the error about an ambiguous id shows."""
 MAX_SHOWN_LENGTH = 80
-MAX_REMEMBERED_LENGTH = 64
-"""Number of characters of a correlation or causation id that an instance remembers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +69,10 @@ def identify(text: str, sources: TraceSources) -> Identified | None:
     return Identified(correlation_id=correlation_id, message_id=message_id)
 
 
-def is_same_id(one: str, other: str) -> bool:
-    """Return True if two ids are equal as far as an instance remembers them."""
-    return shorten_id(one) == shorten_id(other)
-
-
-def shorten_id(id_: str) -> str:
-    """Return an id as an instance remembers it."""
-    return id_[:MAX_REMEMBERED_LENGTH]
-
-
 def _ids(sources: TraceSources) -> Iterator[tuple[str, str]]:
     """Yield the message id and the correlation id of each record."""
-    for memory in sources.memories or ():
-        for message in memory.messages:
-            yield message.id, message.correlation_id or message.id
+    # A record about another service's message could make an id ambiguous.
+    for _, message in believed(sources):
+        yield message.id, message.correlation_id or message.id
     for letter in sources.letters or ():
         yield letter.id, letter.correlation_id

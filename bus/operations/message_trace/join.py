@@ -1,14 +1,14 @@
 """The join of all records with one correlation id to one tree of causes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.sent_time import sent_time
 from bus.messaging.service_info import RememberedMessage, RememberedMessages
+from bus.messaging.topology.names import service_of
 from bus.operations.dead_letters import DeadLetter
-from bus.operations.message_trace.identify import is_same_id, shorten_id
 from bus.operations.message_trace.model import (
     Action,
     Death,
@@ -18,7 +18,17 @@ from bus.operations.message_trace.model import (
     TraceSources,
 )
 from bus.operations.message_trace.notes import source_notes
+from bus.operations.message_trace.ownership import (
+    Remembered,
+    believed,
+    identities,
+    ignored_note,
+    is_death,
+    is_part,
+    remembered,
+)
 from bus.operations.message_trace.paths import find_paths, is_request
+from bus.operations.message_trace.remembered_ids import is_same_id, shorten_id
 from bus.operations.queue_inspection import QueueStatus
 
 __all__ = ["join"]
@@ -76,7 +86,7 @@ def join(correlation_id: str, sources: TraceSources, *, now: int) -> MessageTrac
         sources: Records of any correlation ids.
         now: Time of the join, in milliseconds since the epoch.
     """
-    sightings = collect(correlation_id, sources)
+    sightings, ignored = collect(correlation_id, sources)
     order = sort_by_cause(sightings)
     messages = tuple(
         trace_message(sightings[id_], depth, sources.queues, now=now) for id_, depth in order
@@ -91,31 +101,45 @@ def join(correlation_id: str, sources: TraceSources, *, now: int) -> MessageTrac
         correlation_id=correlation_id,
         messages=messages,
         unknown_causes=unknown,
-        notes=tuple(source_notes(sources, first=first)),
+        notes=(*source_notes(sources, first=first), *ignored_note(ignored)),
     )
 
 
-def collect(correlation_id: str, sources: TraceSources) -> dict[str, Sighting]:
+def collect(
+    correlation_id: str, sources: TraceSources
+) -> tuple[dict[str, Sighting], Mapping[str, int]]:
     """Return the records of each message with this correlation id, by its message id.
 
     An instance remembers only the beginning of a long causation id. So each message id is cut, too.
+
+    Returns:
+        The records, and the number of records by service that are not believed.
     """
     sightings: dict[str, Sighting] = {}
-    found = [
-        (memory, message)
-        for memory in sources.memories or ()
-        for message in memory.messages
-        if is_same_id(message.correlation_id or message.id, correlation_id)
-    ]
+    ignored = Counter(memory.service for memory, _ in matching(correlation_id, remembered(sources)))
+    found = list(matching(correlation_id, believed(sources)))
+    known, queues = identities(found), sources.queues or ()
     # The first record names the type and the sender. A refused message can be forged.
     for memory, message in sorted(found, key=lambda record: record[1].action == "refused"):
         id_ = shorten_id(message.id)
-        add_remembered(sightings.setdefault(id_, Sighting(id_)), memory, message)
+        if is_part(message, known.get(id_), queues):
+            ignored[memory.service] -= 1
+            add_remembered(sightings.setdefault(id_, Sighting(id_)), memory, message)
     for letter in sources.letters or ():
         if is_same_id(letter.correlation_id, correlation_id):
             id_ = shorten_id(letter.id)
-            add_letter(sightings.setdefault(id_, Sighting(id_)), letter)
-    return sightings
+            if is_death(letter, known.get(id_), queues):
+                add_letter(sightings.setdefault(id_, Sighting(id_)), letter)
+            else:
+                ignored[service_of(letter.dead_queue)] += 1
+    return sightings, +ignored
+
+
+def matching(correlation_id: str, records: Iterable[Remembered]) -> Iterator[Remembered]:
+    """Yield the records with this correlation id."""
+    for memory, message in records:
+        if is_same_id(message.correlation_id or message.id, correlation_id):
+            yield memory, message
 
 
 def add_remembered(

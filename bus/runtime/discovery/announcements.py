@@ -13,7 +13,7 @@ from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import announcement_key, announcement_topology
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import Rates, SeenIds
+from bus.runtime.discovery.limits import Rates, Refusals, SeenIds
 
 __all__ = ["AnnouncementStream", "build_announcement"]
 
@@ -24,6 +24,7 @@ MAX_WAITING = 1000
 MAX_CHECKS_PER_SECOND = 500.0
 """Maximum number of announcements per second whose proofs are checked."""
 MAX_SEEN = 10_000
+MALFORMED = "a value is invalid or beyond its limit. Check the version of this service."
 CONNECT_SECONDS = 5.0
 """Seconds to wait for the queue of announcements."""
 
@@ -69,10 +70,16 @@ class AnnouncementStream:
             timer=asyncio.get_running_loop().time,
         )
         self._seen = SeenIds(MAX_SEEN, clock=member.clock)
-        self.dropped: Counter[str] = Counter()
-        """Number of dropped announcements by the reason."""
+        self._refusals = Refusals(
+            member.source, timer=asyncio.get_running_loop().time, subject="an announcement"
+        )
         self.is_closed = False
         self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Number of dropped announcements by the reason."""
+        return self._refusals.counts
 
     async def _open(self) -> None:
         error = self._member.guard.may_ask("read", None)
@@ -95,7 +102,7 @@ class AnnouncementStream:
                 self._member.guard.refresh_keys_soon()
             self.dropped["not proven"] += 1
         except ValidationError:
-            self.dropped["malformed"] += 1
+            self._refusals.record("malformed", MALFORMED, envelope.source)
         else:
             self._add(envelope, announcement)
 

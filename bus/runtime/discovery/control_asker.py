@@ -30,7 +30,7 @@ from bus.messaging.topology.control import INSTANCE
 from bus.runtime.discovery.announcements import AnnouncementStream
 from bus.runtime.discovery.asker import Announcements
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import Rates
+from bus.runtime.discovery.limits import Rates, Refusals
 from bus.runtime.discovery.responder import access_to
 
 __all__ = ["ControlAsker"]
@@ -45,6 +45,18 @@ MAX_ANSWERS = 10_000
 """Maximum number of answers to one question."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Maximum bytes of all answers to one question."""
+MAX_ANSWERS_OF_SERVICE = 1000
+"""Maximum number of answers of one service to one question."""
+MAX_BYTES_OF_SERVICE = 32 * 1024 * 1024
+"""Maximum bytes of the answers of one service to one question. Others still fit."""
+MALFORMED = (
+    "a value of the answer is invalid or beyond its limit. Check the version of this service, and "
+    "whether another program has its key."
+)
+TOO_MANY = (
+    f"a service can give at most {MAX_ANSWERS_OF_SERVICE} answers to a question, with at most "
+    f"{MAX_BYTES_OF_SERVICE // 2**20} MiB. Check whether another program has its key."
+)
 MAX_CHECKS_PER_SECOND = 2000.0
 """Maximum number of answers per second whose proofs are checked."""
 MAX_RECHECKS = 100
@@ -60,12 +72,24 @@ class PendingQuestion:
         self.question, self.target, self.began, self.expected = question, target, began, expected
         self.answers: dict[tuple[str, str], Answer[Any]] = {}
         """The answers by service and instance."""
-        self.bytes = 0
+        self.bytes: Counter[str] = Counter()
+        """Bytes of the accepted answers by service."""
+        self.counts: Counter[str] = Counter()
+        """Number of the accepted answers by service."""
         self.is_complete = asyncio.Event()
         self.refusal: BusError | None = None
 
-    def add(self, record: InstanceState, seconds: float) -> None:
-        """Add the answer of an instance. An instance answers once."""
+    def has_room_for(self, service: str, size: int) -> bool:
+        """Return True if a service may add an answer of `size` bytes."""
+        return (
+            self.counts[service] < MAX_ANSWERS_OF_SERVICE
+            and self.bytes[service] + size <= MAX_BYTES_OF_SERVICE
+        )
+
+    def add(self, record: InstanceState, size: int, seconds: float) -> None:
+        """Add the answer of an instance, of `size` bytes. An instance answers once."""
+        self.counts[record.service] += 1
+        self.bytes[record.service] += size
         self.answers[record.service, record.instance] = Answer(record, seconds)
         if self.expected is not None and len(self.answers) >= self.expected:
             self.is_complete.set()
@@ -84,8 +108,12 @@ class ControlAsker:
         self._rechecks: set[asyncio.Task[None]] = set()
         self._streams: list[AnnouncementStream] = []
         link.on_refused.append(self._on_refused)
-        self.dropped: Counter[str] = Counter()
+        self._refusals = Refusals(member.source, timer=_loop_time, subject="an answer")
+
+    @property
+    def dropped(self) -> Counter[str]:
         """Number of dropped answers by the reason."""
+        return self._refusals.counts
 
     async def ask(
         self,
@@ -160,7 +188,7 @@ class ControlAsker:
             self.dropped["malformed"] += 1
         elif (
             len(pending.answers) >= MAX_ANSWERS
-            or pending.bytes + len(answer.body) > MAX_ANSWER_BYTES
+            or pending.bytes.total() + len(answer.body) > MAX_ANSWER_BYTES
             or not self._checks.take(None)
         ):
             self.dropped["too many"] += 1
@@ -191,7 +219,7 @@ class ControlAsker:
         try:
             record = pending.question.answer.model_validate_json(answer.body)
         except ValidationError:
-            self.dropped["malformed"] += 1
+            self._refusals.record("malformed", MALFORMED, answer.source)
             return
         target = pending.target
         if (
@@ -202,9 +230,10 @@ class ControlAsker:
             self.dropped["of another instance"] += 1
         elif (record.service, record.instance) in pending.answers:
             self.dropped["duplicate"] += 1
+        elif not pending.has_room_for(record.service, len(answer.body)):
+            self._refusals.record("too many", TOO_MANY, answer.source)
         else:
-            pending.bytes += len(answer.body)
-            pending.add(record, _loop_time() - pending.began)
+            pending.add(record, len(answer.body), _loop_time() - pending.began)
 
     # --- Announcements ---
 

@@ -110,11 +110,19 @@ class SeenIds:
 class Refusals:
     """The refused messages: a counter by reason, and at most one log line a minute and asker."""
 
-    def __init__(self, service: str, *, timer: Callable[[], float]) -> None:
-        """Create the record of `service`. `timer` returns seconds of a monotonic clock."""
+    def __init__(
+        self, service: str, *, timer: Callable[[], float], subject: str = "a question"
+    ) -> None:
+        """Create the record of `service`.
+
+        Args:
+            service: Name of the service that refuses.
+            timer: Returns seconds of a monotonic clock.
+            subject: Kind of the refused messages, for the log.
+        """
         self.counts: Counter[str] = Counter()
         """Number of refused messages by the reason."""
-        self._service, self._timer = service, timer
+        self._service, self._timer, self._subject = service, timer, subject
         self._logged: dict[tuple[str, bool], tuple[float, int]] = {}
         """Time of the last line, and the number of refusals since then.
 
@@ -133,7 +141,7 @@ class Refusals:
         Args:
             reason: Short reason, one of a few.
             detail: The problem, and what to do.
-            asker: Verified name of the asker. None: the sender was not verified, so its name can
+            asker: Verified name of the sender. None: the sender was not verified, so its name can
                 be false. All such senders share one line a minute.
         """
         self.counts[reason] += 1
@@ -156,8 +164,9 @@ class Refusals:
             return
         self._logged[key] = (now, 0)
         log.warning(
-            "%s: a question of %s was refused, %s: %s%s",
+            "%s: %s of %s was refused, %s: %s%s",
             self._service,
+            self._subject,
             one_line(name),
             reason,
             one_line(detail),

@@ -5,6 +5,7 @@ rounds of answers, and gives it a clock.
 """
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -18,7 +19,13 @@ MISSED_PINGS: Final = 3
 """Number of rounds in a row without an answer, after which an instance is gone."""
 FORGET_AFTER_SECONDS = 300.0
 MAX_INSTANCES = 10_000
+MAX_INSTANCES_OF_SERVICE = 1000
+"""Maximum number of instances of one service, so that a service cannot hide the others."""
+MAX_UNVERIFIED_OF_SERVICE = 50
+"""Maximum number of instances of one service that were announced and have not answered."""
 
+Key = tuple[str, str]
+"""Name of the service, and name of the instance."""
 LifeState = Literal["starting", "ready", "not-ready", "draining", "gone"]
 
 
@@ -49,7 +56,7 @@ class LiveInstance:
         return self.gone_since is None
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """Name of the service, and name of the instance."""
         return self.record.service, self.record.instance
 
@@ -58,9 +65,11 @@ class LiveView:
     """All instances that a program knows, by service and instance.
 
     - A start is seen at its announcement or at the first answer.
+    - An announced instance that does not answer the next round is forgotten. A service has room for
+      only a few of them, because an announcement costs its sender nothing.
     - A stop is seen at its announcement. The instance is then draining, and it is gone after the
       first round that it does not answer.
-    - An instance without an announcement is gone after `MISSED_PINGS` rounds without an answer.
+    - An instance that has answered is gone after `MISSED_PINGS` rounds without an answer.
     - An instance that answers after it was gone is new. So is a process with another start time.
     """
 
@@ -70,6 +79,7 @@ class LiveView:
         clock: Callable[[], float] = time.monotonic,
         forget_after: float = FORGET_AFTER_SECONDS,
         max_instances: int = MAX_INSTANCES,
+        max_of_service: int = MAX_INSTANCES_OF_SERVICE,
     ) -> None:
         """Create an empty view.
 
@@ -78,11 +88,16 @@ class LiveView:
             forget_after: Seconds after which the view forgets an instance that is gone.
             max_instances: Maximum number of instances, to bound the memory. Beyond it, the view
                 first forgets instances that are gone, and then ignores new ones.
+            max_of_service: Maximum number of instances of one service.
         """
         self.clock = clock
         self._forget_after = forget_after
-        self._max_instances = max_instances
-        self._known: dict[tuple[str, str], LiveInstance] = {}
+        self._max_instances, self._max_of_service = max_instances, max_of_service
+        self._known: dict[Key, LiveInstance] = {}
+        self._counts: Counter[str] = Counter()
+        """Number of known instances by service."""
+        self._unverified: defaultdict[str, set[Key]] = defaultdict(set)
+        """The announced instances that have not answered, by service."""
         self.changes = 0
         """Number of announcements and rounds that were recorded."""
         self.ignored = 0
@@ -96,19 +111,32 @@ class LiveView:
         known = self._known.get(key)
         if known is not None and announcement.started < known.record.started:
             return
+        if known is None and not self._expect(key):
+            return
         is_same = known is not None and _is_same_process(known, announcement)
+        is_verified = key not in self._unverified[announcement.service]
         has_stopped = announcement.event == "stopping"
         instance = LiveInstance(
             # An answer has more fields than an announcement, so it stays.
             record=known.record if known is not None and is_same else announcement,
             state="draining" if has_stopped else announcement.state,
             first_seen=known.first_seen if known is not None and is_same else now,
-            last_seen=now,
+            # Repeated announcements must not keep an instance that never answers.
+            last_seen=now if known is None or is_verified else known.last_seen,
             answered=known.answered if known is not None and is_same else None,
             announced=now,
             has_stopped=has_stopped,
         )
         self._store(key, instance)
+
+    def _expect(self, key: Key) -> bool:
+        """Make room for an announced instance. Return False if its service has too many."""
+        unverified = self._unverified[key[0]]
+        if len(unverified) >= MAX_UNVERIFIED_OF_SERVICE or not self._make_room(key):
+            self.ignored += 1
+            return False
+        unverified.add(key)
+        return True
 
     def add_round(
         self, answers: Iterable[Answer[InstanceState]], target: Target = ALL, *, begun: float
@@ -129,7 +157,7 @@ class LiveView:
             # An instance that started after the question could not answer it.
             is_missing = known.last_seen < begun and key not in answered
             if known.is_live and is_missing and _is_addressed(known.record, target):
-                self._known[key] = self._miss(known)
+                self._miss(key, known)
         self._forget()
 
     def live(self, service: str | None = None) -> list[LiveInstance]:
@@ -148,6 +176,7 @@ class LiveView:
         record, seen = answer.record, begun + answer.seconds
         key = record.service, record.instance
         known = self._known.get(key)
+        self._unverified[record.service].discard(key)
         if known is not None and record.started < known.record.started:
             return
         if known is None or not known.is_live or record.started > known.record.started:
@@ -174,30 +203,48 @@ class LiveView:
                 has_stopped=known.has_stopped and (not is_newer or record.state != "ready"),
             )
 
-    def _miss(self, known: LiveInstance) -> LiveInstance:
+    def _miss(self, key: Key, known: LiveInstance) -> None:
         missed = known.missed + 1
-        if missed >= MISSED_PINGS or known.has_stopped:
-            return replace(known, missed=missed, state="gone", gone_since=self.clock())
-        return replace(known, missed=missed)
+        if key in self._unverified[key[0]]:
+            self._remove(key)
+        elif missed >= MISSED_PINGS or known.has_stopped:
+            self._known[key] = replace(known, missed=missed, state="gone", gone_since=self.clock())
+        else:
+            self._known[key] = replace(known, missed=missed)
 
-    def _store(self, key: tuple[str, str], instance: LiveInstance) -> None:
-        if key not in self._known and len(self._known) >= self._max_instances:
-            gone = [
-                (each.gone_since, name)
-                for name, each in self._known.items()
-                if each.gone_since is not None
-            ]
-            if not gone:
+    def _store(self, key: Key, instance: LiveInstance) -> None:
+        if key not in self._known:
+            if not self._make_room(key):
                 self.ignored += 1
                 return
-            del self._known[min(gone)[1]]
+            self._counts[key[0]] += 1
         self._known[key] = instance
+
+    def _remove(self, key: Key) -> None:
+        del self._known[key]
+        self._counts[key[0]] -= 1
+        self._unverified[key[0]].discard(key)
+
+    def _make_room(self, key: Key) -> bool:
+        """Forget the instance that has been gone longest, if the view is full for this service."""
+        service = key[0]
+        is_service_full = self._counts[service] >= self._max_of_service
+        if not is_service_full and len(self._known) < self._max_instances:
+            return True
+        gone = [
+            (each.gone_since, name)
+            for name, each in self._known.items()
+            if each.gone_since is not None and (not is_service_full or name[0] == service)
+        ]
+        if gone:
+            self._remove(min(gone)[1])
+        return bool(gone)
 
     def _forget(self) -> None:
         limit = self.clock() - self._forget_after
         for key, known in list(self._known.items()):
             if known.gone_since is not None and known.gone_since <= limit:
-                del self._known[key]
+                self._remove(key)
 
 
 def _is_same_process(known: LiveInstance, record: InstanceState) -> bool:

@@ -177,6 +177,8 @@ def summarize(measurements: Iterable[Measurement]) -> Summary:
         stats = measured.stats
         for handler in stats.handlers:
             row = handled.of_handler(stats.service, handler)
+            if row is None:
+                continue
             row.handlers.append((stats.instance, handler))
             if measured.seconds is not None:
                 row.rate, row.error_rate = row.rate or 0.0, row.error_rate or 0.0
@@ -229,14 +231,17 @@ def _add_attempts(row: OperationSummary, series: Series, seconds: float | None) 
 class _Table(dict[Operation, OperationSummary]):
     """Summaries by operation."""
 
-    def __missing__(self, operation: Operation) -> OperationSummary:
-        self[operation] = row = OperationSummary(operation=operation)
+    def find(self, operation: Operation) -> OperationSummary | None:
+        """Return the summary of an operation, or None if the table has no room for a new one."""
+        row = self.get(operation)
+        if row is None and len(self) < MAX_OPERATIONS:
+            self[operation] = row = OperationSummary(operation=operation)
         return row
 
-    def of_handler(self, service: str, handler: HandlerState) -> OperationSummary:
-        """Return the summary of a handler's operation."""
+    def of_handler(self, service: str, handler: HandlerState) -> OperationSummary | None:
+        """Return the summary of a handler's operation, or None without room for it."""
         name, subscription = handler.operation, handler.subscription or ""
-        return self[Operation(service, name, handler.version, handler.kind, subscription)]
+        return self.find(Operation(service, name, handler.version, handler.kind, subscription))
 
     def of_series(self, service: str, series: Series) -> OperationSummary | None:
         """Return the summary of a series' operation, or None if the series has no operation."""
@@ -247,13 +252,15 @@ class _Table(dict[Operation, OperationSummary]):
         version = labels.get("version", "")
         # A meter with too many labels counts the others with the version `other`.
         number = int(version) if VERSION.fullmatch(version) else 0
-        return self[Operation(service, name, number, kind, labels.get("subscription", ""))]
+        return self.find(Operation(service, name, number, kind, labels.get("subscription", "")))
 
     def sorted(self) -> list[OperationSummary]:
         """Return the summaries, sorted by operation."""
         return [self[operation] for operation in sorted(self)]
 
 
+MAX_OPERATIONS = 2000
+"""Maximum number of operations in a summary. No real service has as many."""
 VERSION = re.compile(r"[0-9]{1,4}")
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 INSTRUMENTS = {each.name: each for each in instruments.INSTRUMENTS}

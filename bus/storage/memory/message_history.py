@@ -1,16 +1,28 @@
 """The last messages of this process, in memory. An operator finds them by their correlation id."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.history import Action, Entry
 from bus.messaging.ports.meter import Reporter
-from bus.messaging.service_info import RememberedMessage
+from bus.messaging.service_info import (
+    MAX_COUNT,
+    MAX_SECONDS,
+    MAX_TEXT_LENGTH,
+    RememberedMessage,
+)
 from bus.storage.memory.reporters import Reporters
 
-__all__ = ["MAX_ID_LENGTH", "MAX_UNVERIFIED", "MessageHistory", "clean_text", "id_matcher"]
+__all__ = [
+    "MAX_ID_LENGTH",
+    "MAX_UNVERIFIED",
+    "MessageHistory",
+    "build_record",
+    "clean_text",
+    "id_matcher",
+]
 
 MAX_UNVERIFIED: Final = 200
 """Maximum number of messages of senders that are not authenticated."""
@@ -156,11 +168,22 @@ def _shorten(entry: Entry) -> Entry:
 
 
 def _record(entry: Entry) -> RememberedMessage:
-    values = {
-        name: clean_text(value) if isinstance(value, str) else value
-        for name, value in zip(_FIELDS, entry, strict=True)
+    values = dict(zip(_FIELDS, entry, strict=True))
+    return build_record({**values, "at": int(entry[_AT] * 1000)})
+
+
+def build_record(values: Mapping[str, Any]) -> RememberedMessage:
+    """Return the record of a message. Values that its sender chose are cut to the valid range.
+
+    Otherwise one message with a wrong header would prevent the answer with all messages.
+    """
+    cleaned = {
+        name: clean_text(value)[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
+        for name, value in values.items()
     }
-    return RememberedMessage.model_validate({**values, "at": int(entry[_AT] * 1000)})
+    for name, maximum in (("attempt", MAX_COUNT), ("seconds", MAX_SECONDS)):
+        cleaned[name] = min(max(cleaned[name], 0), maximum)
+    return RememberedMessage.model_validate(cleaned)
 
 
 def clean_text(text: str) -> str:

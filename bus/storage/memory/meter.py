@@ -10,14 +10,13 @@ from typing import Final, TypeVar
 
 from bus.messaging.histograms import bucket_of, buckets_of
 from bus.messaging.ports.meter import Instrument, Labels, Reporter
-from bus.messaging.service_info import Series
+from bus.messaging.service_info import MAX_LABEL_SETS, MAX_SECONDS, Series
 from bus.storage.memory.meter_values import Histogram, Number
 from bus.storage.memory.reporters import Reporters
 
 __all__ = ["MAX_SERIES", "OTHER", "MemoryMeter"]
 
-MAX_SERIES: Final = 500
-"""Maximum number of label sets of one instrument. All further ones share one series."""
+MAX_SERIES: Final = MAX_LABEL_SETS
 OTHER: Final = "other"
 """Value of each label of the series that all further label sets share."""
 MAX_LABEL_LENGTH = 100
@@ -74,16 +73,20 @@ class MemoryMeter:
         *,
         at: float | None = None,
     ) -> None:
-        """Add a value to a histogram. A negative value counts as 0, and NaN is ignored."""
+        """Add a value to a histogram.
+
+        A negative value counts as 0, and a value above `MAX_SECONDS` as `MAX_SECONDS`. NaN and
+        infinity are ignored.
+        """
         now = self._clock() if at is None else at
         try:
             cell = self._histograms[instrument][labels]
         except (KeyError, TypeError):
             cell = _add(self._histograms, Histogram, instrument, labels, now)
-        if not 0 <= value < inf:
+        if not 0 <= value <= MAX_SECONDS:
             if value != value or value == inf:  # noqa: PLR0124 - NaN
                 return
-            value = 0.0
+            value = 0.0 if value < 0 else MAX_SECONDS
         if now >= cell.rotates:
             cell.rotate(now)
         bucket, buckets = bucket_of(value), cell.buckets
@@ -115,7 +118,7 @@ class MemoryMeter:
         except (KeyError, TypeError):
             cell = _add(self._histograms, Histogram, instrument, labels, at)
         largest = max(values)
-        if not 0 <= largest < inf or not min(values) >= 0:
+        if not 0 <= largest <= MAX_SECONDS or not min(values) >= 0:
             for value in values:
                 self.observe(instrument, labels, value, at=at)
             return

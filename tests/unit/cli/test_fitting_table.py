@@ -44,3 +44,8 @@ def test_a_column_without_a_known_value_is_left_out() -> None:
 
 def test_a_table_without_rows_has_its_important_columns() -> None:
     assert shown(80, []) == ["name  always"]
+
+
+def test_a_cell_is_shown_as_it_is_and_not_as_markup() -> None:
+    lines = shown(80, [("[/red]", "[bold]1[/]", ":100:", "a\x1b[2J\nb")])
+    assert lines[1].split() == ["[/red]", "[bold]1[/]", ":100:", "a\\u001b[2J", "b"]

@@ -30,6 +30,7 @@ from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.service_summary import ServiceSummary, summarize_services
 from tests.unit.runtime.discovery.fake_asker import FakeAsker
 from tests.unit.runtime.discovery.records import (
+    GET,
     SENT,
     counted,
     handler,
@@ -267,8 +268,22 @@ def test_no_line_of_a_detail_is_cut_on_a_narrow_terminal(width: int) -> None:
 
 
 def test_a_text_of_a_service_cannot_move_the_cursor() -> None:
-    forged = stats("x\x1b[2J\ny", version="1\x9b1A", handlers=[handler(last_error=error("a\x1bb"))])
+    named = stats(handlers=[handler(last_error=error("a\x1bb"))])
+    forged = named.model_copy(update={"instance": "x\x1b[2J\ny", "version": "1\x9b1A"})
     assert not re.search(r"[\x1b\x9b]", "\n".join(table(forged) + detail(forged)))
+
+
+def test_a_service_with_very_many_instances_has_a_bounded_json() -> None:
+    records = [
+        stats(
+            f"{number:04}", series=[counted(1, labels={**GET, "operation": f"billing.a{number}"})]
+        )
+        for number in range(3000)
+    ]
+    (service,) = services_to_json(summaries(*records), at=1)["services"]
+    assert len(service["instances"]) == 200
+    assert service["states"] == {"ready": 1000}
+    assert len(service["operations"]) <= 2000
 
 
 def test_the_json_has_every_documented_key() -> None:

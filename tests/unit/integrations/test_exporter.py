@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from bus.contracts.contract import Message, Request, contract
 from bus.errors import BusError, NotFound, PermissionDenied, Unavailable
-from bus.integrations.prometheus import Exporter, MetricsPage, exporter_registry
+from bus.integrations.prometheus import Exporter, MetricsPage, answer_limits, exporter_registry
 from bus.integrations.prometheus import exporter as exporter_module
 from bus.messaging.control import ALL, Announcement, Answer, GetInfo, GetStats, Question, Target
 from bus.messaging.service_info import HandlerState, InstanceInfo, InstanceStats
@@ -21,7 +22,7 @@ from tests.polling import until
 from tests.unit.integrations.stats import handled, ready, stats
 
 Values = dict[tuple[str, ...], float]
-LABELS = ("service", "instance", "state", "outcome", "version")
+LABELS = ("service", "instance", "state", "outcome", "version", "reason")
 
 
 class Instances:
@@ -34,6 +35,8 @@ class Instances:
         self.windows: list[float] = []
         self.error: BusError | None = None
         self.hangs = False
+        self.answers_info = True
+        self.dropped: Counter[str] = Counter()
         self.announced: asyncio.Queue[Announcement] = asyncio.Queue()
 
     async def ask(
@@ -50,6 +53,8 @@ class Instances:
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
+        if isinstance(question, GetInfo) and not self.answers_info:
+            await asyncio.Event().wait()
         if isinstance(question, GetInfo):
             fields = ("service", "instance", "version", "started", "state")
             return [
@@ -100,6 +105,7 @@ async def scrape(exporter: Exporter) -> Values:
 HANDLED = "trunkline_messages_handled_total"
 INSTANCES = "trunkline_instances"
 UP = ("trunkline_exporter_up",)
+REJECTED = "trunkline_exporter_answers_rejected_total"
 
 
 async def test_each_live_instance_has_its_own_metrics(
@@ -321,6 +327,63 @@ async def test_instances_that_do_not_tell_their_version_do_not_end_the_question(
     # If no instance answers, each question takes its whole window.
     assert instances.count(GetInfo) == 1
     assert sum(instances.windows) < 5 + exporter_module.SLACK_SECONDS
+
+
+async def test_an_instance_that_does_not_tell_its_version_keeps_its_metrics(
+    instances: Instances, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter_module, "SLACK_SECONDS", 0.01)
+    instances.live, instances.answers_info = [stats(handled(1))], False
+    found = await scrape(exporter)
+
+    assert (found[UP], found[HANDLED, "library", "a", "ok", "1"]) == (1, 1)
+    assert found["trunkline_build_info", "library", "a", ""] == 1
+
+
+async def test_a_question_without_a_result_does_not_blame_the_broker(
+    instances: Instances,
+    exporter: Exporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporter_module, "SLACK_SECONDS", 0.01)
+    instances.hangs = True
+    with pytest.raises(Unavailable, match=r"^the question took longer than 0\.06 s\."):
+        await exporter.check()
+
+
+async def test_a_service_with_too_many_series_drops_only_its_own_instances(
+    instances: Instances, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_limits, "MAX_SERIES_OF_SERVICE", 3)
+    many = [handled(1, operation=f"mail.a{number}") for number in range(4)]
+    instances.live = [
+        stats(*many, service="mail", instance="a"),
+        stats(handled(2), service="mail", instance="b"),
+        stats(handled(3)),
+    ]
+    instances.dropped.update({"malformed": 2})
+    found = await scrape(exporter)
+
+    shown = {key[1:3] for key in found if key[0] == HANDLED}
+    assert shown == {("mail", "b"), ("library", "a")}
+    assert found[REJECTED, "too many"] == 1
+    assert found[REJECTED, "malformed"] == 2
+
+
+async def test_an_instance_that_was_only_announced_does_not_count(
+    instances: Instances, exporter: Exporter
+) -> None:
+    instances.live = [stats(instance="a")]
+    await scrape(exporter)
+    for number in range(100):
+        fields = {"service": "mail", "instance": f"{number}", "started": 1, "state": "ready"}
+        exporter._view.announce(Announcement.model_validate({**fields, "event": "started"}))
+    found = await scrape(exporter)
+    instances.now += 20
+    later = await scrape(exporter)
+
+    assert not [key for key in (*found, *later) if key[:2] == (INSTANCES, "mail")]
+    assert later[INSTANCES, "library", "ready"] == 1
 
 
 async def test_an_exporter_that_may_not_ask_does_not_start(

@@ -1,5 +1,7 @@
 """The usage of contracts, from the answers of live instances."""
 
+import pytest
+
 from bus.contracts.contract import Catalog, Event, Message, Request, contract
 from bus.messaging.instruments import DUPLICATES, HANDLED, SENT
 from bus.messaging.service_info import ContractInfo, InstanceInfo, InstanceStats, Series
@@ -202,7 +204,7 @@ def test_what_an_instance_does_not_count_by_contract_is_reported() -> None:
 
 def test_answers_of_a_later_version_do_no_harm() -> None:
     report = examine_usage(
-        [info("later", "later", "later.x", "later.x.v0", "x.v1")],
+        [info("later", "later", "later.x", "later.x.v0", "x.v1", "later.y.v1")],
         [
             stats(
                 "later",
@@ -213,4 +215,52 @@ def test_answers_of_a_later_version_do_no_harm() -> None:
             )
         ],
     )
-    assert [each.type for each in report.contracts] == ["x.v1"]
+    assert [each.type for each in report.contracts] == ["later.y.v1"]
+
+
+def test_a_service_cannot_serve_or_handle_the_contracts_of_another_service() -> None:
+    lie = info("mallory", "ledger.total.v1", "ledger.total.v9")
+    event = lie.contracts[0].model_copy(update={"kind": "event"})
+    lie = lie.model_copy(update={"contracts": (*lie.contracts, event)})
+    report = examine_usage(
+        [lie, info("ledger", "ledger.total.v1")],
+        [stats("mallory", handled("ledger.total", "office", 5), handled("ledger.total", "x", 1))],
+    )
+    (usage,) = report.contracts
+    assert (usage.type, usage.latest, usage.callers) == ("ledger.total.v1", 1, ())
+    assert usage.servers == (Server(service="ledger", instances=1),)
+    assert report.combined == 6
+
+
+def test_only_the_owner_of_a_contract_decides_which_version_is_the_latest() -> None:
+    stranger = stats("mallory", sent("ledger.total", 7, version="9"))
+    report = examine_usage([info("ledger", "ledger.total.v1")], [stranger])
+    assert [(each.type, each.latest) for each in report.contracts] == [
+        ("ledger.total.v1", 1),
+        ("ledger.total.v9", 1),
+    ]
+    assert report.old == ()
+    catalog = examine_usage([info("ledger", "ledger.total.v1")], [], CATALOG)
+    assert [each.type for each in catalog.old] == ["ledger.total.v1"]
+
+
+def test_each_service_can_subscribe_to_an_event_and_the_sender_decides_its_latest_version() -> None:
+    events = info("office", "ledger.closed.v1", subscription="mail")
+    labels = {"operation": "ledger.closed", "version": "2", "kind": "event", "outcome": "ok"}
+    report = examine_usage(
+        [events], [stats("ledger", Series(name=SENT.name, labels=labels, value=1))]
+    )
+    assert [(each.type, each.latest) for each in report.contracts] == [
+        ("ledger.closed.v1", 2),
+        ("ledger.closed.v2", 2),
+    ]
+    assert [each.service for each in report.contracts[0].servers] == ["office"]
+
+
+@pytest.mark.parametrize("caller", ["[/red]", "a\nb", "", "Office", "-"])
+def test_a_caller_without_a_valid_name_is_counted_together_with_others(caller: str) -> None:
+    report = examine_usage(
+        [info("ledger", "ledger.total.v1")], [stats("ledger", handled("ledger.total", caller, 4))]
+    )
+    (usage,) = report.contracts
+    assert (usage.callers, report.combined) == ((), 4)

@@ -22,8 +22,12 @@ def remembered(action: str, id_: str = SCAN, **values: Any) -> RememberedMessage
 
 
 def memory(
-    *messages: RememberedMessage, service: str = "library", instance: str = "vm-7-ab"
+    *messages: RememberedMessage, service: str | None = None, instance: str = "vm-7-ab"
 ) -> RememberedMessages:
+    """Return the memory of a service, by default of the one to which the first message belongs."""
+    if service is None:
+        is_sender = messages and messages[0].action == "sent"
+        service = messages[0].source if is_sender else "library"
     return RememberedMessages(
         service=service,
         instance=instance,
@@ -36,7 +40,7 @@ def memory(
 
 
 SHOP = memory(
-    remembered("sent", ORDER, type="shop.order.v1", source="web", seconds=0.25),
+    remembered("sent", ORDER, type="shop.order.v1", seconds=0.25),
     remembered("sent", causation_id=ORDER, at=T0 + 20, seconds=0.002),
     service="shop",
 )

@@ -36,7 +36,7 @@ def test_the_tree_shows_the_state_and_the_actions_of_each_message() -> None:
     attempt = "attempt 1, internal, 500 ms, to retry tier 30s"
     assert shown.splitlines() == [
         f"correlation id {ORDER}: 2 messages, the first at TIME.000",
-        "shop.order.v1 8f3c0c5e from web: answered in 250 ms",
+        "shop.order.v1 8f3c0c5e from shop: answered in 250 ms",
         "     TIME.000  sent by shop vm-7-ab, 250 ms",
         f"└─ library.scan.v1 1bca7969 from shop: {waits}",
         "        TIME.020  sent by shop vm-7-ab, 2.0 ms",
@@ -100,7 +100,7 @@ def test_a_long_tree_is_cut_with_a_count() -> None:
 
 
 def test_names_of_senders_cannot_forge_a_line_of_the_tree() -> None:
-    shown = text(traced(memory(remembered("sent", type=HOSTILE, source=HOSTILE))))
+    shown = text(traced(memory(remembered("refused", type=HOSTILE, source=HOSTILE))))
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 3
 
@@ -108,7 +108,7 @@ def test_names_of_senders_cannot_forge_a_line_of_the_tree() -> None:
 def test_the_chart_has_a_node_for_each_message_and_an_arrow_from_each_cause() -> None:
     lines = flowchart(traced()).splitlines()
     assert lines[0] == "flowchart TD"
-    assert '    m0["shop.order.v1<br/>8f3c0c5e from web<br/>handled"]:::handled' in lines
+    assert '    m0["shop.order.v1<br/>8f3c0c5e from shop<br/>handled"]:::handled' in lines
     assert '    m1["library.scan.v1<br/>1bca7969 from shop<br/>retrying"]:::retrying' in lines
     assert [line for line in lines if "-->" in line] == ["    m0 --> m1"]
 

@@ -32,8 +32,11 @@ def action(name: str, **values: Any) -> RememberedMessage:
 
 
 def memory(
-    *messages: RememberedMessage, service: str = "library", since: int = T0 - 60_000
+    *messages: RememberedMessage, service: str | None = None, since: int = T0 - 60_000
 ) -> RememberedMessages:
+    """Return the memory of a service, by default of the one to which the first message belongs."""
+    if service is None:
+        service = "desk" if messages and messages[0].action == "sent" else "library"
     return RememberedMessages(
         service=service,
         instance=f"{service}-1",
@@ -138,7 +141,8 @@ def test_a_failed_attempt_and_its_retry_are_one_action() -> None:
 
 
 def test_the_error_reply_to_a_request_stays_a_failure() -> None:
-    attempt = action("handled", type="library.find.v1", outcome="not_found")
+    queue = "library.requests.find.v1"
+    attempt = action("handled", type="library.find.v1", queue=queue, outcome="not_found")
     [path] = traced(memory(attempt)).messages[0].paths
     assert (path.state, path.actions[0].outcome) == ("failed", "not_found")
 
@@ -283,7 +287,13 @@ def test_a_message_with_a_long_id_is_one_message_and_the_cause_of_its_effects() 
     long = 10 * "0123456789"
     memories = memory(
         action("dead-lettered", id=long, outcome="internal"),
-        action("sent", id="effect", type="library.scanned.v1", causation_id=long[:64]),
+        action(
+            "sent",
+            id="effect",
+            type="library.scanned.v1",
+            source="library",
+            causation_id=long[:64],
+        ),
     )
     found = traced(memories, letters=[letter(long)])
     assert [(each.depth, each.type) for each in found.messages] == [

@@ -37,7 +37,9 @@ class ReportOfMany:
     def stats(self) -> InstanceStats:
         self.seconds += self.stats_take
         self.counted += 1
-        series = tuple(Series(name="x" * 50, labels={"n": str(each)}) for each in range(1000))
+        series = tuple(
+            Series(name="x" * 50 + str(each % 2), labels={"n": str(each)}) for each in range(1000)
+        )
         return InstanceStats(**STATE.model_dump(), since=1, series=series)
 
     def find(self, correlation_id: str) -> RememberedMessages:
@@ -64,7 +66,9 @@ def test_an_answer_that_fits_is_whole() -> None:
 
 
 def test_an_answer_whose_first_entry_is_too_large_has_no_entries() -> None:
-    record = InstanceStats(**STATE.model_dump(), since=1, series=(Series(name="x" * 9000),))
+    record = InstanceStats(
+        **STATE.model_dump(), since=1, series=(Series(name="x", labels={"n": "x" * 9000}),)
+    )
     answer = json.loads(encode_record(record, 4096))
     assert (answer["series"], answer["left_out"]) == ([], 1)
 

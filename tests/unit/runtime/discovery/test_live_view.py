@@ -6,7 +6,13 @@ import pytest
 
 from bus.messaging.control import ALL, Announcement, Answer, Target
 from bus.messaging.service_info import InstanceState
-from bus.runtime.discovery.live_view import LifeState, LiveInstance, LiveView
+from bus.runtime.discovery.live_view import (
+    MAX_UNVERIFIED_OF_SERVICE,
+    MISSED_PINGS,
+    LifeState,
+    LiveInstance,
+    LiveView,
+)
 
 State = Literal["starting", "ready", "not-ready", "draining"]
 SERVICE = "billing"
@@ -40,10 +46,14 @@ def answer(
 
 
 def announcement(
-    event: Literal["started", "stopping"], instance: str = "a", *, started: int = 1
+    event: Literal["started", "stopping"],
+    instance: str = "a",
+    *,
+    started: int = 1,
+    service: str = SERVICE,
 ) -> Announcement:
     return Announcement(
-        service=SERVICE,
+        service=service,
         instance=instance,
         started=started,
         state="ready" if event == "started" else "draining",
@@ -94,7 +104,7 @@ YES, NO = [answer()], list[Answer[InstanceState]]()
         ([YES, NO, NO, NO], "gone"),
         ([YES, NO, NO, YES, NO, NO], "ready"),
         ([YES, NO, NO, STARTED, NO, NO], "ready"),
-        ([STARTED, NO, NO, NO], "gone"),
+        ([STARTED, YES, NO, NO, NO], "gone"),
         ([YES, NO, NO, NO, YES], "ready"),
         ([YES, NO, NO, NO, YES, NO, NO], "ready"),
         ([YES, STOPPING, NO, STARTED], "ready"),
@@ -220,3 +230,44 @@ def test_the_record_of_an_answer_stays_when_its_instance_announces_a_stop(
 ) -> None:
     play(view, clock, YES, STOPPING)
     assert not isinstance(only(view).record, Announcement)
+
+
+def test_an_announced_instance_that_does_not_answer_the_next_round_is_forgotten(
+    view: LiveView, clock: Clock
+) -> None:
+    play(view, clock, STARTED)
+    assert [each.answered for each in view.live()] == [None]
+    play(view, clock, NO)
+    assert view.instances() == []
+
+
+def test_repeated_announcements_do_not_keep_an_instance_that_never_answers(
+    view: LiveView, clock: Clock
+) -> None:
+    play(view, clock, STARTED)
+    begun = clock.now + 1
+    play(view, clock, STARTED, announcement("started", started=2))
+    view.add_round(NO, begun=begun)
+    assert view.instances() == []
+
+
+@pytest.mark.parametrize("event", ["started", "stopping"])
+def test_a_flood_of_announcements_of_one_service_does_not_displace_the_others(
+    clock: Clock, event: Literal["started", "stopping"]
+) -> None:
+    view = LiveView(clock=clock, max_instances=100)
+    for number in range(1000):
+        view.announce(announcement(event, str(number), service="mallory"))
+    assert len(view.live("mallory")) == MAX_UNVERIFIED_OF_SERVICE
+    play(view, clock, STARTED, [answer(), answer(service="shipping")])
+    assert [each.record.service for each in view.live()] == [SERVICE, "shipping"]
+
+
+def test_a_service_with_too_many_instances_leaves_room_for_the_others(clock: Clock) -> None:
+    view = LiveView(clock=clock, max_instances=5, max_of_service=3)
+    many = [answer(str(number), service="mallory") for number in range(9)]
+    play(view, clock, many, [*many, answer(), answer("b")])
+    assert [each.record.service for each in view.live()] == [SERVICE] * 2 + ["mallory"] * 3
+    play(view, clock, *[[answer(), answer("b")]] * MISSED_PINGS)
+    play(view, clock, [answer(), answer("b"), answer("new", service="mallory")])
+    assert [each.record.instance for each in view.live("mallory")] == ["new"]

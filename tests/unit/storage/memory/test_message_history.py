@@ -9,6 +9,7 @@ import pytest
 from bus.messaging.envelope import Envelope
 from bus.messaging.ids import uuid4_factory
 from bus.messaging.ports.history import History
+from bus.messaging.service_info import MAX_COUNT, RememberedMessage
 from bus.storage.memory.message_history import MAX_UNVERIFIED, MessageHistory
 from tests.unit.fakes import NOW, envelope
 
@@ -125,6 +126,16 @@ def filled(make: Any) -> tuple[MessageHistory, float]:
     used = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     return history, used
+
+
+def test_a_message_with_a_hostile_header_does_not_hide_the_others() -> None:
+    history = MessageHistory(10)
+    history.remember("sent", message(correlation_id="c-1"), NOW)
+    forged = message(correlation_id="c-1", attempt=2**63 - 1, source="a\x1b[2J\n" * 5_000)
+    history.remember("handled", forged, NOW + 1, -5)
+    good, bad = history.find("c-1")
+    assert (good.action, bad.attempt, bad.seconds) == ("sent", MAX_COUNT, 0)
+    assert RememberedMessage.model_validate_json(bad.model_dump_json()) == bad
 
 
 def test_ten_thousand_messages_take_less_than_seven_megabytes() -> None:

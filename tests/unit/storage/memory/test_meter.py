@@ -5,9 +5,15 @@ import tracemalloc
 from math import inf, nan
 
 from bus.messaging.histograms import bucket_of
-from bus.messaging.instruments import HANDLED, HANDLER_SECONDS, READY, SEND_SECONDS
+from bus.messaging.instruments import (
+    HANDLED,
+    HANDLER_SECONDS,
+    READY,
+    SEND_SECONDS,
+    START_DELAY_SECONDS,
+)
 from bus.messaging.ports.meter import Meter
-from bus.messaging.service_info import Series
+from bus.messaging.service_info import MAX_SECONDS, Series
 from bus.storage.memory.meter import MAX_SERIES, OTHER, MemoryMeter
 from bus.storage.memory.meter_values import GENERATION_SECONDS, LATEST_SECONDS
 from tests.unit.fakes import NOW
@@ -196,6 +202,14 @@ def test_values_that_are_not_durations_do_no_harm() -> None:
         meter.observe(SEND_SECONDS, SENT, value)
     series = only(meter)
     assert (series.count, series.value, series.buckets) == (2, 0, {0: 2})
+
+
+def test_a_time_that_a_sender_invents_does_not_make_the_answer_invalid() -> None:
+    meter = MemoryMeter()
+    meter.observe(START_DELAY_SECONDS, ("a", "1", "job", ""), 1e15)
+    meter.observe_many(START_DELAY_SECONDS, ("a", "1", "job", ""), [1e15, 1.0], at=1)
+    (series,) = meter.snapshot()
+    assert (series.count, series.max) == (3, MAX_SECONDS)
 
 
 def test_labels_that_no_encoder_accepts_are_replaced_or_cut() -> None:
