@@ -56,6 +56,7 @@ class Throttle:
         self._passed: deque[Delivery] = deque()
         """Messages to ack."""
         self._working: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._slowed_at = self._logged_at = float("-inf")
 
     @property
@@ -72,6 +73,8 @@ class Throttle:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Pass a message on, or hold it until the rate permits it."""
+        if self._is_closed:
+            return  # the broker deletes the message together with the queue
         if not self._held and self._take():
             self._pass(delivery)
         else:
@@ -130,6 +133,7 @@ class Throttle:
 
     async def close(self) -> None:
         """Stop. The broker deletes the messages that wait, together with the queue."""
+        self._is_closed = True
         self._held.clear()
         if self._working is not None:
             self._working.cancel()

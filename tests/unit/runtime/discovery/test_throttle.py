@@ -116,6 +116,16 @@ async def test_a_flood_is_logged_once_a_minute_and_known_for_a_minute(
 
 
 @virtual
+async def test_after_its_end_no_message_is_passed_on() -> None:
+    flood = Flood()
+    flood.deliver(501)
+    await flood.throttle.close()
+    flood.deliver(1)
+    await asyncio.sleep(1)
+    assert len(flood.passed) == 500
+
+
+@virtual
 async def test_an_error_of_one_message_does_not_end_the_throttle(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
