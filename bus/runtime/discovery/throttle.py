@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import Delivery
 
 __all__ = [
@@ -98,7 +99,12 @@ class Throttle:
             self._pass_on(delivery.envelope)
         except Exception as error:  # noqa: BLE001 - one message must not end the throttle
             facts = failure_facts(error)
-            log.error("a message on the control channel could not be handled", extra=facts)  # noqa: TRY400 - a traceback can show values
+            log.error(  # noqa: TRY400 - a traceback can show values
+                "%s: a message on the control channel could not be handled: %s",
+                self._service,
+                failure_label(facts),
+                extra=facts,
+            )
 
     async def _work(self) -> None:
         """Ack the messages that were passed on, and pass on those that wait."""
