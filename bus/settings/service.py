@@ -162,8 +162,8 @@ class Settings(CallSettings):
     its last messages, if the broker and the grants allow that. With `off`, it answers none, and
     measures nothing unless `health_port` is set.
     """
-    remembered_messages: int = Field(default=10_000, ge=0, le=1_000_000)
-    """Number of messages whose ids, types and times this process remembers, 0 to 1000000.
+    remembered_messages: int = Field(default=10_000, ge=0, le=100_000)
+    """Number of messages whose ids, types and times this process remembers, 0 to 100000.
 
     Each takes about half a kilobyte of memory. With 0, `bus trace` finds nothing here.
     """

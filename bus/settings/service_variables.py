@@ -78,6 +78,11 @@ def _read_variable(name: str, text: str, found: ServiceValues) -> None:
     """Add the value of one variable, or its fault."""
     written, delimiter, last = name.removeprefix(PREFIX).rpartition("__")
     service, key = written.lower().replace("_", "-"), last.lower()
+    if not (written if delimiter else last).strip("_"):  # such as BUS_SERVICES____TIMEOUT
+        found.faults.append(
+            f"{_shown(name)}: the name has no service. Write {EXAMPLE}, or remove the variable"
+        )
+        return
     if not delimiter:
         found.faults.append(
             f"{_shown(name)}: the name must end with a key. Write {_shown(name)}__TIMEOUT, or "

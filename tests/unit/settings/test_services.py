@@ -175,6 +175,17 @@ def test_the_registry_never_changes() -> None:
                 "variable"
             ),
         ),
+        *[
+            (
+                name,
+                "5",
+                (
+                    "the name has no service. Write BUS_SERVICES__BILLING__TIMEOUT=10, or remove "
+                    "the variable"
+                ),
+            )
+            for name in ("BUS_SERVICES__", "BUS_SERVICES____TIMEOUT")
+        ],
         (
             "BUS_SERVICES__7UP__TIMEOUT",
             "1",
