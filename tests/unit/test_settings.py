@@ -328,7 +328,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "delivery_limit": (3, 100),
     "clock_leeway": (0, 300),
     "publish_window": (1, 1_000_000),
-    "remembered_messages": (0, 1_000_000),
+    "remembered_messages": (0, 100_000),
     "health_port": (1, 65_535),
 }
 
