@@ -110,7 +110,9 @@ class EndpointMeasures:
         values, outcome = self._values_of(message, seconds), outcome_of(error)
         with self._lock:
             self.report()
-            self._report_one(values, outcome)
+            self._count_one(values, outcome)
+        if self._history is not None:
+            self._history.add(self._entry_of(values, outcome))
         self._keep_error(error, outcome, values[6])
 
     def _values_of(self, message: InboundMessage, seconds: float) -> AttemptValues:
@@ -135,16 +137,24 @@ class EndpointMeasures:
             if not pending:
                 return
             self.last_handled = pending[-1][6]
-            if self._has_traces:
-                for values in pending:
-                    self._report_one(values, OK)
-                return
-            self._report_many(pending)
+            self._count_all(pending)
         if self._history is not None:
             for values in pending:
                 self._history.add(self._entry_of(values, OK))
 
-    def _report_many(self, pending: Sequence[AttemptValues]) -> None:
+    def _count_all(self, pending: Sequence[AttemptValues]) -> None:
+        """Report successful attempts to the meter, and only those with an exemplar one by one."""
+        if not self._has_traces:
+            self._count_many(pending)
+            return
+        if unsampled := [values for values in pending if values[8] is None]:
+            self._count_many(unsampled)
+        if len(unsampled) < len(pending):
+            for values in pending:
+                if values[8] is not None:
+                    self._count_one(values, OK)
+
+    def _count_many(self, pending: Sequence[AttemptValues]) -> None:
         """Report successful attempts without exemplars, with few calls."""
         meter, last = self._meter, pending[-1][6]
         for source, amount in Counter([values[0][0] for values in pending]).items():
@@ -156,7 +166,7 @@ class EndpointMeasures:
         if delays:
             meter.observe_many(START_DELAY_SECONDS, self._labels, delays, at=last)
 
-    def _report_one(self, values: AttemptValues, outcome: str) -> None:
+    def _count_one(self, values: AttemptValues, outcome: str) -> None:
         now, seconds, trace_id = values[6:]
         meter = self._meter
         meter.count(HANDLED, self._labels_of(values[0][0], outcome), at=now)
@@ -164,8 +174,6 @@ class EndpointMeasures:
         delay = _delay_of(values)
         if delay is not None:
             meter.observe(START_DELAY_SECONDS, self._labels, delay, trace_id, at=now)
-        if self._history is not None:
-            self._history.add(self._entry_of(values, outcome))
 
     def _entry_of(self, values: AttemptValues, outcome: str) -> Entry:
         """Return the entry of an attempt in the history."""

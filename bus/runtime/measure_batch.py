@@ -4,12 +4,15 @@ Between two messages the code of the meter is not in the caches of the processor
 single message would take several times as long.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from threading import Lock
+from time import perf_counter
 from typing import Final
 
-from bus.messaging.ports.meter import Instrument, Labels, Meter
+from bus.contracts.contract import Contract
+from bus.messaging.instruments import SEND_SECONDS, SENT
+from bus.messaging.outcomes import OK, outcome_of
+from bus.messaging.ports.meter import Labels, Meter
 
 __all__ = ["MAX_SECONDS", "MAX_VALUES", "MeasureBatch"]
 
@@ -19,63 +22,63 @@ MAX_SECONDS: Final = 1.0
 
 
 class MeasureBatch:
-    """Counted and timed messages of one contract, which are not reported yet.
+    """Sent messages of one contract, which are not reported yet.
 
     The meter calls `report` before it is read, so no reader misses a value.
     """
 
-    def __init__(
-        self, meter: Meter, counter: Instrument, histograms: Sequence[Instrument], labels: Labels
-    ) -> None:
+    __slots__ = (
+        *("__weakref__", "_clock", "_ends", "_labels", "_last", "_lock", "_meter"),
+        *("_seconds", "_succeeded"),
+    )
+
+    def __init__(self, meter: Meter, contract: Contract, clock: Callable[[], float]) -> None:
         """Create an empty batch.
 
         Args:
             meter: The meter to which the values are reported.
-            counter: The counter of messages.
-            histograms: The histogram of durations, and one of delays if they are measured.
-            labels: The labels of the histograms.
+            contract: The contract of the messages.
+            clock: Function that returns seconds since the epoch.
         """
         self._meter = meter
-        self._counter = counter
-        self._histograms = histograms
-        self._labels = labels
-        self._counted: list[Labels] = []
+        self._clock = clock
+        self._labels: Labels = (contract.name, str(contract.version), contract.kind)
+        self._succeeded: Labels = (*self._labels, OK)
         self._seconds: list[float] = []
-        self._delays: list[float] = []
         self._last = 0.0
+        """Time of the last message, by `perf_counter`, which is read for each message anyway."""
         self._ends = 0.0
         self._lock = Lock()
         meter.report_before_read(self)
 
-    def add(self, labels: Labels, seconds: float, now: float, delay: float | None = None) -> None:
+    def succeeded(self, seconds: float, now: float) -> None:
         """Add a message.
 
         Args:
-            labels: The labels of the counter.
             seconds: The duration.
-            now: The time, in seconds since the epoch.
-            delay: The delay, or None if it is not known.
+            now: The time, by `perf_counter`.
         """
         if now >= self._ends or len(self._seconds) >= MAX_VALUES:
             self.report()
             self._ends = now + MAX_SECONDS
-        self._last = now
-        self._counted.append(labels)
         self._seconds.append(seconds)
-        if delay is not None:
-            self._delays.append(delay)
+        self._last = now
+
+    def failed(self, error: BaseException, seconds: float) -> None:
+        """Report a message that ended with an error."""
+        self.report()
+        now = self._clock()
+        # The lock is for a snapshot in another thread. Two threads must not change one number.
+        with self._lock:
+            self._meter.count(SENT, (*self._labels, outcome_of(error)), at=now)
+            self._meter.observe(SEND_SECONDS, self._labels, seconds, at=now)
 
     def report(self) -> None:
         """Report all messages to the meter."""
-        if not self._counted:
-            return
-        # The lock is for a snapshot in another thread. Two threads must not change one number.
         with self._lock:
-            counted, self._counted = self._counted, []
-            values = (self._seconds, self._delays)
-            self._seconds, self._delays = [], []
-            for labels, amount in Counter(counted).items():
-                self._meter.count(self._counter, labels, amount, at=self._last)
-            for histogram, each in zip(self._histograms, values, strict=False):
-                if each:
-                    self._meter.observe_many(histogram, self._labels, each, at=self._last)
+            seconds, self._seconds = self._seconds, []
+            if not seconds:
+                return
+            at = self._clock() - (perf_counter() - self._last)
+            self._meter.count(SENT, self._succeeded, len(seconds), at=at)
+            self._meter.observe_many(SEND_SECONDS, self._labels, seconds, at=at)
