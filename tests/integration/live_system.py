@@ -21,9 +21,9 @@ class Found(Message):
     amount: int
 
 
-@contract("stock.find", version=1, idempotent=True)
+@contract("depot.find", version=1, idempotent=True)
 class FindItem(Request[Found]):
-    """The amount of an item in stock. The service is slow."""
+    """The amount of an item in depot. The service is slow."""
 
     item: str
 
@@ -32,46 +32,46 @@ class Price(Message):
     cents: int
 
 
-@contract("billing.quote", version=1, idempotent=True)
+@contract("cashier.quote", version=1, idempotent=True)
 class QuotePrice(Request[Price]):
     """The price of an item. The service fails for each third item."""
 
     number: int
 
 
-@contract("orders.place", version=1)
+@contract("dispatch.place", version=1)
 class PlaceOrder(Job[None]):
     """The work of placing an order. Two versions of the service do it."""
 
     number: int
 
 
-@contract("orders.placed", version=1)
+@contract("dispatch.placed", version=1)
 class OrderPlaced(Event):
     number: int
 
 
-stock, billing, orders = Router("stock"), Router("billing"), Router("orders")
+depot, cashier, dispatch = Router("depot"), Router("cashier"), Router("dispatch")
 
 
-@stock.request(FindItem, concurrency=4)
+@depot.request(FindItem, concurrency=4)
 async def find(request: FindItem) -> Found:
     await asyncio.sleep(0.25)
     return Found(amount=len(request.item))
 
 
-@billing.request(QuotePrice)
+@cashier.request(QuotePrice)
 async def quote(request: QuotePrice) -> Price:
     if request.number % 3 == 0:
         raise RuntimeError("the price list is broken")
     return Price(cents=request.number)
 
 
-@billing.event(OrderPlaced, subscription="invoices")
+@cashier.event(OrderPlaced, subscription="invoices")
 async def on_placed(event: OrderPlaced) -> None: ...
 
 
-@orders.job(PlaceOrder)
+@dispatch.job(PlaceOrder)
 async def place(job: PlaceOrder, context: Context) -> None:
     if job.number % 20 == 7:
         raise BusError("the order is invalid")
@@ -82,7 +82,12 @@ async def place(job: PlaceOrder, context: Context) -> None:
 async def system(url: str) -> AsyncIterator[Bus]:
     """Serve the three services, and yield the bus of a fourth one, which calls them."""
     async with AsyncExitStack() as stack:
-        for router, version in ((stock, "2.3"), (billing, "1.0"), (orders, "1.4"), (orders, "1.5")):
+        for router, version in (
+            (depot, "2.3"),
+            (cashier, "1.0"),
+            (dispatch, "1.4"),
+            (dispatch, "1.5"),
+        ):
             bus = await stack.enter_async_context(open_bus(router.name, url, version))
             await stack.enter_async_context(bus.serving(router))
         yield await stack.enter_async_context(open_bus("shop", url, "3.1"))

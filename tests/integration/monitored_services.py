@@ -3,7 +3,8 @@
 They record spans, and export them to nowhere, so that durations have exemplars.
 """
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -57,9 +58,15 @@ class Sell(Job[None]):
     title: str
 
 
-trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
-grocer = Router("grocer")
-till = Router("till")
+@asynccontextmanager
+async def recorded() -> AsyncIterator[None]:
+    """Record spans in the process that serves the router, and not in the tests' process."""
+    trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    yield
+
+
+grocer = Router("grocer", lifespan=recorded)
+till = Router("till", lifespan=recorded)
 
 
 @grocer.request(PriceV1)

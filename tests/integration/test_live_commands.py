@@ -40,34 +40,34 @@ async def test_one_command_finds_the_slow_the_failing_and_the_old_service(
         await asyncio.gather(*(call(shop, number) for number in range(4)))
         listed, told, top = await asyncio.gather(
             bus("services", **environment),
-            bus("services", "billing", "--json", **environment),
+            bus("services", "cashier", "--json", **environment),
             bus("top", "--once", "--sort", "p99", "--interval", "0.5", **environment),
         )
     lines = words(listed)
     problems = [" ".join(line) for line in lines if line[0].endswith(":")]
     assert (
-        "billing: billing.quote.v1: 50% of the attempts in the last 1 to 2 minutes failed"
+        "cashier: cashier.quote.v1: 50% of the attempts in the last 1 to 2 minutes failed"
         in problems
     )
-    assert "orders: instances run different versions: 1.4, 1.5" in problems
+    assert "dispatch: instances run different versions: 1.4, 1.5" in problems
     rows = {line[0]: line for line in lines if not line[0].endswith(":")}
     p99 = rows["service"].index("p99")
-    assert float(rows["stock"][p99].removesuffix("ms")) >= 200
-    assert rows["orders"][1] == "2"
-    assert {*rows} == {"service", "stock", "billing", "orders", "shop"}
+    assert float(rows["depot"][p99].removesuffix("ms")) >= 200
+    assert rows["dispatch"][1] == "2"
+    assert {*rows} == {"service", "depot", "cashier", "dispatch", "shop"}
     (service,) = json.loads(told.out)["services"]
     assert (service["state"], service["versions"]) == ("ready", ["1.0"])
     operation = next(each for each in service["operations"] if each["kind"] == "request")
     assert operation["errors"] == {"internal": 2}
     assert operation["last_error"]["place"].startswith("tests/integration/live_system.py:")
     types = {contract["type"] for contract in service["instances"][0]["contracts"]}
-    assert types == {"billing.quote.v1", "orders.placed.v1"}
-    assert "stock.requests.find.v1" in top.out
+    assert types == {"cashier.quote.v1", "dispatch.placed.v1"}
+    assert "depot.requests.find.v1" in top.out
     assert ["operation", "rate/s"] in [line[:2] for line in words(top)]
 
 
 async def test_the_watch_sees_a_stop_at_once(environment: dict[str, str]) -> None:
-    arguments = ("services", "orders", "--watch", "--json", "--interval", "600")
+    arguments = ("services", "dispatch", "--watch", "--json", "--interval", "600")
     async with running(*arguments, **environment) as process:
         async with system(environment["BUS_URL"]):
             await next_state(process, {"ready": 2})
@@ -92,15 +92,15 @@ async def next_state(process: asyncio.subprocess.Process, states: dict[str, int]
 async def test_a_wait_that_begins_before_the_service_ends_when_it_is_ready(
     environment: dict[str, str],
 ) -> None:
-    arguments = ("wait", "orders.place.v1", "--instances", "2")
+    arguments = ("wait", "dispatch.place.v1", "--instances", "2")
     async with running(*arguments, **environment) as process:
         assert process.stderr
-        assert b"no instance of orders answered" in await process.stderr.readline()
+        assert b"no instance of dispatch answered" in await process.stderr.readline()
         async with system(environment["BUS_URL"]):
             answer = await ended(process, 40)
     assert (answer.code, answer.out) == (
         0,
-        "orders.place.v1 is ready: 2 instances, version 1.4 and 1.5\n",
+        "dispatch.place.v1 is ready: 2 instances, version 1.4 and 1.5\n",
     )
 
 

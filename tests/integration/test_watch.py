@@ -30,32 +30,32 @@ from tests.polling import until
 SECRET = "Eleonora Quist"
 
 
-@contract("press.print", version=1)
+@contract("atelier.print", version=1)
 class Print(Job[None]):
     title: str
 
 
-@contract("press.stop", version=1)
+@contract("atelier.stop", version=1)
 class Stop(Job[None]):
     """A job that no service handles."""
 
 
-@contract("press.ask", version=1, idempotent=True)
+@contract("atelier.ask", version=1, idempotent=True)
 class Ask(Request[None]):
     """A request that no service handles."""
 
 
-@contract("press.find", version=1, idempotent=True)
+@contract("atelier.find", version=1, idempotent=True)
 class Find(Request[None]):
     title: str
 
 
-@contract("press.printed", version=1)
+@contract("atelier.printed", version=1)
 class Printed(Event):
     title: str
 
 
-router = Router("press")
+router = Router("atelier")
 
 
 @router.job(Print)
@@ -105,14 +105,14 @@ async def watching(settings: Settings) -> AsyncIterator[Watching]:
 
 async def test_a_watched_message_is_shown_and_handled(settings: Settings) -> None:
     async with (
-        Bus("press", settings=settings) as bus,
+        Bus("atelier", settings=settings) as bus,
         bus.serving(router),
         watching(settings) as watched,
     ):
         await bus.request(Find(title=SECRET))
         await bus.publish(Printed(title=SECRET))
         await until(lambda: len(watched.seen) == 2, "both messages")
-    assert watched.types == ["press.find.v1", "press.printed.v1"]
+    assert watched.types == ["atelier.find.v1", "atelier.printed.v1"]
     assert {message.envelope.body for message in watched.seen} == {b""}  # not even kept
     assert {message.size for message in watched.seen} == {len(f'{{"title":"{SECRET}"}}')}
 
@@ -121,7 +121,7 @@ async def test_a_watch_does_not_accept_the_messages_of_a_service_that_is_away(
     settings: Settings,
 ) -> None:
     async with (
-        Bus("press", settings=settings) as bus,
+        Bus("atelier", settings=settings) as bus,
         bus.serving(router),
         watching(settings) as watched,
     ):
@@ -133,22 +133,22 @@ async def test_a_watch_does_not_accept_the_messages_of_a_service_that_is_away(
 
 
 async def test_a_job_is_refused_if_its_queue_is_deleted_during_a_watch(settings: Settings) -> None:
-    async with Bus("press", settings=settings) as bus:
+    async with Bus("atelier", settings=settings) as bus:
         async with bus.serving(router):
             pass
         async with watching(settings) as watched:
-            await delete(settings, "press.jobs.print.v1")
+            await delete(settings, "atelier.jobs.print.v1")
             with pytest.raises(NotServed):
                 await bus.submit(Print(title=SECRET))
             assert watched.seen == []
 
 
 async def test_a_watch_leaves_the_requests_of_a_queue_that_is_deleted(settings: Settings) -> None:
-    async with Bus("press", settings=settings) as bus:
+    async with Bus("atelier", settings=settings) as bus:
         async with bus.serving(router):
             pass
         async with watching(settings):
-            await delete(settings, "press.requests.find.v1")
+            await delete(settings, "atelier.requests.find.v1")
 
             while not await is_refused(bus):
                 pass  # each request waits for its timeout
@@ -184,7 +184,7 @@ async def test_a_full_tap_drops_the_oldest_messages_and_counts_them(
         await take(self, message)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Tap, "_take", hang)
-    async with Bus("press", settings=settings) as bus, watching(settings) as watched:
+    async with Bus("atelier", settings=settings) as bus, watching(settings) as watched:
         for number in range(20):
             await bus.publish(Printed(title=f"{number}"))
         await until(lambda: watched.watch.missed == 14, "the count of the dropped messages")
@@ -194,7 +194,7 @@ async def test_a_full_tap_drops_the_oldest_messages_and_counts_them(
 
 
 async def test_the_queues_of_a_tap_end_with_its_connection(settings: Settings) -> None:
-    async with Bus("press", settings=settings):
+    async with Bus("atelier", settings=settings):
         async with open_tap(settings, lambda _: None, max_body_bytes=0) as tap:
             await tap.bind([("bus.events", "#")])
             bound = await queue_bindings(settings)
@@ -206,21 +206,21 @@ async def test_the_queues_of_a_tap_end_with_its_connection(settings: Settings) -
 async def test_the_broker_user_of_a_service_may_not_tap(
     shared_broker: Broker, vhost_url: str
 ) -> None:
-    grants = Grants({"press": ServiceGrants()})
+    grants = Grants({"atelier": ServiceGrants()})
     contracts = [contract_of(Print), contract_of(Printed)]
     async with place_for(shared_broker, vhost_url, [router], grants, contracts) as place:
         with pytest.raises(PermissionDenied, match=r"may not tap messages .*bus\.topology"):
-            async with open_tap(place.settings("press"), lambda _: None, max_body_bytes=0):
+            async with open_tap(place.settings("atelier"), lambda _: None, max_body_bytes=0):
                 pass
         administrator = place.settings("bus.topology")
         async with open_tap(administrator, lambda _: None, max_body_bytes=0) as tap:
-            await tap.bind([("bus.events", "#"), ("bus.requests", "press.find.v1")])
+            await tap.bind([("bus.events", "#"), ("bus.requests", "atelier.find.v1")])
 
 
 async def test_the_command_prints_json_until_its_limit(settings: Settings) -> None:
-    async with Bus("press", settings=settings) as bus:
+    async with Bus("atelier", settings=settings) as bus:
         environment = {"BUS_URL": settings.address, "BUS_AUTH": "off"}
-        arguments = ("watch", "press.#", "--kind", "event", "--limit", "2", "--json", "--reveal")
+        arguments = ("watch", "atelier.#", "--kind", "event", "--limit", "2", "--json", "--reveal")
         async with running(*arguments, **environment) as process:
             assert process.stderr is not None
             while b"watching all events" not in await process.stderr.readline():
@@ -250,7 +250,7 @@ async def test_a_watch_continues_after_a_lost_connection_and_reports_the_gap(
         await start(self)
 
     monkeypatch.setattr(Tap, "start", record)
-    async with Bus("press", settings=settings) as bus, watching(settings) as watched:
+    async with Bus("atelier", settings=settings) as bus, watching(settings) as watched:
         await taps[0]._channel.close()
         await until(lambda: len(taps) == 2, "another tap")
         while not watched.seen:
@@ -265,7 +265,7 @@ async def test_the_command_ends_after_its_time(
 ) -> None:
     shown: list[Seen] = []
     display = Display(check=NoKeys(), show=shown.append, cipher=None)
-    async with Bus("press", settings=settings):
+    async with Bus("atelier", settings=settings):
         await run_watch(settings, WatchOptions(), display, limit=None, seconds=0.1)
     assert shown == []
     assert capsys.readouterr().err.endswith("0 messages, none missed\n")

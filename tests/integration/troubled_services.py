@@ -113,14 +113,14 @@ class OrderReturned(Event):
     number: int
 
 
-@contract("ledger.close", version=1)
-class CloseLedger(Job[None]):
+@contract("budget.close", version=1)
+class CloseBudget(Job[None]):
     """A job with a handler that ends its process."""
 
     year: int
 
 
-@contract("ledger.book", version=1)
+@contract("budget.book", version=1)
 class Book(Job[None]):
     number: int
 
@@ -147,7 +147,7 @@ class PrintList(Job[None]):
 
 
 stock, billing, warehouse = Router("stock"), Router("billing"), Router("warehouse")
-orders, ledger, mail, press = Router("orders"), Router("ledger"), Router("mail"), Router("press")
+orders, budget, mail, press = Router("orders"), Router("budget"), Router("mail"), Router("press")
 reports = Router("reports")
 index_earlier, index = Router("index"), Router("index")
 archive, audit = Router("archive"), Router("audit")
@@ -199,12 +199,12 @@ async def refund(job: RefundOrder) -> None:
     raise ZeroDivisionError(job.number)
 
 
-@ledger.job(CloseLedger)
-async def close(_job: CloseLedger) -> None:
+@budget.job(CloseBudget)
+async def close(_job: CloseBudget) -> None:
     await asyncio.sleep(LONG)
 
 
-@ledger.job(Book)
+@budget.job(Book)
 async def book(_job: Book) -> None: ...
 
 

@@ -162,13 +162,13 @@ async def troubled_system(url: str, management_url: str, health: int) -> AsyncIt
     Args:
         url: Virtual host without queues.
         management_url: Address of the management API.
-        health: Port for the probes of the service `ledger`, which has a poison candidate.
+        health: Port for the probes of the service `budget`, which has a poison candidate.
     """
     services.unblocked.clear()
     services.writing.clear()
     async with AsyncExitStack() as stack:
         system = System(url, management_url, stack)
-        routers = (services.mail, services.index_earlier, services.orders, services.ledger)
+        routers = (services.mail, services.index_earlier, services.orders, services.budget)
         await asyncio.gather(*(system.was_served(each) for each in routers))
         shop = await system.open("shop")
         await leave_messages(system, shop)
@@ -184,10 +184,10 @@ async def troubled_system(url: str, management_url: str, health: int) -> AsyncIt
 async def leave_messages(system: System, shop: Bus) -> None:
     """Leave jobs that lost their processes, and one that expires before a worker takes it."""
     await shop.submit(services.PlaceOrder(number=1))
-    await shop.submit(services.CloseLedger(year=2025))
+    await shop.submit(services.CloseBudget(year=2025))
     await asyncio.gather(
         system.lose("orders.jobs.place.v1", LOST_TOO_OFTEN),
-        system.lose("ledger.jobs.close.v1", LOST_TWICE),
+        system.lose("budget.jobs.close.v1", LOST_TWICE),
     )
     async with system.bus("shop", message_ttl=0.001) as hasty:
         await hasty.submit(services.PlaceOrder(number=2))
@@ -204,7 +204,7 @@ async def start_services(system: System, health: int) -> Bus:
         system.open("archive", services.archive),
         system.open("audit", services.audit, discovery="off"),
         system.open("orders", services.orders, clock_leeway=0, service_version="1.5"),
-        system.open_with_probes("ledger", services.ledger, health),
+        system.open_with_probes("budget", services.budget, health),
     )
     [binding] = await system.bindings("bus.events", "archive.events.orders.cancelled.v1")
     await system.management("DELETE", binding)
