@@ -21,6 +21,12 @@ from bus.settings import Settings
 
 __all__ = ["OpenAsker", "Reading", "SourceOptions", "read_trace"]
 
+READ_AGAIN_SECONDS = 1.0
+"""Seconds until the dead letters are read again if one is missing.
+
+A queue can seem empty just after another command has read it, because the broker counts requeued
+messages with a delay.
+"""
 OpenAsker = Callable[[Settings], AbstractAsyncContextManager[Asker]]
 
 
@@ -99,6 +105,10 @@ async def read_trace(
             # The first question found only the messages that match the given text.
             memory = await ask(opened, identified.correlation_id, options.window)
             sources = combine(memory, broker)
+        if lacks_letter(memory, broker):
+            await asyncio.sleep(READ_AGAIN_SECONDS)
+            broker = await read_broker(settings, options)
+            sources = combine(memory, broker)
     if memory.answers is None and broker.letters is None:
         raise memory.error or Unavailable("; ".join((*memory.notes, *broker.notes)))
     return Reading(
@@ -112,6 +122,16 @@ async def read_trace(
 def combine(memory: Memory, broker: Broker) -> TraceSources:
     """Return the records of both as sources of a trace."""
     return TraceSources(memories=memory.answers, letters=broker.letters, queues=broker.queues)
+
+
+def lacks_letter(memory: Memory, broker: Broker) -> bool:
+    """Return True if an instance remembers a dead letter that is not among those of the broker."""
+    found = {letter.id for letter in broker.letters or ()}
+    return broker.letters is not None and any(
+        message.action == "dead-lettered" and message.id not in found
+        for answer in memory.answers or ()
+        for message in answer.messages
+    )
 
 
 async def ask(asker: Asker, text: str, window: float) -> Memory:

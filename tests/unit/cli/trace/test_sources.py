@@ -23,7 +23,7 @@ from bus.operations.dead_letters import DeadLetter
 from bus.operations.message_trace.identify import Identified
 from bus.operations.queue_inspection import QueueStatus
 from bus.runtime.discovery.asker import Asker
-from tests.unit.cli.trace.records import LIBRARY, ORDER, QUEUE, SCAN, SHOP, memory
+from tests.unit.cli.trace.records import LIBRARY, ORDER, QUEUE, SCAN, SHOP, memory, remembered
 
 OPTIONS = SourceOptions(scan=10, window=0.1)
 
@@ -175,6 +175,27 @@ async def test_the_dead_letters_of_a_search_are_not_those_of_instances(
     monkeypatch.setattr(sources, "read_broker", read_letters)
     text = describe_search("eeee", await read("eeee", FakeAsker([])))
     assert f"in the memory of 0 instances. {sentence} another id." in text
+
+
+async def test_the_dead_letters_are_read_again_if_a_remembered_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    letter = DeadLetter(
+        envelope=Envelope(id=SCAN, type="library.scan.v1", role="job", source="shop"),
+        record=FaultRecord(by="worker", code="internal", queue=QUEUE, attempts=2),
+        dead_queue=f"{QUEUE}.dead",
+    )
+    found = [[], [letter], [letter]]  # just after another command, the queue seems empty
+
+    async def read_letters(*_: object) -> Broker:
+        return Broker(letters=found.pop(0), queues=())
+
+    monkeypatch.setattr(sources, "read_broker", read_letters)
+    monkeypatch.setattr(sources, "READ_AGAIN_SECONDS", 0)
+    dead = memory(remembered("dead-lettered", outcome="internal"))
+    assert (await read(ORDER, FakeAsker([dead]))).sources.letters == [letter]
+    assert (await read(ORDER, FakeAsker([dead]))).sources.letters == [letter]
+    assert found == []  # it was not read again without need
 
 
 async def test_a_text_of_two_characters_is_refused_with_the_minimum() -> None:
