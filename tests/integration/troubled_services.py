@@ -125,7 +125,7 @@ class Book(Job[None]):
     number: int
 
 
-@contract("mail.send", version=1)
+@contract("post.send", version=1)
 class SendMail(Job[None]):
     """A job of a service that does not run."""
 
@@ -147,7 +147,7 @@ class PrintList(Job[None]):
 
 
 stock, billing, warehouse = Router("stock"), Router("billing"), Router("warehouse")
-orders, budget, mail, press = Router("orders"), Router("budget"), Router("mail"), Router("press")
+orders, budget, post, press = Router("orders"), Router("budget"), Router("post"), Router("press")
 reports = Router("reports")
 index_earlier, index = Router("index"), Router("index")
 archive, audit = Router("archive"), Router("audit")
@@ -208,7 +208,7 @@ async def close(_job: CloseBudget) -> None:
 async def book(_job: Book) -> None: ...
 
 
-@mail.job(SendMail)
+@post.job(SendMail)
 async def send(_job: SendMail) -> None: ...
 
 

@@ -168,7 +168,7 @@ async def troubled_system(url: str, management_url: str, health: int) -> AsyncIt
     services.writing.clear()
     async with AsyncExitStack() as stack:
         system = System(url, management_url, stack)
-        routers = (services.mail, services.index_earlier, services.orders, services.budget)
+        routers = (services.post, services.index_earlier, services.orders, services.budget)
         await asyncio.gather(*(system.was_served(each) for each in routers))
         shop = await system.open("shop")
         await leave_messages(system, shop)
