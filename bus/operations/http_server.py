@@ -216,7 +216,9 @@ class Connections:
             # The text of the error is not logged, because it can be confidential.
             facts = failure_facts(error)
             label = failure_label(facts)
-            log.error("%s: the page failed: %s", path, label, extra=facts)  # noqa: TRY400
+            log.error(  # noqa: TRY400 - a traceback could show confidential values
+                "%s: the page failed: %s", path, label, extra=facts
+            )
             return text_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

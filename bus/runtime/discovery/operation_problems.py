@@ -33,11 +33,13 @@ FULL_SECONDS: Final = 2.0
 """Seconds without a free slot. A shorter time is normal under load."""
 WAIT_SECONDS: Final = 0.1
 """Minimum start delay of a saturated handler. Clocks of machines can differ by less."""
+WHOLE_SECONDS: Final = 10
+"""Seconds from which a duration is shown without decimals."""
 BUSY_SHARE: Final = 0.9
 SLOWER_FACTOR, MIN_SLOW_SECONDS, MIN_EARLIER, MIN_RECENT = 3, 0.05, 100, 20
 """Attempts are slower if their median has become 3 times as long, and is at least 50 ms.
 
-A median from buckets differs from the true one by at most 27 %, so a factor of 3 is a change.
+A median from buckets differs from the true one by at most 28 %, so a factor of 3 is a change.
 """
 
 
@@ -194,4 +196,4 @@ def _medians(row: OperationSummary) -> tuple[float, float] | None:
 
 def _seconds(value: float) -> str:
     """Return seconds with two digits: `0.73 s`, `45 s`."""
-    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"  # noqa: PLR2004
+    return f"{value:.0f} s" if value >= WHOLE_SECONDS else f"{value:.2g} s"

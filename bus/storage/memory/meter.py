@@ -84,7 +84,7 @@ class MemoryMeter:
         except (KeyError, TypeError):
             cell = _add(self._histograms, Histogram, instrument, labels, now)
         if not 0 <= value <= MAX_SECONDS:
-            if value != value or value == inf:  # noqa: PLR0124 - NaN
+            if value != value or value == inf:  # noqa: PLR0124 - true for NaN only
                 return
             value = 0.0 if value < 0 else MAX_SECONDS
         if now >= cell.rotates:
