@@ -157,6 +157,7 @@ async def test_the_same_questions_are_answered_to_an_asker_with_the_right(
     world.guard(asker).check_answer(answer, key)
 
 
+@virtual
 async def test_a_replayed_question_is_answered_once() -> None:
     world = await ControlWorld.started()
     discovery, wire = await world.process("ledger")
@@ -169,6 +170,7 @@ async def test_a_replayed_question_is_answered_once() -> None:
     assert discovery.responder.refusals.counts == {"replayed": 3}
 
 
+@virtual
 async def test_a_question_of_an_asker_with_a_fast_clock_cannot_be_replayed() -> None:
     world = await ControlWorld.started()
     discovery, wire = await world.process("ledger")
@@ -196,6 +198,7 @@ async def test_a_question_to_a_service_cannot_be_replayed_to_all() -> None:
     assert wire.sent == []
 
 
+@virtual
 async def test_if_the_memory_of_questions_is_full_a_question_is_refused_and_none_forgotten() -> (
     None
 ):
@@ -283,6 +286,7 @@ async def asked_by_the_auditor(
     return await asking, dict(auditor.asker.dropped)
 
 
+@virtual
 async def test_a_genuine_answer_is_accepted() -> None:
     world = await ControlWorld.started()
     answers, dropped = await asked_by_the_auditor(world, lambda _, answer: answer)
@@ -339,6 +343,7 @@ ANSWERS: dict[str, Callable[[ControlWorld, Envelope, Envelope], Envelope]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
+@virtual
 async def test_a_forged_answer_is_dropped_and_counted(name: str) -> None:
     world = await ControlWorld.started()
     answers, dropped = await asked_by_the_auditor(
@@ -348,6 +353,7 @@ async def test_a_forged_answer_is_dropped_and_counted(name: str) -> None:
     assert dropped == {name.partition(":")[0]: 1}
 
 
+@virtual
 async def test_a_service_cannot_answer_for_another_one() -> None:
     world = await ControlWorld.started()
     auditor, wire = await world.process("auditor")
@@ -361,6 +367,7 @@ async def test_a_service_cannot_answer_for_another_one() -> None:
     assert auditor.asker.dropped == {"of another instance": 1}
 
 
+@virtual
 async def test_each_instance_answers_once() -> None:
     world = await ControlWorld.started()
     auditor, wire = await world.process("auditor")
@@ -611,6 +618,7 @@ async def test_answers_that_cannot_be_sent_are_bounded_and_further_ones_dropped(
     assert len(wire.sent) == discovery.responder.answered == 16
 
 
+@virtual
 async def test_the_answers_to_a_question_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_asker, "MAX_ANSWERS", 3)
     world = await ControlWorld.started()
@@ -626,6 +634,7 @@ async def test_the_answers_to_a_question_are_bounded(monkeypatch: pytest.MonkeyP
     assert auditor.asker.dropped == {"too many": 2}
 
 
+@virtual
 async def test_the_questions_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_asker, "MAX_PENDING_QUESTIONS", 2)
     world = await ControlWorld.started()

@@ -18,6 +18,7 @@ from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.runtime.discovery import control_asker
 from bus.runtime.discovery.discovery import Discovery
 from tests.security.control_world import ControlWorld, Wire, settle
+from tests.unit.fakes import virtual
 
 INFINITY, NOT_A_NUMBER, HUGE = "@INF", "@NAN", "@BIG"
 """Marks of numbers that a test cannot write as JSON with the standard library."""
@@ -122,6 +123,7 @@ async def asked(
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@virtual
 async def test_an_answer_with_a_hostile_value_drops_only_itself(name: str) -> None:
     question, values = HOSTILE[name]
     world = await ControlWorld.started()
@@ -134,6 +136,7 @@ async def test_an_answer_with_a_hostile_value_drops_only_itself(name: str) -> No
     assert auditor.asker.dropped == {"malformed": 1}
 
 
+@virtual
 async def test_the_dropped_answers_of_a_service_are_one_log_line_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -152,6 +155,7 @@ async def test_the_dropped_answers_of_a_service_are_one_log_line_a_minute(
     assert "0000" not in text
 
 
+@virtual
 async def test_a_service_with_many_answers_leaves_room_for_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,6 +172,7 @@ async def test_a_service_with_many_answers_leaves_room_for_the_others(
     assert auditor.asker.dropped == {"too many": 7}
 
 
+@virtual
 async def test_the_bytes_of_the_answers_of_one_service_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
