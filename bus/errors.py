@@ -42,7 +42,7 @@ data. `InvalidResult` is an `Internal` whose message can cross the wire.
 """
 
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 __all__ = [
     "Aborted",
@@ -55,6 +55,7 @@ __all__ = [
     "ContractViolation",
     "DataLoss",
     "DeadlineExceeded",
+    "Executed",
     "Expired",
     "FailedPrecondition",
     "Internal",
@@ -62,6 +63,7 @@ __all__ = [
     "InvalidResult",
     "NotFound",
     "NotServed",
+    "Origin",
     "OutOfRange",
     "PermissionDenied",
     "ProcessLost",
@@ -76,10 +78,17 @@ __all__ = [
     "code_of",
     "error_for",
     "error_name",
+    "executed_of",
     "has_safe_text",
     "member_errors",
     "safe_reason",
 ]
+
+
+Executed = Literal["no", "maybe", "yes"]
+"""Whether the called service has begun or done an operation that failed."""
+Origin = Literal["local", "broker", "service"]
+"""Where an operation failed: in this process, at the broker, or in the called service."""
 
 
 class BusError(Exception):
@@ -93,6 +102,10 @@ class BusError(Exception):
             over the wire, so it must not contain confidential data.
         maybe_executed: True if the outcome is in doubt: the peer may have done the whole operation
             in spite of the error.
+        executed: `no` if no handler has begun the operation, `yes` if a handler has done it, or
+            `maybe`. A handler that raises the error with `executed="no"` states that it has done
+            nothing. None: `executed_of` derives the value.
+        retry_after: Seconds after which the caller may try again. None: the caller decides.
     """
 
     code: ClassVar[str] = "unknown"
@@ -108,9 +121,31 @@ class BusError(Exception):
     that no handler ran: `NotServed` with `maybe_executed` false.
     """
 
-    def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
+    origin: Origin = "local"
+    """Where the operation failed.
+
+    `local` is this process, `broker` is the connection or the broker, and `service` is the called
+    service. Only errors of `service` count against the service.
+    """
+    retry_after: float | None = None
+    """Seconds after which the caller may try again. None: the caller decides."""
+    stated_executed: Executed | None = None
+    """The value of `executed` that was stated when the error was raised. None: it is derived."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        maybe_executed: bool = False,
+        executed: Executed | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message or self.code.replace("_", " "))
-        self.maybe_executed = maybe_executed
+        self.maybe_executed = True if executed in {"maybe", "yes"} else maybe_executed
+        if executed is not None:
+            self.stated_executed = executed
+        if retry_after is not None:
+            self.retry_after = retry_after
 
     # Not a property: a user's subclass may set an attribute of this name.
     @cached_property
@@ -362,6 +397,17 @@ def error_for(
         # The sender knows its own class of the error, such as `Expired`. The code does not tell it.
         vars(error)["retryable"] = retryable
     return error
+
+
+def executed_of(error: BusError) -> Executed:
+    """Return whether the called service has begun or done the operation that failed.
+
+    An error of the service is `maybe` unless the service has stated another value, because its
+    handler may have acted before. Another error is `maybe` if it has `maybe_executed`, else `no`.
+    """
+    if error.stated_executed is not None:
+        return error.stated_executed
+    return "maybe" if error.maybe_executed or error.origin == "service" else "no"
 
 
 def has_safe_text(error: BaseException) -> bool:

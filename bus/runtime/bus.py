@@ -14,10 +14,14 @@ from bus.messaging.context import JobHandle
 from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
+from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.destinations import Destinations
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, server_stack, with_security, with_spans
+from bus.middleware.stacks import client_stack, server_stack, with_spans
 from bus.operations.dead_letters import (
     EVERYTHING,
     DeadLetter,
@@ -108,8 +112,7 @@ class Bus:
         self._security = security_from_settings(service, self.settings, clock=clock)
         # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
         self._inbox = MemoryInbox() if inbox is None else inbox
-        layers = client_stack(clock=clock) if client is None else client
-        self._client_layers = with_security(layers, self._security)
+        self._client_layers = client_stack(clock=clock) if client is None else client
         self._server_layers = (
             default_server_stack(self.settings, clock) if server is None else server
         )
@@ -131,6 +134,7 @@ class Bus:
             clock=self._clock,
             spans=spans,
             meter=meter,
+            destinations=destinations_of(self.settings, meter),
             history=history,
         )
         self._started: float | None = None
@@ -418,6 +422,11 @@ class Bus:
         check_bus_arguments(self.service, {"until": until})
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
+
+
+def destinations_of(settings: Settings, meter: Meter) -> Destinations:
+    """Return the destinations of a bus. They have the policies in the settings."""
+    return Destinations(settings.registry.policies(), DEFAULT_POLICY, timer=loop_time, meter=meter)
 
 
 def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:

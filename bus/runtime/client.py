@@ -31,7 +31,7 @@ from bus.errors import (
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.handler import Middleware, compose
+from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.transport import (
@@ -47,6 +47,7 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
+from bus.middleware.stacks import call_policies, with_security
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
@@ -90,7 +91,8 @@ class Client:
 
         Args:
             runtime: The objects that all parts of this process share, such as the transport.
-            layers: The middlewares of the client. The security layers must be innermost.
+            layers: The middlewares of the client. The client adds the policies of the destination
+                and the security policies inside them.
         """
         self._service = runtime.service
         self._instance = runtime.instance
@@ -104,7 +106,10 @@ class Client:
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
-        self._stack = compose(layers, self._send)
+        self._destinations = runtime.destinations
+        self._inner: dict[str, Handler] = {}
+        """The policies of a destination, the security policies and the send, by message type."""
+        self._stack = compose(layers, self._pass_to_policies)
         # At the innermost place, where the ids and the trace of a message are complete.
         self._remember = sent_history(runtime.history, runtime.clock)
         self._measure = send_meter(runtime.meter, runtime.clock)
@@ -411,6 +416,22 @@ class Client:
         return self._envelope(contract, message, seconds, limits).replace(
             expires=expires, headers={SENT_AT: int(now * 1000)}
         )
+
+    def _pass_to_policies(self, envelope: Envelope) -> Awaitable[Envelope | None]:
+        """Pass a message to the policies of its destination. They are composed at the first call.
+
+        The middlewares of a user are composed only once, because they can have a state.
+        """
+        handler = self._inner.get(envelope.type)
+        if handler is None:
+            handler = self._inner[envelope.type] = self._compose_inner(envelope)
+        return handler(envelope)
+
+    def _compose_inner(self, envelope: Envelope) -> Handler:
+        policies: list[Middleware] = []
+        if envelope.role == "request":
+            policies = call_policies(self._destinations.of(envelope.type))
+        return compose(with_security(policies, self._security), self._send)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """Send a message. If the message is a request, also wait for its reply.

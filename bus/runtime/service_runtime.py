@@ -8,12 +8,18 @@ from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
+from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.destinations import Destinations
 from bus.middleware.spans import SpanSource
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
 
 __all__ = ["ServiceRuntime"]
+
+
+def _own_destinations() -> Destinations:
+    return Destinations({}, DEFAULT_POLICY, timer=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,8 @@ class ServiceRuntime:
     spans: SpanSource | None = None
     """The recorder of spans. None without OpenTelemetry, or with `BUS_TRACES=off`."""
     meter: Meter = NO_METER
+    destinations: Destinations = field(default_factory=_own_destinations)
+    """The state of the policies for each operation that this process calls."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 

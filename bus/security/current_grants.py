@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError
+from bus.messaging.timers import loop_time
 from bus.security.grants import AccessPolicy, Grants, GrantsSource
 
 __all__ = ["GRANTS_INTERVAL_SECONDS", "MIN_GRANTS_INTERVAL_SECONDS", "CurrentGrants"]
@@ -36,7 +37,7 @@ class CurrentGrants:
         self.on_change: list[Callable[[], None]] = []
         """Functions to call after the permissions have changed."""
         self._source = source
-        self._timer = timer or _loop_time
+        self._timer = timer or loop_time
         self._text: str | None = None
         self._contracts = 0
         """The number of contracts in the catalog when the grants were parsed."""
@@ -130,7 +131,3 @@ class CurrentGrants:
         while True:
             await asyncio.sleep(GRANTS_INTERVAL_SECONDS)
             self.refresh()
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()

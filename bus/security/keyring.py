@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
 from bus.messaging.labels import one_line
+from bus.messaging.timers import loop_time
 from bus.security.jwks_source import PrivateSource, PublicSource
 from bus.security.key_set import read_key_set
 from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role
@@ -71,7 +72,7 @@ class Keyring:
         self._source = source
         self._read_private = private
         self._clock = clock
-        self._timer = timer or _loop_time
+        self._timer = timer or loop_time
         self._text = b""
         self._keys: Mapping[str, tuple[Key, ...]] = {}
         self._private: list[PrivateKey] = []
@@ -249,10 +250,6 @@ class Keyring:
         self._text, self._keys, self._signing_key = text, key_set.keys, None
         for notify in self.on_change:
             notify()
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _describe_error(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import Literal, overload
 from typing_extensions import override
 
 from bus.messaging.call_limits import CallLimits
+from bus.messaging.resilience.call_policy import CallPolicy
 from bus.settings.service_config import KEYS, ServiceConfig
 
 __all__ = ["ServiceRegistry", "Source"]
@@ -81,6 +82,10 @@ class ServiceRegistry(Sequence[ServiceConfig]):
             config.name: CallLimits(setting=self._name_timeout(config), retries=config.retries)
             for config in self._configs
         }
+
+    def policies(self) -> dict[str, CallPolicy]:
+        """Return the policies of calls, by service."""
+        return {config.name: CallPolicy(retries=config.retries) for config in self._configs}
 
     def _name_timeout(self, config: ServiceConfig) -> str:
         """Return the setting that an operator raises if requests to the service time out."""

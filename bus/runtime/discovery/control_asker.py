@@ -26,6 +26,7 @@ from bus.messaging.control import (
 )
 from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.messaging.service_info import InstanceState
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.control import INSTANCE
 from bus.runtime.discovery.announcements import AnnouncementStream
 from bus.runtime.discovery.asker import Announcements
@@ -103,12 +104,12 @@ class ControlAsker:
         self._member, self._link = member, link
         self._pending: dict[str, PendingQuestion] = {}
         self._checks = Rates(
-            MAX_CHECKS_PER_SECOND, burst=MAX_CHECKS_PER_SECOND, max_keys=1, timer=_loop_time
+            MAX_CHECKS_PER_SECOND, burst=MAX_CHECKS_PER_SECOND, max_keys=1, timer=loop_time
         )
         self._rechecks: set[asyncio.Task[None]] = set()
         self._streams: list[AnnouncementStream] = []
         link.on_refused.append(self._on_refused)
-        self._refusals = Refusals(member.source, timer=_loop_time, subject="an answer")
+        self._refusals = Refusals(member.source, timer=loop_time, subject="an answer")
 
     @property
     def dropped(self) -> Counter[str]:
@@ -138,7 +139,7 @@ class ControlAsker:
                 "answers. Wait for them before you ask again."
             )
         envelope = guard.sign_question(self._envelope(question, seconds), target.routing_key)
-        pending = PendingQuestion(question, target, began=_loop_time(), expected=expected)
+        pending = PendingQuestion(question, target, began=loop_time(), expected=expected)
         self._pending[envelope.id] = pending
         try:
             with self._link.expecting_answers():
@@ -233,7 +234,7 @@ class ControlAsker:
         elif not pending.has_room_for(record.service, len(answer.body)):
             self._refusals.record("too many", TOO_MANY, answer.source)
         else:
-            pending.add(record, len(answer.body), _loop_time() - pending.began)
+            pending.add(record, len(answer.body), loop_time() - pending.began)
 
     # --- Announcements ---
 
@@ -266,7 +267,3 @@ def _check_target(target: Target) -> None:
             raise ConfigurationError(
                 f"the {part} of the target has invalid characters. Write the {part}'s name."
             )
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()

@@ -14,6 +14,7 @@ from bus.messaging.control import MAX_WINDOW_SECONDS, QUESTIONS, Ping, Question
 from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.service_info import InstanceState
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.control import question_key
 from bus.runtime.discovery.answers import AnswerBodies
 from bus.runtime.discovery.control_link import ControlLink, Member
@@ -54,7 +55,7 @@ class Responder:
     def __init__(self, member: Member, link: ControlLink, bodies: AnswerBodies) -> None:
         """Create the responder of a process that answers over `link`."""
         self._member, self._link, self._bodies = member, link, bodies
-        timer = _loop_time
+        timer = loop_time
         service = member.source
         self._targets = frozenset(
             (question_key(), question_key(service), question_key(service, member.instance))
@@ -196,7 +197,3 @@ def build_answer(member: Member, question: Envelope, body: bytes) -> Envelope:
         in_reply_to=question.id,
     )
     return member.guard.sign_answer(answer, question.reply_to or "")
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()

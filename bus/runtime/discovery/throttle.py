@@ -15,6 +15,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import Delivery
+from bus.messaging.timers import loop_time
 
 __all__ = [
     "ASKING_MESSAGES_PER_SECOND",
@@ -51,7 +52,7 @@ class Throttle:
         self._service, self._pass_on = service, pass_on
         self._rate = MESSAGES_PER_SECOND
         self._tokens = self._rate * BURST_SECONDS
-        self._filled_at = _loop_time()
+        self._filled_at = loop_time()
         self._held: deque[Delivery] = deque()
         """Messages that wait for the rate. The prefetch bounds their number."""
         self._passed: deque[Delivery] = deque()
@@ -63,13 +64,13 @@ class Throttle:
     @property
     def is_flooded(self) -> bool:
         """True if more messages than the limit have arrived in the last minute."""
-        return _loop_time() - self._slowed_at < FLOOD_SECONDS
+        return loop_time() - self._slowed_at < FLOOD_SECONDS
 
     def expect_answers(self, *, expected: bool) -> None:
         """Choose the higher rate if answers are expected."""
         rate = ASKING_MESSAGES_PER_SECOND if expected else MESSAGES_PER_SECOND
         if rate != self._rate:
-            self._rate, self._filled_at = rate, _loop_time()
+            self._rate, self._filled_at = rate, loop_time()
             self._tokens = rate * BURST_SECONDS
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -85,7 +86,7 @@ class Throttle:
             self._working = asyncio.get_running_loop().create_task(self._work())
 
     def _take(self) -> bool:
-        now = _loop_time()
+        now = loop_time()
         tokens = self._tokens + (now - self._filled_at) * self._rate
         self._tokens, self._filled_at = min(self._rate * BURST_SECONDS, tokens), now
         if self._tokens < 1:
@@ -121,7 +122,7 @@ class Throttle:
 
     def _note_flood(self) -> None:
         """Record and log a flood. Many answers at once are not a flood."""
-        now = _loop_time()
+        now = loop_time()
         if self._rate != MESSAGES_PER_SECOND:
             return
         self._slowed_at = now
@@ -144,7 +145,3 @@ class Throttle:
         if self._working is not None:
             self._working.cancel()
             await asyncio.wait([self._working])
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()

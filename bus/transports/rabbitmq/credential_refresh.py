@@ -21,6 +21,7 @@ from yarl import URL
 
 from bus.errors import BusError
 from bus.messaging.supervision import run_forever
+from bus.messaging.timers import loop_time
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.connection import connection_url
@@ -105,7 +106,7 @@ class CredentialRefresher:
         self._file = file
         self._connections = connections
         self._trial = trial
-        self._timer = timer or _loop_time
+        self._timer = timer or loop_time
         self._refused: SecretStr | None = None
         self._retry_at = 0.0
         self._warned: dict[str, SecretStr] = {}
@@ -281,7 +282,3 @@ async def _try_login(connection: aio_pika.Connection) -> bool:
         # checks the virtual host and the connection limit only after it has accepted the password.
         return True
     return True
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
