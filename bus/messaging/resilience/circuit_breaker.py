@@ -239,7 +239,6 @@ class CircuitBreaker:
     def _check_rates(self, cause: str | None) -> None:
         """Open the breaker if too many calls in the window have failed, or were slow."""
         window, policy = self._window, self.policy
-        window.advance(self._timer())
         if window.calls < policy.min_calls:
             return
         total = f"of {window.calls} calls in {format_seconds(policy.window)}"
