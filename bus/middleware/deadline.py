@@ -76,7 +76,8 @@ def server_deadline(
             if left <= 0:
                 raise DeadlineExceeded(
                     f"{envelope.type}: arrived after its deadline. Raise the timeout, or "
-                    f"synchronize the clocks."
+                    f"synchronize the clocks.",
+                    executed="no",
                 )
             context = current.get()
             if context is not None:
