@@ -41,6 +41,7 @@ from bus.runtime.forking import protect_parent
 from bus.runtime.instance_report import InstanceReport, State
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
 from bus.runtime.measuring import measuring_of
+from bus.runtime.order_executor import OrderExecutor
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -144,7 +145,10 @@ class Bus:
             state=lambda: self._state,
             consumers=lambda: self._server.consumers,
         )
-        self._discovery = discovery_of(runtime, self._report)
+        orders = OrderExecutor(
+            self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
+        )
+        self._discovery = discovery_of(runtime, self._report, orders.execute)
         self._client = Client(runtime, with_spans(self._client_layers, spans))
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements

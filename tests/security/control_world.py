@@ -21,6 +21,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.control_link import Member
 from bus.runtime.discovery.discovery import Discovery
+from bus.runtime.discovery.responder import Execute
 from bus.security.control_security import OPEN_CONTROL, ControlGuard, ControlSecurity, Subject
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring, shared_secret_keyring
@@ -163,11 +164,15 @@ class ControlWorld:
         return self.guard(name) if mode == "on" else self.shared_guard(name)
 
     async def process(
-        self, name: str, instance: str = "1", mode: str = "on"
+        self,
+        name: str,
+        instance: str = "1",
+        mode: str = "on",
+        execute: Execute | None = None,
     ) -> tuple[Discovery, Wire]:
-        """Return a started process and its wire."""
-        wire = Wire()
-        discovery = Discovery(self.member(name, wire, instance, mode), StateReport(name, instance))
+        """Return a started process and its wire. It obeys orders by `execute`."""
+        wire, report = Wire(), StateReport(name, instance)
+        discovery = Discovery(self.member(name, wire, instance, mode), report, execute)
         await discovery.start()
         return discovery, wire
 
