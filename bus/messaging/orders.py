@@ -11,6 +11,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from bus.messaging.control import Question
+from bus.messaging.resilience.chaos_grammar import MAX_PLAN_LENGTH
+from bus.messaging.resilience.chaos_plan import MAX_CHAOS_SECONDS
 from bus.messaging.service_info import Count, InstanceState, Milliseconds, Name
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "Order",
     "OrderResult",
     "ResetBreaker",
+    "StartChaos",
+    "StopChaos",
     "Why",
     "reason_to_ignore",
 ]
@@ -35,7 +39,7 @@ Reason = Annotated[
 ]
 """Reason of the operator. It has no control characters, and not only white space."""
 Why = Literal["ended", "too-long", "not-found", "not-understood"]
-"""Why an instance has ignored an order.
+"""Reason why an instance has ignored an order.
 
 `ended`: the end is over. `too-long`: the end is too far ahead. `not-found`: the instance does not
 have the object. `not-understood`: this version of the bus does not know a value of the order.
@@ -48,7 +52,7 @@ class OrderResult(InstanceState):
     outcome: Name
     """`applied` or `ignored`. A later version of the bus can have more values."""
     why: Name | None = None
-    """Why the instance has ignored the order, one of `Why`. None if it has obeyed."""
+    """Reason why the instance has ignored the order, one of `Why`. None if it has obeyed."""
     changed: Count = 0
     """Number of objects that the order has changed, such as breakers."""
 
@@ -56,13 +60,13 @@ class OrderResult(InstanceState):
 class Order(Question[OrderResult]):
     """An order to live instances. A subclass has the parameters of the order as fields."""
 
-    right = "order"
+    right: ClassVar[Literal["read", "order", "chaos"]] = "order"
     answer = OrderResult
     max_seconds: ClassVar[float] = MAX_ORDER_SECONDS
     """Maximum seconds from now until the end of the order."""
 
     reason: Reason
-    """Why the operator gives the order. Instances log and show it."""
+    """Reason for the order. Instances log and show it."""
     until: Milliseconds
     """End of the order, in milliseconds since the epoch. The effect ends by itself."""
     operator: Name | None = None
@@ -108,8 +112,38 @@ class ResetBreaker(Order):
         return f"reset the breaker {self.breaker}"
 
 
+class StartChaos(Order):
+    """CHAOS: inject faults into handled messages until the end of the order."""
+
+    name = "bus.control.start-chaos.v1"
+    right = "chaos"
+    max_seconds = MAX_CHAOS_SECONDS
+
+    plan: str = Field(min_length=1, max_length=MAX_PLAN_LENGTH)
+    """Faults in the grammar of `bus.messaging.resilience.chaos_grammar`."""
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The faults that the order injects."""
+        return f"start chaos ({self.plan})"
+
+
+class StopChaos(Order):
+    """CHAOS: end the running experiment."""
+
+    name = "bus.control.stop-chaos.v1"
+    right = "chaos"
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The end of the experiment."""
+        return "stop chaos"
+
+
 ORDERS: Final[Mapping[str, type[Order]]] = {
-    order.name: order for order in (IsolateBreaker, ResetBreaker)
+    order.name: order for order in (IsolateBreaker, ResetBreaker, StartChaos, StopChaos)
 }
 """Every order that this version of the bus can obey, by its type on the wire."""
 

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
+from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.control import Ping, Question
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.policy_info import InstanceBreakers
 from bus.messaging.ports.transport import Delivery, Transport
 from bus.messaging.service_info import (
     InstanceInfo,
@@ -100,6 +102,12 @@ class StateReport:
 
     def stats(self) -> InstanceStats:
         return InstanceStats(**self._known(), since=1)
+
+    def breakers(self) -> InstanceBreakers:
+        return InstanceBreakers(**self._known())
+
+    def chaos(self) -> InstanceChaos:
+        return InstanceChaos(**self._known())
 
     def find(self, text: str) -> RememberedMessages:
         assert text
