@@ -488,6 +488,7 @@ class Client:
                 ),
                 envelope,
             )
+            self.replies.mark_sent(envelope.id)
             reply = await future
         except BaseException as error:  # as above
             self._remember(envelope, started, outcome_of(error))
