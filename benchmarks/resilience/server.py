@@ -15,7 +15,7 @@ SERVICE_SECONDS = 0.05
 """Mean time of the handler. A single call takes from half to one and a half of it."""
 
 Mode = Literal["works", "unavailable", "hangs"]
-"""How the server behaves: it works, answers each request with an error, or never answers."""
+"""Behaviour of the server: it works, answers each request with an error, or never answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Server:
     """A server with a first-in-first-out queue.
 
     As RabbitMQ does, the model drops a request at the head of the queue if its `expiration` has
-    passed. A handler that has begun runs to its end, even if the caller has left: the server cannot
-    know that the caller's clock is right, so it lets the handler have the whole `expiration`.
+    passed. A handler that has begun runs to its end, even if the caller has left. A real server
+    would let the handler run for the whole `expiration`, because the clocks can differ.
     """
 
     def __init__(self, capacity: float, seed: int) -> None:
