@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Final, Literal
 
-from bus.messaging.policy_info import BreakerInfo, BreakerState
+from bus.messaging.breaker_info import BreakerInfo, BreakerState
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.sliding_window import SlidingWindow
 from bus.messaging.timers import format_seconds
