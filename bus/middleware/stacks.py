@@ -8,6 +8,7 @@ from typing import Literal
 from bus.messaging.handler import Middleware
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
+from bus.middleware.circuit_breaker import circuit_breaker
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
 from bus.middleware.logging import logging
@@ -53,8 +54,12 @@ def call_policies(destination: Destination) -> list[Middleware]:
         destination: The called operation, with the state of its policies.
     """
     # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
-    del destination
-    return []
+    layers: list[Middleware] = []
+    if destination.breaker is not None:
+        # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
+        # breaker rejects takes no place.
+        layers.append(circuit_breaker(destination, destination.breaker))
+    return layers
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:
