@@ -449,6 +449,7 @@ def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]
         settings.registry.policies(),
         DEFAULT_POLICY,
         timer=timer,
+        clock=clock,
         meter=meter,
         breakers=reported_breakers(timer, clock, meter),
     )
