@@ -16,7 +16,6 @@ from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
-from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.destinations import Destinations
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.declarations import BASE_EXCHANGES
@@ -426,7 +425,10 @@ class Bus:
 
 def destinations_of(settings: Settings, meter: Meter) -> Destinations:
     """Return the destinations of a bus. They have the policies in the settings."""
-    return Destinations(settings.registry.policies(), DEFAULT_POLICY, timer=loop_time, meter=meter)
+    registry = settings.registry
+    return Destinations(
+        registry.policies(), registry.default_policy(), timer=loop_time, meter=meter
+    )
 
 
 def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
