@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bus.messaging.resilience.call_policy import BreakerPolicy, CallPolicy
 from bus.messaging.timers import format_seconds
+from bus.middleware.retry import DEFAULT_RETRIES
 
 __all__ = ["describe_policy"]
 
@@ -18,9 +19,9 @@ def describe_policy(policy: CallPolicy) -> str:
 def _parts(policy: CallPolicy) -> Iterator[str]:
     attempt = policy.attempt_timeout
     yield f"attempt timeout {OFF if attempt is None else format_seconds(attempt)}"
-    retries = "by default" if policy.retries is None else f"at most {policy.retries}"
+    retries = DEFAULT_RETRIES if policy.retries is None else policy.retries
     budget = OFF if policy.retry_budget is None else f"{policy.retry_budget:.10g}"
-    yield f"retries {retries}, budget {budget}"
+    yield f"retries at most {retries}, budget {budget}"
     yield "breaker off" if policy.breaker is None else _describe_breaker(policy.breaker)
     if policy.max_in_flight is None:
         yield "in flight without a limit"

@@ -101,7 +101,7 @@ async def test_the_doctor_shows_the_policy_that_applies_to_each_called_service(
         "limit; hedge off; cache on"
     )
     assert shown["policy for other services"] == (
-        "attempt timeout 3 s; retries by default, budget 0.2; breaker opens at 0.5 of failed calls "
+        "attempt timeout 3 s; retries at most 2, budget 0.2; breaker opens at 0.5 of failed calls "
         "or 0.5 of calls from 1.5 s (of 20 in 10 s) or 5 failures in a row, for 30 s to 300 s; in "
         "flight at most 1000, waiting at most 10000; hedge off; cache on"
     )

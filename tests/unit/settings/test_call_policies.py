@@ -1,6 +1,7 @@
 """The policies for calls: from code, variables and the file, for one service and for all."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -235,7 +236,7 @@ def test_a_bus_applies_the_policies_of_its_settings() -> None:
         services=[ServiceConfig("billing", max_in_flight=3)],
         service_defaults=ServiceDefaults(max_in_flight=4),
     )
-    destinations = destinations_of(settings, NO_METER)
+    destinations = destinations_of(settings, NO_METER, time.time)
     assert destinations.of("billing.quote.v1").policy.max_in_flight == 3
     assert destinations.of("office.open.v1").policy.max_in_flight == 4
 
