@@ -16,7 +16,6 @@ from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
-from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.messaging.timers import LoopTimer, call_later
@@ -444,10 +443,10 @@ class Bus:
 
 def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]) -> Destinations:
     """Return the destinations of a bus. They have the policies in the settings."""
-    timer = LoopTimer()
+    timer, registry = LoopTimer(), settings.registry
     return Destinations(
-        settings.registry.policies(),
-        DEFAULT_POLICY,
+        registry.policies(),
+        registry.default_policy(),
         timer=timer,
         clock=clock,
         meter=meter,
