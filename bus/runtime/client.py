@@ -508,6 +508,7 @@ class Client:
                 envelope,
             )
             sent_at = self._clock()
+            self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
                 self.replies.limit_wait(future, seconds)
