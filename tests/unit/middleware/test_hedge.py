@@ -56,7 +56,7 @@ class Calls:
     def call(self, after: float = 1) -> Awaitable[Envelope | None]:
         layer = hedge(
             after,
-            is_sent=lambda id_: self.is_sent(id_),
+            is_sent=self.is_sent,
             take_token=self.take,
             on_hedge=self.count,
         )
