@@ -9,6 +9,7 @@ from typing import Final
 from bus.messaging.ports.meter import Instrument
 
 __all__ = [
+    "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
     "DEAD_LETTERS",
     "DUPLICATES",
@@ -20,6 +21,7 @@ __all__ = [
     "RETRIES",
     "SEND_SECONDS",
     "SENT",
+    "SHED",
     "SLOTS",
     "SLOTS_FREE",
     "START_DELAY_SECONDS",
@@ -90,6 +92,17 @@ DUPLICATES: Final = Instrument(
     description="Copies that were not handled, because their message had been handled.",
     labels=HANDLED_LABELS,
 )
+SHED: Final = Instrument(
+    name="messages.shed",
+    kind="counter",
+    unit="1",
+    description="Requests that were refused before their handler started, by caller and reason.",
+    labels=(*HANDLED_LABELS, "caller", "reason"),
+)
+"""`reason` is `deadline`, `criticality` or `age` (overload), or `rate` (the caller's rate limit).
+
+`caller` is the verified sender, or `unverified`, as in `messages.handled`.
+"""
 IN_FLIGHT: Final = Instrument(
     name="messages.in_flight",
     kind="gauge",
@@ -126,8 +139,18 @@ CONNECTIONS_LOST: Final = Instrument(
     labels=(),
 )
 
+CHAOS_FAULTS: Final = Instrument(
+    name="chaos.faults",
+    kind="counter",
+    unit="1",
+    description="Faults that a chaos experiment injected into handled messages.",
+    labels=("operation", "fault"),
+)
+"""`fault` is `latency`, `error`, `drop-reply` or `duplicate`."""
+
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
-    *(RETRIES, DEAD_LETTERS, DUPLICATES),
+    *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    *(CHAOS_FAULTS,),
 )

@@ -6,7 +6,14 @@ from typing import cast
 from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
+from bus.errors import (
+    BusError,
+    ConnectionLost,
+    DeadlineExceeded,
+    NotServed,
+    Origin,
+    mark_as_broker_error,
+)
 from bus.messaging.call_limits import CallLimits, timeout_advice
 from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.instruments import CONNECTIONS_LOST
@@ -190,6 +197,7 @@ class PendingReplies:
         """
         call = self._find_open(message_id)
         if call is not None:
+            mark_as_broker_error(error)
             call.answer.set_exception(error)
 
     def on_connection_lost(self) -> None:
@@ -198,17 +206,17 @@ class PendingReplies:
             self._meter.count(CONNECTIONS_LOST, ())
         self._fail_calls("the connection to the broker was lost")
 
-    def _fail_calls(self, reason: str) -> None:
+    def _fail_calls(self, reason: str, origin: Origin = "broker") -> None:
         for first in self._calls.values():
             for call in (first, *first.copies):
                 if not call.answer.done():
-                    call.answer.set_exception(
-                        ConnectionLost(
-                            f"{call.type}: {reason} before the reply arrived. The service may have "
-                            "handled the request.",
-                            maybe_executed=True,
-                        )
+                    error = ConnectionLost(
+                        f"{call.type}: {reason} before the reply arrived. The service may have "
+                        "handled the request.",
+                        maybe_executed=True,
                     )
+                    error.origin = origin
+                    call.answer.set_exception(error)
 
     def begin_close(self) -> None:
         """Do not count the connection as lost, because the bus closes it."""
@@ -216,7 +224,7 @@ class PendingReplies:
 
     def close(self) -> None:
         """Fail every pending call and job handle, because the bus is closed."""
-        self._fail_calls("the bus was closed")
+        self._fail_calls("the bus was closed", "local")
         for handle in [*self._jobs.values()]:
             handle.close()
 
@@ -267,9 +275,9 @@ class PendingCall(PendingRequest):
                 else "Check that the service runs and is not overloaded, or "
                 f"{timeout_advice(self.limits)}."
             )
-            self.answer.set_exception(
-                DeadlineExceeded(
-                    f"{self.type}: no reply within {format_seconds(self.seconds)}. {advice}",
-                    maybe_executed=True,
-                )
+            error = DeadlineExceeded(
+                f"{self.type}: no reply within {format_seconds(self.seconds)}. {advice}",
+                maybe_executed=True,
             )
+            error.origin = "service"
+            self.answer.set_exception(error)

@@ -1,0 +1,61 @@
+"""All circuit breakers of one process: those of its calls, and those of its dependencies."""
+
+from collections.abc import Callable, Iterator
+
+from bus.messaging.policy_info import BreakerInfo
+from bus.messaging.resilience.call_policy import BreakerPolicy
+from bus.messaging.resilience.circuit_breaker import BreakerKind, CircuitBreaker
+
+__all__ = ["Breakers"]
+
+
+class Breakers:
+    """The breakers of one process, by kind and name. The bus owns this object.
+
+    All senders of the bus share it. A breaker exists from the first call of its operation. So there
+    are at most as many breakers as contracts and dependencies.
+    """
+
+    def __init__(
+        self,
+        *,
+        timer: Callable[[], float],
+        clock: Callable[[], float],
+        on_change: Callable[[BreakerInfo], None],
+    ) -> None:
+        """Create an object without breakers.
+
+        Args:
+            timer: Function that returns monotonic seconds.
+            clock: Function that returns seconds since the epoch.
+            on_change: Function that is called after each change of a breaker's state. It must not
+                raise.
+        """
+        self._timer, self._clock, self._on_change = timer, clock, on_change
+        self._breakers: dict[tuple[BreakerKind, str], CircuitBreaker] = {}
+
+    def of(self, kind: BreakerKind, name: str, policy: BreakerPolicy) -> CircuitBreaker:
+        """Return a breaker. Create it with `policy` if it does not exist."""
+        breaker = self._breakers.get((kind, name))
+        if breaker is None:
+            breaker = self._breakers[kind, name] = CircuitBreaker(
+                policy, name, kind, self._timer, self._clock, self._on_change
+            )
+        return breaker
+
+    def get(self, name: str, kind: BreakerKind | None = None) -> tuple[CircuitBreaker, ...]:
+        """Return the breakers with a name: at most one of each kind.
+
+        Args:
+            name: Type of an operation, or name of a dependency.
+            kind: Kind of the breaker, or None for every kind.
+        """
+        return tuple(
+            breaker for breaker in self if breaker.name == name and kind in {None, breaker.kind}
+        )
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        return iter([*self._breakers.values()])
+
+    def __len__(self) -> int:
+        return len(self._breakers)
