@@ -52,6 +52,19 @@ class SharedTimer:
             due = self._start(loop)
         due[key] = (ends, expire)
 
+    def advance(self, loop: asyncio.AbstractEventLoop, key: Hashable, ends: float) -> None:
+        """Move a deadline to an earlier time. A later time, or an unknown key, changes nothing.
+
+        Args:
+            loop: Running event loop.
+            key: Key of `add`.
+            ends: New time of the call, in seconds of the loop's clock.
+        """
+        due = self._due.get(loop, {})
+        entry = due.get(key)
+        if entry is not None and ends < entry[0]:
+            due[key] = (ends, entry[1])
+
     def discard(self, loop: asyncio.AbstractEventLoop, key: Hashable) -> None:
         """Remove a deadline that was met, or that is not needed any more."""
         due = self._due.get(loop)

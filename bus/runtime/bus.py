@@ -137,7 +137,7 @@ class Bus:
             clock=self._clock,
             spans=spans,
             meter=meter,
-            destinations=destinations_of(self.settings, meter),
+            destinations=destinations_of(self.settings, meter, self._clock),
             chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
         )
@@ -441,9 +441,10 @@ class Bus:
             await (until or asyncio.Event()).wait()
 
 
-def destinations_of(settings: Settings, meter: Meter) -> Destinations:
+def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]) -> Destinations:
     """Return the destinations of a bus. They have the policies in the settings."""
-    return Destinations(settings.registry.policies(), DEFAULT_POLICY, timer=loop_time, meter=meter)
+    policies = settings.registry.policies()
+    return Destinations(policies, DEFAULT_POLICY, timer=loop_time, clock=clock, meter=meter)
 
 
 def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
