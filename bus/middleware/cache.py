@@ -17,13 +17,12 @@ from bus.errors import BusError, DeadlineExceeded, Unavailable
 from bus.messaging.call_limits import timeout_advice
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.instruments import CACHE_LOOKUPS
 from bus.messaging.ports.reply_store import ReplyKey, ReplyStore
+from bus.messaging.resilience.destinations import Destination
 from bus.messaging.timers import format_seconds
 
-__all__ = ["CacheAccess", "Lookup", "cache"]
-
-Lookup = Literal["hit", "miss", "joined"]
-"""Outcome of a lookup: a kept reply, a call of its own, or the call of an equal request."""
+__all__ = ["CacheAccess", "cache"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +38,7 @@ class CacheAccess:
     """Function that returns True if a reply matches its contract."""
 
 
-def cache(
-    contract: Contract,
-    access: CacheAccess,
-    *,
-    clock: Callable[[], float],
-    on_lookup: Callable[[Lookup], None] = lambda _: None,
-) -> Middleware:
+def cache(destination: Destination, contract: Contract, access: CacheAccess) -> Middleware:
     """Return a kept reply to an equal request, or join the call of an equal request.
 
     Requests are equal if they have the same payload and headers, and this service has the same
@@ -56,12 +49,13 @@ def cache(
     waits for it any more. An error is not kept, and reaches each caller as an object of its own.
 
     Args:
-        contract: Contract of the requests, with `cache`.
+        destination: The called operation.
+        contract: Contract of the operation, with `cache`.
         access: The store, and the functions that decide who may read a reply.
-        clock: Function that returns the current time in seconds since the epoch.
-        on_lookup: Function to call with the outcome of each lookup.
     """
-    seconds = contract.cache or 0.0
+    seconds, clock = contract.cache or 0.0, destination.clock
+    count, labels = destination.meter.count, destination.labels
+    hit, joined, miss = ((*labels, outcome) for outcome in ("hit", "joined", "miss"))
 
     def layer(inner: Handler) -> Handler:
         flights: dict[ReplyKey, _Flight] = {}
@@ -73,10 +67,10 @@ def cache(
             key = _key_of(envelope, access.rights())
             reply = access.store.find(key)
             if reply is not None:
-                on_lookup("hit")
+                count(CACHE_LOOKUPS, hit)
                 return _for_caller(reply, envelope, "hit")
             flight, deadline = flights.get(key), envelope.deadline
-            on_lookup("miss" if flight is None else "joined")
+            count(CACHE_LOOKUPS, miss if flight is None else joined)
             while flight is not None:
                 try:
                     return await flight.wait(envelope, clock)

@@ -1,14 +1,18 @@
 import asyncio
 import gc
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bus.contracts.contract import Message, Request, contract, contract_of
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotFound, PermissionDenied
 from bus.messaging.envelope import Envelope
-from bus.middleware.cache import CacheAccess, Lookup, cache
+from bus.messaging.instruments import CACHE_LOOKUPS
+from bus.messaging.ports.meter import Instrument, Labels, Meter, Reporter
+from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.destinations import Destinations
+from bus.middleware.cache import CacheAccess, cache
 from bus.storage.memory.reply_store import MemoryReplyStore
 from tests.unit.fakes import NOW, envelope, settle_down, virtual
 
@@ -35,6 +39,21 @@ def within(seconds: float) -> int:
     return LIMIT + int(seconds * 1000)
 
 
+class Lookups:
+    """A meter with the outcomes of all lookups."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def count(self, instrument: Instrument, labels: Labels) -> None:
+        assert instrument is CACHE_LOOKUPS
+        assert labels[:2] == ("shop.price", "1")
+        self.outcomes.append(labels[2])
+
+    def report_before_read(self, reporter: Reporter) -> None:
+        pass
+
+
 class Shop:
     """The called service of a test, and the cache in front of it."""
 
@@ -46,7 +65,7 @@ class Shop:
         self.is_valid = True
         self.denied: BusError | None = None
         self.rights = frozenset({"shop.price"})
-        self.lookups: list[Lookup] = []
+        self.meter = Lookups()
         self.store = MemoryReplyStore(max_entries=max_entries)
         access = CacheAccess(
             store=self.store,
@@ -54,7 +73,9 @@ class Shop:
             rights=lambda: self.rights,
             is_valid=lambda *_: self.is_valid,
         )
-        self._call = cache(CONTRACT, access, clock=clock, on_lookup=self.lookups.append)(self.inner)
+        meter = cast("Meter", self.meter)
+        owner = Destinations({}, DEFAULT_POLICY, timer=now, clock=clock, meter=meter)
+        self._call = cache(owner.of(CONTRACT.type), CONTRACT, access)(self.inner)
 
     def call(self, request: Envelope) -> Awaitable[Envelope | None]:
         return self._call(request)
@@ -111,7 +132,7 @@ async def test_equal_requests_share_one_reply_for_the_seconds_of_the_contract() 
     assert now() == began
     await asyncio.sleep(2)
     assert await body(shop.call(question("m-3"))) == b"2"
-    assert shop.lookups == ["miss", "hit", "miss"]
+    assert shop.meter.outcomes == ["miss", "hit", "miss"]
 
 
 @virtual
@@ -176,7 +197,7 @@ async def test_concurrent_equal_requests_share_one_call() -> None:
     assert now() == pytest.approx(1)
     assert [reply and reply.in_reply_to for reply in replies] == [f"m-{n}" for n in range(50)]
     assert [reply and reply.cached for reply in replies] == [None] + ["joined"] * 49
-    assert shop.lookups == ["miss"] + ["joined"] * 49
+    assert shop.meter.outcomes == ["miss"] + ["joined"] * 49
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
@@ -313,7 +334,7 @@ async def test_shared_calls_leave_no_task_and_no_object() -> None:
             await some(number)
         await asyncio.sleep(60)
         shop.sent.clear()
-        shop.lookups.clear()
+        shop.meter.outcomes.clear()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert len(gc.get_objects()) - before < 100
     finally:
