@@ -35,3 +35,7 @@ class ReplyStore(Protocol):
     def add(self, key: ReplyKey, reply: Envelope, seconds: float) -> None:
         """Keep a reply for a number of seconds, in place of an earlier reply with this key."""
         ...
+
+    def clear(self) -> None:
+        """Remove all replies."""
+        ...
