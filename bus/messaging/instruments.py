@@ -9,6 +9,8 @@ from typing import Final
 from bus.messaging.ports.meter import Instrument
 
 __all__ = [
+    "BREAKER_CHANGES",
+    "BREAKER_STATE",
     "CACHE_LOOKUPS",
     "CALLS_HEDGED",
     "CALLS_REJECTED",
@@ -199,11 +201,27 @@ CHAOS_FAULTS: Final = Instrument(
     labels=("operation", "fault"),
 )
 """`fault` is `latency`, `error`, `drop-reply` or `duplicate`."""
+BREAKER_STATE: Final = Instrument(
+    name="breaker.state",
+    kind="gauge",
+    unit="1",
+    description="State of a circuit breaker: 0 closed, 1 half-open, 2 open, 3 isolated.",
+    labels=("name", "kind"),
+)
+"""`name` is the type of an operation or the name of a dependency, by `kind`."""
+BREAKER_CHANGES: Final = Instrument(
+    name="breaker.changes",
+    kind="counter",
+    unit="1",
+    description="Changes of a circuit breaker to a state.",
+    labels=("name", "kind", "state"),
+)
 
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
     *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
     *(CALLS_HEDGED, CACHE_LOOKUPS, FALLBACKS),

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bus.contracts.contract import Contract
-from bus.errors import BusError, DeadlineExceeded, Unavailable
+from bus.contracts.contract import CATALOG, Catalog, Contract
+from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
 from bus.messaging.call_limits import timeout_advice
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
@@ -38,7 +38,9 @@ class CacheAccess:
     """Function that returns True if a reply matches its contract."""
 
 
-def cache(destination: Destination, contract: Contract, access: CacheAccess) -> Middleware:
+def cache(
+    destination: Destination, access: CacheAccess, *, catalog: Catalog = CATALOG
+) -> Middleware:
     """Return a kept reply to an equal request, or join the call of an equal request.
 
     Requests are equal if they have the same payload and headers, and this service has the same
@@ -49,50 +51,78 @@ def cache(destination: Destination, contract: Contract, access: CacheAccess) -> 
     waits for it any more. An error is not kept, and reaches each caller as an object of its own.
 
     Args:
-        destination: The called operation.
-        contract: Contract of the operation, with `cache`.
+        destination: The called operation. Its contract must have the option `cache`.
         access: The store, and the functions that decide who may read a reply.
+        catalog: Contracts of this process.
     """
-    seconds, clock = contract.cache or 0.0, destination.clock
-    count, labels = destination.meter.count, destination.labels
-    hit, joined, miss = ((*labels, outcome) for outcome in ("hit", "joined", "miss"))
+    contract = catalog.get(destination.type)
+    if contract is None or contract.cache is None:
+        raise ConfigurationError(
+            f"{destination.type}: its contract has no cache. Declare it with cache=<seconds>."
+        )
+    seconds = contract.cache
+    return lambda inner: _CachedCalls(destination, contract, seconds, access, inner).call
 
-    def layer(inner: Handler) -> Handler:
-        flights: dict[ReplyKey, _Flight] = {}
 
-        async def call(envelope: Envelope) -> Envelope | None:
-            error = access.refusal(contract)
-            if error is not None:
-                raise error
-            key = _key_of(envelope, access.rights())
-            reply = access.store.find(key)
-            if reply is not None:
-                count(CACHE_LOOKUPS, hit)
-                return _for_caller(reply, envelope, "hit")
-            flight, deadline = flights.get(key), envelope.deadline
-            count(CACHE_LOOKUPS, miss if flight is None else joined)
-            while flight is not None:
-                try:
-                    return await flight.wait(envelope, clock)
-                except DeadlineExceeded:
-                    # The caller that began the call can have less time than this one.
-                    if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
-                        raise
-                    deadline = flight.latest
-                flight = flights.get(key)
-            own = _Flight(key, envelope.replace(deadline=deadline), flights)
-            own.start(shared(key, own.request))
-            return await own.wait(envelope, clock)
+class _CachedCalls:
+    """The calls of one operation, and the replies that are kept for them."""
 
-        async def shared(key: ReplyKey, request: Envelope) -> Envelope | None:
-            reply = await inner(request)
-            if reply is not None and access.is_valid(contract, reply):
-                access.store.add(key, _kept(reply), seconds)
-            return reply
+    def __init__(
+        self,
+        destination: Destination,
+        contract: Contract,
+        seconds: float,
+        access: CacheAccess,
+        inner: Handler,
+    ) -> None:
+        self._contract, self._seconds = contract, seconds
+        self._access = access
+        self._inner = inner
+        self._clock = destination.clock
+        self._count = destination.meter.count
+        self._hit, self._joined, self._miss = (
+            (*destination.labels, outcome) for outcome in ("hit", "joined", "miss")
+        )
+        self._flights: dict[ReplyKey, _Flight] = {}
+        """The calls that equal requests can join."""
 
-        return call
+    async def call(self, envelope: Envelope) -> Envelope | None:
+        """Return the kept reply, the reply of an equal request, or the reply to this request."""
+        access = self._access
+        error = access.refusal(self._contract)
+        if error is not None:
+            raise error
+        key = _key_of(envelope, access.rights())
+        reply = access.store.find(key)
+        if reply is not None:
+            self._count(CACHE_LOOKUPS, self._hit)
+            return _for_caller(reply, envelope, "hit")
+        flight = self._flights.get(key)
+        self._count(CACHE_LOOKUPS, self._miss if flight is None else self._joined)
+        if flight is None:
+            return await self._begin(key, envelope).wait(envelope, self._clock)
+        try:
+            return await flight.wait(envelope, self._clock)
+        except DeadlineExceeded:
+            # The caller that began the call can have less time than this one.
+            if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
+                raise
+        later = self._flights.get(key)
+        if later is None:
+            later = self._begin(key, envelope.replace(deadline=flight.latest))
+        return await later.wait(envelope, self._clock)
 
-    return layer
+    def _begin(self, key: ReplyKey, request: Envelope) -> "_Flight":
+        """Start the call of a request."""
+        flight = self._flights[key] = _Flight(key, request, self._flights)
+        flight.start(self._send(key, request))
+        return flight
+
+    async def _send(self, key: ReplyKey, request: Envelope) -> Envelope | None:
+        reply = await self._inner(request)
+        if reply is not None and self._access.is_valid(self._contract, reply):
+            self._access.store.add(key, _kept(reply), self._seconds)
+        return reply
 
 
 class _Flight:
@@ -106,8 +136,7 @@ class _Flight:
     def __init__(
         self, key: ReplyKey, request: Envelope, flights: dict[ReplyKey, "_Flight"]
     ) -> None:
-        """Add the call to `flights`, from which it removes itself when it ends."""
-        flights[key] = self
+        """Create the call, which removes itself from `flights` when it ends."""
         self._key, self._flights = key, flights
         self.request = request
         self.deadline = self.latest = request.deadline

@@ -10,6 +10,7 @@ from bus.messaging.handler import Middleware
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
 from bus.middleware.cache import CacheAccess, cache
+from bus.middleware.circuit_breaker import circuit_breaker
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
 from bus.middleware.hedge import hedge
@@ -67,14 +68,20 @@ def call_policies(
     # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
     policy, contract = destination.policy, CATALOG.get(destination.type)
     layers: list[Middleware] = []
-    if access is not None and contract is not None and contract.cache is not None:
-        layers.append(cache(destination, contract, access))
+    keeps_replies = contract is not None and contract.cache is not None and policy.cache
+    if keeps_replies and access is not None:
+        # Outside all other policies: a kept reply costs the called service nothing.
+        layers.append(cache(destination, access))
     # The retry policy also sets the time of an attempt, and refills the budget of the hedges.
     if policy.retries != 0 or policy.attempt_timeout is not None or policy.hedge_after is not None:
         layers.append(retry(destination))
     # Two services can handle the two copies of a request, so only an idempotent one has a copy.
     if policy.hedge_after is not None and contract is not None and contract.idempotent:
         layers.append(hedge(destination, is_sent=is_sent))
+    if destination.breaker is not None:
+        # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
+        # breaker rejects takes no place.
+        layers.append(circuit_breaker(destination, destination.breaker))
     return layers
 
 

@@ -69,7 +69,6 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
@@ -108,10 +107,11 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
-        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        registry = runtime.settings.registry
+        self._default_limits = runtime.settings.request_timeout, registry.default_limits()
         self._limits = {
             service: (runtime.settings.timeout_of(service), limits)
-            for service, limits in runtime.settings.registry.limits().items()
+            for service, limits in registry.limits().items()
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock

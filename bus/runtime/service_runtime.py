@@ -9,6 +9,7 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.reply_store import ReplyStore
 from bus.messaging.ports.transport import Transport
+from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
@@ -50,6 +51,11 @@ class ServiceRuntime:
     """The replies that this process keeps for its own callers."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
+
+    @property
+    def breakers(self) -> Breakers:
+        """The circuit breakers of this process, of its calls and of its dependencies."""
+        return self.destinations.breakers
 
     @property
     def is_measured(self) -> bool:

@@ -75,7 +75,7 @@ class Shop:
         )
         meter = cast("Meter", self.meter)
         owner = Destinations({}, DEFAULT_POLICY, timer=now, clock=clock, meter=meter)
-        self._call = cache(owner.of(CONTRACT.type), CONTRACT, access)(self.inner)
+        self._call = cache(owner.of(CONTRACT.type), access)(self.inner)
 
     def call(self, request: Envelope) -> Awaitable[Envelope | None]:
         return self._call(request)
