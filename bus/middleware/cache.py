@@ -99,18 +99,17 @@ class _CachedCalls:
             return _for_caller(reply, envelope, "hit")
         flight = self._flights.get(key)
         self._count(CACHE_LOOKUPS, self._miss if flight is None else self._joined)
-        if flight is None:
-            return await self._begin(key, envelope).wait(envelope, self._clock)
-        try:
-            return await flight.wait(envelope, self._clock)
-        except DeadlineExceeded:
-            # The caller that began the call can have less time than this one.
-            if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
-                raise
-        later = self._flights.get(key)
-        if later is None:
-            later = self._begin(key, envelope.replace(deadline=flight.latest))
-        return await later.wait(envelope, self._clock)
+        request = envelope
+        while flight is not None:
+            try:
+                return await flight.wait(envelope, self._clock)
+            except DeadlineExceeded:
+                # The caller that began the call can have less time than this one.
+                if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
+                    raise
+            request = envelope.replace(deadline=flight.latest)
+            flight = self._flights.get(key)
+        return await self._begin(key, request).wait(envelope, self._clock)
 
     def _begin(self, key: ReplyKey, request: Envelope) -> "_Flight":
         """Start the call of a request."""

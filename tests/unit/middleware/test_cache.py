@@ -259,6 +259,20 @@ async def test_callers_with_more_time_share_a_second_call_after_the_deadline_of_
 
 
 @virtual
+async def test_a_caller_with_more_time_outlives_each_shorter_call_of_others() -> None:
+    shop = Shop(seconds=3)
+    first = shop.begin(question("m-1", deadline=within(2)))
+    await asyncio.sleep(1)
+    patient = shop.begin(question("m-2", deadline=within(30)))
+    first.cancel()
+    await asyncio.sleep(1)
+    short = shop.begin(question("m-3", deadline=within(2.5)))
+    assert await body(patient) == b"2"
+    with pytest.raises(DeadlineExceeded):
+        await short
+
+
+@virtual
 async def test_an_error_is_not_kept_and_reaches_each_caller_as_an_object_of_its_own() -> None:
     shop = Shop()
     shop.error = NotFound("no such book")
