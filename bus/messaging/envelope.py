@@ -142,6 +142,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
     It is never on the wire.
     """
+    cached: Literal["hit", "joined"] | None = None
+    """Replies: `hit` for a kept reply, or `joined` for the reply to an equal request of this
+    process.
+
+    None if the service has replied to this request. It is never on the wire.
+    """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.
 

@@ -51,6 +51,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.stacks import call_policies, with_security
+from bus.runtime.cache_access import cache_access
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
@@ -68,7 +69,6 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
@@ -107,10 +107,11 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
-        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        registry = runtime.settings.registry
+        self._default_limits = runtime.settings.request_timeout, registry.default_limits()
         self._limits = {
             service: (runtime.settings.timeout_of(service), limits)
-            for service, limits in runtime.settings.registry.limits().items()
+            for service, limits in registry.limits().items()
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
@@ -123,6 +124,7 @@ class Client:
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
+        self._cache = cache_access(runtime)
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
@@ -442,7 +444,11 @@ class Client:
     def _compose_inner(self, envelope: Envelope) -> Handler:
         policies: list[Middleware] = []
         if envelope.role == "request":
-            policies = call_policies(self._destinations.of(envelope.type))
+            policies = call_policies(
+                self._destinations.of(envelope.type),
+                is_sent=self.replies.is_sent,
+                access=self._cache,
+            )
         return compose(with_security(policies, self._security), self._send)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -460,6 +466,7 @@ class Client:
         """Fail the pending calls and job handles, because the bus is closed."""
         self.waits.close()
         self.replies.close()
+        self._cache.store.clear()
 
     async def _publish(self, envelope: Envelope) -> None:
         kind, started = cast("Kind", envelope.role), perf_counter()

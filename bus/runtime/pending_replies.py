@@ -84,10 +84,6 @@ class PendingReplies:
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
-    def limit_wait(self, future: asyncio.Future[Envelope], seconds: float) -> None:
-        """Let a registered call fail after `seconds` from now, if its deadline is later."""
-        self._deadlines.advance(self._loop, future, self._loop.time() + seconds)
-
     def mark_sent(self, message_id: str) -> None:
         """Record that a registered request was sent, so that it waits only for its reply now."""
         call = self._calls.get(message_id)
@@ -98,6 +94,10 @@ class PendingReplies:
         """Return True if a request was sent and still waits for its reply."""
         call = self._calls.get(message_id)
         return call is not None and call.is_sent and not call.answer.done()
+
+    def limit_wait(self, future: asyncio.Future[Envelope], seconds: float) -> None:
+        """Let a registered call fail after `seconds` from now, if its deadline is later."""
+        self._deadlines.advance(self._loop, future, self._loop.time() + seconds)
 
     def discard(self, message_id: str, future: asyncio.Future[Envelope]) -> None:
         """Remove a call that has ended with a reply, an error or a cancellation."""

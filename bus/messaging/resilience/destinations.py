@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from bus.messaging.instruments import RETRY_BUDGET_TOKENS
 from bus.messaging.ports.meter import NO_METER, Labels, Meter
+from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import CallPolicy
+from bus.messaging.resilience.circuit_breaker import CircuitBreaker
 from bus.messaging.resilience.retry_budget import RetryBudget
 from bus.messaging.topology.names import service_of
 
@@ -31,7 +33,7 @@ class Destination:
         Args:
             type_: Type of the requests, for example `billing.quote.v1`.
             policy: The policies of the called service.
-            owner: The destinations of the process, which have its clock and its meter.
+            owner: The destinations of the process, which have its clocks, meter and breakers.
             budget: The retry budget of the called service. None: retries are not bounded.
         """
         self.type = type_
@@ -39,10 +41,16 @@ class Destination:
         self.budget = budget
         self.clock = owner.clock
         """Function that returns seconds since the epoch."""
+        self.timer = owner.timer
+        """Function that returns monotonic seconds."""
         self.meter = owner.meter
         name, _, version = type_.rpartition(".v")
         self.labels: Labels = (name, version)
         """Values of the labels `operation` and `version`."""
+        self.breaker: CircuitBreaker | None = (
+            None if policy.breaker is None else owner.breakers.of("call", type_, policy.breaker)
+        )
+        """None if the service has no circuit breaker."""
 
     @property
     def service(self) -> str:
@@ -61,6 +69,7 @@ class Destinations:
         timer: Callable[[], float],
         clock: Callable[[], float] = time.time,
         meter: Meter = NO_METER,
+        breakers: Breakers | None = None,
     ) -> None:
         """Create an object without destinations.
 
@@ -70,6 +79,7 @@ class Destinations:
             timer: Function that returns monotonic seconds.
             clock: Function that returns seconds since the epoch.
             meter: Meter to which the policies report.
+            breakers: The circuit breakers of the process. None: nothing shares or reports them.
         """
         self._policies, self._default = policies, default
         self._by_type: dict[str, Destination] = {}
@@ -77,6 +87,7 @@ class Destinations:
         self.timer = timer
         self.clock = clock
         self.meter = meter
+        self.breakers = Breakers(timer=timer, clock=clock) if breakers is None else breakers
         meter.report_before_read(self)
 
     def of(self, type_: str) -> Destination:
