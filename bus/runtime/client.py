@@ -33,6 +33,7 @@ from bus.errors import (
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
+from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
@@ -424,6 +425,7 @@ class Client:
             deadline=int((now + timeout) * 1000),
             reply_to=None if contract.kind == "event" else self._reply_to,
             limits=limits,
+            headers=criticality_header(contract.criticality),
         )
 
     def _durable_envelope(
@@ -436,8 +438,9 @@ class Client:
         limits = None
         if contract.kind == "job":
             limits = self._limits.get(contract.service, self._default_limits)[1].without_setting
-        return self._envelope(contract, message, seconds, limits).replace(
-            expires=expires, headers={SENT_AT: int(now * 1000)}
+        envelope = self._envelope(contract, message, seconds, limits)
+        return envelope.replace(
+            expires=expires, headers={**envelope.headers, SENT_AT: int(now * 1000)}
         )
 
     def _pass_to_policies(self, envelope: Envelope) -> Awaitable[Envelope | None]:
