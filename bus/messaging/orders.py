@@ -22,6 +22,7 @@ __all__ = [
     "IsolateBreaker",
     "Order",
     "OrderResult",
+    "Reason",
     "ResetBreaker",
     "StartChaos",
     "StopChaos",
