@@ -18,7 +18,7 @@ from bus.cli.order_options import (
     end_after,
     target_of,
 )
-from bus.cli.order_sending import operator_name, report, send_order
+from bus.cli.order_sending import Obeyed, operator_name, report, send_order
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.sender import AsAsker
 from bus.cli.services.commands import check_service
@@ -143,7 +143,7 @@ def isolate(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(obeyed, f"isolated {name}", has_end=True, as_json=as_json)
+    report(shown(obeyed, target), f"isolated {name}", has_end=True, as_json=as_json)
 
 
 @command.command()
@@ -176,4 +176,9 @@ def reset(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(obeyed, f"reset {name}", has_end=False, as_json=as_json)
+    report(shown(obeyed, target), f"reset {name}", has_end=False, as_json=as_json)
+
+
+def shown(obeyed: Obeyed, target: Target) -> Obeyed:
+    """Return the answers to show. Of all services, most do not call the operation."""
+    return obeyed.without_missing() if target.service is None else obeyed

@@ -60,17 +60,17 @@ class OrderExecutor:
         }
         ending = _shown_time(order.until)
         # The reason of an operator is a text for operators: it is not data of a message.
-        texts = (state.service, *map(one_line, (order.subject, operator)), ending)
+        texts = (state.service, *map(one_line, (operator, order.subject)), ending)
         if why is None:
             log.warning(
-                "%s: order to %s, by the operator %s, until %s: %s",
+                "%s: the operator %s gave the order to %s until %s: %s",
                 *texts,
                 one_line(order.reason),
                 extra=facts,
             )
         else:
             log.warning(
-                "%s: order to %s, by the operator %s, until %s was ignored: %s",
+                "%s: the operator %s gave the order to %s until %s. It was ignored: %s",
                 *texts,
                 why,
                 extra=facts,
