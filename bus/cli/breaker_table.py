@@ -1,6 +1,7 @@
 """The table and the JSON of `bus breakers list`."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -52,10 +53,22 @@ def breaker_table(
     closed = sum(each.state == "closed" for _, each in rows)
     head = f"{count_noun(len(rows), 'breaker')}, {closed} closed"
     note = "" if everything or not closed else "; --all shows the closed ones"
-    parts: list[RenderableType] = [Text(f"{head}{note}", style="dim")]
+    parts: list[RenderableType] = [*_order_lines(rows), Text(f"{head}{note}", style="dim")]
     if shown:
         parts.append(fitting_table(COLUMNS, [_row(row, now) for row in shown], console))
     return Group(*parts)
+
+
+def _order_lines(rows: Iterable[Row]) -> Iterator[Text]:
+    """Yield a line for each order that isolates breakers now. A narrow table has no such column."""
+    orders = Counter(
+        (record.service, each.name, each.ordered_by, each.reason)
+        for record, each in rows
+        if each.state == "isolated"
+    )
+    for (service, name, operator, reason), count in orders.items():
+        text = f"{service}: {name} was isolated by {operator} in {count_noun(count, 'instance')}"
+        yield Text(one_line(f"{text}: {reason}"), style="yellow")
 
 
 def _rows(records: Iterable[InstanceBreakers]) -> list[Row]:
@@ -90,10 +103,9 @@ def _row(row: Row, now: float) -> tuple[str | Text, ...]:
 
 
 def _cause(info: BreakerInfo) -> str:
-    """Return the cause of the state. For an order, name the operator and the reason."""
-    if info.ordered_by is None:
-        return one_line(info.cause) if info.cause else UNKNOWN
-    return one_line(f"by {info.ordered_by}: {info.reason}" if info.reason else info.ordered_by)
+    """Return the cause of the state, with the operator if it was an order."""
+    cause = info.cause or UNKNOWN
+    return one_line(f"{cause} ({info.ordered_by})" if info.ordered_by else cause)
 
 
 def breakers_to_json(records: Iterable[InstanceBreakers], at: float) -> dict[str, Any]:

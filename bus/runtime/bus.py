@@ -154,7 +154,7 @@ class Bus:
         orders = OrderExecutor(
             self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
         )
-        add_breaker_orders(orders, runtime.destinations)
+        add_breaker_orders(orders, self.service, runtime.destinations)
         add_chaos_orders(orders, runtime.chaos, self._served_types)
         self._discovery = discovery_of(runtime, self._report, orders.execute)
         self._client = Client(runtime, with_spans(self._client_layers, spans))

@@ -99,6 +99,7 @@ def test_an_empty_line_of_a_name_removes_the_earlier_one(file: Path) -> None:
 
 def test_every_setting_is_protected_or_harmless() -> None:
     assert HARMLESS == [
+        "BUS_CHAOS",
         "BUS_CONNECT_TIMEOUT",
         "BUS_CONSUMER_TIMEOUT",
         "BUS_CONTRACTS",
