@@ -13,8 +13,10 @@ from bus.cli.contract_schemas import checked_sample, path_of, reply_name, reply_
 from bus.cli.loading import Known
 from bus.cli.output import fits, print_json
 from bus.contracts.contract import Contract, Message
+from bus.contracts.criticality import DEFAULT_CRITICALITY
 from bus.contracts.schema import Field, fields_of
 from bus.messaging.envelope import ErrorReply, Progress
+from bus.messaging.timers import format_seconds
 
 __all__ = ["show_all", "show_one", "table_row"]
 
@@ -153,6 +155,10 @@ def properties_of(contract: Contract) -> list[tuple[str, str]]:
     properties.append(("permission", contract.permission))
     if contract.idempotent:
         properties.append(("idempotent", "a second run has no further effect"))
+    if contract.criticality != DEFAULT_CRITICALITY:
+        properties.append(("criticality", contract.criticality))
+    if contract.cache is not None:
+        properties.append(("cache", f"a client keeps a reply for {format_seconds(contract.cache)}"))
     return properties
 
 

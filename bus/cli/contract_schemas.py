@@ -83,6 +83,8 @@ def to_json(contract: Contract) -> dict[str, Any]:
         "fields": [field.as_json() for field in fields_of(contract.model)],
         "permission": contract.permission,
         "idempotent": contract.idempotent,
+        "criticality": contract.criticality,
+        "cache": contract.cache,
         "class": path_of(contract),
     }
 

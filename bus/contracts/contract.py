@@ -15,7 +15,13 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from bus.contracts.contract_options import check_catalog, check_class, check_options
+from bus.contracts.contract_options import (
+    check_cache,
+    check_catalog,
+    check_class,
+    check_options,
+)
+from bus.contracts.criticality import Criticality
 from bus.contracts.names import check_name, check_part, check_permission
 from bus.contracts.payload import decode, encode
 from bus.contracts.reply_type import find_reply_type, resolve_reply
@@ -157,6 +163,10 @@ class Contract:
     """Retry policy of an event or job, for handlers that do not set a policy themselves."""
     encrypted: bool = False
     """True if the bus encrypts the message, its reply, its result and its progress."""
+    criticality: Criticality = "critical"
+    """Importance of the message. An overloaded service rejects `sheddable` requests first."""
+    cache: float | None = None
+    """Seconds for which a client keeps a reply, and answers equal requests with it. None: never."""
 
     type: str = field(init=False)
     """Type on the wire, `<name>.v<version>`. It is also the routing key."""
@@ -226,6 +236,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     idempotent: bool = False,
     retry: RetryPolicy = DEFAULT_RETRY,
     encrypted: bool = False,
+    criticality: Criticality = "critical",
+    cache: float | None = None,
     catalog: Catalog = CATALOG,
 ) -> Callable[[M], M]:
     """Declare a `Request`, `Event` or `Job` class as one version of a contract.
@@ -248,14 +260,18 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
         encrypted: True to encrypt four payloads: the message, its reply, its result and its
             progress. The broker cannot read encrypted payloads. The sender and the receivers need
             the encryption keys.
+        criticality: Importance of the message: `critical_plus`, `critical`, `sheddable_plus` or
+            `sheddable`. An overloaded service rejects `sheddable` requests first.
+        cache: Seconds, up to 86400, for which a client keeps a reply in its memory. It answers
+            equal requests with the kept reply. Only an idempotent request can have it.
         catalog: Registry to which the contract is added.
 
     Returns:
         A decorator that returns the class unchanged.
 
     Raises:
-        ContractError: The name, version or permission is invalid. The class is not a request, event
-            or job. The reply type is not a message class. A field has values that JSON cannot carry
+        ContractError: The name or another option is invalid. The class is not a request, event or
+            job. The reply type is not a message class. A field has values that JSON cannot carry
             unchanged. Or another class has the same name and version. The decorator raises this
             error at import.
     """
@@ -266,6 +282,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
         "idempotent": idempotent,
         "retry": retry,
         "encrypted": encrypted,
+        "criticality": criticality,
+        "cache": cache,
     }
 
     def declare(model: M) -> M:
@@ -279,6 +297,7 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             raise ContractError(
                 f"{_path_of(model)} is a request. Only its caller can retry it. Leave out retry=."
             )
+        check_cache(_path_of(model), cache, kind, is_idempotent=idempotent)
         reply, is_reply_optional = (None, False) if kind == "event" else _find_reply(model)
         entry = Contract(
             name=name,
@@ -291,6 +310,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             idempotent=idempotent,
             retry=retry,
             encrypted=encrypted,
+            criticality=criticality,
+            cache=cache,
         )
         existing = _CONTRACTS.get(model)
         if existing is not None and existing.type != entry.type:

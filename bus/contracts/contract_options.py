@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bus.contracts.criticality import CRITICALITIES
+from bus.contracts.limits import check_seconds
 from bus.contracts.retry_policy import RetryPolicy
+from bus.contracts.similar_names import similar_names
 from bus.errors import ContractError
 
-__all__ = ["check_catalog", "check_class", "check_options"]
+__all__ = ["check_cache", "check_catalog", "check_class", "check_options"]
+
+MAX_CACHE_SECONDS = 24 * 3600
+"""Maximum seconds for which a client keeps a reply."""
 
 OPTIONS: Mapping[str, tuple[tuple[type, ...], str, str]] = {
     "name": ((str,), "a text", "name='<service>.<operation>'"),
@@ -15,6 +21,8 @@ OPTIONS: Mapping[str, tuple[tuple[type, ...], str, str]] = {
     "idempotent": ((bool,), "True or False", "idempotent=True"),
     "retry": ((RetryPolicy,), "a RetryPolicy", "retry=RetryPolicy(attempts=3)"),
     "encrypted": ((bool,), "True or False", "encrypted=True"),
+    "criticality": ((str,), "a text", "criticality='sheddable'"),
+    "cache": ((int, float, type(None)), "a number of seconds", "cache=60"),
 }
 """Types of each option, their description, and an example."""
 
@@ -36,6 +44,46 @@ def check_options(path: str, options: Mapping[str, Any]) -> None:
                 f"{path}: {name} must be {expected}, not a value of type {type(value).__name__}. "
                 f"Write {example}."
             )
+    _check_criticality(path, options["criticality"])
+
+
+def _check_criticality(path: str, criticality: str) -> None:
+    if criticality not in CRITICALITIES:
+        similar = similar_names(criticality, CRITICALITIES)
+        meant = f"; did you mean {' or '.join(map(repr, similar))}" if similar else ""
+        raise ContractError(
+            f"{path}: criticality must be one of {', '.join(map(repr, CRITICALITIES))}{meant}. "
+            "Write criticality='sheddable', or leave out criticality=."
+        )
+
+
+def check_cache(path: str, seconds: float | None, kind: str, *, is_idempotent: bool) -> None:
+    """Raise `ContractError` if a reply of this contract cannot be kept for `seconds`.
+
+    A caller that gets a kept reply does not reach the handler. So only the reply may matter, which
+    is the case for an idempotent request.
+
+    Args:
+        path: Module and name of the decorated class, for the error message.
+        seconds: Seconds for which a client keeps a reply, or None.
+        kind: Kind of the contract.
+        is_idempotent: True if the contract is idempotent.
+    """
+    if seconds is None:
+        return
+    check_seconds(seconds, "cache", path, longest=MAX_CACHE_SECONDS, error=ContractError)
+    if kind != "request":
+        article = "an" if kind == "event" else "a"
+        raise ContractError(
+            f"{path} is {article} {kind}. Only the reply to a request can be kept. "
+            "Leave out cache=."
+        )
+    if not is_idempotent:
+        raise ContractError(
+            f"{path}: cache is set, but the request is not idempotent. A call that gets a kept "
+            "reply does not reach the handler. Add idempotent=True if the handler only reads, or "
+            "leave out cache=."
+        )
 
 
 def check_class(decorated: object) -> None:

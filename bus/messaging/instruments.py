@@ -20,6 +20,7 @@ __all__ = [
     "RETRIES",
     "SEND_SECONDS",
     "SENT",
+    "SHED",
     "SLOTS",
     "SLOTS_FREE",
     "START_DELAY_SECONDS",
@@ -90,6 +91,17 @@ DUPLICATES: Final = Instrument(
     description="Copies that were not handled, because their message had been handled.",
     labels=HANDLED_LABELS,
 )
+SHED: Final = Instrument(
+    name="messages.shed",
+    kind="counter",
+    unit="1",
+    description="Requests that were refused before their handler started, by caller and reason.",
+    labels=(*HANDLED_LABELS, "caller", "reason"),
+)
+"""`reason` is `deadline`, `criticality` or `age` (overload), or `rate` (the caller's rate limit).
+
+`caller` is the verified sender, or `unverified`, as in `messages.handled`.
+"""
 IN_FLIGHT: Final = Instrument(
     name="messages.in_flight",
     kind="gauge",
@@ -128,6 +140,6 @@ CONNECTIONS_LOST: Final = Instrument(
 
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
-    *(RETRIES, DEAD_LETTERS, DUPLICATES),
+    *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
 )

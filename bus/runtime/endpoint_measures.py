@@ -17,6 +17,7 @@ from bus.messaging.instruments import (
     HANDLED,
     HANDLER_SECONDS,
     RETRIES,
+    SHED,
     START_DELAY_SECONDS,
 )
 from bus.messaging.outcomes import OK, outcome_of
@@ -220,6 +221,17 @@ class EndpointMeasures:
     def skipped(self) -> None:
         """Report a copy of a message that was already handled."""
         self._meter.count(DUPLICATES, self._labels)
+
+    def shed(self, envelope: Envelope, reason: str, *, verified: bool = True) -> None:
+        """Report a request that was refused before its handler started.
+
+        Args:
+            envelope: The request.
+            reason: Why it was refused, for example `deadline`.
+            verified: False if its sender is not authenticated yet.
+        """
+        source = envelope.source if verified else UNVERIFIED
+        self._meter.count(SHED, self._labels_of(source, reason))
 
     def _remember(
         self,

@@ -29,6 +29,10 @@ class Place(Message):
 class Find(Request[Place | None]):
     title: str
 
+@contract("library.count", version=1, idempotent=True, criticality="sheddable", cache=90)
+class Count(Request[Shelf]):
+    title: str
+
 @contract("library.drop", version=1)
 class Drop(Request[None]):
     title: str
@@ -147,3 +151,23 @@ def test_the_text_and_the_json_show_the_limits_of_a_field_and_if_it_is_sensitive
     reader, shelf = json.loads(shown(capsys, "library.lent.v1", "--json")[0])["fields"]
     assert (reader["limits"], reader["sensitive"]) == ("1 to 50 characters", True)
     assert (shelf["limits"], shelf["sensitive"]) == ("pattern ^[a-z]+$", False)
+
+
+def test_show_names_the_criticality_and_the_cache_of_a_contract(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, _ = shown(capsys, "library.count.v1")
+    assert "criticality: sheddable" in out
+    assert "cache: a client keeps a reply for 90 s" in out
+    out, _ = shown(capsys, "library.find.v1")
+    assert "criticality" not in out
+    assert "cache" not in out
+
+
+def test_the_json_of_a_contract_has_its_criticality_and_its_cache(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    counted = json.loads(shown(capsys, "library.count.v1", "--json")[0])
+    assert (counted["criticality"], counted["cache"]) == ("sheddable", 90)
+    found = json.loads(shown(capsys, "library.find.v1", "--json")[0])
+    assert (found["criticality"], found["cache"]) == ("critical", None)

@@ -297,6 +297,8 @@ def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
         *(("permission", wrong) for wrong in (3, b"read")),
         *((option, wrong) for option in ("idempotent", "encrypted") for wrong in ("no", 1, None)),
         *(("retry", wrong) for wrong in (3, None, {"attempts": 3}, RetryPolicy)),
+        *(("criticality", wrong) for wrong in (None, 3, "", "important", "critical+", "CRITICAL")),
+        *(("cache", wrong) for wrong in ("60", True, b"60")),
     ],
 )
 def test_an_option_of_a_contract_that_has_a_wrong_type_is_refused_by_name(
@@ -305,6 +307,51 @@ def test_an_option_of_a_contract_that_has_a_wrong_type_is_refused_by_name(
     options: Any = {"name": "names.wrong", "version": 1, option: wrong}
     with pytest.raises(ContractError, match=rf"Anything: {option} must be .*Write {option}="):
         contract(**options, catalog=Catalog())(_event())
+
+
+def test_a_contract_is_critical_and_has_no_cache_by_default() -> None:
+    declared = contract_of(GetTotal)
+    assert (declared.criticality, declared.cache) == ("critical", None)
+
+
+def test_a_contract_states_its_criticality_and_the_seconds_of_its_cache() -> None:
+    class Ask(Request[Total]): ...
+
+    contract(
+        "ledger.ask",
+        version=1,
+        idempotent=True,
+        criticality="sheddable_plus",
+        cache=2.5,
+        catalog=Catalog(),
+    )(Ask)
+    assert (contract_of(Ask).criticality, contract_of(Ask).cache) == ("sheddable_plus", 2.5)
+
+
+def test_a_misspelt_criticality_gets_the_nearest_one() -> None:
+    wrong: Any = "shedable"
+    with pytest.raises(ContractError, match="did you mean 'sheddable'"):
+        contract("names.wrong", version=1, criticality=wrong, catalog=Catalog())(_event())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 86_400.5, 10**400])
+def test_the_seconds_of_a_cache_are_more_than_none_and_at_most_a_day(seconds: float) -> None:
+    class Ask(Request[Total]): ...
+
+    with pytest.raises(ContractError, match=r"Ask: cache must be a number of seconds above 0"):
+        contract("ledger.ask", version=1, idempotent=True, cache=seconds, catalog=Catalog())(Ask)
+
+
+def test_only_a_request_has_a_cache() -> None:
+    with pytest.raises(ContractError, match=r"is an event\. .*Leave out cache="):
+        contract("names.wrong", version=1, idempotent=True, cache=60, catalog=Catalog())(_event())
+
+
+def test_a_request_with_a_cache_must_be_idempotent() -> None:
+    class Ask(Request[Total]): ...
+
+    with pytest.raises(ContractError, match=r"Ask: cache is set.*Add idempotent=True"):
+        contract("ledger.ask", version=1, cache=60, catalog=Catalog())(Ask)
 
 
 def broken(error: Exception) -> type[Message]:

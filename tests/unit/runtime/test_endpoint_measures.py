@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.instruments import HANDLED, HANDLER_SECONDS
+from bus.messaging.instruments import HANDLED, HANDLER_SECONDS, SHED
 from bus.runtime.endpoint_measures import EndpointMeasures
 from bus.runtime.inbound_message import InboundMessage
 from bus.runtime.router import Router
@@ -59,3 +59,16 @@ def test_no_attempt_is_lost_or_fails_while_another_thread_reads_the_meter() -> N
     (durations,) = (each for each in series if each.name == HANDLER_SECONDS.name)
     assert outcomes == {"ok": 3, "internal": 3}
     assert durations.count == 6
+
+
+def test_a_shed_request_is_counted_by_its_verified_caller_and_its_reason() -> None:
+    meter = MemoryMeter(clock=lambda: NOW)
+    measures = measures_of(meter)
+    request = envelope("ledger.add.v1", role="request", source="office")
+    measures.shed(request, "deadline")
+    measures.shed(request, "rate", verified=False)
+    found = [each.labels for each in meter.snapshot() if each.name == SHED.name]
+    assert {(each["caller"], each["reason"]) for each in found} == {
+        ("office", "deadline"),
+        ("unverified", "rate"),
+    }
