@@ -102,6 +102,11 @@ class CircuitBreaker:
         return self._cause
 
     @property
+    def consecutive(self) -> int:
+        """Number of failures since the last success, or since the last change of the state."""
+        return self._consecutive
+
+    @property
     def retry_after(self) -> float:
         """Seconds until the next probe, or until the isolation ends. 0 if calls are admitted."""
         self._end_wait()
