@@ -103,7 +103,7 @@ class CircuitBreaker:
 
     @property
     def consecutive(self) -> int:
-        """Number of failures since the last success, or since the last change of the state."""
+        """Number of failures since the last success, if the breaker is closed."""
         return self._consecutive
 
     @property
