@@ -6,9 +6,8 @@ All handlers of one process that name the dependency share the gate. ADR 0040 ha
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 
-from bus.errors import ContractError
+from bus.errors import ContractError, error_name
 from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.circuit_breaker import Permit
 from bus.messaging.resilience.dependency import Dependency
@@ -23,6 +22,10 @@ log = logging.getLogger("bus.dependency")
 CHECK_SECONDS = 1.0
 """Maximum seconds between two checks while messages are held. An operator's order can end the
 isolation of a breaker at any time."""
+
+
+MAX_CAUSE_LENGTH = 100
+"""Maximum number of characters in the name of an error's class."""
 
 
 class DependencyGate:
@@ -123,7 +126,7 @@ class DependencyGate:
 
     def fail(self, permit: Permit, error: BaseException) -> None:
         """Count a message that failed because of the dependency."""
-        self._admission.fail(permit, type(error).__name__)
+        self._admission.fail(permit, error_name(error)[:MAX_CAUSE_LENGTH])
         self._after_result()
 
     def ignore(self, permit: Permit) -> None:
@@ -197,8 +200,8 @@ class DependencyGate:
 class DependencyGates:
     """The gates of one process, by the name of the dependency. The bus owns this object."""
 
-    def __init__(self, service: str, breakers: Callable[[], Breakers]) -> None:
-        """Create an object without gates. `breakers` returns the breakers of the process."""
+    def __init__(self, service: str, breakers: Breakers) -> None:
+        """Create an object without gates. `breakers` are all breakers of the process."""
         self._service, self._breakers = service, breakers
         self._gates: dict[str, DependencyGate] = {}
 
@@ -210,7 +213,7 @@ class DependencyGates:
         """
         gate = self._gates.get(dependency.name)
         if gate is None:
-            breaker = self._breakers().of("dependency", dependency.name, dependency.policy)
+            breaker = self._breakers.of("dependency", dependency.name, dependency.policy)
             admission = DependencyAdmission(dependency, breaker)
             gate = self._gates[dependency.name] = DependencyGate(self._service, admission)
         if gate.dependency != dependency:

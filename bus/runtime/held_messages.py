@@ -23,16 +23,11 @@ class HoldEnd(Enum):
 class HeldMessage:
     """A message that waits for a permit."""
 
-    __slots__ = ("_end", "begin", "until")
+    __slots__ = ("_end", "until")
 
-    def __init__(self, begin: float, until: float) -> None:
-        """Create a message that is held.
-
-        Args:
-            begin: Time at which the hold begins, in seconds of the event loop.
-            until: Time at which it ends at the latest.
-        """
-        self.begin, self.until = begin, until
+    def __init__(self, until: float) -> None:
+        """Create a message that is held until a time of the event loop at the latest."""
+        self.until = until
         self._end: asyncio.Future[Permit | HoldEnd] = asyncio.get_running_loop().create_future()
 
     @property

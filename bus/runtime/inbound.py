@@ -15,6 +15,7 @@ from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
 from bus.runtime.stages.authenticate import authenticate
 from bus.runtime.stages.decrypt import decrypt
 from bus.runtime.stages.deduplicate import deduplicate
+from bus.runtime.stages.hold_for_dependency import hold_for_dependency
 from bus.runtime.stages.isolate_poison import isolate_poison
 from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
@@ -24,12 +25,14 @@ from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
+from bus.runtime.stages.watch_dependency import watch_dependency
 
 __all__ = ["INBOUND", "compose_inbound"]
 
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_oversized,  # first: without its body, the message cannot be compared or authenticated
     join_in_flight,  # early: a redelivery of a running message must not start another run
+    hold_for_dependency,  # before a candidate's turn and a slot, which others need meanwhile
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
@@ -39,6 +42,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_malformed,
     reject_expired,
     decrypt,  # late: retries and dead letters contain the encrypted payload
+    watch_dependency,  # late: only the handler's own result says whether the dependency is up
     record_span,  # late: only a message that reaches the handler has a span
     measure,  # last: the time of an attempt has no waits for slots, keys or the inbox
 )

@@ -8,9 +8,12 @@ from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
+from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.destinations import Destinations
+from bus.messaging.timers import loop_time
 from bus.middleware.spans import SpanSource
+from bus.runtime.dependency_gate import DependencyGates
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
@@ -20,6 +23,11 @@ __all__ = ["ServiceRuntime"]
 
 def _own_destinations() -> Destinations:
     return Destinations({}, DEFAULT_POLICY, timer=time.monotonic)
+
+
+def _own_dependencies() -> DependencyGates:
+    breakers = Breakers(timer=loop_time, clock=time.time, on_change=lambda _: None)
+    return DependencyGates("", breakers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,8 @@ class ServiceRuntime:
     meter: Meter = NO_METER
     destinations: Destinations = field(default_factory=_own_destinations)
     """The state of the policies for each operation that this process calls."""
+    dependencies: DependencyGates = field(default_factory=_own_dependencies)
+    """The gates of the dependencies that the handlers of this process name."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 

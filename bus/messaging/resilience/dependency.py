@@ -84,10 +84,17 @@ class Dependency:
             successes=1,
         )
 
-    def has_caused(self, error: BaseException) -> bool:
-        """Return True if the error shows that the dependency is down."""
-        return any(isinstance(each, self.failures) for each in member_errors(error)) or (
-            isinstance(error, self.failures)
+    def failure_in(self, error: BaseException) -> BaseException | None:
+        """Return the error that shows that the dependency is down, or None.
+
+        The error of an exception group is its first member that is a failure.
+        """
+        if isinstance(error, self.failures):
+            return error
+        if not isinstance(error, BaseExceptionGroup):
+            return None
+        return next(
+            (each for each in member_errors(error) if isinstance(each, self.failures)), None
         )
 
 
@@ -106,9 +113,7 @@ def _check_name(name: object) -> str:
 
 def _check_failures(failures: object, subject: str) -> None:
     if not isinstance(failures, tuple) or not failures:
-        given = (
-            "an empty tuple" if failures == () else f"a value of type {type(failures).__name__}"
-        )
+        given = "an empty tuple" if failures == () else f"a value of type {type(failures).__name__}"
         raise ContractError(
             f"{subject}: failures must be a tuple of at least one exception class, not {given}. "
             "Name the errors that handlers raise if the dependency is down, such as "

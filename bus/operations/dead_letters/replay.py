@@ -19,8 +19,8 @@ from bus.errors import (
     NotFound,
     ResourceExhausted,
 )
-from bus.messaging.envelope import Envelope
 from bus.messaging.dependency_wait import WAIT_HEADERS
+from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.messaging.ports.transport import Accepted, Transport
 from bus.messaging.topology.addresses import replay_address
