@@ -31,7 +31,7 @@ After as many failures as open the breaker, further ones use attempts: the messa
 cause if handlers of other messages succeed.
 """
 DEPENDENCY_WAIT: Final = "dependency-wait"
-"""Header with the milliseconds that the message has waited for a dependency since its first failure.
+"""Header with the milliseconds for which the message has waited since its first failure.
 
 They do not count toward `RetryPolicy.total_time`.
 """

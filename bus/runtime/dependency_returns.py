@@ -1,4 +1,4 @@
-"""Returns: an event or job that waits for a dependency passes a retry tier without a new attempt."""
+"""Returns: an event or job that waits for a dependency passes a retry tier, on the same attempt."""
 
 import logging
 

@@ -136,7 +136,8 @@ class InFlight:
 
     def end_holds(self, end: HoldEnd) -> None:
         """End the hold of each message that waits for a dependency, now and from now on."""
-        self.refuses_holds = end
+        if not self.is_stopping or end is HoldEnd.REQUEUE:
+            self.refuses_holds = end
         for held in [*self.held]:
             held.end(end)
 

@@ -7,6 +7,8 @@ from bus.errors import ContractError
 
 __all__ = ["RateLimit"]
 
+MAX_REQUESTS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
@@ -29,14 +31,14 @@ class RateLimit:
     """Number of requests that one service may send at once. None: `requests`, but at least 1."""
 
     def __post_init__(self) -> None:
-        if not is_number(self.requests) or not 0 < self.requests <= 1_000_000:
+        if not is_number(self.requests) or not 0 < self.requests <= MAX_REQUESTS:
             raise ContractError(
-                "RateLimit: requests must be a number above 0 and up to 1000000, not "
+                f"RateLimit: requests must be a number above 0 and up to {MAX_REQUESTS}, not "
                 f"{describe(self.requests)}. Write a number such as 100."
             )
         check_seconds(self.per, "per", "RateLimit", error=ContractError)
         if self.burst is not None:
-            check_count(self.burst, "burst", "RateLimit", most=1_000_000, error=ContractError)
+            check_count(self.burst, "burst", "RateLimit", most=MAX_REQUESTS, error=ContractError)
 
     @property
     def per_second(self) -> float:
