@@ -9,24 +9,21 @@ the ratios of all rounds. Caller and worker share one event loop, so both sides 
 
 import argparse
 import asyncio
-import gc
 import os
 import statistics
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import SecretStr
 
+from benchmarks.pairs import IN_FLIGHT, Cost, load, measure, quartiles, take_turns
 from bus import Bus, Message, Request, Router, Settings, contract
 from bus.testing import MemoryBuses, running_broker
 
 __all__ = ["Measured", "Reply", "main"]
 
-IN_FLIGHT = 100
 REQUIRED_RATIO = 0.95
 """The promised rate with measurements, as a part of the rate without."""
 
@@ -70,31 +67,7 @@ Opener = Callable[[str, str], Awaitable[Bus]]
 """A function that returns an open bus: of a service, with `discovery` on or off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The cost of a request, in microseconds."""
-
-    elapsed: float
-    processor: float
-    """Time of the processor in this process. Other programs of the machine hardly change it."""
-
-
-async def measure(send: Callable[[int], Awaitable[Reply]], calls: int) -> Cost:
-    """Send requests, `IN_FLIGHT` at a time, and return the mean cost."""
-    numbers = iter(range(calls))
-
-    async def caller() -> None:
-        for number in numbers:
-            await send(number)
-
-    gc.collect()
-    began, used = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    elapsed, processor = time.perf_counter() - began, time.process_time() - used
-    return Cost(elapsed / calls * 1e6, processor / calls * 1e6)
-
-
-Pairs = list[tuple[Cost, Cost]]
+Pairs = list[tuple[Cost, ...]]
 """The cost with and without measurements, for each round."""
 
 
@@ -113,18 +86,7 @@ async def alternate(open_bus: Opener, rounds: int, calls: int) -> Pairs:
         async def off() -> Cost:
             return await measure(lambda each: buses["off"].request(Plain(number=each)), calls)
 
-        await on()  # warm-up
-        await off()
-        pairs = []
-        for number in range(rounds):
-            # The order changes, because the first of two runs can have an advantage.
-            if number % 2:
-                first = await on()
-                pairs.append((first, await off()))
-            else:
-                first = await off()
-                pairs.append((await on(), first))
-        return pairs
+        return await take_turns((on, off), rounds)
 
 
 async def in_memory(rounds: int, calls: int) -> Pairs:
@@ -147,22 +109,19 @@ async def on_rabbitmq(url: str, rounds: int, calls: int) -> Pairs:
         return await alternate(open_bus, rounds, calls)
 
 
-def report(place: str, pairs: Sequence[tuple[Cost, Cost]]) -> float:
+def report(place: str, pairs: Pairs) -> float:
     """Print the medians, and return the median ratio of the processor's time."""
     on, off = ([pair[side].processor for pair in pairs] for side in (0, 1))
-    elapsed = [off.elapsed / on.elapsed for on, off in pairs]
     ratios = [without / measured for measured, without in zip(on, off, strict=True)]
-    low, ratio, high = statistics.quantiles(ratios, n=4)
-    e_low, e_ratio, e_high = statistics.quantiles(elapsed, n=4)
     added = statistics.median(a - b for a, b in zip(on, off, strict=True))
     print(
         f"{place}: {statistics.median(on):.0f} µs of the processor for a request with "
         f"measurements, {statistics.median(off):.0f} without, {added:+.1f} µs; "
-        f"off/on {ratio:.3f} (quartiles {low:.3f} to {high:.3f}); "
-        f"by the clock {e_ratio:.3f} ({e_low:.3f} to {e_high:.3f}); "
-        f"{len(pairs)} rounds, load {os.getloadavg()[0]:.1f}"
+        f"off/on {quartiles(ratios)}; "
+        f"by the clock {quartiles([off.elapsed / on.elapsed for on, off in pairs])}; "
+        f"{len(pairs)} rounds, {load()}"
     )
-    return ratio
+    return statistics.median(ratios)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from opentelemetry import trace
@@ -26,13 +27,13 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from pydantic import SecretStr
 from typing_extensions import override
 
+from benchmarks.pairs import IN_FLIGHT, load, quartiles, take_turns
 from benchmarks.synchronous import worker
 from bus import Bus, Message, Request, Router, Settings, contract
 from bus.testing import isolated, running_broker
 
 __all__ = ["main", "plain", "traced"]
 
-IN_FLIGHT = 100
 LOWEST_RATIO = 0.9
 """The promised ratio with a sampling of 1 percent."""
 SAMPLING = "BENCH_SAMPLING"
@@ -147,20 +148,10 @@ async def measure(
     url: str, percent: str, rounds: int, calls: int
 ) -> tuple[list[float], list[float]]:
     """Return the ratios of the rates, and those of the processor times."""
-    rates, processors = [], []
     set_provider(percent)
-    async with sides_on(url, percent) as (without, with_spans):
-        for number in range(rounds + 1):
-            # The order changes, because the first of two runs can have an advantage.
-            if number % 2:
-                one = await without.measure(calls)
-                other = await with_spans.measure(calls)
-            else:
-                other = await with_spans.measure(calls)
-                one = await without.measure(calls)
-            if number > 0:  # the first round is the warm-up
-                rates.append(one[0] / other[0])
-                processors.append(one[1] / other[1])
+    async with sides_on(url, percent) as sides:
+        pairs = await take_turns([partial(side.measure, calls) for side in sides], rounds)
+    rates, processors = ([one[part] / other[part] for one, other in pairs] for part in (0, 1))
     return rates, processors
 
 
@@ -182,11 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(name: str, ratios: list[float]) -> float:
     """Print the median and the quartiles of the ratios, and return the median."""
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"{name}: {median:.3f} (quartiles {low:.3f} and {high:.3f}; load {os.getloadavg()[0]:.1f})"
-    )
-    return median
+    print(f"{name}: {quartiles(ratios)}, {load()}")
+    return statistics.median(ratios)
 
 
 if __name__ == "__main__":

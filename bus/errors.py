@@ -41,8 +41,10 @@ The error message of a `BusError` is written for the caller, and can cross the w
 data. `InvalidResult` is an `Internal` whose message can cross the wire.
 """
 
+from contextlib import suppress
 from functools import cached_property
-from typing import ClassVar, Literal
+from math import isfinite
+from typing import ClassVar, Final, Literal
 
 __all__ = [
     "Aborted",
@@ -79,8 +81,12 @@ __all__ = [
     "error_for",
     "error_name",
     "executed_of",
+    "executed_on_wire",
     "has_safe_text",
+    "mark_as_broker_error",
+    "mark_as_call_error",
     "member_errors",
+    "retry_after_of",
     "safe_reason",
 ]
 
@@ -89,6 +95,8 @@ Executed = Literal["no", "maybe", "yes"]
 """Whether the called service has begun or done an operation that failed."""
 Origin = Literal["local", "broker", "service"]
 """Where an operation failed: in this process, at the broker, or in the called service."""
+MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
+"""Maximum of `retry_after`. A longer wait of a peer is read as this one."""
 
 
 class BusError(Exception):
@@ -131,6 +139,17 @@ class BusError(Exception):
     """Seconds after which the caller may try again. None: the caller decides."""
     stated_executed: Executed | None = None
     """The value of `executed` that was stated when the error was raised. None: it is derived."""
+    is_call_error: bool = False
+    """True if a call of the bus in this process has raised the error.
+
+    A handler that passes the error on states nothing about its own work.
+    """
+    had_full_time: bool = False
+    """True if an attempt of a request failed only after its configured time.
+
+    The time is the setting `attempt_timeout` of the service, or else its timeout. False if the
+    caller or an inherited deadline had left less time.
+    """
 
     def __init__(
         self,
@@ -300,9 +319,14 @@ class NotServed(Unavailable):
     `maybe_executed` is false at a caller, no handler ran.
     """
 
+    # The broker answers at once and for certain, so the answer does not count against the service.
+    origin: Origin = "broker"
+
 
 class ConnectionLost(Unavailable):
     """A connection to the broker that was lost before the outcome was known."""
+
+    origin: Origin = "broker"
 
 
 class DataLoss(BusError):
@@ -405,9 +429,81 @@ def executed_of(error: BusError) -> Executed:
     An error of the service is `maybe` unless the service has stated another value, because its
     handler may have acted before. Another error is `maybe` if it has `maybe_executed`, else `no`.
     """
-    if error.stated_executed is not None:
-        return error.stated_executed
+    stated = error.stated_executed
+    if stated is not None and not (stated == "no" and error.maybe_executed):
+        return stated
     return "maybe" if error.maybe_executed or error.origin == "service" else "no"
+
+
+def executed_on_wire(error: BaseException, *, has_run: bool) -> Executed:
+    """Return whether the handler has begun or done the operation, for the error reply.
+
+    Args:
+        error: Error of the stage or of the handler. A group is `no` or `yes` only if each of its
+            errors is.
+        has_run: True if a handler may have run. Then only the handler's own statement counts. An
+            error of a call states the work of another service, so it is `maybe`.
+    """
+    values = {_executed_on_wire(each, has_run) for each in member_errors(error)}
+    return values.pop() if len(values) == 1 else "maybe"
+
+
+def _executed_on_wire(error: BaseException, has_run: bool) -> Executed:  # noqa: FBT001 - see above
+    if not isinstance(error, BusError):
+        return "maybe" if has_run else "no"
+    if has_run and (error.is_call_error or error.origin != "local"):
+        return "maybe"
+    stated = error.stated_executed
+    if stated is None:
+        return "maybe" if has_run or error.maybe_executed else "no"
+    # The attributes of a user's class can have any value.
+    if stated == "no":
+        return "maybe" if error.maybe_executed else "no"
+    return "yes" if stated == "yes" else "maybe"
+
+
+def retry_after_of(error: BaseException) -> float | None:
+    """Return the seconds after which the caller may try again, from 0 to one day, or None.
+
+    A value of a user's error, or of a peer, is ignored if it is not a finite number from 0. For a
+    group, return the longest wait of its errors.
+    """
+    waits = [
+        float(min(each.retry_after or 0, MAX_RETRY_AFTER_SECONDS))
+        for each in member_errors(error)
+        if isinstance(each, BusError) and _is_wait(each.retry_after)
+    ]
+    return max(waits, default=None)
+
+
+def _is_wait(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # An integer can be too large for `isfinite`.
+    return value >= 0 and (isinstance(value, int) or isfinite(value))
+
+
+BROKER_CODES: Final = frozenset(
+    {"unavailable", "resource_exhausted", "deadline_exceeded", "permission_denied", "cancelled"}
+)
+
+
+def mark_as_broker_error(error: BaseException) -> None:
+    """Set the origin of an error that the transport raised while it sent a message.
+
+    An error that shows a fault of the message or of the settings stays `local`.
+    """
+    if isinstance(error, BusError) and error.origin == "local" and error.code in BROKER_CODES:
+        error.origin = "broker"
+
+
+def mark_as_call_error(error: BusError) -> None:
+    """Note that a call of the bus has raised the error, so that no handler can pass on its state.
+
+    A class of the application that refuses the attribute keeps its state.
+    """
+    with suppress(Exception):
+        error.is_call_error = True
 
 
 def has_safe_text(error: BaseException) -> bool:

@@ -12,10 +12,13 @@ from typing_extensions import override
 from bus.contracts.contract import Message, encode
 from bus.errors import (
     BusError,
+    Executed,
     Internal,
     code_of,
+    executed_on_wire,
     has_safe_text,
     member_errors,
+    retry_after_of,
     safe_reason,
 )
 from bus.messaging.call_limits import CallLimits
@@ -174,6 +177,13 @@ class ErrorReply(Message):
     """True if the same message may succeed later."""
     maybe_executed: bool = False
     """True if the service may have run the request. Repeat only an idempotent request."""
+    executed: str | None = None
+    """`no` if no handler has begun the request or job, or `yes` if a handler has done it.
+
+    Otherwise the member is missing, which means `maybe`.
+    """
+    retry_after: float | None = None
+    """Seconds after which the caller may send the message again. None: the caller decides."""
 
 
 class Progress(Message):
@@ -217,15 +227,25 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
     return _build_answer(job, f"{job.type}{PROGRESS_SUFFIX}", encode(progress), source=source)
 
 
-def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
+def error_reply(
+    request: Envelope, error: BaseException, *, source: str, has_run: bool = True
+) -> Envelope:
     """Return the error reply to a request or job.
 
     The error's text is sent only if the error is a `BusError` other than `Internal`, or is an
     `InvalidResult`. A group with one error is sent as this error. Another group has the code that
     all its errors have, or the code `internal`. It is retryable if one of its errors is.
+
+    Args:
+        request: Request or job.
+        error: Error of the handler, or of a stage that refused the message.
+        source: Sending service.
+        has_run: False if certainly no handler has begun the request or job.
     """
-    body = _describe_error(error, request.id)
-    return _build_answer(request, ERROR_TYPE, encode(body), source=source, error=body.code)
+    body = _describe_error(error, request.id, has_run=has_run)
+    # A member without a value is left out, so that the body stays as short as before.
+    encoded = ErrorReply.__pydantic_serializer__.to_json(body, exclude_none=True)
+    return _build_answer(request, ERROR_TYPE, encoded, source=source, error=body.code)
 
 
 def is_final(type_: str) -> bool:
@@ -236,18 +256,21 @@ def is_final(type_: str) -> bool:
     return type_.endswith(REPLY_SUFFIX) or type_.startswith(ERROR_PREFIX)
 
 
-def _describe_error(error: BaseException, message_id: str) -> ErrorReply:
+def _describe_error(error: BaseException, message_id: str, *, has_run: bool) -> ErrorReply:
     members = member_errors(error)
     known = [each for each in members if isinstance(each, BusError)]
     code = Internal.code
     text = f"internal error while handling {message_id}. Search the service's log for this id."
     if all(map(has_safe_text, members)):
         code, text = code_of(error), str(members[0]) if len(members) == 1 else safe_reason(error)
+    executed: Executed = executed_on_wire(error, has_run=has_run)
     return ErrorReply(
         code=code,
         message=text.encode(errors="replace").decode(),
         retryable=len(known) < len(members) or any(each.retryable for each in known),
         maybe_executed=any(each.maybe_executed for each in known),
+        executed=None if executed == "maybe" else executed,
+        retry_after=retry_after_of(error),
     )
 
 

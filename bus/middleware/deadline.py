@@ -20,7 +20,7 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
 
     A request gets the earlier of its own deadline and the deadline of the message that is being
     handled. Events and jobs do not inherit a deadline, because they are independent of the request
-    that caused them. The deadline limits all attempts together, because the retry policy and the
+    that caused them. The deadline limits all attempts together, because the resends and the
     transport (the inner layers) do not wait longer than `envelope.deadline`.
 
     Args:
@@ -76,7 +76,8 @@ def server_deadline(
             if left <= 0:
                 raise DeadlineExceeded(
                     f"{envelope.type}: arrived after its deadline. Raise the timeout, or "
-                    f"synchronize the clocks."
+                    f"synchronize the clocks.",
+                    executed="no",
                 )
             context = current.get()
             if context is not None:

@@ -11,7 +11,7 @@ from bus.middleware.authorize import authorize
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
 from bus.middleware.logging import logging
-from bus.middleware.retry import retry
+from bus.middleware.resend import resend
 from bus.middleware.sign import sign
 from bus.middleware.spans import SpanSource, client_spans
 from bus.middleware.tracing import tracing
@@ -37,9 +37,9 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     """
     return [
         tracing(),  # outermost: it sets the correlation id that the log line shows
-        logging("sent"),  # outside `retry`: one line for a message, with the time of all attempts
-        client_deadline(clock=clock),  # outside `retry`: one deadline limits all attempts
-        retry(clock=clock),  # innermost: it repeats only the security policies and the send
+        logging("sent"),  # outside `resend`: one line for a message, with the time of all attempts
+        client_deadline(clock=clock),  # outside `resend`: one deadline limits all attempts
+        resend(clock=clock),  # innermost: it repeats only the security policies and the send
     ]
 
 
@@ -79,7 +79,7 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
         authorize(
             identity.check_send_permission
         ),  # outermost: it rejects a message before the encryption
-        encrypt(security.cipher),  # inside `retry`: each attempt has its own data key
+        encrypt(security.cipher),  # inside `resend`: each attempt has its own data key
         sign(
             identity.signer
         ),  # innermost: the signature of each attempt covers the encrypted payload

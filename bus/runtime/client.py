@@ -27,6 +27,8 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
     UnknownKey,
+    mark_as_broker_error,
+    mark_as_call_error,
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
@@ -286,6 +288,7 @@ class Client:
         except BaseException as error:  # such as the cancellation of the caller
             self._measure(contract, started, error)
             if isinstance(error, BusError):
+                mark_as_call_error(error)
                 name_message(error, contract.type)
             raise
         self._measure(contract, started, None)
@@ -328,6 +331,7 @@ class Client:
         except BaseException as error:  # as in `request`
             self._measure(contract, started, error)
             if isinstance(error, BusError):
+                mark_as_call_error(error)
                 name_message(error, contract.type)
             raise
         self._measure(contract, started, None)
@@ -378,6 +382,7 @@ class Client:
         except BaseException as error:  # as in `request`
             self._measure(contract, started, error)
             if isinstance(error, BusError):
+                mark_as_call_error(error)
                 name_message(error, contract.type, job_id)
             raise
         self._measure(contract, started, None)
@@ -459,6 +464,7 @@ class Client:
             )
             _raise_unless_accepted(outcome, envelope)
         except BaseException as error:  # such as the cancellation of the caller
+            mark_as_broker_error(error)
             self._remember(envelope, started, outcome_of(error))
             raise
         self._remember(envelope, started, OK)
@@ -481,6 +487,7 @@ class Client:
         future = self.replies.register(
             envelope.id, remaining, envelope.type, envelope.authorization, envelope.limits
         )
+        is_sent = False
         try:
             _raise_unless_accepted(
                 await self._transport.send(
@@ -488,8 +495,12 @@ class Client:
                 ),
                 envelope,
             )
+            is_sent = True
+            self.replies.mark_sent(envelope.id)
             reply = await future
         except BaseException as error:  # as above
+            if not is_sent:
+                mark_as_broker_error(error)
             self._remember(envelope, started, outcome_of(error))
             raise
         finally:
@@ -507,10 +518,12 @@ class Client:
             async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumer.wait_ready()
         except TimeoutError:
-            raise Unavailable(
+            unconnected = Unavailable(
                 f"{envelope.type}: the request was not sent, because the bus is not connected to "
                 "the broker. Check that RabbitMQ runs."
-            ) from None
+            )
+            mark_as_broker_error(unconnected)
+            raise unconnected from None
 
     def _remaining(self, envelope: Envelope) -> float:
         """Return the seconds until the deadline of a message."""

@@ -80,6 +80,12 @@ class InboundMessage:
         return self.candidate is not None and self.candidate.is_waiting
 
     @property
+    def may_have_run(self) -> bool:
+        """True if a handler may have begun an earlier delivery or attempt of the message."""
+        is_first = self.envelope.attempt == 1 and REPLAYS not in self.envelope.headers
+        return not is_first or self.deliveries[0].redelivered
+
+    @property
     def lost_deliveries(self) -> int:
         """The broker's count of lost deliveries. 0 if the message is not processed alone."""
         return 0 if self.candidate is None else self.candidate.losses
@@ -133,6 +139,11 @@ class HandlingResult:
     """True if the message was rejected because its sender is unknown or has no right to send it."""
     waits: bool = False
     """True if a rejected event or job waits once in a retry tier for a new key or grant."""
+    has_run: bool = False
+    """True if a handler may have begun the message. The service activator sets it.
+
+    An error of a message that no handler has begun tells the caller so.
+    """
     traceparent: str | None = None
     """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False

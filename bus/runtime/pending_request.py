@@ -4,7 +4,7 @@ from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.payload import NO_CONTENT
-from bus.errors import BusError, ContractViolation, Unknown, error_for
+from bus.errors import BusError, ContractViolation, Unknown, error_for, retry_after_of
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
 from bus.runtime.error_subject import add_subject, subject_of
 
@@ -33,11 +33,13 @@ def decode_reply(
     noun = "reply" if job_id is None else "result"
     expected = f"{contract.type}{REPLY_SUFFIX}"
     if reply.type != expected:
-        raise Unknown(
+        unknown = Unknown(
             f"{subject}: the {noun} has the type {reply.type}, not {expected}. "
             "Check that the service runs the same version of the bus.",
             maybe_executed=True,
         )
+        unknown.origin = "service"
+        raise unknown
     if contract.is_reply_optional and reply.body.strip() == NO_CONTENT:
         return None
     try:
@@ -45,7 +47,7 @@ def decode_reply(
             contract.reply, reply.body, subject=f"{subject}: invalid {noun}", noun=noun
         )
     except BusError as error:
-        error.maybe_executed = True
+        error.maybe_executed, error.origin = True, "service"
         raise
     return cast("Message | None", message)
 
@@ -69,20 +71,28 @@ def check_reply(reply: Envelope, type_: str, job_id: str | None = None) -> None:
     try:
         body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
     except ContractViolation as error:
-        error.maybe_executed = True
+        error.maybe_executed, error.origin = True, "service"
         raise
     # A variable with the error would be a reference cycle, because the error's traceback has this
     # frame.
-    raise add_subject(
-        error_for(
-            body.code,
-            body.message,
-            maybe_executed=body.maybe_executed,
-            retryable=body.retryable,
-        ),
-        type_,
-        job_id,
+    raise add_subject(_error_of(body), type_, job_id)
+
+
+def _error_of(body: ErrorReply) -> BusError:
+    """Return the error that a service has answered with. An older service omits some members."""
+    error = error_for(
+        body.code, body.message, maybe_executed=body.maybe_executed, retryable=body.retryable
     )
+    error.origin, error.retry_after = "service", body.retry_after
+    error.retry_after = retry_after_of(error)
+    match body.executed:
+        case "yes":
+            error.stated_executed, error.maybe_executed = "yes", True
+        case "no" if not body.maybe_executed:
+            error.stated_executed = "no"
+        case _:
+            error.stated_executed = "maybe"
+    return error
 
 
 class PendingRequest:

@@ -130,5 +130,5 @@ def _fail(message: InboundMessage, error: BaseException) -> HandlingResult:
     if isinstance(error, InboxFailed):
         raise error
     log_failure(log, message.envelope, error, "the bus failed to process the message")
-    # The sender may not be authenticated yet.
-    return HandlingResult(error=error, unauthorized=True)
+    # The sender may not be authenticated yet, and a stage can fail after the handler.
+    return HandlingResult(error=error, unauthorized=True, has_run=True)

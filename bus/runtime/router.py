@@ -315,6 +315,7 @@ class Router:
             message = decode(endpoint.contract.model, envelope.body, subject=envelope.type)
         except ContractViolation as error:
             blame_message(error, decode)
+            error.stated_executed = "no"  # the handler has not begun
             raise
         result = await (
             endpoint.function(message, context)

@@ -55,14 +55,15 @@ class ServiceActivator:
         context = Context(envelope=envelope, bus=stack.sender, state=stack.state, report=report)
         token = current.set(context)
         try:
-            return HandlingResult(reply=await self._handler(self._with_deadline(message.payload)))
+            reply = await self._handler(self._with_deadline(message.payload))
+            return HandlingResult(reply=reply, has_run=True)
         except asyncio.CancelledError as cancelled:
             if is_own_cancel():
                 raise
-            return HandlingResult(error=_error_of_cancellation(cancelled))
+            return HandlingResult(error=_error_of_cancellation(cancelled), has_run=True)
         except Exception as error:  # noqa: BLE001 - every exception of a handler is a result
             add_failure_note(error, envelope)
-            return HandlingResult(error=_wire_safe_error(error, envelope))
+            return HandlingResult(error=_wire_safe_error(error, envelope), has_run=True)
         except BaseException as error:  # such as `sys.exit`, or a panic in a Rust library
             if not is_for_handler(error, context):
                 raise
@@ -76,7 +77,7 @@ class ServiceActivator:
                 extra=facts,
                 exc_info=exception_to_log(error),
             )
-            return HandlingResult(error=_wire_safe_error(error, envelope))
+            return HandlingResult(error=_wire_safe_error(error, envelope), has_run=True)
         finally:
             current.reset(token)
             # A task that the handler started can continue after the handler has ended. This message
@@ -125,6 +126,8 @@ def _can_be_sent(error: BaseException) -> bool:
         return True
     try:
         values = (str(error), error.code, error.retryable, error.maybe_executed)
+        # The values of these two are checked when the reply is made.
+        _ = (error.stated_executed, error.retry_after, error.origin, error.is_call_error)
         return all(map(isinstance, values, (str, str, bool, bool)))
     except (Exception, SystemExit):  # noqa: BLE001 - a user's code; the caller logs the error
         return False

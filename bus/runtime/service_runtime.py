@@ -10,6 +10,7 @@ from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.messaging.timers import loop_time
 from bus.middleware.spans import SpanSource
@@ -51,6 +52,8 @@ class ServiceRuntime:
     """The state of the policies for each operation that this process calls."""
     dependencies: DependencyGates = field(default_factory=_own_dependencies)
     """The gates of the dependencies that the handlers of this process name."""
+    chaos: Chaos = field(default_factory=lambda: Chaos("", clock=time.time))
+    """The chaos experiment of this process, if one runs."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 

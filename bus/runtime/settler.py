@@ -82,8 +82,11 @@ class Settler:
             PermissionDenied: The broker does not allow this service to send the copy.
         """
         envelope, measures = message.envelope, self._measures
-        if result.error is not None and not result.is_counted and measures is not None:
-            measures.refused(message, result)  # a stage rejected it before its handler
+        if result.error is not None:
+            if not result.is_counted and measures is not None:
+                measures.refused(message, result)  # a stage rejected it before its handler
+            # A stage refused this delivery. An earlier delivery or attempt may have run.
+            result.has_run = result.has_run or message.may_have_run
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, result):
                 reply = self._protected_reply(envelope, result)
@@ -180,7 +183,8 @@ class Settler:
         return not result.unauthorized or self._state.guard.may_reply(envelope)
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:
-        return error_reply(envelope, result.error or Cancelled(), source=self._service)
+        error = result.error or Cancelled()
+        return error_reply(envelope, error, source=self._service, has_run=result.has_run)
 
     # --- Events and jobs ---
 

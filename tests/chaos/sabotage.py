@@ -17,7 +17,7 @@ import pamqp.encode
 import bus.messaging.topology.addresses
 import bus.messaging.topology.declarations
 import bus.messaging.topology.names
-import bus.middleware.retry
+import bus.middleware.resend
 import bus.runtime.bus
 from bus.errors import ConnectionLost
 from bus.messaging.envelope import Envelope, new_id
@@ -235,11 +235,11 @@ def dropped_on_reconnect() -> list[Any]:
 
 
 def no_resend() -> list[Any]:
-    return [patch("bus.middleware.stacks.retry", lambda **_: lambda inner: inner)]
+    return [patch("bus.middleware.stacks.resend", lambda **_: lambda inner: inner)]
 
 
 def new_id_on_resend() -> list[Any]:
-    retry = bus.middleware.retry.retry
+    resend = bus.middleware.resend.resend
 
     def renewing(inner: Handler) -> Handler:
         tried: set[str] = set()
@@ -252,9 +252,9 @@ def new_id_on_resend() -> list[Any]:
         return call
 
     def both(**words: Any) -> Middleware:
-        return lambda inner: compose([retry(**words), renewing], inner)
+        return lambda inner: compose([resend(**words), renewing], inner)
 
-    return [patch("bus.middleware.stacks.retry", both)]
+    return [patch("bus.middleware.stacks.resend", both)]
 
 
 SABOTAGES = {

@@ -60,7 +60,8 @@ def isolate_poison(state: EndpointState) -> InboundStage:
             if losses >= limit:
                 # The sender is not authenticated yet, so the result is kept in this message and not
                 # by its key. A genuine message with the same sender and id must not receive it.
-                message.result = HandlingResult(error=_process_lost(message, losses))
+                error = _process_lost(message, losses)
+                message.result = HandlingResult(error=error, has_run=True)
             elif losses >= POISON_AFTER_DELIVERIES:
                 return wait_for_turn(message, state.candidates, losses)
             return inner(message)

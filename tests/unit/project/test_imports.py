@@ -143,9 +143,9 @@ PLANTED = {
         "from aio_pika.abc import AbstractChannel",
         "bus.operations.health -> aio_pika",
     ),
-    "bus/middleware/retry.py": (
+    "bus/middleware/resend.py": (
         "from bus.middleware.deadline import client_deadline",
-        "bus.middleware.retry is not allowed to import",
+        "bus.middleware.resend is not allowed to import",
     ),
     "bus/contracts/sensitive.py": (
         "import bus.contracts.contract",

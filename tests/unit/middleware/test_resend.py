@@ -13,7 +13,7 @@ from bus.errors import (
     Unavailable,
 )
 from bus.messaging.envelope import Envelope
-from bus.middleware.retry import retry
+from bus.middleware.resend import resend
 from tests.unit import ledger  # noqa: F401 - declares the contracts of these types
 from tests.unit.fakes import NOW, envelope, virtual
 
@@ -33,7 +33,7 @@ async def attempts(message: Envelope, *errors: BusError) -> list[Envelope]:
         if left:
             raise left.pop(0)
 
-    await retry(clock=lambda: NOW + loop.time())(inner)(message)
+    await resend(clock=lambda: NOW + loop.time())(inner)(message)
     return seen
 
 

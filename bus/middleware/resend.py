@@ -1,4 +1,4 @@
-"""Retries of the client.
+"""Resends of the client after a lost connection.
 
 A send is repeated if it certainly failed, or if a second delivery does no harm.
 """
@@ -19,20 +19,21 @@ from bus.errors import (
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.resends import on_resend
+from bus.messaging.resends import mark_in_doubt, on_resend
 
-__all__ = ["retry"]
+__all__ = ["resend"]
 
 
-def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
+def resend(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
     """Repeat a send that failed at the broker or the connection, until `envelope.deadline`.
 
     `envelope.limits.retries` limits the number of repetitions.
 
     All attempts have the same message id. An event or job is always repeated, even after a nack of
     the broker, because its receivers recognize the id. A request is repeated if its contract is
-    idempotent, or if it was certainly not sent. A request is never repeated after an error that the
-    called service returned. The caller decides whether to repeat that request.
+    idempotent, or if it was certainly not sent. The policy `retry` of the destination repeats a
+    request after an error of the called service. Resends take no tokens of its retry budget, because
+    a lost connection is not a fault of the service.
 
     If an earlier attempt may have reached the service, `maybe_executed` is true in the final error.
 
@@ -56,12 +57,12 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                     wait = backoff(attempt)
                     if (
                         not _is_repeated(envelope, error, catalog)
-                        or _has_no_retry_left(envelope, attempt)
+                        or _has_no_resend_left(envelope, attempt)
                         or _is_late(envelope, clock() + wait)
                     ):
                         if not in_doubt:
                             raise
-                        raise _mark_in_doubt(error) from None
+                        raise mark_in_doubt(error) from None
                     in_doubt = in_doubt or error.maybe_executed
                     notify = on_resend.get()
                     if notify is not None:
@@ -77,11 +78,11 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
     """Return True if the client repeats the failed send."""
     if isinstance(error, ResourceExhausted) and envelope.role != "request":
-        # The broker sent a nack. A retry can succeed: a full queue drains, and a queue without a
+        # The broker sent a nack. A resend can succeed: a full queue drains, and a queue without a
         # leader gets a new leader in seconds.
         return True
     if not isinstance(error, ConnectionLost):
-        # A retry cannot help. `NotServed` is a definite answer of the broker. Before any other
+        # A resend cannot help. `NotServed` is a definite answer of the broker. Before any other
         # `Unavailable`, the transport has already waited until the deadline.
         return False
     if envelope.role != "request" or not error.maybe_executed:
@@ -90,19 +91,10 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
     return contract is not None and contract.idempotent
 
 
-def _has_no_retry_left(envelope: Envelope, attempt: int) -> bool:
+def _has_no_resend_left(envelope: Envelope, attempt: int) -> bool:
     """Return True if the settings allow no further attempt to send the message."""
     limits = envelope.limits
     return limits is not None and limits.retries is not None and attempt > limits.retries
-
-
-def _mark_in_doubt(error: BusError) -> BusError:
-    """Set `maybe_executed` in the last error, because an earlier attempt may have arrived."""
-    # Replace `Unavailable`, because it would mean that the message was certainly not sent.
-    if type(error) is Unavailable:
-        return ConnectionLost(f"{error} (an earlier attempt may have arrived)", maybe_executed=True)
-    error.maybe_executed = True
-    return error
 
 
 def _is_late(envelope: Envelope, moment: float) -> bool:

@@ -1,0 +1,106 @@
+"""The model of the callers: processes that send requests at random times."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from benchmarks.resilience.server import Server
+from bus.errors import BusError, DeadlineExceeded
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.handler import Handler, compose
+from bus.messaging.resilience.call_policy import CallPolicy
+from bus.messaging.resilience.destinations import Destinations
+from bus.middleware.stacks import call_policies
+from bus.testing import wall_clock
+
+__all__ = ["TIMEOUT_SECONDS", "Caller", "Counts"]
+
+OPERATION = "billing.quote.v1"
+TIMEOUT_SECONDS = 2.0
+"""Seconds that a caller waits for the final reply."""
+
+
+@dataclass
+class Counts:
+    """The calls of all callers, by the second in which they began."""
+
+    calls: Counter[int] = field(default_factory=Counter)
+    good: Counter[int] = field(default_factory=Counter)
+    """Calls with a reply in time."""
+    sent: Counter[int] = field(default_factory=Counter)
+    """Messages by the second in which they were sent: calls and their repetitions."""
+
+
+class Caller:
+    """One calling process, with policies and a state of its own."""
+
+    def __init__(self, server: Server, policy: CallPolicy, counts: Counts, seed: int) -> None:
+        """Create a caller that does not send yet."""
+        self._server, self._counts = server, counts
+        self._random = random.Random(seed)  # noqa: S311 - a model, not a secret
+        self._loop = asyncio.get_running_loop()
+        self._attempt = policy.attempt_timeout
+        self._calls: set[asyncio.Task[None]] = set()
+        self._tick: asyncio.TimerHandle | None = None
+        destinations = Destinations({}, policy, timer=self._loop.time)
+        self._stack: Handler = compose(call_policies(destinations.of(OPERATION)), self._send)
+
+    def start(self, rate: Callable[[], float]) -> None:
+        """Send calls from now on, independently of their replies, `rate()` a second on average."""
+        self._tick = self._loop.call_later(self._random.expovariate(rate()), self._start_call, rate)
+
+    def stop(self) -> None:
+        """Begin no further calls."""
+        if self._tick is not None:
+            self._tick.cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait for the calls in flight."""
+        if self._calls:
+            await asyncio.wait(self._calls)
+
+    def _start_call(self, rate: Callable[[], float]) -> None:
+        call = self._loop.create_task(self._call())
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        self.start(rate)
+
+    async def _call(self) -> None:
+        second, now = int(self._loop.time()), wall_clock()
+        self._counts.calls[second] += 1
+        envelope = Envelope(
+            id=new_id(),
+            type=OPERATION,
+            role="request",
+            source="caller",
+            body=b"{}",
+            deadline=int((now + TIMEOUT_SECONDS) * 1000),
+        )
+        try:
+            await self._stack(envelope)
+        except BusError:
+            return
+        self._counts.good[second] += 1
+
+    async def _send(self, envelope: Envelope) -> Envelope | None:
+        """Send a request, and wait for its reply for the time of one attempt."""
+        self._counts.sent[int(self._loop.time())] += 1
+        remaining = (envelope.deadline or 0) / 1000 - wall_clock()
+        seconds = min(remaining, self._attempt or remaining)
+        reply: asyncio.Future[Envelope] = self._loop.create_future()
+        timer = self._loop.call_later(seconds, expire, reply)
+        self._server.receive(envelope.replace(expiration=int(seconds * 1000)), reply)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+
+
+def expire(reply: "asyncio.Future[Envelope]") -> None:
+    """Fail a request whose reply has not come in time, as the client does."""
+    if not reply.done():
+        error = DeadlineExceeded(f"{OPERATION}: no reply in time.", maybe_executed=True)
+        error.origin = "service"
+        reply.set_exception(error)

@@ -1,0 +1,126 @@
+"""The experiments: a constant load, an overload that ends, and a service that fails."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from typing_extensions import override
+
+from benchmarks.resilience.callers import Caller, Counts
+from benchmarks.resilience.server import Mode, Server
+from benchmarks.resilience.variants import Variant
+from bus.testing import VirtualLoop
+
+__all__ = ["CALLERS", "amplification", "goodput", "overload"]
+
+CALLERS = 200
+SEED = 16
+WARM_UP_SECONDS = 5
+NORMAL, OVERLOAD = 0.7, 3.0
+"""Offered load before and after the overload, and during it, as a part of the capacity."""
+BEFORE_SECONDS, OVERLOAD_SECONDS = 5, 10
+
+T = TypeVar("T")
+
+
+def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 20) -> float:
+    """Return the answered calls of a constant load, as a part of the capacity.
+
+    Args:
+        variant: Policies of the callers and the server.
+        load: Offered load, as a part of the capacity.
+        rate: Calls per second of each caller if the load is 1. It fixes the capacity.
+        seconds: Measured seconds, after a warm-up.
+    """
+    capacity = CALLERS * rate
+    counts = simulate(variant, WARM_UP_SECONDS + seconds, lambda _: rate * load, capacity)
+    good = sum(counts.good[WARM_UP_SECONDS + second] for second in range(seconds))
+    return good / seconds / capacity
+
+
+def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[float]:
+    """Return the answered calls of each second, as a part of the capacity.
+
+    The load is normal for 5 s, three times the capacity for 10 s, and then normal for `after`
+    seconds.
+    """
+    ends = BEFORE_SECONDS + OVERLOAD_SECONDS
+
+    def load(now: float) -> float:
+        return rate * (OVERLOAD if BEFORE_SECONDS <= now < ends else NORMAL)
+
+    capacity = CALLERS * rate
+    counts = simulate(variant, ends + after, load, capacity)
+    return [counts.good[second] / capacity for second in range(ends + after)]
+
+
+def amplification(variant: Variant, mode: Mode, *, rate: float, seconds: int) -> float:
+    """Return the number of sent requests for each call, if the service always fails."""
+    counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate, mode)
+    return counts.sent.total() / counts.calls.total()
+
+
+def simulate(
+    variant: Variant,
+    seconds: float,
+    rate: Callable[[float], float],
+    capacity: float,
+    mode: Mode = "works",
+) -> Counts:
+    """Run callers and a server in virtual time. The same arguments give the same counts.
+
+    Args:
+        variant: Policies of the callers and the server.
+        seconds: Seconds during which calls begin.
+        rate: Function that returns the calls per second of each caller at a time.
+        capacity: Requests that the server can handle in a second.
+        mode: How the server behaves.
+    """
+    # The waits of the retries have jitter from the module `random`.
+    state = random.getstate()
+    random.seed(SEED)
+    try:
+        return in_virtual_time(run(variant, seconds, rate, capacity, mode))
+    finally:
+        random.setstate(state)
+
+
+async def run(
+    variant: Variant,
+    seconds: float,
+    rate: Callable[[float], float],
+    capacity: float,
+    mode: Mode,
+) -> Counts:
+    """Run callers and a server on the running loop, whose time begins at 0."""
+    loop, counts = asyncio.get_running_loop(), Counts()
+    server = Server(capacity, SEED)
+    server.mode = mode
+    callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
+    for caller in callers:
+        caller.start(lambda: rate(loop.time()))
+    await asyncio.sleep(seconds)
+    for caller in callers:
+        caller.stop()
+    for caller in callers:
+        await caller.wait_idle()
+    return counts
+
+
+def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop that skips waits."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        return runner.run(work)
+
+
+class SimulatedLoop(VirtualLoop):
+    """An event loop in virtual time from its start. Its clock begins at 0.
+
+    A fixed beginning gives the same rounding of all times, and so the same order of events.
+    """
+
+    @override
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
