@@ -36,7 +36,7 @@ def watch_dependency(state: EndpointState) -> InboundStage:
             if permit is None:
                 permit = gate.enter_at_once(PROBE_SECONDS)
                 if permit is None:
-                    return _refused(message, gate)
+                    return _refused(message, gate, tier)
             message.permit = None
             try:
                 result = await inner(message)
@@ -80,13 +80,17 @@ def _return_of(message: InboundMessage, gate: DependencyGate, tier: str) -> Depe
     )
 
 
-def _refused(message: InboundMessage, gate: DependencyGate) -> HandlingResult:
+def _refused(message: InboundMessage, gate: DependencyGate, tier: str | None) -> HandlingResult:
+    """Return the result of a message that cannot start. An event or job returns by a retry tier.
+
+    An event or job has a permit already, unless a chaos experiment repeats it.
+    """
     name, seconds = gate.dependency.name, gate.retry_after
-    return HandlingResult(
-        error=Unavailable(
-            f"{message.envelope.type}: the dependency {name} of the service is down "
-            f"({gate.cause}). Try again in {format_seconds(seconds)}.",
-            executed="no",
-            retry_after=seconds,
-        )
+    error = Unavailable(
+        f"{message.envelope.type}: the dependency {name} of the service is down ({gate.cause}). "
+        f"Try again in {format_seconds(seconds)}.",
+        executed="no",
+        retry_after=seconds,
     )
+    decision = None if tier is None else DependencyReturn(dependency=name, tier=tier)
+    return HandlingResult(error=error, dependency_return=decision)
