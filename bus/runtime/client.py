@@ -20,6 +20,7 @@ from bus.contracts.contract import (
 )
 from bus.errors import (
     BusError,
+    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     NotServed,
@@ -36,6 +37,7 @@ from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.outcomes import OK, outcome_of
+from bus.messaging.ports.liveness import Liveness
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -45,11 +47,13 @@ from bus.messaging.ports.transport import (
     Returned,
 )
 from bus.messaging.sent_time import SENT_AT
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.stacks import call_policies, with_security
+from bus.runtime.broker_watch import BrokerWatch
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
@@ -73,6 +77,11 @@ MAX_EXPIRATION_MS = 2**32 - 1
 
 RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
 Every call in flight on that channel would then fail.
+"""
+FULL_PART = 0.9
+"""Part of the configured time after which an attempt counts as one that had its full time.
+
+The send itself takes a part of the time, and the service's clock can differ a little.
 """
 TOO_MANY_CHECKS = (
     "the signing key is not in the receiver's BUS_JWKS, and too many replies with unknown keys "
@@ -121,6 +130,12 @@ class Client:
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
+        self._watch = (
+            BrokerWatch(self._transport, self.replies.is_waiting)
+            if isinstance(self._transport, Liveness)
+            else None
+        )
+        """None if the transport cannot tell whether the broker answers."""
         self.waits = ServiceWaits(self._call_service_again, self._remaining)
 
     async def start(self) -> ConsumerHandle:
@@ -223,7 +238,8 @@ class Client:
         """Send a request, and wait for its reply.
 
         If the connection is lost, the bus sends an idempotent request again until `timeout` has
-        passed. The bus does not retry a request after a reply, even if the reply is an error.
+        passed. The bus retries a request after a temporary error of the service if no handler has
+        begun it, or if its contract is idempotent. A retry budget limits the number of retries.
 
         Args:
             request: The request to send.
@@ -435,7 +451,12 @@ class Client:
     def _compose_inner(self, envelope: Envelope) -> Handler:
         policies: list[Middleware] = []
         if envelope.role == "request":
-            policies = call_policies(self._destinations.of(envelope.type))
+            destination = self._destinations.of(envelope.type)
+            policies = call_policies(destination)
+            if self._watch is not None:
+                self._watch.expect(
+                    destination.policy.attempt_timeout or self._timeout_of(envelope.type)
+                )
         return compose(with_security(policies, self._security), self._send)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -453,6 +474,8 @@ class Client:
         """Fail the pending calls and job handles, because the bus is closed."""
         self.waits.close()
         self.replies.close()
+        if self._watch is not None:
+            self._watch.close()
 
     async def _publish(self, envelope: Envelope) -> None:
         kind, started = cast("Kind", envelope.role), perf_counter()
@@ -480,14 +503,21 @@ class Client:
         started = perf_counter()
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
-        remaining = self._remaining(envelope)
+        remaining = seconds = self._remaining(envelope)
+        limits = envelope.limits
+        attempt_timeout = None if limits is None else limits.attempt_timeout
+        if attempt_timeout is not None and attempt_timeout < remaining:
+            seconds = attempt_timeout
+            envelope = envelope.replace(deadline=int((self._clock() + seconds) * 1000))
         # The broker drops the request when this expiration has passed. The deadline header is not
         # enough, because the clock of the server can differ from the clock of this process.
-        envelope = envelope.replace(expiration=min(int(remaining * 1000), MAX_EXPIRATION_MS))
+        envelope = envelope.replace(expiration=min(int(seconds * 1000), MAX_EXPIRATION_MS))
         future = self.replies.register(
-            envelope.id, remaining, envelope.type, envelope.authorization, envelope.limits
+            envelope.id, remaining, envelope.type, envelope.authorization, limits
         )
-        is_sent = False
+        if self._watch is not None and self._watch.timer is None:
+            self._watch.start()
+        sent_at: float | None = None
         try:
             _raise_unless_accepted(
                 await self._transport.send(
@@ -495,20 +525,54 @@ class Client:
                 ),
                 envelope,
             )
-            is_sent = True
             self.replies.mark_sent(envelope.id)
+            sent_at = self._clock()
+            if seconds < remaining:
+                # The time without a connection is not part of the attempt.
+                self.replies.limit_wait(future, seconds)
             reply = await future
         except BaseException as error:  # as above
-            if not is_sent:
+            if sent_at is None:
                 mark_as_broker_error(error)
+            elif isinstance(error, DeadlineExceeded):
+                self._note_time(envelope, error, sent_at, is_reply=False)
             self._remember(envelope, started, outcome_of(error))
             raise
         finally:
             self.replies.discard(envelope.id, future)
             del future  # a failed future is a reference cycle: its error's traceback has this frame
         self._remember(envelope, started, reply.error or OK)
-        check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
+        try:
+            check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
+        except DeadlineExceeded as error:
+            self._note_time(envelope, error, sent_at, is_reply=True)
+            raise
         return reply
+
+    def _note_time(
+        self, envelope: Envelope, error: DeadlineExceeded, sent_at: float, *, is_reply: bool
+    ) -> None:
+        """Note in a time-out of the service if the attempt had its configured time.
+
+        If the broker did not answer in this time, the service may have had no part in the time-out.
+        """
+        if error.origin != "service":
+            return
+        limits, seconds = envelope.limits, self._clock() - sent_at
+        configured = None if limits is None else limits.attempt_timeout
+        if configured is None:
+            configured = self._timeout_of(envelope.type)
+        error.had_full_time = seconds >= configured * FULL_PART
+        if self._watch is not None:
+            now = loop_time()
+            if not self._watch.answered_since(now - seconds, now):
+                error.had_full_time = False
+                if not is_reply:
+                    error.origin = "broker"
+
+    def _timeout_of(self, type_: str) -> float:
+        """Return the seconds that a request of a type waits by default."""
+        return self._limits.get(service_of(type_), self._default_limits)[0]
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""

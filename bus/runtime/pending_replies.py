@@ -84,6 +84,10 @@ class PendingReplies:
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
+    def is_waiting(self) -> bool:
+        """Return True if a request waits for its reply."""
+        return bool(self._calls)
+
     def mark_sent(self, message_id: str) -> None:
         """Record that a registered request was sent, so that it waits only for its reply now."""
         call = self._calls.get(message_id)
@@ -94,6 +98,10 @@ class PendingReplies:
         """Return True if a request was sent and still waits for its reply."""
         call = self._calls.get(message_id)
         return call is not None and call.is_sent and not call.answer.done()
+
+    def limit_wait(self, future: asyncio.Future[Envelope], seconds: float) -> None:
+        """Let a registered call fail after `seconds` from now, if its deadline is later."""
+        self._deadlines.advance(self._loop, future, self._loop.time() + seconds)
 
     def discard(self, message_id: str, future: asyncio.Future[Envelope]) -> None:
         """Remove a call that has ended with a reply, an error or a cancellation."""
@@ -269,15 +277,19 @@ class PendingCall(PendingRequest):
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""
         if not self.answer.done():
-            advice = (
-                f"A reply was rejected: {self.rejection}"
-                if self.rejection
-                else "Check that the service runs and is not overloaded, or "
-                f"{timeout_advice(self.limits)}."
-            )
-            error = DeadlineExceeded(
-                f"{self.type}: no reply within {format_seconds(self.seconds)}. {advice}",
-                maybe_executed=True,
-            )
+            error = DeadlineExceeded(self._describe_timeout(), maybe_executed=True)
             error.origin = "service"
             self.answer.set_exception(error)
+
+    def _describe_timeout(self) -> str:
+        seconds, remedy, attempt = self.seconds, timeout_advice(self.limits), ""
+        if self.limits is not None and self.limits.attempt_timeout is not None:
+            attempt = f" in attempt {self.limits.attempt}"
+            if self.limits.attempt_timeout < seconds:
+                seconds, remedy = self.limits.attempt_timeout, "raise its attempt_timeout"
+        advice = (
+            f"A reply was rejected: {self.rejection}"
+            if self.rejection
+            else f"Check that the service runs and is not overloaded, or {remedy}."
+        )
+        return f"{self.type}: no reply within {format_seconds(seconds)}{attempt}. {advice}"

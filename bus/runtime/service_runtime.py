@@ -12,7 +12,6 @@ from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
-from bus.messaging.timers import loop_time
 from bus.middleware.spans import SpanSource
 from bus.runtime.dependency_gate import DependencyGates
 from bus.security.message_security import NO_SECURITY, MessageSecurity
@@ -24,11 +23,6 @@ __all__ = ["ServiceRuntime"]
 
 def _own_destinations() -> Destinations:
     return Destinations({}, DEFAULT_POLICY, timer=time.monotonic)
-
-
-def _own_dependencies() -> DependencyGates:
-    breakers = Breakers(timer=loop_time, clock=time.time, on_change=lambda _: None)
-    return DependencyGates("", breakers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +44,21 @@ class ServiceRuntime:
     meter: Meter = NO_METER
     destinations: Destinations = field(default_factory=_own_destinations)
     """The state of the policies for each operation that this process calls."""
-    dependencies: DependencyGates = field(default_factory=_own_dependencies)
+    dependencies: DependencyGates = field(init=False)
     """The gates of the dependencies that the handlers of this process name."""
     chaos: Chaos = field(default_factory=lambda: Chaos("", clock=time.time))
     """The chaos experiment of this process, if one runs."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
+
+    def __post_init__(self) -> None:
+        gates = DependencyGates(self.service, self.destinations.breakers)
+        object.__setattr__(self, "dependencies", gates)
+
+    @property
+    def breakers(self) -> Breakers:
+        """The circuit breakers of this process, of its calls and of its dependencies."""
+        return self.destinations.breakers
 
     @property
     def is_measured(self) -> bool:

@@ -392,7 +392,7 @@ async def test_an_operators_order_pauses_a_dependency_and_resumes_it_within_a_se
     dependency = of_ehr()
     ledger, client = await buses.bus("ledger"), await buses.bus("client")
     await buses.serve(ledger, job_router(ehr, dependency))
-    (breaker,) = ledger.breakers.get("ehr")
+    (breaker,) = ledger.report.runtime.breakers.get("ehr")
     breaker.isolate(int((buses.clock() + 3600) * 1000), "anna", "maintenance")
     await submit(client, 2)
     await asyncio.sleep(60)
