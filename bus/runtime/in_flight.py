@@ -36,7 +36,7 @@ class InFlight:
         self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
         """The results that are kept for redeliveries, by key. Empty unless a settlement or ack
         failed."""
-        self.held: set[HeldMessage] = set()
+        self.held: dict[HeldMessage, None] = {}
         """The messages that wait for a dependency."""
         self.refuses_holds: HoldEnd | None = None
         """How the hold of each message ends at once. None: messages can be held."""

@@ -94,7 +94,7 @@ class _WaitingRoom:
         if in_flight.refuses_holds is not None:
             return in_flight.refuses_holds
         held = HeldMessage(loop_time() + self._hold_seconds)
-        in_flight.held.add(held)
+        in_flight.held[held] = None
         try:
             self._gate.hold(held, self.handling_seconds)
             return await held.wait()
@@ -103,7 +103,7 @@ class _WaitingRoom:
                 self._gate.ignore(held.permit)
             raise
         finally:
-            in_flight.held.discard(held)
+            del in_flight.held[held]
 
 
 def _returned(message: InboundMessage, dependency: str, tier: str) -> HandlingResult:

@@ -382,22 +382,3 @@ async def test_each_message_is_handled_once_if_the_connection_is_lost_while_it_i
     await asyncio.sleep(60)
     assert (sorted(ehr.done), dead(buses, JOBS)) == ([*range(40)], 0)
     assert set(ehr.attempts) == {1}
-
-
-@in_memory
-async def test_an_operators_order_pauses_a_dependency_and_resumes_it_within_a_second(
-    buses: MemoryBuses,
-) -> None:
-    ehr, loop = Ehr(), asyncio.get_running_loop()
-    dependency = of_ehr()
-    ledger, client = await buses.bus("ledger"), await buses.bus("client")
-    await buses.serve(ledger, job_router(ehr, dependency))
-    (breaker,) = ledger.report.runtime.breakers.get("ehr")
-    breaker.isolate(int((buses.clock() + 3600) * 1000), "anna", "maintenance")
-    await submit(client, 2)
-    await asyncio.sleep(60)
-    assert (ehr.done, pauses_of(ledger)) == ([], [("dependency:ehr",)])
-    breaker.reset("anna", "done")
-    reset = loop.time()
-    await happens(lambda: len(ehr.done) == 2, "the jobs")
-    assert loop.time() - reset < 1.2
