@@ -225,8 +225,7 @@ async def test_the_submitter_learns_once_that_its_job_waits(buses: MemoryBuses) 
     notes: list[str] = []
 
     async def listen() -> None:
-        async for progress in job.updates():
-            notes.append(progress.note)
+        notes.extend([progress.note async for progress in job.updates()])
 
     listening = asyncio.create_task(listen())
     await happens(lambda: len(ehr.calls) == 9, "probes")

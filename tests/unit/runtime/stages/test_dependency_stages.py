@@ -124,9 +124,7 @@ async def test_a_request_is_not_held() -> None:
 
 
 @virtual
-async def test_held_messages_start_one_at_a_time_while_the_dependency_is_down_the_oldest_first() -> (
-    None
-):
+async def test_held_messages_start_one_at_a_time_and_the_oldest_one_first() -> None:
     endpoint, handler = state(), Handler(EhrDown())
     await opened(endpoint)
     began = loop_time()
