@@ -20,6 +20,7 @@ from bus.runtime.stages.inject_delivery_faults import inject_delivery_faults
 from bus.runtime.stages.isolate_poison import isolate_poison
 from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
+from bus.runtime.stages.limit_rate import limit_rate
 from bus.runtime.stages.measure import measure
 from bus.runtime.stages.recall_result import recall_result
 from bus.runtime.stages.record_span import record_span
@@ -39,6 +40,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
     inject_delivery_faults,  # outside of the deduplication, as a lost reply or ack would be
     recall_result,  # a handled message whose ack was lost is not handled again
+    limit_rate,  # of verified callers only; a result that exists already uses no token
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,

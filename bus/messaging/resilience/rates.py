@@ -49,6 +49,15 @@ class Rates:
         self._buckets[key] = (tokens - 1, now)
         return True
 
+    def wait(self, key: Hashable) -> float:
+        """Return the seconds until the key has a token. 0 if it has one now."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            is_full = len(self._buckets) >= self._max_keys
+            return SWEEP_SECONDS if is_full else 0.0
+        missing = 1 - bucket[0] - (self._timer() - bucket[1]) * self._rate
+        return max(0.0, missing / self._rate)
+
     def _sweep(self, now: float) -> bool:
         """Remove the keys whose bucket is full again. Return True if there is room."""
         if now - self._swept >= SWEEP_SECONDS:

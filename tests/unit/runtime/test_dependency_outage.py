@@ -309,13 +309,17 @@ async def test_an_outage_writes_one_line_at_its_begin_and_one_at_its_end(
     begin, end = seen
     assert (begin.levelname, begin.getMessage()) == (
         "WARNING",
-        "ledger: the dependency ehr is down: 5 consecutive failures (EhrDown); its events and jobs "
-        "wait, and one message tries every 10 s",
+        (
+            "ledger: the dependency ehr is down: 5 consecutive failures (EhrDown); its events and "
+            "jobs wait, and one message tries every 10 s"
+        ),
     )
     assert (end.levelname, end.getMessage()) == (
         "INFO",
-        "ledger: the dependency ehr is back after 30 s (probes: 3, held messages: 0, messages that "
-        "returned by a retry tier: 3)",
+        (
+            "ledger: the dependency ehr is back after 30 s (probes: 3, held messages: 0, messages "
+            "that returned by a retry tier: 3)"
+        ),
     )
 
 

@@ -75,7 +75,7 @@ def deliveries_of(message: InboundMessage) -> list[Any]:
 
 def test_every_stage_file_is_in_the_list_once() -> None:
     names = [stage.__name__ for stage in INBOUND]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == len(INBOUND) == 17
 
 
 @virtual
