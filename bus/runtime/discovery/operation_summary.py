@@ -79,6 +79,8 @@ class OperationSummary:
     """As `errors`, in the last 10 to 20 s or in the interval."""
     retried: int = 0
     dead_lettered: int = 0
+    recently_shed: Counter[str] = field(default_factory=Counter)
+    """Number of requests that were refused in the last 1 to 2 minutes, by reason."""
     rate: float | None = None
     """Attempts per second. None if the values are not those of an interval."""
     error_rate: float | None = None
@@ -206,6 +208,8 @@ def _add(
         row.retried += round(series.value)
     elif instrument is instruments.DEAD_LETTERS:
         row.dead_lettered += round(series.value)
+    elif instrument is instruments.SHED and (refused := round(series.recent_value)):
+        row.recently_shed[series.labels.get("reason", "")] += refused
 
 
 def _add_attempts(row: OperationSummary, series: Series, seconds: float | None) -> None:

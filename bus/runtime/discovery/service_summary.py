@@ -186,7 +186,7 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
     yield from sorted(_operation_problems(service), key=lambda each: ORDER.index(each.code))
 
 
-ORDER = ("paused", "failing", "long", "full", "slow")
+ORDER = ("paused", "shedding", "limited", "failing", "long", "full", "slow")
 
 
 def _operation_problems(service: ServiceSummary) -> Iterator[Problem]:

@@ -66,6 +66,16 @@ def timed(
     )
 
 
+def shed(amount: int, reason: str, **fields: Any) -> Series:
+    """Return the counter of refused requests. All are recent, unless `recent` has their number."""
+    return Series(
+        name=instruments.SHED.name,
+        labels={**GET, "caller": "shop", "reason": reason},
+        value=amount,
+        recent_value=fields.pop("recent", amount),
+    )
+
+
 def handler(**fields: Any) -> HandlerState:
     """Return the state of a handler. Keyword arguments replace the defaults."""
     values = {
