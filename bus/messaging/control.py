@@ -11,7 +11,9 @@ from typing import ClassVar, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.envelope import MAX_TEXT_LENGTH
+from bus.messaging.policy_info import InstanceBreakers
 from bus.messaging.service_info import (
     InstanceInfo,
     InstanceState,
@@ -28,6 +30,8 @@ __all__ = [
     "Announcement",
     "Answer",
     "FindMessages",
+    "GetBreakers",
+    "GetChaos",
     "GetInfo",
     "GetStats",
     "Ping",
@@ -69,7 +73,7 @@ class Question(BaseModel, Generic[R_co]):
 
     name: ClassVar[str]
     """Type on the wire, for example `bus.control.ping.v1`."""
-    right: ClassVar[Literal["read", "order"]] = "read"
+    right: ClassVar[Literal["read", "order", "chaos"]] = "read"
     """Right that the asker needs."""
     answer: ClassVar[type[InstanceState]]
     """Class of the answers."""
@@ -105,8 +109,23 @@ class FindMessages(Question[RememberedMessages]):
     correlation_id: str = Field(max_length=MAX_TEXT_LENGTH)
 
 
+class GetBreakers(Question[InstanceBreakers]):
+    """BREAKERS: which circuit breakers does an instance have, and in which states?"""
+
+    name = "bus.control.breakers.v1"
+    answer = InstanceBreakers
+
+
+class GetChaos(Question[InstanceChaos]):
+    """CHAOS: which chaos experiment runs in an instance?"""
+
+    name = "bus.control.chaos.v1"
+    answer = InstanceChaos
+
+
 QUESTIONS: Final[Mapping[str, type[Question[InstanceState]]]] = {
-    question.name: question for question in (Ping, GetInfo, GetStats, FindMessages)
+    question.name: question
+    for question in (Ping, GetInfo, GetStats, FindMessages, GetBreakers, GetChaos)
 }
 """Every question that this version of the bus can answer, by its type on the wire."""
 

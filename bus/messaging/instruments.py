@@ -9,6 +9,7 @@ from typing import Final
 from bus.messaging.ports.meter import Instrument
 
 __all__ = [
+    "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
     "DEAD_LETTERS",
     "DUPLICATES",
@@ -138,8 +139,18 @@ CONNECTIONS_LOST: Final = Instrument(
     labels=(),
 )
 
+CHAOS_FAULTS: Final = Instrument(
+    name="chaos.faults",
+    kind="counter",
+    unit="1",
+    description="Faults that a chaos experiment injected into handled messages.",
+    labels=("operation", "fault"),
+)
+"""`fault` is `latency`, `error`, `drop-reply` or `duplicate`."""
+
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
     *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    *(CHAOS_FAULTS,),
 )

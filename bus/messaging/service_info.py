@@ -214,6 +214,8 @@ class InstanceStats(InstanceState):
     """Begin of the measurements, in milliseconds since the epoch."""
     handlers: Annotated[tuple[HandlerState, ...], Field(max_length=MAX_HANDLERS)] = ()
     series: Annotated[tuple[Series, ...], Field(max_length=MAX_SERIES)] = ()
+    chaos: Annotated[tuple[Text, ...], Field(max_length=MAX_LABEL_SETS)] = ()
+    """Faults that a chaos experiment injects now, one line for each rule. Usually empty."""
 
     @model_validator(mode="after")
     def _check_label_sets(self) -> Self:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["SharedTimer", "TimerExpired", "format_seconds", "loop_time"]
+__all__ = ["SharedTimer", "TimerExpired", "call_later", "format_seconds", "loop_time"]
 
 TICK_SECONDS = 0.02
 """Seconds between two checks of the deadlines. A function is called up to this many seconds
@@ -139,3 +139,8 @@ def format_seconds(seconds: float) -> str:
 def loop_time() -> float:
     """Return the time of the running event loop, in monotonic seconds."""
     return asyncio.get_running_loop().time()
+
+
+def call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call a function of the running event loop after some seconds, and return its handle."""
+    return asyncio.get_running_loop().call_later(seconds, call)

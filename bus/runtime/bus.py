@@ -17,8 +17,9 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
-from bus.messaging.timers import loop_time
+from bus.messaging.timers import call_later, loop_time
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
 from bus.middleware.stacks import client_stack, server_stack, with_spans
@@ -34,6 +35,7 @@ from bus.operations.dead_letters import (
     replay,
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
+from bus.runtime.chaos_orders import add_chaos_orders, check_chaos_targets
 from bus.runtime.client import Client
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.discovery import discovery_of
@@ -41,6 +43,7 @@ from bus.runtime.forking import protect_parent
 from bus.runtime.instance_report import InstanceReport, State
 from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
 from bus.runtime.measuring import measuring_of
+from bus.runtime.order_executor import OrderExecutor
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
@@ -135,6 +138,7 @@ class Bus:
             spans=spans,
             meter=meter,
             destinations=destinations_of(self.settings, meter),
+            chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
         )
         self._started: float | None = None
@@ -144,7 +148,12 @@ class Bus:
             state=lambda: self._state,
             consumers=lambda: self._server.consumers,
         )
-        self._discovery = discovery_of(runtime, self._report)
+        self._chaos = runtime.chaos
+        orders = OrderExecutor(
+            self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
+        )
+        add_chaos_orders(orders, runtime.chaos, self._served_types)
+        self._discovery = discovery_of(runtime, self._report, orders.execute)
         self._client = Client(runtime, with_spans(self._client_layers, spans))
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements
@@ -188,9 +197,15 @@ class Bus:
             await self._close()
             raise
         self._life.opened()
+        if (plan := self.settings.chaos_plan) is not None:
+            self._chaos.start(plan, by="BUS_CHAOS", reason="set in the environment")
         return self
 
+    def _served_types(self) -> list[str]:
+        return [each.state.endpoint.contract.type for each in self._server.consumers]
+
     async def _close(self) -> None:
+        self._chaos.stop("the bus closes")
         self._client.replies.begin_close()
         try:
             try:
@@ -391,6 +406,8 @@ class Bus:
                 f"the bus belongs to the service {self.service!r}, but the router belongs to "
                 f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
+        if (plan := self.settings.chaos_plan) is not None:
+            check_chaos_targets(plan, self.service, [each.type for each in router.contracts])
         await self._server.check(router)
         self._changing += 1
         is_stopping = False

@@ -496,6 +496,7 @@ class Client:
                 envelope,
             )
             is_sent = True
+            self.replies.mark_sent(envelope.id)
             reply = await future
         except BaseException as error:  # as above
             if not is_sent:

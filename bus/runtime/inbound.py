@@ -15,6 +15,7 @@ from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
 from bus.runtime.stages.authenticate import authenticate
 from bus.runtime.stages.decrypt import decrypt
 from bus.runtime.stages.deduplicate import deduplicate
+from bus.runtime.stages.inject_delivery_faults import inject_delivery_faults
 from bus.runtime.stages.isolate_poison import isolate_poison
 from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
@@ -33,6 +34,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
+    inject_delivery_faults,  # outside of the deduplication, as a lost reply or ack would be
     recall_result,  # a handled message whose ack was lost is not handled again
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect

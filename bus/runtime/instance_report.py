@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from bus.contracts.contract import Contract
 from bus.contracts.digest import schema_digest
+from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.escaped_text import one_line
 from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
+from bus.messaging.policy_info import InstanceBreakers
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
     MAX_LABEL_SETS,
@@ -90,8 +92,10 @@ class InstanceReport:
         """Return the answer to STATS. Without measurements, it has only the present state."""
         identity = self._identity()
         handlers = tuple(_handler_state(each) for each in self._consumers())
+        chaos = self._runtime.chaos.info()
         return InstanceStats(
             **identity,
+            chaos=() if chaos is None else chaos.lines,
             since=identity["started"],
             handlers=handlers,
             series=(
@@ -99,6 +103,14 @@ class InstanceReport:
                 *_gauges(handlers, self._now(), is_ready=identity["state"] == "ready"),
             ),
         )
+
+    def breakers(self) -> InstanceBreakers:
+        """Return the answer to BREAKERS."""
+        return InstanceBreakers(**self._identity())
+
+    def chaos(self) -> InstanceChaos:
+        """Return the answer to CHAOS."""
+        return InstanceChaos(**self._identity(), chaos=self._runtime.chaos.info())
 
     def find(self, text: str) -> RememberedMessages:
         """Return the messages that this process remembers, and those that it handles now.

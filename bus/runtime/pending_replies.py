@@ -1,6 +1,7 @@
 """The calls that wait for a reply, and the job handles that wait for updates."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 from weakref import WeakValueDictionary
 
@@ -63,6 +64,9 @@ class PendingReplies:
     ) -> asyncio.Future[Envelope]:
         """Return a future for the reply to a request. Call `discard` when the call has ended.
 
+        Several copies of a request can be in flight at the same time. Each copy is a call, and one
+        reply ends one call: the oldest that has no reply.
+
         Args:
             message_id: The id of the request.
             seconds: Seconds after which the future fails with `DeadlineExceeded`.
@@ -73,13 +77,31 @@ class PendingReplies:
         """
         loop = self._loop
         future: asyncio.Future[Envelope] = loop.create_future()
-        call = self._calls[message_id] = PendingCall(future, type_, token, seconds, limits)
+        call = PendingCall(future, type_, token, seconds, limits)
+        first = self._calls.setdefault(message_id, call)
+        if first is not call:
+            first.add_copy(call)
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
+    def mark_sent(self, message_id: str) -> None:
+        """Record that a registered request was sent, so that it waits only for its reply now."""
+        call = self._calls.get(message_id)
+        if call is not None:
+            call.is_sent = True
+
+    def is_sent(self, message_id: str) -> bool:
+        """Return True if a request was sent and still waits for its reply."""
+        call = self._calls.get(message_id)
+        return call is not None and call.is_sent and not call.answer.done()
+
     def discard(self, message_id: str, future: asyncio.Future[Envelope]) -> None:
         """Remove a call that has ended with a reply, an error or a cancellation."""
-        del self._calls[message_id]
+        call = self._calls.pop(message_id)
+        if call.copies:
+            others = [each for each in (call, *call.copies) if each.answer is not future]
+            self._calls[message_id] = others[0]
+            others[0].copies = others[1:]
         self._deadlines.discard(self._loop, future)
         if not future.cancel() and not future.cancelled():
             future.exception()  # asyncio logs an exception that is never retrieved
@@ -106,6 +128,8 @@ class PendingReplies:
         """
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
+        if call is not None and call.copies:
+            call = self._find_open(target)
         if call is not None and not call.answer.done():
             if is_final(envelope.type):
                 call.answer.set_result(envelope)
@@ -115,6 +139,13 @@ class PendingReplies:
             handle.on_update(envelope)
         else:
             self.late += 1
+
+    def _find_open(self, message_id: str) -> "PendingCall | None":
+        """Return the oldest call of a request that has no reply and no error yet."""
+        call = self._calls.get(message_id)
+        if call is None or not call.answer.done():
+            return call
+        return next((each for each in call.copies if not each.answer.done()), None)
 
     def find_request(self, envelope: Envelope) -> "PendingRequest | None":
         """Return the pending request or job to which a reply refers, or None if there is none."""
@@ -135,33 +166,37 @@ class PendingReplies:
             envelope: The rejected reply or update.
             why: The reason for the rejection.
         """
-        request = self.find_request(envelope)
-        if request is not None:
-            request.rejection = why
+        target = envelope.in_reply_to or ""
+        call = self._calls.get(target)
+        if call is not None:
+            for each in (call, *call.copies):
+                each.rejection = why
+        elif (handle := self._jobs.get(target)) is not None:
+            handle.request.rejection = why
 
     def on_return(self, message_id: str, reason: str) -> None:
         """Fail the pending call of a returned request.
 
         If the message id has no pending call, count the message as an undeliverable reply.
         """
-        call = self._calls.get(message_id)
-        if call is None:
-            self.undeliverable += 1
-        elif not call.answer.done():
+        call = self._find_open(message_id)
+        if call is not None:
             call.answer.set_exception(
                 NotServed(
                     f"{call.type}: no service serves it ({reason}). "
                     "Start the service in a version that has a handler for it."
                 )
             )
+        elif message_id not in self._calls:
+            self.undeliverable += 1
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
         """Fail the pending call of a request that the broker refused.
 
         The call also fails if the broker dropped the request when a channel was closed.
         """
-        call = self._calls.get(message_id)
-        if call is not None and not call.answer.done():
+        call = self._find_open(message_id)
+        if call is not None:
             mark_as_broker_error(error)
             call.answer.set_exception(error)
 
@@ -172,15 +207,16 @@ class PendingReplies:
         self._fail_calls("the connection to the broker was lost")
 
     def _fail_calls(self, reason: str, origin: Origin = "broker") -> None:
-        for call in self._calls.values():
-            if not call.answer.done():
-                error = ConnectionLost(
-                    f"{call.type}: {reason} before the reply arrived. The service may have "
-                    "handled the request.",
-                    maybe_executed=True,
-                )
-                error.origin = origin
-                call.answer.set_exception(error)
+        for first in self._calls.values():
+            for call in (first, *first.copies):
+                if not call.answer.done():
+                    error = ConnectionLost(
+                        f"{call.type}: {reason} before the reply arrived. The service may have "
+                        "handled the request.",
+                        maybe_executed=True,
+                    )
+                    error.origin = origin
+                    call.answer.set_exception(error)
 
     def begin_close(self) -> None:
         """Do not count the connection as lost, because the bus closes it."""
@@ -196,7 +232,7 @@ class PendingReplies:
 class PendingCall(PendingRequest):
     """A sent request, with a future for its reply."""
 
-    __slots__ = ("answer", "limits", "seconds")
+    __slots__ = ("answer", "copies", "is_sent", "limits", "seconds")
 
     def __init__(
         self,
@@ -214,6 +250,21 @@ class PendingCall(PendingRequest):
         self.is_job = False
         self.proofs = () if token is None else (token,)
         self.rejection = None
+        self.is_sent = False
+        """True if the transport has taken the request."""
+        self.copies: Sequence[PendingCall] = ()
+        """Later calls with the same message id, in order."""
+
+    def add_copy(self, copy: "PendingCall") -> None:
+        """Add a later call with the same message id.
+
+        A reply can refer to any copy of the request, so each call has the tokens of all copies.
+        """
+        self.copies = [*self.copies, copy]
+        proofs = (*self.proofs, *(each for each in copy.proofs if each not in self.proofs))
+        self.proofs = proofs
+        for each in self.copies:
+            each.proofs = proofs
 
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""

@@ -15,6 +15,7 @@ from bus.messaging.handler import Middleware, compose
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import merge
+from bus.middleware.chaos import inject_handler_faults
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
@@ -132,7 +133,9 @@ class Server:
     def _receivers(
         self, router: Router, states: Mapping[str, Any], candidates: CandidateQueue
     ) -> list[Receiver]:
-        handler = compose(self._layers, router)
+        # Innermost, so that all other policies treat an injected fault as a fault of the handler.
+        layers = [*self._layers, inject_handler_faults(self._runtime.chaos)]
+        handler = compose(layers, router)
         return [
             receiver_for(
                 each,

@@ -9,6 +9,7 @@ from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
+from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.middleware.spans import SpanSource
 from bus.security.message_security import NO_SECURITY, MessageSecurity
@@ -41,6 +42,8 @@ class ServiceRuntime:
     meter: Meter = NO_METER
     destinations: Destinations = field(default_factory=_own_destinations)
     """The state of the policies for each operation that this process calls."""
+    chaos: Chaos = field(default_factory=lambda: Chaos("", clock=time.time))
+    """The chaos experiment of this process, if one runs."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 

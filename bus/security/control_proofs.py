@@ -19,6 +19,7 @@ from bus.security.proofs import digest
 
 __all__ = [
     "CONTROL_PROOF",
+    "ROUNDING_SECONDS",
     "ProvenAsker",
     "control_proof",
     "verify_control_proof",
@@ -46,6 +47,8 @@ class ProvenAsker:
     role: Role
     is_shared: bool = False
     """True if the key is the shared secret of `BUS_AUTH=dev`, which proves no name."""
+    issued: float | None = None
+    """Time of the signature, in seconds since the epoch. None without a proof."""
 
     @property
     def proven_name(self) -> str | None:
@@ -176,7 +179,8 @@ def _verify(
         reject("expires does not match the control proof")
     if expires + leeway <= now:
         reject("the window is over")
-    return claims, ProvenAsker(envelope.source, role, is_shared=key.owner is None)
+    is_shared = key.owner is None
+    return claims, ProvenAsker(envelope.source, role, is_shared=is_shared, issued=issued)
 
 
 def _expect(claims: Claims, expected: Mapping[str, str | None]) -> None:

@@ -6,7 +6,7 @@ an operator, and that operator's right to order.
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,14 +23,18 @@ from bus.security.control_proofs import (
     verify_question,
 )
 from bus.security.current_grants import CurrentGrants
-from bus.security.grants import ORDER, READ, AccessPolicy
+from bus.security.grants import CHAOS, ORDER, READ, AccessPolicy
 from bus.security.jws import claimed_key_id
 from bus.security.keyring import Keyring
 
 __all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenControl", "Subject"]
 
-Access = Literal["ping", "read", "order"]
+Access = Literal["ping", "read", "order", "chaos"]
 """Kind of access to an instance. `ping` is the right to know whether an instance is alive."""
+
+
+ORDERS: Mapping[Access, str] = {"order": ORDER, "chaos": CHAOS}
+"""The operation that an operator must be granted, by the kind of order. No service can order."""
 
 
 class ControlGuard(Protocol):
@@ -191,7 +195,7 @@ class ControlSecurity:
             return None
         table = "operators" if subject.role == "operator" else "services"
         line = f"[{table}.{subject.name}] {_grant_for(subject.role, access)}"
-        if subject.role == "service" and access == "order":
+        if subject.role == "service" and access in ORDERS:
             return PermissionDenied(f"{_title(asker)} {_lacks(access)}. Use an operator's key.")
         return PermissionDenied(
             f"{_title(asker)} {_lacks(access)}. Grant it in {subject.grants_file}: {line}"
@@ -223,8 +227,8 @@ def _is_granted(
     policy: AccessPolicy, asker: ProvenAsker, access: Access, service: str | None
 ) -> bool:
     if asker.role == "operator":
-        return policy.may_operate(asker.name, ORDER if access == "order" else READ)
-    if access == "order":
+        return policy.may_operate(asker.name, ORDERS.get(access, READ))
+    if access in ORDERS:
         return False  # only a person orders
     if policy.may_read(asker.name):
         return True
@@ -245,12 +249,13 @@ def _lacks(access: Access) -> str:
         "ping": "may not ask whether services are alive",
         "read": "may not read the state of services",
         "order": "may not give orders",
+        "chaos": "may not start or stop chaos experiments",
     }[access]
 
 
 def _grant_for(role: str, access: Access) -> str:
     if role == "operator":
-        return f'may = ["{ORDER if access == "order" else READ}"]'
+        return f'may = ["{ORDERS.get(access, READ)}"]'
     return 'control = ["read"]'
 
 

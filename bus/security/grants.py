@@ -25,6 +25,7 @@ from typing import Final, Literal, Protocol
 from bus.contracts.contract import CATALOG
 
 __all__ = [
+    "CHAOS",
     "CONTROL_RIGHTS",
     "ORDER",
     "READ",
@@ -45,7 +46,12 @@ READ: Final = "control.read"
 """Name of the operation that asks live services about their state."""
 ORDER: Final = "control.order"
 """Name of the operation that gives orders to live services, such as the pause of a consumer."""
-OPERATIONS: Final = (REVEAL, READ, ORDER)
+CHAOS: Final = "control.chaos"
+"""Name of the operation that injects faults into live services.
+
+It is apart from `ORDER`, because an order protects a service, and an experiment harms it.
+"""
+OPERATIONS: Final = (REVEAL, READ, ORDER, CHAOS)
 """All operations that the grants can permit to an operator."""
 CONTROL_RIGHTS: Final = ("read",)
 """All rights on the control channel that the grants can permit to a service."""

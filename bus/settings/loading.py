@@ -11,7 +11,12 @@ from bus.settings.service import Settings
 
 __all__ = ["load_settings"]
 
-REFUSALS = frozenset({"boolean", "broker_url", "debug_with_auth", "padded_secret", "url_heartbeat"})
+REFUSALS = frozenset(
+    {
+        *("boolean", "broker_url", "chaos_plan", "chaos_with_auth", "debug_with_auth"),
+        *("padded_secret", "url_heartbeat"),
+    }
+)
 """Rules of `Settings` that have a text of their own."""
 SERVICES = "services"
 """Rule of `Settings` with a text that names the variable, the file or the argument itself."""

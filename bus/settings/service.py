@@ -29,6 +29,8 @@ from bus.messaging.body_limit import (
     LOWEST_MAX_BODY_BYTES,
 )
 from bus.messaging.broker_addresses import HTTP, BrokerUrl, parse_urls
+from bus.messaging.resilience.chaos_grammar import ChaosSyntaxError, parse_chaos
+from bus.messaging.resilience.chaos_plan import ChaosPlan
 from bus.messaging.variable_values import strip_value
 from bus.security.secret_files import check_trusted_file, read_password
 from bus.settings.broker_urls import (
@@ -232,6 +234,36 @@ class Settings(CallSettings):
     allowed with `auth="on"`. The texts are only in the log of this process, never in a reply, a
     dead letter or a metric.
     """
+
+    chaos: str | None = None
+    """Faults that this process injects into the messages that it handles, for tests.
+
+    An example is `billing.quote: latency=200ms@10%, error=unavailable@5%; for=10m`. The faults
+    begin when the bus starts, and end by themselves. Without `for`, they end after 10 minutes. It
+    is not allowed with `auth="on"`. There, an operator starts an experiment by `bus chaos start`.
+    """
+
+    @field_validator("chaos")
+    @classmethod
+    def _check_chaos(cls, chaos: str | None, info: ValidationInfo) -> str | None:
+        if chaos is None:
+            return None
+        if info.data.get("auth") == "on":
+            raise PydanticCustomError(
+                "chaos_with_auth",
+                "must not be set with BUS_AUTH=on. Remove BUS_CHAOS, and let an operator with the "
+                "right control.chaos start the experiment by `bus chaos start`",
+            )
+        try:
+            parse_chaos(chaos)
+        except ChaosSyntaxError as error:
+            raise PydanticCustomError("chaos_plan", "{problem}", {"problem": str(error)}) from None
+        return chaos
+
+    @property
+    def chaos_plan(self) -> ChaosPlan | None:
+        """The plan in `chaos`, or None."""
+        return None if self.chaos is None else parse_chaos(self.chaos)
 
     @field_validator("key")
     @classmethod

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
+from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.control import Ping, Question
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.policy_info import InstanceBreakers
 from bus.messaging.ports.transport import Delivery, Transport
 from bus.messaging.service_info import (
     InstanceInfo,
@@ -21,6 +23,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.control_link import Member
 from bus.runtime.discovery.discovery import Discovery
+from bus.runtime.discovery.responder import Execute
 from bus.security.control_security import OPEN_CONTROL, ControlGuard, ControlSecurity, Subject
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring, shared_secret_keyring
@@ -100,6 +103,12 @@ class StateReport:
     def stats(self) -> InstanceStats:
         return InstanceStats(**self._known(), since=1)
 
+    def breakers(self) -> InstanceBreakers:
+        return InstanceBreakers(**self._known())
+
+    def chaos(self) -> InstanceChaos:
+        return InstanceChaos(**self._known())
+
     def find(self, text: str) -> RememberedMessages:
         assert text
         return RememberedMessages(**self._known(), since=1)
@@ -163,11 +172,15 @@ class ControlWorld:
         return self.guard(name) if mode == "on" else self.shared_guard(name)
 
     async def process(
-        self, name: str, instance: str = "1", mode: str = "on"
+        self,
+        name: str,
+        instance: str = "1",
+        mode: str = "on",
+        execute: Execute | None = None,
     ) -> tuple[Discovery, Wire]:
-        """Return a started process and its wire."""
-        wire = Wire()
-        discovery = Discovery(self.member(name, wire, instance, mode), StateReport(name, instance))
+        """Return a started process and its wire. It obeys orders by `execute`."""
+        wire, report = Wire(), StateReport(name, instance)
+        discovery = Discovery(self.member(name, wire, instance, mode), report, execute)
         await discovery.start()
         return discovery, wire
 

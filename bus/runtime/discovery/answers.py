@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from time import perf_counter
 
-from bus.messaging.control import FindMessages, GetInfo, GetStats, Ping, Question
+from bus.messaging.control import (
+    FindMessages,
+    GetBreakers,
+    GetChaos,
+    GetInfo,
+    GetStats,
+    Ping,
+    Question,
+)
 from bus.messaging.service_info import InstanceState
 from bus.runtime.discovery.report import Report
 
@@ -16,7 +24,7 @@ MAX_SHARE = 0.1
 
 An instance with thousands of series needs a tenth of a second. Its handlers wait in that time.
 """
-LISTS = ("series", "messages", "contracts", "handlers")
+LISTS = ("series", "messages", "contracts", "handlers", "breakers")
 """Fields of the records that can be cut, in this order."""
 
 
@@ -84,6 +92,10 @@ class AnswerBodies:
                 return self._info_body()
             case GetStats():
                 return self._stats_body()
+            case GetBreakers():
+                record = self._report.breakers()
+            case GetChaos():
+                record = self._report.chaos()
             case FindMessages(correlation_id=correlation_id):
                 record = self._report.find(correlation_id)
             case _:

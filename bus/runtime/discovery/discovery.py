@@ -16,7 +16,7 @@ from bus.runtime.discovery.asker import Announcements
 from bus.runtime.discovery.control_asker import ControlAsker
 from bus.runtime.discovery.control_link import ControlLink, Member
 from bus.runtime.discovery.report import Report
-from bus.runtime.discovery.responder import Responder
+from bus.runtime.discovery.responder import Execute, Responder
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["Discovery", "NoDiscovery", "discovery_of"]
@@ -36,19 +36,20 @@ CLOSE_SECONDS = 0.25
 class Discovery:
     """The part of a bus that uses the control channel. It implements `Asker`."""
 
-    def __init__(self, member: Member, report: Report) -> None:
-        """Create the discovery of a process that `report` describes."""
+    def __init__(self, member: Member, report: Report, execute: Execute | None = None) -> None:
+        """Create the discovery of a process that `report` describes, and that obeys `execute`."""
         self._member, self._report = member, report
         self._link = ControlLink(member, control_topology(member.source, member.instance))
         bodies = self._bodies = AnswerBodies(
             report, member.max_body_bytes, is_flooded=self._is_flooded
         )
-        self.responder = Responder(member, self._link, bodies)
+        self.responder = Responder(member, self._link, bodies, execute)
         self.asker = ControlAsker(member, self._link)
         self._announcing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the control channel. Wait a moment, because it is usually ready at once."""
+        self.responder.started = self._member.clock()
         await self._link.open(self._on_message)
         with suppress(Unavailable):
             await self._link.wait_ready(START_SECONDS)
@@ -153,12 +154,15 @@ class NoAnnouncements:
         """Do nothing."""
 
 
-def discovery_of(runtime: ServiceRuntime, report: Report) -> Discovery | NoDiscovery:
+def discovery_of(
+    runtime: ServiceRuntime, report: Report, execute: Execute | None = None
+) -> Discovery | NoDiscovery:
     """Return the discovery of a bus, as its settings specify.
 
     Args:
         runtime: The objects that all parts of the bus share.
         report: The answers to questions about the bus.
+        execute: Function that obeys orders.
     """
     settings = runtime.settings
     if settings.discovery == "off":
@@ -173,7 +177,7 @@ def discovery_of(runtime: ServiceRuntime, report: Report) -> Discovery | NoDisco
         leeway=settings.clock_leeway,
         clock=runtime.clock,
     )
-    return Discovery(member, report)
+    return Discovery(member, report, execute)
 
 
 def _is_off(subject: str) -> Unavailable:

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from bus.messaging.chaos_info import InstanceChaos
+from bus.messaging.policy_info import InstanceBreakers
 from bus.messaging.service_info import (
     InstanceInfo,
     InstanceState,
@@ -25,6 +27,14 @@ class Report(Protocol):
 
     def stats(self) -> InstanceStats:
         """Return the answer to STATS."""
+        ...
+
+    def breakers(self) -> InstanceBreakers:
+        """Return the circuit breakers of this process."""
+        ...
+
+    def chaos(self) -> InstanceChaos:
+        """Return the chaos experiment of this process."""
         ...
 
     def find(self, text: str) -> RememberedMessages:

@@ -6,6 +6,7 @@ because the name of the asker is not proven before.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -13,17 +14,18 @@ from bus.errors import BusError, PermissionDenied, UnknownKey
 from bus.messaging.control import MAX_WINDOW_SECONDS, QUESTIONS, Ping, Question
 from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.orders import ORDERS, Order, OrderResult
 from bus.messaging.service_info import InstanceState
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.control import question_key
-from bus.runtime.discovery.answers import AnswerBodies
+from bus.runtime.discovery.answers import AnswerBodies, encode_record
 from bus.runtime.discovery.control_link import ControlLink, Member
 from bus.runtime.discovery.limits import FLOOD, Rates, Refusals, SeenIds
 from bus.runtime.discovery.throttle import MAX_QUESTION_BYTES
-from bus.security.control_proofs import ProvenAsker
+from bus.security.control_proofs import ROUNDING_SECONDS, ProvenAsker
 from bus.security.control_security import Access
 
-__all__ = ["MAX_QUESTIONS_PER_SECOND", "Responder", "access_to"]
+__all__ = ["MAX_QUESTIONS_PER_SECOND", "Execute", "Responder", "access_to"]
 
 log = logging.getLogger("bus.discovery")
 
@@ -43,6 +45,9 @@ MAX_SEEN_QUESTIONS = 10_000
 MAX_ANSWERS_IN_PROGRESS = 16
 """Maximum number of answers that are built and sent at the same time."""
 
+Execute = Callable[[Order, str], OrderResult]
+"""Function that obeys an order of the named operator, and returns the answer."""
+
 
 def access_to(question: type[Question[InstanceState]]) -> Access:
     """Return the kind of access that a question needs."""
@@ -52,8 +57,17 @@ def access_to(question: type[Question[InstanceState]]) -> Access:
 class Responder:
     """Answers the questions that arrive at one process."""
 
-    def __init__(self, member: Member, link: ControlLink, bodies: AnswerBodies) -> None:
-        """Create the responder of a process that answers over `link`."""
+    def __init__(
+        self,
+        member: Member,
+        link: ControlLink,
+        bodies: AnswerBodies,
+        execute: Execute | None = None,
+    ) -> None:
+        """Create the responder of a process that answers over `link`, and obeys by `execute`."""
+        self._execute = execute
+        self.started = member.clock()
+        """Start of the process. An order that was signed earlier was not for this process."""
         self._member, self._link, self._bodies = member, link, bodies
         timer = loop_time
         service = member.source
@@ -84,7 +98,7 @@ class Responder:
 
     def on_question(self, question: Envelope) -> None:
         """Check a question, and start to answer it. The method neither blocks nor raises."""
-        kind = QUESTIONS.get(question.type)
+        kind = QUESTIONS.get(question.type) or ORDERS.get(question.type)
         if kind is None:
             return  # an asker of a later version
         if not self._may_check(question):
@@ -103,7 +117,7 @@ class Responder:
             detail = f"{question.type}: the body is not valid"
             self.refusals.record("malformed", detail, asker.proven_name)
             return
-        self._start(question, parsed)
+        self._start(question, parsed, asker)
 
     def _may_check(self, question: Envelope) -> bool:
         """Return True if the proof of a question may be checked now.
@@ -142,6 +156,9 @@ class Responder:
             ends = min(ends, question.expires / 1000)
         if ends + self._member.leeway <= now:
             self.refusals.record("out of window", "the window is over")
+        elif self._is_older(question, asker):
+            # The ids that an earlier process of this service has seen are lost.
+            self.refusals.record("replayed", "the order was signed before this process started")
         elif key in self._seen:
             # The sender of a replay is not the asker.
             self.refusals.record("replayed", "the question was asked before")
@@ -155,17 +172,30 @@ class Responder:
             return True
         return False
 
-    def _start(self, question: Envelope, parsed: Question[InstanceState]) -> None:
+    def _is_older(self, question: Envelope, asker: ProvenAsker) -> bool:
+        """Return True if the message is an order that was signed before this process started."""
+        signed = asker.issued
+        return (
+            question.type in ORDERS
+            and signed is not None
+            and signed + ROUNDING_SECONDS < self.started
+        )
+
+    def _start(
+        self, question: Envelope, parsed: Question[InstanceState], asker: ProvenAsker
+    ) -> None:
         if len(self._answering) >= MAX_ANSWERS_IN_PROGRESS:
             self.refusals.counts["busy"] += 1
             return
-        task = asyncio.get_running_loop().create_task(self._answer(question, parsed))
+        task = asyncio.get_running_loop().create_task(self._answer(question, parsed, asker))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, question: Envelope, parsed: Question[InstanceState]) -> None:
+    async def _answer(
+        self, question: Envelope, parsed: Question[InstanceState], asker: ProvenAsker
+    ) -> None:
         try:
-            answer = build_answer(self._member, question, self._bodies.body_of(parsed))
+            answer = build_answer(self._member, question, self._body_of(parsed, asker))
             await self._link.send(answer, question.reply_to or "")
         except BusError as error:
             log.debug("an answer could not be sent: %s", error, extra={"why": str(error)})
@@ -174,6 +204,12 @@ class Responder:
             log.error("%s could not be answered", question.type, extra=facts)  # noqa: TRY400 - a traceback can show values
         else:
             self.answered += 1
+
+    def _body_of(self, parsed: Question[InstanceState], asker: ProvenAsker) -> bytes:
+        if not isinstance(parsed, Order) or self._execute is None:
+            return self._bodies.body_of(parsed)
+        name = asker.proven_name or parsed.operator or asker.name
+        return encode_record(self._execute(parsed, name), self._member.max_body_bytes)
 
     async def close(self) -> None:
         """Cancel the answers in progress."""

@@ -93,6 +93,84 @@ async def test_late_second_and_foreign_replies_are_counted_and_dropped() -> None
 
 
 @virtual
+async def test_each_reply_ends_one_of_several_calls_with_the_same_id() -> None:
+    replies = PendingReplies()
+    with expecting(replies, "m-1") as first, expecting(replies, "m-1") as copy:
+        replies.dispatch(reply(REQUEST, Total(total=1), source="ledger"))
+        assert first.done()
+        assert not copy.done()
+        replies.dispatch(reply(REQUEST, Total(total=2), source="ledger"))
+        assert copy.done()
+        replies.dispatch(reply(REQUEST, Total(total=3), source="ledger"))
+    assert replies.late == 1
+    assert replies.undeliverable == 0
+
+
+@virtual
+async def test_the_end_of_one_call_leaves_another_call_with_its_id() -> None:
+    replies = PendingReplies()
+    replies.start()
+    first, copy, last = (replies.register("m-1", 60, "ledger.total.v1") for _ in range(3))
+    replies.discard("m-1", first)
+    replies.discard("m-1", last)
+    replies.dispatch(reply(REQUEST, Total(total=1), source="ledger"))
+    assert copy.done()
+    replies.discard("m-1", copy)
+    assert not replies._calls
+
+
+@virtual
+async def test_each_return_fails_one_of_several_calls_with_the_same_id() -> None:
+    replies = PendingReplies()
+    with expecting(replies, "m-1") as first, expecting(replies, "m-1") as copy:
+        replies.on_return("m-1", "NO_ROUTE")
+        assert first.done()
+        assert not copy.done()
+        replies.on_publish_failed("m-1", Unavailable("closed"))
+        assert isinstance(copy.exception(), Unavailable)
+
+
+@virtual
+async def test_a_lost_connection_fails_every_call_with_the_same_id() -> None:
+    replies = PendingReplies()
+    with expecting(replies, "m-1") as first, expecting(replies, "m-1") as copy:
+        replies.on_connection_lost()
+        assert isinstance(first.exception(), ConnectionLost)
+        assert isinstance(copy.exception(), ConnectionLost)
+
+
+@virtual
+async def test_a_reply_may_refer_to_the_token_of_any_copy() -> None:
+    replies = PendingReplies()
+    replies.start()
+    first = replies.register("m-1", 60, "ledger.total.v1", "token-1")
+    copy = replies.register("m-1", 60, "ledger.total.v1", "token-2")
+    answer = reply(REQUEST, Total(total=1), source="ledger")
+    request = replies.find_request(answer)
+    assert request is not None
+    assert request.proofs == ("token-1", "token-2")
+    replies.discard("m-1", first)
+    request = replies.find_request(answer)
+    assert request is not None
+    assert request.proofs == ("token-1", "token-2")
+    replies.record_rejected_reply(answer, "forged")
+    assert request.rejection == "forged"
+    replies.discard("m-1", copy)
+
+
+@virtual
+async def test_a_request_is_sent_from_its_publish_to_its_reply() -> None:
+    replies = PendingReplies()
+    with expecting(replies, "m-1"):
+        assert not replies.is_sent("m-1")
+        replies.mark_sent("m-1")
+        assert replies.is_sent("m-1")
+        replies.dispatch(reply(REQUEST, Total(total=1), source="ledger"))
+        assert not replies.is_sent("m-1")
+    assert not replies.is_sent("m-1")
+
+
+@virtual
 async def test_a_request_that_comes_back_fails_at_once() -> None:
     replies = PendingReplies()
     with expecting(replies, "m-1") as call:

@@ -5,7 +5,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bus.messaging.control import FindMessages, GetInfo, GetStats
+from bus.messaging.chaos_info import InstanceChaos
+from bus.messaging.control import FindMessages, GetBreakers, GetInfo, GetStats
+from bus.messaging.policy_info import BreakerInfo, InstanceBreakers
 from bus.messaging.service_info import (
     InstanceInfo,
     InstanceState,
@@ -42,6 +44,13 @@ class ReportOfMany:
         )
         return InstanceStats(**STATE.model_dump(), since=1, series=series)
 
+    def breakers(self) -> InstanceBreakers:
+        info = BreakerInfo(name="a.b.v1", kind="call", state="closed", since=1)
+        return InstanceBreakers(**STATE.model_dump(), breakers=(info,) * 1000)
+
+    def chaos(self) -> InstanceChaos:
+        return InstanceChaos(**STATE.model_dump())
+
     def find(self, correlation_id: str) -> RememberedMessages:
         messages = tuple(
             RememberedMessage(action="sent", id=correlation_id, type="a", source="b", at=each)
@@ -52,7 +61,11 @@ class ReportOfMany:
 
 def test_an_answer_that_is_too_large_is_cut_and_says_how_many_entries_it_left_out() -> None:
     bodies = AnswerBodies(ReportOfMany(), 8192)
-    for question, field in ((GetStats(), "series"), (FindMessages(correlation_id="c"), "messages")):
+    for question, field in (
+        (GetStats(), "series"),
+        (FindMessages(correlation_id="c"), "messages"),
+        (GetBreakers(), "breakers"),
+    ):
         body = bodies.body_of(question)
         answer = json.loads(body)
         assert 4096 < len(body) <= 8192

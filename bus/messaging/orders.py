@@ -1,0 +1,162 @@
+"""Orders on the control channel: an operator changes what live instances do, for a limited time.
+
+An order is a question that changes something. It needs the key of an operator and a right of its
+own, and carries a reason and an end. Each instance obeys an order at most once.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from bus.messaging.control import Question
+from bus.messaging.resilience.chaos_grammar import MAX_PLAN_LENGTH
+from bus.messaging.resilience.chaos_plan import MAX_CHAOS_SECONDS
+from bus.messaging.service_info import Count, InstanceState, Milliseconds, Name
+
+__all__ = [
+    "MAX_ORDER_SECONDS",
+    "MAX_REASON_LENGTH",
+    "ORDERS",
+    "IsolateBreaker",
+    "Order",
+    "OrderResult",
+    "ResetBreaker",
+    "StartChaos",
+    "StopChaos",
+    "Why",
+    "reason_to_ignore",
+]
+
+MAX_ORDER_SECONDS: Final = 24 * 3600.0
+"""Maximum seconds from now until the end of an order."""
+MAX_REASON_LENGTH: Final = 200
+"""Maximum number of characters of the reason for an order."""
+
+Reason = Annotated[
+    str, Field(min_length=1, max_length=MAX_REASON_LENGTH, pattern=r"^\P{Cc}*[^\p{Cc}\s]\P{Cc}*$")
+]
+"""Reason of the operator. It has no control characters, and not only white space."""
+Why = Literal["ended", "too-long", "not-found", "not-understood"]
+"""Reason why an instance has ignored an order.
+
+`ended`: the end is over. `too-long`: the end is too far ahead. `not-found`: the instance does not
+have the object. `not-understood`: this version of the bus does not know a value of the order.
+"""
+
+
+class OrderResult(InstanceState):
+    """The answer to an order: what the instance has done. It has no text."""
+
+    outcome: Name
+    """`applied` or `ignored`. A later version of the bus can have more values."""
+    why: Name | None = None
+    """Reason why the instance has ignored the order, one of `Why`. None if it has obeyed."""
+    changed: Count = 0
+    """Number of objects that the order has changed, such as breakers."""
+
+
+class Order(Question[OrderResult]):
+    """An order to live instances. A subclass has the parameters of the order as fields."""
+
+    right: ClassVar[Literal["read", "order", "chaos"]] = "order"
+    answer = OrderResult
+    max_seconds: ClassVar[float] = MAX_ORDER_SECONDS
+    """Maximum seconds from now until the end of the order."""
+
+    reason: Reason
+    """Reason for the order. Instances log and show it."""
+    until: Milliseconds
+    """End of the order, in milliseconds since the epoch. The effect ends by itself."""
+    operator: Name | None = None
+    """Name of the operator if no key proves a name, as with `BUS_AUTH=off`. Otherwise ignored."""
+
+    @property
+    def subject(self) -> str:
+        """The object that the order changes, for log lines."""
+        return self.name
+
+
+class IsolateBreaker(Order):
+    """ISOLATE: keep a circuit breaker open until the end of the order."""
+
+    name = "bus.control.isolate-breaker.v1"
+
+    breaker: Name
+    """Name of the breaker: the type of an operation, or the name of a dependency."""
+    kind: Literal["call", "dependency"] | None = None
+    """Kind of the breaker. None: both kinds."""
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The breaker that the order isolates."""
+        return f"isolate the breaker {self.breaker}"
+
+
+class ResetBreaker(Order):
+    """RESET: close a circuit breaker. An order that arrives after its end does nothing."""
+
+    name = "bus.control.reset-breaker.v1"
+
+    breaker: Name
+    """Name of the breaker: the type of an operation, or the name of a dependency."""
+    kind: Literal["call", "dependency"] | None = None
+    """Kind of the breaker. None: both kinds."""
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The breaker that the order resets."""
+        return f"reset the breaker {self.breaker}"
+
+
+class StartChaos(Order):
+    """CHAOS: inject faults into handled messages until the end of the order."""
+
+    name = "bus.control.start-chaos.v1"
+    right = "chaos"
+    max_seconds = MAX_CHAOS_SECONDS
+
+    plan: str = Field(min_length=1, max_length=MAX_PLAN_LENGTH)
+    """Faults in the grammar of `bus.messaging.resilience.chaos_grammar`."""
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The faults that the order injects."""
+        return f"start chaos ({self.plan})"
+
+
+class StopChaos(Order):
+    """CHAOS: end the running experiment."""
+
+    name = "bus.control.stop-chaos.v1"
+    right = "chaos"
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The end of the experiment."""
+        return "stop chaos"
+
+
+ORDERS: Final[Mapping[str, type[Order]]] = {
+    order.name: order for order in (IsolateBreaker, ResetBreaker, StartChaos, StopChaos)
+}
+"""Every order that this version of the bus can obey, by its type on the wire."""
+
+
+def reason_to_ignore(order: Order, now: float, leeway: float) -> Why | None:
+    """Return why the end of an order is not valid, or None.
+
+    Args:
+        order: The order.
+        now: Seconds since the epoch.
+        leeway: Seconds by which the clocks of two machines may differ.
+    """
+    ends = order.until / 1000
+    if ends <= now:
+        return "ended"
+    return "too-long" if ends > now + order.max_seconds + leeway else None

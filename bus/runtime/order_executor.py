@@ -1,0 +1,87 @@
+"""The executor of orders: it checks the end of an order, applies it, and logs what it has done."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from bus.messaging.labels import one_line
+from bus.messaging.orders import Order, OrderResult, Why, reason_to_ignore
+from bus.messaging.service_info import InstanceState
+
+__all__ = ["OrderExecutor"]
+
+log = logging.getLogger("bus.orders")
+
+O = TypeVar("O", bound=Order)  # noqa: E741 - as `R` of replies
+
+
+class OrderExecutor:
+    """Obeys the orders of operators in one process."""
+
+    def __init__(
+        self, state: Callable[[], InstanceState], *, clock: Callable[[], float], leeway: float
+    ) -> None:
+        """Create an executor that cannot obey any order yet.
+
+        Args:
+            state: Returns the state of the process.
+            clock: Returns seconds since the epoch.
+            leeway: Seconds by which the clocks of two machines may differ.
+        """
+        self._state, self._clock, self._leeway = state, clock, leeway
+        self._functions: dict[type[Order], Callable[[Any, str], int | Why]] = {}
+
+    def add(self, kind: type[O], apply: Callable[[O, str], int | Why]) -> None:
+        """Obey one kind of order from now on.
+
+        Args:
+            kind: Class of the orders.
+            apply: Function that receives an order and the name of its operator. It returns the
+                number of objects that it has changed, or why it has ignored the order.
+        """
+        self._functions[kind] = apply
+
+    def execute(self, order: Order, operator: str) -> OrderResult:
+        """Obey an order of an operator with the right to give it, and return the answer."""
+        state = self._state()
+        apply = self._functions.get(type(order))
+        done: int | Why | None = reason_to_ignore(order, self._clock(), self._leeway)
+        if done is None:
+            done = "not-understood" if apply is None else apply(order, operator)
+        why = done if isinstance(done, str) else None
+        facts = {
+            "service": state.service,
+            "operator": operator,
+            "order": order.name,
+            "reason": order.reason,
+            "until": order.until,
+            "outcome": why or "applied",
+        }
+        ending = _shown_time(order.until)
+        # The reason of an operator is a text for operators: it is not data of a message.
+        texts = (state.service, *map(one_line, (order.subject, operator)), ending)
+        if why is None:
+            log.warning(
+                "%s: order to %s, by the operator %s, until %s: %s",
+                *texts,
+                one_line(order.reason),
+                extra=facts,
+            )
+        else:
+            log.warning(
+                "%s: order to %s, by the operator %s, until %s was ignored: %s",
+                *texts,
+                why,
+                extra=facts,
+            )
+        return OrderResult(
+            **state.model_dump(),
+            outcome="applied" if why is None else "ignored",
+            why=why,
+            changed=done if isinstance(done, int) else 0,
+        )
+
+
+def _shown_time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
