@@ -12,9 +12,24 @@ from benchmarks.resilience.server import Mode, Server
 from benchmarks.resilience.variants import Variant
 from bus.testing import VirtualLoop
 
-__all__ = ["CALLERS", "amplification", "goodput", "overload"]
+__all__ = [
+    "CALLERS",
+    "LOADS",
+    "MODES",
+    "RATES",
+    "amplification",
+    "goodput",
+    "overload",
+]
 
 CALLERS = 200
+RATES = (0.1, 1.0, 10.0)
+"""Calls per second of one caller."""
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+"""Offered loads, as a part of the capacity."""
+MODES: tuple[Mode, ...] = ("unavailable", "hangs")
+FAILING_SECONDS = {0.1: 60, 1.0: 20, 10.0: 8}
+"""Seconds of a failure, by the rate of the callers. Each caller begins about six calls at least."""
 SEED = 16
 WARM_UP_SECONDS = 5
 NORMAL, OVERLOAD = 0.7, 3.0
@@ -55,9 +70,9 @@ def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[floa
     return [counts.good[second] / capacity for second in range(ends + after)]
 
 
-def amplification(variant: Variant, mode: Mode, *, rate: float, seconds: int) -> float:
+def amplification(variant: Variant, mode: Mode, *, rate: float) -> float:
     """Return the number of sent requests for each call, if the service always fails."""
-    counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate, mode)
+    counts = simulate(variant, FAILING_SECONDS[rate], lambda _: rate, CALLERS * rate, mode)
     return counts.sent.total() / counts.calls.total()
 
 

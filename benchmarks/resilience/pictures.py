@@ -7,7 +7,7 @@ from benchmarks.resilience.chart import Line, Panel, chart
 from benchmarks.resilience.experiments import BEFORE_SECONDS, OVERLOAD_SECONDS
 from benchmarks.resilience.variants import VARIANTS
 
-__all__ = ["PICTURES", "pictures"]
+__all__ = ["FIGURES", "PICTURES", "pictures"]
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), and dashes for print.
 LOOKS: Mapping[str, tuple[str, str]] = {
@@ -24,6 +24,7 @@ LOAD_PANELS = (
     ("Each policy with retries", ("breaker", "bulkhead", "shedding", "all")),
 )
 RECOVERY = ("none", "retries", "budget", "all")
+FIGURES = "resilience.json"
 PICTURES = ("resilience-load.svg", "resilience-recovery.svg")
 
 
