@@ -1,57 +1,13 @@
-"""The state of the breakers of one process, as the control channel and the commands show it."""
+"""The breakers of one process, as the control channel and the commands show them."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from bus.messaging.service_info import (
-    Count,
-    InstanceState,
-    Milliseconds,
-    Name,
-    Record,
-    Seconds,
-    Text,
-)
+from bus.messaging.breaker_info import MAX_BREAKERS, BreakerInfo, BreakerState
+from bus.messaging.service_info import InstanceState
 
 __all__ = ["MAX_BREAKERS", "BreakerInfo", "BreakerState", "InstanceBreakers"]
-
-MAX_BREAKERS: Final = 5_000
-
-BreakerState = Literal["closed", "open", "half-open", "isolated"]
-"""State of a breaker. `isolated` is an operator's order: the breaker stays open until it ends."""
-
-
-class BreakerInfo(Record):
-    """One breaker of one process."""
-
-    name: Name
-    """Type of the called operation, for example `billing.quote.v1`, or name of a dependency."""
-    kind: Literal["call", "dependency"]
-    """`call`: requests that this process sends. `dependency`: messages that it consumes."""
-    state: BreakerState
-    since: Milliseconds
-    """Time of the last change of the state, in milliseconds since the epoch."""
-    until: Milliseconds | None = None
-    """Time of the next probe, or end of the isolation. None if the breaker is closed."""
-    calls: Count = 0
-    """Calls in the sliding window."""
-    failures: Count = 0
-    """Failed calls in the sliding window."""
-    slow: Count = 0
-    """Slow calls in the sliding window."""
-    opened: Count = 0
-    """Number of times that the breaker has opened since the start of the process."""
-    rejected: Count = 0
-    """Number of calls that the breaker has rejected since the start of the process."""
-    cause: Text | None = None
-    """Cause of the last change, for example `5 consecutive failures (unavailable)`."""
-    ordered_by: Name | None = None
-    """Operator whose order has isolated or reset the breaker, if the last change was an order."""
-    reason: Text | None = None
-    """Reason that the operator gave."""
-    wait: Seconds | None = None
-    """Seconds for which the breaker stays open now, before the next probe."""
 
 
 class InstanceBreakers(InstanceState):

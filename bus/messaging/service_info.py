@@ -10,74 +10,68 @@ them is invalid. The limits are far above the values of a real instance.
 from collections import Counter
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bus.contracts.contract import Kind
+from bus.messaging.breaker_info import MAX_BREAKERS, BreakerInfo
 from bus.messaging.histograms import BOUNDS
+from bus.messaging.records import (
+    MAX_AMOUNT,
+    MAX_COUNT,
+    MAX_LABEL_SETS,
+    MAX_LABELS,
+    MAX_MILLISECONDS,
+    MAX_NAME_LENGTH,
+    MAX_SECONDS,
+    MAX_TEXT_LENGTH,
+    Amount,
+    Count,
+    Milliseconds,
+    Name,
+    Record,
+    Seconds,
+    Text,
+)
 
 __all__ = [
     "MAX_AMOUNT",
     "MAX_COUNT",
+    "MAX_LABELS",
     "MAX_LABEL_SETS",
     "MAX_MESSAGES",
     "MAX_MILLISECONDS",
     "MAX_NAME_LENGTH",
     "MAX_SECONDS",
     "MAX_TEXT_LENGTH",
+    "Amount",
     "CandidateInfo",
     "ContractInfo",
+    "Count",
     "ErrorInfo",
     "HandlerState",
     "InstanceInfo",
     "InstanceState",
     "InstanceStats",
+    "Milliseconds",
+    "Name",
     "ProcessStats",
+    "Record",
     "RememberedMessage",
     "RememberedMessages",
+    "Seconds",
     "Series",
+    "Text",
 ]
 
 
-MAX_LABEL_SETS: Final = 500
-"""Maximum number of label sets of an instrument in one process. Further ones share one series."""
 MAX_SERIES: Final = 20_000
 MAX_HANDLERS: Final = 5_000
 MAX_MESSAGES: Final = 100_000
-MAX_NAME_LENGTH: Final = 255
-"""Maximum number of characters of a name. AMQP limits most names to as many bytes."""
-MAX_TEXT_LENGTH: Final = 10_000
-MAX_LABELS: Final = 32
-MAX_COUNT: Final = 2**53
-"""Maximum count. A float has each whole number up to it."""
-MAX_AMOUNT: Final = 1e18
-MAX_MILLISECONDS: Final = 32_503_680_000_000
-"""Begin of the year 3000, in milliseconds since the epoch. Functions for dates accept it."""
-MAX_SECONDS: Final = 4e9
-"""Maximum duration. A meter cuts a longer one, because a sender chooses the time of a message."""
 
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Amount = Annotated[float, Field(ge=0, le=MAX_AMOUNT, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Milliseconds = Annotated[int, Field(ge=0, le=MAX_MILLISECONDS)]
-"""Time in milliseconds since the epoch."""
 Bucket = Annotated[int, Field(ge=0, le=len(BOUNDS))]
 """Index of a bucket. The last one has all values above the bounds."""
 Histogram = Annotated[dict[Bucket, Count], Field(max_length=len(BOUNDS) + 1)]
-Name = Annotated[str, Field(max_length=MAX_NAME_LENGTH, pattern=r"^\P{Cc}*$")]
-"""Text that an instance chooses. It has no control characters."""
-Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
-"""Text that can come from another sender, with any characters.
-
-An instance must report the message with this text. So the reader escapes the characters.
-"""
 Exemplar = tuple[Text, Seconds, Milliseconds]
-
-
-class Record(BaseModel):
-    """A part of an answer on the control channel."""
-
-    # A sum or a rate of an infinite number would fail in the command that asks.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class InstanceState(Record):
@@ -214,6 +208,8 @@ class InstanceStats(InstanceState):
     """Begin of the measurements, in milliseconds since the epoch."""
     handlers: Annotated[tuple[HandlerState, ...], Field(max_length=MAX_HANDLERS)] = ()
     series: Annotated[tuple[Series, ...], Field(max_length=MAX_SERIES)] = ()
+    breakers: Annotated[tuple[BreakerInfo, ...], Field(max_length=MAX_BREAKERS)] = ()
+    """Circuit breakers that are open, half-open or isolated now."""
     chaos: Annotated[tuple[Text, ...], Field(max_length=MAX_LABEL_SETS)] = ()
     """Faults that a chaos experiment injects now, one line for each rule. Usually empty."""
 

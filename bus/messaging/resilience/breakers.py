@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from bus.messaging.policy_info import BreakerInfo
+from bus.messaging.breaker_info import BreakerInfo
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.circuit_breaker import BreakerKind, CircuitBreaker
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Final, Literal
 
-from bus.messaging.policy_info import BreakerInfo, BreakerState
+from bus.messaging.breaker_info import BreakerInfo, BreakerState
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.sliding_window import SlidingWindow
 from bus.messaging.timers import format_seconds
@@ -239,7 +239,6 @@ class CircuitBreaker:
     def _check_rates(self, cause: str | None) -> None:
         """Open the breaker if too many calls in the window have failed, or were slow."""
         window, policy = self._window, self.policy
-        window.advance(self._timer())
         if window.calls < policy.min_calls:
             return
         total = f"of {window.calls} calls in {format_seconds(policy.window)}"
