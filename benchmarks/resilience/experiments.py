@@ -28,10 +28,14 @@ RATES = (0.1, 1.0, 10.0)
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
 """Offered loads, as a part of the capacity."""
 MODES: tuple[Mode, ...] = ("unavailable", "hangs")
-FAILING_SECONDS = {0.1: 60, 1.0: 20, 10.0: 8}
+WORKING_SECONDS = 10
+"""Seconds before a failure, in which a caller can save tokens for retries."""
+FAILING_SECONDS = {0.1: 60, 1.0: 20, 10.0: 10}
 """Seconds of a failure, by the rate of the callers. Each caller begins about six calls at least."""
 SEED = 16
 WARM_UP_SECONDS = 5
+FAILING_LOAD = 0.5
+"""Offered load on a service that fails, as a part of its capacity. No queue hides the failure."""
 NORMAL, OVERLOAD = 0.7, 3.0
 """Offered load before and after the overload, and during it, as a part of the capacity."""
 BEFORE_SECONDS, OVERLOAD_SECONDS = 5, 10
@@ -71,9 +75,16 @@ def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[floa
 
 
 def amplification(variant: Variant, mode: Mode, *, rate: float) -> float:
-    """Return the number of sent requests for each call, if the service always fails."""
-    counts = simulate(variant, FAILING_SECONDS[rate], lambda _: rate, CALLERS * rate, mode)
-    return counts.sent.total() / counts.calls.total()
+    """Return the number of sent requests for each call to a service that has begun to fail."""
+    seconds = WORKING_SECONDS + FAILING_SECONDS[rate]
+
+    def behaviour(now: float) -> Mode:
+        return "works" if now < WORKING_SECONDS else mode
+
+    counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate / FAILING_LOAD, behaviour)
+    failing = range(WORKING_SECONDS, seconds)
+    sent = sum(count for second, count in counts.sent.items() if second >= WORKING_SECONDS)
+    return sent / sum(counts.calls[second] for second in failing)
 
 
 def simulate(
@@ -81,7 +92,7 @@ def simulate(
     seconds: float,
     rate: Callable[[float], float],
     capacity: float,
-    mode: Mode = "works",
+    behaviour: Callable[[float], Mode] = lambda _: "works",
 ) -> Counts:
     """Run callers and a server in virtual time. The same arguments give the same counts.
 
@@ -90,13 +101,13 @@ def simulate(
         seconds: Seconds during which calls begin.
         rate: Function that returns the calls per second of each caller at a time.
         capacity: Requests that the server can handle in a second.
-        mode: How the server behaves.
+        behaviour: Function that returns the behaviour of the server at a time.
     """
     # The waits of the retries have jitter from the module `random`.
     state = random.getstate()
     random.seed(SEED)
     try:
-        return in_virtual_time(run(variant, seconds, rate, capacity, mode))
+        return in_virtual_time(run(variant, seconds, rate, capacity, behaviour))
     finally:
         random.setstate(state)
 
@@ -106,12 +117,11 @@ async def run(
     seconds: float,
     rate: Callable[[float], float],
     capacity: float,
-    mode: Mode,
+    behaviour: Callable[[float], Mode],
 ) -> Counts:
     """Run callers and a server on the running loop, whose time begins at 0."""
     loop, counts = asyncio.get_running_loop(), Counts()
-    server = Server(capacity, SEED)
-    server.mode = mode
+    server = Server(capacity, SEED, behaviour)
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
     for caller in callers:
         caller.start(lambda: rate(loop.time()))
