@@ -63,4 +63,5 @@ from bus.runtime.router import Router as Router
 from bus.runtime.sync_bus import SyncBus as SyncBus
 from bus.runtime.sync_job_handle import SyncJobHandle as SyncJobHandle
 from bus.settings import ServiceConfig as ServiceConfig
+from bus.settings import ServiceDefaults as ServiceDefaults
 from bus.settings import Settings as Settings

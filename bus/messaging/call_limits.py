@@ -1,8 +1,9 @@
 """Limits of the calls to one service. The client attaches them to each request and job."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-__all__ = ["CallLimits", "timeout_advice"]
+__all__ = ["CallLimits", "limits_of_attempt", "timeout_advice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,10 @@ class CallLimits:
     """
     retries: int | None = None
     """Maximum number of times that the client sends the message again. None sets no limit."""
+    attempt_timeout: float | None = None
+    """Seconds that one attempt waits for its reply. None: only the deadline ends the wait."""
+    attempt: int = 1
+    """Number of the attempt to send the request, from 1. An error of the attempt shows it."""
     without_setting: "CallLimits | None" = field(init=False, repr=False, compare=False)
     """The limits of a message that has another timeout. None if no other limit is set."""
 
@@ -27,6 +32,20 @@ class CallLimits:
         elif self.setting is not None:
             other = CallLimits(retries=self.retries)
         object.__setattr__(self, "without_setting", other)
+
+
+@lru_cache(maxsize=1024)
+def limits_of_attempt(
+    limits: CallLimits | None, attempt_timeout: float | None, attempt: int
+) -> CallLimits:
+    """Return the limits of one attempt to send a request.
+
+    Args:
+        limits: The limits of the request.
+        attempt_timeout: Seconds that the attempt waits for its reply, or None.
+        attempt: Number of the attempt, from 1.
+    """
+    return replace(limits or CallLimits(), attempt_timeout=attempt_timeout, attempt=attempt)
 
 
 def timeout_advice(limits: CallLimits | None, verb: str = "raise") -> str:

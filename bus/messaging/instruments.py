@@ -9,6 +9,10 @@ from typing import Final
 from bus.messaging.ports.meter import Instrument
 
 __all__ = [
+    "BREAKER_CHANGES",
+    "BREAKER_STATE",
+    "CALLS_REJECTED",
+    "CALLS_RETRIED",
     "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
     "DEAD_LETTERS",
@@ -19,6 +23,7 @@ __all__ = [
     "IN_FLIGHT",
     "READY",
     "RETRIES",
+    "RETRY_BUDGET_TOKENS",
     "SEND_SECONDS",
     "SENT",
     "SHED",
@@ -138,6 +143,30 @@ CONNECTIONS_LOST: Final = Instrument(
     description="Losses of the connection that carries requests and replies.",
     labels=(),
 )
+CALL_LABELS = ("operation", "version")
+"""Labels of the requests that this service sends to one operation."""
+CALLS_RETRIED: Final = Instrument(
+    name="calls.retried",
+    kind="counter",
+    unit="1",
+    description="Requests that this service sent again after an error of the called service.",
+    labels=CALL_LABELS,
+)
+CALLS_REJECTED: Final = Instrument(
+    name="calls.rejected",
+    kind="counter",
+    unit="1",
+    description="Attempts that a policy of this service did not let through, by policy.",
+    labels=(*CALL_LABELS, "policy"),
+)
+"""`policy` is `breaker`, `bulkhead` or `budget`."""
+RETRY_BUDGET_TOKENS: Final = Instrument(
+    name="retry_budget.tokens",
+    kind="gauge",
+    unit="1",
+    description="Retries and hedges that this process can send to a service now.",
+    labels=("destination",),
+)
 
 CHAOS_FAULTS: Final = Instrument(
     name="chaos.faults",
@@ -147,10 +176,27 @@ CHAOS_FAULTS: Final = Instrument(
     labels=("operation", "fault"),
 )
 """`fault` is `latency`, `error`, `drop-reply` or `duplicate`."""
+BREAKER_STATE: Final = Instrument(
+    name="breaker.state",
+    kind="gauge",
+    unit="1",
+    description="State of a circuit breaker: 0 closed, 1 half-open, 2 open, 3 isolated.",
+    labels=("name", "kind"),
+)
+"""`name` is the type of an operation or the name of a dependency, by `kind`."""
+BREAKER_CHANGES: Final = Instrument(
+    name="breaker.changes",
+    kind="counter",
+    unit="1",
+    description="Changes of a circuit breaker to a state.",
+    labels=("name", "kind", "state"),
+)
 
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
     *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
+    *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
 )

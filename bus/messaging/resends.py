@@ -8,10 +8,17 @@ from contextvars import ContextVar
 
 from bus.errors import BusError, ConnectionLost, Unavailable
 
-__all__ = ["mark_in_doubt", "on_resend"]
+__all__ = ["mark_in_doubt", "on_resend", "tell_resend"]
 
 on_resend: ContextVar[Callable[[BusError], None] | None] = ContextVar("bus.on_resend", default=None)
 """Function that is called before each resend or retry, with the error of the failed attempt."""
+
+
+def tell_resend(error: BusError) -> None:
+    """Tell the outer layer that a message is sent again after `error`."""
+    notify = on_resend.get()
+    if notify is not None:
+        notify(error)
 
 
 def mark_in_doubt(error: BusError) -> BusError:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["SharedTimer", "TimerExpired", "call_later", "format_seconds", "loop_time"]
+__all__ = [
+    "LoopTimer",
+    "SharedTimer",
+    "TimerExpired",
+    "call_later",
+    "format_seconds",
+    "loop_time",
+]
 
 TICK_SECONDS = 0.02
 """Seconds between two checks of the deadlines. A function is called up to this many seconds
@@ -51,6 +58,19 @@ class SharedTimer:
         if due is None:
             due = self._start(loop)
         due[key] = (ends, expire)
+
+    def advance(self, loop: asyncio.AbstractEventLoop, key: Hashable, ends: float) -> None:
+        """Move a deadline to an earlier time. A later time, or an unknown key, changes nothing.
+
+        Args:
+            loop: Running event loop.
+            key: Key of `add`.
+            ends: New time of the call, in seconds of the loop's clock.
+        """
+        due = self._due.get(loop, {})
+        entry = due.get(key)
+        if entry is not None and ends < entry[0]:
+            due[key] = (ends, entry[1])
 
     def discard(self, loop: asyncio.AbstractEventLoop, key: Hashable) -> None:
         """Remove a deadline that was met, or that is not needed any more."""
@@ -144,3 +164,21 @@ def loop_time() -> float:
 def call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
     """Call a function of the running event loop after some seconds, and return its handle."""
     return asyncio.get_running_loop().call_later(seconds, call)
+
+
+class LoopTimer:
+    """The monotonic time of the event loop that reads it first. Other threads can read it later.
+
+    The meter is read in any thread, and a thread without an event loop has no time of its own.
+    """
+
+    __slots__ = ("_time",)
+
+    def __init__(self) -> None:
+        self._time: Callable[[], float] | None = None
+
+    def __call__(self) -> float:
+        """Return the time, in seconds."""
+        if self._time is None:
+            self._time = asyncio.get_running_loop().time
+        return self._time()

@@ -19,7 +19,7 @@ from bus.errors import (
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.resends import mark_in_doubt, on_resend
+from bus.messaging.resends import mark_in_doubt, tell_resend
 
 __all__ = ["resend"]
 
@@ -32,8 +32,8 @@ def resend(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG
     All attempts have the same message id. An event or job is always repeated, even after a nack of
     the broker, because its receivers recognize the id. A request is repeated if its contract is
     idempotent, or if it was certainly not sent. The policy `retry` of the destination repeats a
-    request after an error of the called service. Resends take no tokens of its retry budget, because
-    a lost connection is not a fault of the service.
+    request after an error of the called service. Resends take no tokens of its retry budget,
+    because a lost connection is not a fault of the service.
 
     If an earlier attempt may have reached the service, `maybe_executed` is true in the final error.
 
@@ -64,9 +64,7 @@ def resend(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG
                             raise
                         raise mark_in_doubt(error) from None
                     in_doubt = in_doubt or error.maybe_executed
-                    notify = on_resend.get()
-                    if notify is not None:
-                        notify(error)
+                    tell_resend(error)
                 attempt += 1
                 await asyncio.sleep(wait)
 

@@ -8,10 +8,12 @@ from typing import Literal
 from bus.messaging.handler import Middleware
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
+from bus.middleware.circuit_breaker import circuit_breaker
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
 from bus.middleware.logging import logging
 from bus.middleware.resend import resend
+from bus.middleware.retry import retry
 from bus.middleware.sign import sign
 from bus.middleware.spans import SpanSource, client_spans
 from bus.middleware.tracing import tracing
@@ -53,8 +55,16 @@ def call_policies(destination: Destination) -> list[Middleware]:
         destination: The called operation, with the state of its policies.
     """
     # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
-    del destination
-    return []
+    policy = destination.policy
+    layers: list[Middleware] = []
+    # The retry policy also sets the time of an attempt, and refills the budget of the hedges.
+    if policy.retries != 0 or policy.attempt_timeout is not None or policy.hedge_after is not None:
+        layers.append(retry(destination))
+    if destination.breaker is not None:
+        # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
+        # breaker rejects takes no place.
+        layers.append(circuit_breaker(destination, destination.breaker))
+    return layers
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:

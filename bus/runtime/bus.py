@@ -16,10 +16,9 @@ from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
-from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
-from bus.messaging.timers import call_later, loop_time
+from bus.messaging.timers import LoopTimer, call_later
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
 from bus.middleware.stacks import client_stack, server_stack, with_spans
@@ -34,6 +33,7 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
+from bus.runtime.breaker_reports import reported_breakers
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.chaos_orders import add_chaos_orders, check_chaos_targets
 from bus.runtime.client import Client
@@ -137,7 +137,7 @@ class Bus:
             clock=self._clock,
             spans=spans,
             meter=meter,
-            destinations=destinations_of(self.settings, meter),
+            destinations=destinations_of(self.settings, meter, self._clock),
             chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
         )
@@ -441,9 +441,17 @@ class Bus:
             await (until or asyncio.Event()).wait()
 
 
-def destinations_of(settings: Settings, meter: Meter) -> Destinations:
+def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]) -> Destinations:
     """Return the destinations of a bus. They have the policies in the settings."""
-    return Destinations(settings.registry.policies(), DEFAULT_POLICY, timer=loop_time, meter=meter)
+    timer, registry = LoopTimer(), settings.registry
+    return Destinations(
+        registry.policies(),
+        registry.default_policy(),
+        timer=timer,
+        clock=clock,
+        meter=meter,
+        breakers=reported_breakers(timer, clock, meter),
+    )
 
 
 def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:

@@ -20,6 +20,7 @@ from bus.contracts.contract import (
 )
 from bus.errors import (
     BusError,
+    DeadlineExceeded,
     FailedPrecondition,
     Internal,
     NotServed,
@@ -67,12 +68,16 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
 RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
 Every call in flight on that channel would then fail.
+"""
+FULL_PART = 0.9
+"""Part of the configured time after which an attempt counts as one that had its full time.
+
+The send itself takes a part of the time, and the service's clock can differ a little.
 """
 TOO_MANY_CHECKS = (
     "the signing key is not in the receiver's BUS_JWKS, and too many replies with unknown keys "
@@ -101,10 +106,11 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
-        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        registry = runtime.settings.registry
+        self._default_limits = runtime.settings.request_timeout, registry.default_limits()
         self._limits = {
             service: (runtime.settings.timeout_of(service), limits)
-            for service, limits in runtime.settings.registry.limits().items()
+            for service, limits in registry.limits().items()
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
@@ -223,7 +229,8 @@ class Client:
         """Send a request, and wait for its reply.
 
         If the connection is lost, the bus sends an idempotent request again until `timeout` has
-        passed. The bus does not retry a request after a reply, even if the reply is an error.
+        passed. The bus retries a request after a temporary error of the service if no handler has
+        begun it, or if its contract is idempotent. A retry budget limits the number of retries.
 
         Args:
             request: The request to send.
@@ -480,14 +487,19 @@ class Client:
         started = perf_counter()
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
-        remaining = self._remaining(envelope)
+        remaining = seconds = self._remaining(envelope)
+        limits = envelope.limits
+        attempt_timeout = None if limits is None else limits.attempt_timeout
+        if attempt_timeout is not None and attempt_timeout < remaining:
+            seconds = attempt_timeout
+            envelope = envelope.replace(deadline=int((self._clock() + seconds) * 1000))
         # The broker drops the request when this expiration has passed. The deadline header is not
         # enough, because the clock of the server can differ from the clock of this process.
-        envelope = envelope.replace(expiration=min(int(remaining * 1000), MAX_EXPIRATION_MS))
+        envelope = envelope.replace(expiration=min(int(seconds * 1000), MAX_EXPIRATION_MS))
         future = self.replies.register(
-            envelope.id, remaining, envelope.type, envelope.authorization, envelope.limits
+            envelope.id, remaining, envelope.type, envelope.authorization, limits
         )
-        is_sent = False
+        sent_at: float | None = None
         try:
             _raise_unless_accepted(
                 await self._transport.send(
@@ -495,20 +507,39 @@ class Client:
                 ),
                 envelope,
             )
-            is_sent = True
             self.replies.mark_sent(envelope.id)
+            sent_at = self._clock()
+            if seconds < remaining:
+                # The time without a connection is not part of the attempt.
+                self.replies.limit_wait(future, seconds)
             reply = await future
         except BaseException as error:  # as above
-            if not is_sent:
+            if sent_at is None:
                 mark_as_broker_error(error)
+            else:
+                self._note_time(envelope, error, sent_at)
             self._remember(envelope, started, outcome_of(error))
             raise
         finally:
             self.replies.discard(envelope.id, future)
             del future  # a failed future is a reference cycle: its error's traceback has this frame
         self._remember(envelope, started, reply.error or OK)
-        check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
+        try:
+            check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
+        except DeadlineExceeded as error:
+            self._note_time(envelope, error, sent_at)
+            raise
         return reply
+
+    def _note_time(self, envelope: Envelope, error: BaseException, sent_at: float) -> None:
+        """Note in a time-out of the service if the attempt had its configured time."""
+        if isinstance(error, DeadlineExceeded) and error.origin == "service":
+            limits = envelope.limits
+            configured = None if limits is None else limits.attempt_timeout
+            if configured is None:
+                service = service_of(envelope.type)
+                configured, _ = self._limits.get(service, self._default_limits)
+            error.had_full_time = self._clock() - sent_at >= configured * FULL_PART
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""

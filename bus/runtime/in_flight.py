@@ -63,12 +63,15 @@ class InFlight:
     def join(self, message: InboundMessage, first: InboundMessage) -> bool:
         """If `message` and `first` are the same message, add the deliveries to `first`.
 
-        A different message with the same id gets a new key, and is handled separately.
+        A different message with the same id gets a new key, and is handled separately. So does a
+        request that the caller has sent again after it received the reply to `first`.
 
         Returns:
             True if `first` also settles the added deliveries. False if the messages are different.
         """
-        if self._is_same_message(first.envelope, message.envelope):
+        if not _is_new_attempt(message, first) and self._is_same_message(
+            first.envelope, message.envelope
+        ):
             first.deliveries += message.deliveries
             return True
         self._collisions += 1
@@ -172,3 +175,13 @@ class InFlight:
         for task in self.tasks.values():
             task.cancel()
         return len(self.tasks)
+
+
+def _is_new_attempt(message: InboundMessage, first: InboundMessage) -> bool:
+    """Return True if a request was sent again after an error, and `first` has this error.
+
+    The caller can receive the error reply before this process has acked `first`. The ack must not
+    end the new attempt, too.
+    """
+    is_request = message.envelope.role == "request"
+    return is_request and first.is_settling and not message.deliveries[0].redelivered

@@ -37,8 +37,8 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "key", "payload", "result", "slots"),
-        "started",
+        *("candidate", "deliveries", "envelope", "is_settling", "key", "payload", "result"),
+        *("slots", "started"),
     )
 
     def __init__(self, delivery: Delivery) -> None:
@@ -61,6 +61,8 @@ class InboundMessage:
         """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
+        self.is_settling = False
+        """True after the handling has ended, while its result is sent."""
         self.started: float | None = None
         """Start of the handler by `time.perf_counter`. None if the handler does not run."""
 

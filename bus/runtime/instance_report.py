@@ -15,7 +15,7 @@ from bus.contracts.digest import schema_digest
 from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.escaped_text import one_line
 from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
-from bus.messaging.policy_info import InstanceBreakers
+from bus.messaging.policy_info import MAX_BREAKERS, InstanceBreakers
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
     MAX_LABEL_SETS,
@@ -32,6 +32,7 @@ from bus.messaging.service_info import (
     RememberedMessages,
     Series,
 )
+from bus.runtime.breaker_reports import disturbed_breakers
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_measures import LastError
 from bus.runtime.endpoint_state import EndpointState
@@ -95,6 +96,7 @@ class InstanceReport:
         chaos = self._runtime.chaos.info()
         return InstanceStats(
             **identity,
+            breakers=disturbed_breakers(self._runtime.breakers),
             chaos=() if chaos is None else chaos.lines,
             since=identity["started"],
             handlers=handlers,
@@ -106,7 +108,15 @@ class InstanceReport:
 
     def breakers(self) -> InstanceBreakers:
         """Return the answer to BREAKERS."""
-        return InstanceBreakers(**self._identity())
+        infos = sorted(
+            (breaker.info() for breaker in self._runtime.breakers),
+            key=lambda info: (info.name, info.kind),
+        )
+        return InstanceBreakers(
+            **self._identity(),
+            breakers=tuple(infos[:MAX_BREAKERS]),
+            left_out=max(0, len(infos) - MAX_BREAKERS),
+        )
 
     def chaos(self) -> InstanceChaos:
         """Return the answer to CHAOS."""

@@ -95,6 +95,10 @@ class PendingReplies:
         call = self._calls.get(message_id)
         return call is not None and call.is_sent and not call.answer.done()
 
+    def limit_wait(self, future: asyncio.Future[Envelope], seconds: float) -> None:
+        """Let a registered call fail after `seconds` from now, if its deadline is later."""
+        self._deadlines.advance(self._loop, future, self._loop.time() + seconds)
+
     def discard(self, message_id: str, future: asyncio.Future[Envelope]) -> None:
         """Remove a call that has ended with a reply, an error or a cancellation."""
         call = self._calls.pop(message_id)
@@ -269,15 +273,19 @@ class PendingCall(PendingRequest):
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""
         if not self.answer.done():
-            advice = (
-                f"A reply was rejected: {self.rejection}"
-                if self.rejection
-                else "Check that the service runs and is not overloaded, or "
-                f"{timeout_advice(self.limits)}."
-            )
-            error = DeadlineExceeded(
-                f"{self.type}: no reply within {format_seconds(self.seconds)}. {advice}",
-                maybe_executed=True,
-            )
+            error = DeadlineExceeded(self._describe_timeout(), maybe_executed=True)
             error.origin = "service"
             self.answer.set_exception(error)
+
+    def _describe_timeout(self) -> str:
+        seconds, remedy, attempt = self.seconds, timeout_advice(self.limits), ""
+        if self.limits is not None and self.limits.attempt_timeout is not None:
+            attempt = f" in attempt {self.limits.attempt}"
+            if self.limits.attempt_timeout < seconds:
+                seconds, remedy = self.limits.attempt_timeout, "raise its attempt_timeout"
+        advice = (
+            f"A reply was rejected: {self.rejection}"
+            if self.rejection
+            else f"Check that the service runs and is not overloaded, or {remedy}."
+        )
+        return f"{self.type}: no reply within {format_seconds(seconds)}{attempt}. {advice}"

@@ -72,6 +72,7 @@ class Receiver:
                 return
             step = ACK
             if result is not SETTLED:
+                message.is_settling = True
                 try:
                     step = (
                         ACK if await self._settler.settle(message, result) else Disposition.REQUEUE

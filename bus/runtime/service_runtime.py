@@ -8,6 +8,7 @@ from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.transport import Transport
+from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
@@ -46,6 +47,11 @@ class ServiceRuntime:
     """The chaos experiment of this process, if one runs."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
+
+    @property
+    def breakers(self) -> Breakers:
+        """The circuit breakers of this process, of its calls and of its dependencies."""
+        return self.destinations.breakers
 
     @property
     def is_measured(self) -> bool:

@@ -1,5 +1,6 @@
 """All circuit breakers of one process: those of its calls, and those of its dependencies."""
 
+import time
 from collections.abc import Callable, Iterator
 
 from bus.messaging.breaker_info import BreakerInfo
@@ -20,8 +21,8 @@ class Breakers:
         self,
         *,
         timer: Callable[[], float],
-        clock: Callable[[], float],
-        on_change: Callable[[BreakerInfo], None],
+        clock: Callable[[], float] = time.time,
+        on_change: Callable[[BreakerInfo], None] | None = None,
     ) -> None:
         """Create an object without breakers.
 
@@ -29,9 +30,10 @@ class Breakers:
             timer: Function that returns monotonic seconds.
             clock: Function that returns seconds since the epoch.
             on_change: Function that is called after each change of a breaker's state. It must not
-                raise.
+                raise. None: nothing reports the changes.
         """
-        self._timer, self._clock, self._on_change = timer, clock, on_change
+        self._timer, self._clock = timer, clock
+        self._on_change = on_change or _ignore
         self._breakers: dict[tuple[BreakerKind, str], CircuitBreaker] = {}
 
     def of(self, kind: BreakerKind, name: str, policy: BreakerPolicy) -> CircuitBreaker:
@@ -59,3 +61,7 @@ class Breakers:
 
     def __len__(self) -> int:
         return len(self._breakers)
+
+
+def _ignore(_info: BreakerInfo) -> None:
+    """Do nothing, because nothing reports the changes."""

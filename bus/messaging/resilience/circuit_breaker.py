@@ -17,7 +17,7 @@ __all__ = ["JITTER", "PROBE_SECONDS", "BreakerKind", "CircuitBreaker", "Permit"]
 JITTER: Final = 0.2
 """Share of the open time that is added at random at most, so that processes probe at different
 times. The longest open time limits the sum."""
-PROBE_SECONDS: Final = 300.0
+PROBE_SECONDS: Final = 60.0
 """Seconds after which another probe can begin although the result of the last one is unknown."""
 BUSY_RETRY_SECONDS: Final = 1.0
 """Seconds after which a caller may try again while the probe of another caller runs."""
@@ -87,9 +87,8 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state now."""
-        self._end_wait()
-        return self._state
+        """The state now. It is half-open if the next call is a probe."""
+        return "half-open" if self._is_wait_over() else self._state
 
     @property
     def since(self) -> float:
@@ -109,7 +108,6 @@ class CircuitBreaker:
     @property
     def retry_after(self) -> float:
         """Seconds until the next probe, or until the isolation ends. 0 if calls are admitted."""
-        self._end_wait()
         if self._shared is not None:
             return 0.0
         if self._state == "half-open":
@@ -197,21 +195,23 @@ class CircuitBreaker:
         self._change("closed", "reset by an operator", by=by, reason=reason)
 
     def info(self) -> BreakerInfo:
-        """Return the state and the counts of the breaker."""
-        self._end_wait()
-        now, window = self._timer(), self._window
-        window.advance(now)
-        is_waiting = self._state in {"open", "isolated"}
+        """Return the state and the counts of the breaker. Any thread can call this method."""
+        now, state = self._timer(), self.state
+        calls, failures, slow = self._window.counts(now)
+        is_waiting = state in {"open", "isolated"}
         left = self._until - now
+        since = self._since
+        if state != self._state:  # the wait has ended, and no call has begun since then
+            since += self._wait
         return BreakerInfo(
             name=self.name,
             kind=self.kind,
-            state=self._state,
-            since=int(self._since * 1000),
+            state=state,
+            since=int(since * 1000),
             until=int((self._clock() + left) * 1000) if is_waiting else None,
-            calls=window.calls,
-            failures=window.failures,
-            slow=window.slow,
+            calls=calls,
+            failures=failures,
+            slow=slow,
             opened=self._opened,
             rejected=self._rejected,
             cause=self._cause,
@@ -221,7 +221,8 @@ class CircuitBreaker:
         )
 
     def _admit_probe(self, seconds: float) -> Permit | None:
-        self._end_wait()
+        if self._is_wait_over():
+            self._change("half-open", self._cause, by=self._by, reason=self._reason)
         if self._state == "half-open":
             now = self._timer()
             if self._probe is None or now >= self._probe_ends:
@@ -231,10 +232,9 @@ class CircuitBreaker:
         self._rejected += 1
         return None
 
-    def _end_wait(self) -> None:
-        """Let the next call be a probe if the open time or the isolation has ended."""
-        if self._state in {"open", "isolated"} and self._timer() >= self._until:
-            self._change("half-open", self._cause, by=self._by, reason=self._reason)
+    def _is_wait_over(self) -> bool:
+        """Return True if the open time or the isolation has ended, so the next call is a probe."""
+        return self._state in {"open", "isolated"} and self._timer() >= self._until
 
     def _check_rates(self, cause: str | None) -> None:
         """Open the breaker if too many calls in the window have failed, or were slow."""

@@ -60,6 +60,17 @@ class SlidingWindow:
         if number > self._number:
             self._begin(number)
 
+    def counts(self, now: float) -> tuple[int, int, int]:
+        """Return the calls, failures and slow calls. Change nothing, so any thread can call it."""
+        first = int(now // self._width) - BUCKETS + 1
+        last = self._number
+        buckets = [self._counts[number % BUCKETS] for number in range(first, last + 1)]
+        return (
+            sum(bucket[0] for bucket in buckets),
+            sum(bucket[1] for bucket in buckets),
+            sum(bucket[2] for bucket in buckets),
+        )
+
     def _begin(self, number: int) -> None:
         self._number = number
         self._current = self._counts[number % BUCKETS]

@@ -26,7 +26,9 @@ def recall_result(state: EndpointState) -> InboundStage:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
             if message.result is not None:
                 return immediately(message.result)
-            if not in_flight.results:
+            # A caller that retries sends a new message with the same id. The remembered result is
+            # for the redelivery of the old one.
+            if not in_flight.results or _is_new_request(message):
                 return inner(message)
             result = in_flight.recall(message)
             return inner(message) if result is None else immediately(result)
@@ -34,3 +36,7 @@ def recall_result(state: EndpointState) -> InboundStage:
         return call
 
     return stage
+
+
+def _is_new_request(message: InboundMessage) -> bool:
+    return message.envelope.role == "request" and not message.deliveries[0].redelivered

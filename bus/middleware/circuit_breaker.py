@@ -1,0 +1,88 @@
+"""The circuit breaker of a destination: requests fail at once while the service is down.
+
+Source: Nygard, "Release It!" (2007).
+"""
+
+from datetime import UTC, datetime
+
+from bus.errors import BusError, Unavailable, code_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.instruments import CALLS_REJECTED
+from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
+from bus.messaging.resilience.destinations import Destination
+from bus.messaging.timers import format_seconds
+
+__all__ = ["circuit_breaker"]
+
+POLICY = "breaker"
+FAILURES = frozenset({"unavailable", "resource_exhausted"})
+"""Codes of the service's errors that count as failures. A time-out has a rule of its own."""
+TIME_OUT = "deadline_exceeded"
+
+
+def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middleware:
+    """Reject requests while the breaker of their operation is open. Count their results.
+
+    An error of the service is a failure if its code is `unavailable` or `resource_exhausted`, or if
+    the attempt failed only after its configured time. Another error of the service is a success,
+    because the service works. An error of this process or of the broker counts nothing, nor does a
+    cancelled request.
+
+    Args:
+        destination: The called operation.
+        breaker: Its breaker, which all senders of the bus share.
+    """
+    timer = destination.timer
+    is_timed = breaker.policy.slow_call is not None
+
+    def layer(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            permit = breaker.admit()
+            if permit is None:
+                raise _rejection(destination, breaker)
+            started = timer() if is_timed else 0.0
+            try:
+                reply = await inner(envelope)
+            except BaseException as error:  # such as the cancellation of the caller
+                _count_error(breaker, permit, error, timer() - started if is_timed else 0.0)
+                raise
+            breaker.success(permit, timer() - started if is_timed else 0.0)
+            return reply
+
+        return call
+
+    return layer
+
+
+def _count_error(
+    breaker: CircuitBreaker, permit: Permit, error: BaseException, seconds: float
+) -> None:
+    if not isinstance(error, BusError) or error.origin != "service":
+        breaker.ignore(permit)
+        return
+    code = code_of(error)
+    if code in FAILURES or (code == TIME_OUT and error.had_full_time):
+        breaker.failure(permit, seconds, code)
+    elif code == TIME_OUT:
+        # The caller had left less time than the service may take.
+        breaker.ignore(permit)
+    else:
+        breaker.success(permit, seconds)
+
+
+def _rejection(destination: Destination, breaker: CircuitBreaker) -> Unavailable:
+    """Report and return the error of a request that is not sent."""
+    destination.meter.count(CALLS_REJECTED, (*destination.labels, POLICY))
+    wait, state = breaker.retry_after, breaker.state
+    since = datetime.fromtimestamp(breaker.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if state == "isolated":
+        why = f"an operator has isolated the operation since {since}"
+    else:
+        why = f"the circuit breaker is {state} since {since}, after {breaker.cause}"
+    return Unavailable(
+        f"{destination.type}: the request was not sent, because {why}. Try again in "
+        f"{format_seconds(wait)}, or inspect the breaker with `bus breakers list`.",
+        executed="no",
+        retry_after=wait,
+    )
