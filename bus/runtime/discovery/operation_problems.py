@@ -51,7 +51,8 @@ class Problem:
     """A state of a service that an operator may have to act on."""
 
     code: str
-    """`gone`, `not-ready`, `starting`, `draining`, `versions`, or a code of an operation.
+    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `rejecting`, or
+    a code of an operation.
 
     The codes of an operation are `paused`, `shedding`, `limited`, `failing`, `long`, `full` and
     `slow`.
