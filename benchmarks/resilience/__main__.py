@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resilience.experiments import LOADS, MODES, RATES, amplification, goodput, overload
+from benchmarks.resilience.experiments import (
+    LOADS,
+    MODES,
+    RATES,
+    SHOWN_SECONDS,
+    amplification,
+    goodput,
+    overload,
+)
 from benchmarks.resilience.pictures import FIGURES, pictures
 from benchmarks.resilience.variants import VARIANTS
 
@@ -27,7 +35,7 @@ def figures() -> dict[str, Any]:
             for name, variant in VARIANTS.items()
         },
         "overload": {
-            name: [round(value, DIGITS) for value in overload(variant)]
+            name: [round(value, DIGITS) for value in overload(variant, after=SHOWN_SECONDS)]
             for name, variant in VARIANTS.items()
         },
         "sent for each call": {

@@ -43,7 +43,7 @@ class Counts:
     good: Counter[int] = field(default_factory=Counter)
     """Calls with a reply in time."""
     sent: Counter[int] = field(default_factory=Counter)
-    """Messages by the second in which they were sent: calls and their repetitions."""
+    """Messages of the calls, with all repetitions."""
 
 
 class Caller:
@@ -88,6 +88,7 @@ class Caller:
             role="request",
             source="caller",
             body=b"{}",
+            timestamp=second,
             deadline=int((now + TIMEOUT_SECONDS) * 1000),
         )
         try:
@@ -98,7 +99,7 @@ class Caller:
 
     async def _send(self, envelope: Envelope) -> Envelope | None:
         """Send a request, and wait for its reply for the time of one attempt."""
-        self._counts.sent[int(self._loop.time())] += 1
+        self._counts.sent[envelope.timestamp] += 1
         remaining = (envelope.deadline or 0) / 1000 - wall_clock()
         limit = envelope.limits.attempt_timeout if envelope.limits else None
         seconds = remaining if limit is None else min(limit, remaining)

@@ -1,13 +1,14 @@
 """The experiments: a constant load, an overload that ends, and a service that fails."""
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from benchmarks.resilience.callers import Caller, Counts
+from benchmarks.resilience.callers import TIMEOUT_SECONDS, Caller, Counts
 from benchmarks.resilience.server import Mode, Server
 from benchmarks.resilience.variants import Variant
 from bus.testing import VirtualLoop
@@ -17,6 +18,7 @@ __all__ = [
     "LOADS",
     "MODES",
     "RATES",
+    "SHOWN_SECONDS",
     "amplification",
     "goodput",
     "overload",
@@ -25,7 +27,7 @@ __all__ = [
 CALLERS = 200
 RATES = (0.1, 1.0, 10.0)
 """Calls per second of one caller."""
-LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 2.5, 3.0)
 """Offered loads, as a part of the capacity."""
 MODES: tuple[Mode, ...] = ("unavailable", "hangs")
 WORKING_SECONDS = 10
@@ -38,12 +40,13 @@ FAILING_LOAD = 0.5
 """Offered load on a service that fails, as a part of its capacity. No queue hides the failure."""
 NORMAL, OVERLOAD = 0.7, 3.0
 """Offered load before and after the overload, and during it, as a part of the capacity."""
-BEFORE_SECONDS, OVERLOAD_SECONDS = 5, 10
+BEFORE_SECONDS, OVERLOAD_SECONDS, SHOWN_SECONDS = 5, 10, 45
+"""Seconds before the overload, with it, and after it in the picture."""
 
 T = TypeVar("T")
 
 
-def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 20) -> float:
+def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 10) -> float:
     """Return the answered calls of a constant load, as a part of the capacity.
 
     Args:
@@ -58,7 +61,7 @@ def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 20
     return good / seconds / capacity
 
 
-def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[float]:
+def overload(variant: Variant, *, after: int, rate: float = 1) -> list[float]:
     """Return the answered calls of each second, as a part of the capacity.
 
     The load is normal for 5 s, three times the capacity for 10 s, and then normal for `after`
@@ -83,8 +86,8 @@ def amplification(variant: Variant, mode: Mode, *, rate: float) -> float:
 
     counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate / FAILING_LOAD, behaviour)
     failing = range(WORKING_SECONDS, seconds)
-    sent = sum(count for second, count in counts.sent.items() if second >= WORKING_SECONDS)
-    return sent / sum(counts.calls[second] for second in failing)
+    sent, calls = (sum(each[second] for second in failing) for each in (counts.sent, counts.calls))
+    return sent / calls
 
 
 def simulate(
@@ -98,7 +101,7 @@ def simulate(
 
     Args:
         variant: Policies of the callers and the server.
-        seconds: Seconds during which calls begin.
+        seconds: Seconds in which calls are counted.
         rate: Function that returns the calls per second of each caller at a time.
         capacity: Requests that the server can handle in a second.
         behaviour: Function that returns the behaviour of the server at a time.
@@ -106,10 +109,12 @@ def simulate(
     # The waits of the retries have jitter from the module `random`.
     state = random.getstate()
     random.seed(SEED)
+    gc.disable()  # the callers live to the end, and the collector would visit them often
     try:
         return in_virtual_time(run(variant, seconds, rate, capacity, behaviour))
     finally:
         random.setstate(state)
+        gc.enable()
 
 
 async def run(
@@ -125,7 +130,8 @@ async def run(
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
     for caller in callers:
         caller.start(lambda: rate(loop.time()))
-    await asyncio.sleep(seconds)
+    # The load goes on until the last counted call has ended.
+    await asyncio.sleep(seconds + TIMEOUT_SECONDS)
     for caller in callers:
         caller.stop()
     for caller in callers:

@@ -65,7 +65,7 @@ def recovery_picture(figures: Mapping[str, Any]) -> str:
     panel = Panel(
         title="10 s of overload: answered calls / capacity",
         x_label="seconds (dark: three times the capacity is offered)",
-        x_ticks=(0, 5, 10, 15, 20, 25, 30, 35),
+        x_ticks=(0, 10, 20, 30, 40, 50, 60),
         y_ticks=(0, 0.5, 1, 1.5),
         lines=[line(name, list(enumerate(figures["overload"][name]))) for name in RECOVERY],
         marked=(BEFORE_SECONDS, ends),

@@ -49,8 +49,8 @@ def test_a_dependency_that_is_down_is_a_problem() -> None:
     down = breaker("ehr", kind="dependency", cause="5 consecutive failures (EhrDown)")
     assert problems(stats(breakers=[down])) == [
         (
-            "the dependency ehr is down for 1 of 1 instance after 5 consecutive failures (EhrDown); "
-            "run `bus breakers list`"
+            "the dependency ehr is down for 1 of 1 instance after 5 consecutive failures "
+            "(EhrDown); run `bus breakers list`"
         )
     ]
 
