@@ -33,6 +33,7 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
+from bus.runtime.breaker_orders import add_breaker_orders
 from bus.runtime.breaker_reports import reported_breakers
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.chaos_orders import add_chaos_orders, check_chaos_targets
@@ -52,6 +53,7 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
+from bus.storage.memory.reply_store import MemoryReplyStore
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus", "default_server_stack"]
@@ -140,6 +142,9 @@ class Bus:
             destinations=destinations_of(self.settings, meter, self._clock),
             chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
+            reply_store=MemoryReplyStore(
+                max_entries=self.settings.cache_entries, max_bytes=self.settings.cache_bytes
+            ),
         )
         self._started: float | None = None
         self._report = InstanceReport(
@@ -152,6 +157,7 @@ class Bus:
         orders = OrderExecutor(
             self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
         )
+        add_breaker_orders(orders, self.service, runtime.destinations)
         add_chaos_orders(orders, runtime.chaos, self._served_types)
         self._discovery = discovery_of(runtime, self._report, orders.execute)
         self._client = Client(runtime, with_spans(self._client_layers, spans))
