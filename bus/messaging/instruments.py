@@ -11,6 +11,8 @@ from bus.messaging.ports.meter import Instrument
 __all__ = [
     "BREAKER_CHANGES",
     "BREAKER_STATE",
+    "BULKHEAD_IN_FLIGHT",
+    "BULKHEAD_WAITING",
     "CALLS_REJECTED",
     "CALLS_RETRIED",
     "CHAOS_FAULTS",
@@ -167,6 +169,20 @@ RETRY_BUDGET_TOKENS: Final = Instrument(
     description="Retries and hedges that this process can send to a service now.",
     labels=("destination",),
 )
+BULKHEAD_IN_FLIGHT: Final = Instrument(
+    name="bulkhead.in_flight",
+    kind="gauge",
+    unit="1",
+    description="Requests of this process to a service that wait for a reply.",
+    labels=("destination",),
+)
+BULKHEAD_WAITING: Final = Instrument(
+    name="bulkhead.waiting",
+    kind="gauge",
+    unit="1",
+    description="Requests of this process to a service that wait until they may be sent.",
+    labels=("destination",),
+)
 
 CHAOS_FAULTS: Final = Instrument(
     name="chaos.faults",
@@ -199,4 +215,5 @@ INSTRUMENTS: Final = (
     *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
+    *(BULKHEAD_IN_FLIGHT, BULKHEAD_WAITING),
 )
