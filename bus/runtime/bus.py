@@ -52,6 +52,7 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
+from bus.storage.memory.reply_store import MemoryReplyStore
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus", "default_server_stack"]
@@ -140,6 +141,9 @@ class Bus:
             destinations=destinations_of(self.settings, meter, self._clock),
             chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
+            reply_store=MemoryReplyStore(
+                max_entries=self.settings.cache_entries, max_bytes=self.settings.cache_bytes
+            ),
         )
         self._started: float | None = None
         self._report = InstanceReport(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
+from bus.messaging.ports.reply_store import ReplyStore
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
@@ -16,6 +17,7 @@ from bus.middleware.spans import SpanSource
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
+from bus.storage.memory.reply_store import MemoryReplyStore
 
 __all__ = ["ServiceRuntime"]
 
@@ -45,6 +47,8 @@ class ServiceRuntime:
     """The state of the policies for each operation that this process calls."""
     chaos: Chaos = field(default_factory=lambda: Chaos("", clock=time.time))
     """The chaos experiment of this process, if one runs."""
+    reply_store: ReplyStore = field(default_factory=MemoryReplyStore)
+    """The replies that this process keeps for its own callers."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 
