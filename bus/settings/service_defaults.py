@@ -31,9 +31,10 @@ class CallValues:
     that permits a retry. With 0 the message is sent once.
     """
     retry_budget: float | Literal["off"] | None = None
-    """Share of calls, from 0 to 1, that may be sent again as retries or hedges. Default: 0.2.
+    """Tokens, from 0 to 1, that each successful call deposits. Default: 0.2.
 
-    The budget is one for all calls of this process to the service. With `off` it has no limit.
+    A retry or hedge takes one token, and is not sent without one. All calls of this process to the
+    service share the tokens. With `off` there is no such limit.
     """
     breaker: Literal["on", "off"] | None = None
     """`off` removes the circuit breakers. The default is `on`."""

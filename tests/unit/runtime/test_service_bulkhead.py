@@ -135,7 +135,7 @@ async def test_a_service_without_a_configuration_has_the_default_limit(
     )
     first = asyncio.ensure_future(bus.request(Ask(number=0)))
     await settle_down()
-    with pytest.raises(ResourceExhausted, match="the service packed wait"):
+    with pytest.raises(ResourceExhausted, match="the service packed waits"):
         await bus.request(Ask(number=1))
     packed.ends.set()
     await first
