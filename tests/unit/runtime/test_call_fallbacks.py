@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bus import (
     Aborted,
@@ -330,7 +331,9 @@ def test_a_function_of_a_sync_bus_runs_in_the_thread_of_its_caller() -> None:
 
 
 def test_a_sync_bus_that_cannot_connect_returns_the_fallback() -> None:
-    settings = Settings(auth="off", url="amqp://guest:guest@127.0.0.1:1/", connect_timeout=0.2)
+    settings = Settings(
+        auth="off", url=SecretStr("amqp://guest:guest@127.0.0.1:1/"), connect_timeout=0.2
+    )
     bus = SyncBus("shop", settings=settings)
     try:
         assert bus.request(GetPrice(), timeout=0.5, fallback=UNKNOWN) is UNKNOWN
