@@ -27,6 +27,7 @@ from bus.messaging.ids import uuid4_factory
 __all__ = [
     "ERROR_TYPE",
     "MAX_TEXT_LENGTH",
+    "NO_HEADERS",
     "PROGRESS_SUFFIX",
     "REPLY_SUFFIX",
     "Envelope",
