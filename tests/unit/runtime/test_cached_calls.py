@@ -191,7 +191,7 @@ async def test_a_reply_that_breaks_its_contract_is_not_kept(buses: MemoryBuses) 
     def replacing(reply: Envelope) -> None:
         dispatch(reply.replace(body=b'{"other": 1}') if broken[0] else reply)
 
-    bus._client.replies.dispatch = replacing  # type: ignore[method-assign]
+    bus._client.replies.dispatch = replacing  # type: ignore[method-assign, assignment]
     with pytest.raises(ContractViolation):
         await bus.request(GetRate(), timeout=5)
     broken[0] = False
