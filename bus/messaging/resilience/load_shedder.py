@@ -13,7 +13,7 @@ from typing import Final, Literal
 from bus.contracts.criticality import Criticality
 from bus.messaging.resilience.queue_wait import QueueWait
 
-__all__ = ["IDLE_SECONDS", "WAIT_SHARES", "LoadShedder", "ShedReason"]
+__all__ = ["CALM_ALLOWED", "IDLE_SECONDS", "WAIT_SHARES", "LoadShedder", "ShedReason"]
 
 ShedReason = Literal["deadline", "criticality", "age"]
 """Why a request was refused.
@@ -34,6 +34,13 @@ IDLE_SECONDS: Final = 0.1
 """Seconds from which a free slot shows that the queue is empty. The next delivery takes less."""
 SAMPLE_SECONDS: Final = 0.02
 """Minimum seconds between two requests of which the duration and the clocks are measured."""
+CALM_SECONDS: Final = 0.01
+"""Seconds after a request with a short wait, in which other requests are not checked.
+
+The age of a queue grows by at most this time. So this saves most checks, and changes no decision.
+"""
+CALM_WAIT, CALM_DURATION, CALM_ALLOWED = 0.1, 0.5, 1.0
+"""A wait and an expected duration that endanger no request with at least `CALM_ALLOWED` seconds."""
 MAX_DURATIONS, MIN_DURATIONS = 100, 10
 """Number of durations that are kept, and that are necessary to know how long a handler takes."""
 NEW_DURATIONS: Final = 10
@@ -48,6 +55,8 @@ class LoadShedder:
         self.queue = QueueWait()
         self.next_sample = 0.0
         """Time from which the next request is measured."""
+        self.calm_until = 0.0
+        """Time until which no request with at least `CALM_ALLOWED` seconds is refused."""
         self.expected: float | None = None
         """Median duration of the last requests in seconds. None: not known yet."""
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
@@ -80,6 +89,8 @@ class LoadShedder:
             now: The present time.
         """
         expected = self.expected
+        if waited < CALM_WAIT and (expected is None or expected < CALM_DURATION):
+            self.calm_until = now + CALM_SECONDS
         if expected is not None and allowed - waited < expected:
             return "deadline"
         share = WAIT_SHARES.get(criticality)

@@ -6,7 +6,12 @@ from collections.abc import Awaitable
 from bus.errors import ResourceExhausted
 from bus.messaging.criticality import criticality_of
 from bus.messaging.envelope import Envelope
-from bus.messaging.resilience.load_shedder import IDLE_SECONDS, LoadShedder, ShedReason
+from bus.messaging.resilience.load_shedder import (
+    CALM_ALLOWED,
+    IDLE_SECONDS,
+    LoadShedder,
+    ShedReason,
+)
 from bus.messaging.sent_time import sent_time
 from bus.messaging.timers import format_seconds, loop_time
 from bus.runtime.endpoint_state import EndpointState
@@ -25,6 +30,7 @@ log = logging.getLogger("bus.activator")
 
 LOG_SECONDS = 60.0
 """Minimum seconds between two log lines of one handler."""
+CALM_MS = int(CALM_ALLOWED * 1000)
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 30.0
 
 
@@ -53,7 +59,10 @@ def shed_load(state: EndpointState) -> InboundStage:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
             now, free_since = loop_time(), message.free_since
             has_waited = free_since is None or now - free_since <= IDLE_SECONDS
-            if not has_waited:
+            if has_waited:
+                if now < shedder.calm_until and (message.envelope.expiration or 0) >= CALM_MS:
+                    return inner(message)
+            else:
                 queue.idle_at = now
                 if now < shedder.next_sample:
                     return inner(message)

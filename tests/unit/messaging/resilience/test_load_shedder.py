@@ -79,6 +79,18 @@ def test_the_expected_duration_is_the_median_of_the_last_hundred() -> None:
     assert loaded.expected == 0.1
 
 
+def test_after_a_short_wait_requests_with_a_second_are_not_checked_for_a_moment() -> None:
+    loaded = LoadShedder()
+    assert loaded.refuses(0.2, 10.0, "critical", 10.0) is None
+    assert loaded.calm_until == 0.0
+    assert loaded.refuses(0.05, 10.0, "critical", 10.0) is None
+    assert loaded.calm_until == 10.01
+    for _ in range(10):
+        loaded.handled(0.9)
+    loaded.refuses(0.05, 10.0, "critical", 11.0)
+    assert loaded.calm_until == 10.01  # the handler is slow, so a second may be too short
+
+
 class Overload:
     """A handler with one slot, and requests of three criticalities, on a fake clock."""
 
