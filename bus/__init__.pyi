@@ -56,6 +56,8 @@ from bus.messaging.envelope import Progress as Progress
 from bus.messaging.handler import Handler as Handler
 from bus.messaging.handler import Middleware as Middleware
 from bus.messaging.resilience.adaptive_limit import AdaptiveLimit as AdaptiveLimit
+from bus.messaging.resilience.dependency import Dependency as Dependency
+from bus.messaging.resilience.rate_limit import RateLimit as RateLimit
 from bus.middleware.stacks import CLIENT as CLIENT
 from bus.middleware.stacks import SERVER as SERVER
 from bus.operations.logging import MessageContextFilter as MessageContextFilter

@@ -10,15 +10,18 @@ from typing import Any
 from bus.errors import BusError
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.held_messages import HoldEnd
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["POISON_ISOLATION", "EndpointConsumer"]
+__all__ = ["DEPENDENCY_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
 
 log = logging.getLogger("bus")
 
 POISON_ISOLATION = "poison-isolation"
 """Reason of a pause: the process handles a poison candidate alone."""
+DEPENDENCY_PAUSE = "dependency:"
+"""Prefix of the reason of a pause: the dependency with the name that follows is down."""
 REGISTER_TIMEOUT_SECONDS = 5.0
 """Seconds that a pause waits for a consumer that is registering. Registration takes
 milliseconds, unless the queue does not exist."""
@@ -159,8 +162,15 @@ class EndpointConsumer:
 
     @property
     def pauses(self) -> tuple[str, ...]:
-        """The reasons why the consumer is paused now."""
-        return (POISON_ISOLATION,) if self._paused.is_set() else ()
+        """The reasons why no message starts now.
+
+        A consumer whose dependency is down stays registered, so it stays ready.
+        """
+        reasons = [POISON_ISOLATION] if self._paused.is_set() else []
+        gate = self.state.dependency
+        if gate is not None and gate.is_open:
+            reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
+        return tuple(reasons)
 
     # --- For the poison isolation ---
 
@@ -181,11 +191,16 @@ class EndpointConsumer:
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:
-        """Stop deliveries, and wait until all messages except poison candidates have ended."""
+        """Stop deliveries, and wait until all messages except poison candidates have ended.
+
+        Messages that wait for a dependency return by a retry tier. If the candidate ends the
+        process, these messages then lose no delivery.
+        """
         self._paused.set()
         await self._stop_raising_prefetch()
         await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))
         await self.cancel()
+        self._in_flight.end_holds(HoldEnd.RETURN)
         await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
@@ -194,6 +209,7 @@ class EndpointConsumer:
         All deliveries of the earlier consumers are settled when this method is called.
         """
         earlier = [*self._open]
+        self._in_flight.permit_holds()
         await self.start()
         self._paused.clear()
         for consumer in earlier:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from bus.messaging.resilience.adaptive_limit import GradientLimit
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.runtime.dependency_gate import DependencyGate
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.endpoint_measures import EndpointMeasures
 from bus.runtime.in_flight import InFlight
@@ -34,6 +35,8 @@ class EndpointState:
     in_flight: InFlight = field(init=False)
     measures: EndpointMeasures | None = field(init=False)
     """None if this process measures nothing."""
+    dependency: DependencyGate | None = field(init=False)
+    """The gate of the dependency that the handler names. None if it names none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", Slots(self.endpoint.concurrency))
@@ -43,6 +46,9 @@ class EndpointState:
         object.__setattr__(self, "in_flight", InFlight(self.guard))
         measures = EndpointMeasures(self.endpoint, self.runtime)
         object.__setattr__(self, "measures", measures if self.runtime.is_measured else None)
+        dependency = self.endpoint.policies.dependency
+        gate = None if dependency is None else self.runtime.dependencies.of(dependency)
+        object.__setattr__(self, "dependency", gate)
 
     @property
     def runs_at_most_once(self) -> bool:

@@ -21,6 +21,8 @@ from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_origin import blame_handler, blame_message
 from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
+from bus.messaging.resilience.dependency import Dependency
+from bus.messaging.resilience.rate_limit import RateLimit
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
@@ -30,7 +32,8 @@ from bus.runtime.declaration_checks import (
     contract_of_kind,
     require_name,
 )
-from bus.runtime.endpoint import Endpoint
+from bus.runtime.dependency_checks import check_dependency, check_rate
+from bus.runtime.endpoint import NO_POLICIES, Endpoint, HandlerPolicies
 from bus.runtime.handler_call import handler_call
 from bus.runtime.handler_result import encode_result
 from bus.runtime.handler_signature import Registrar, read_signature
@@ -99,6 +102,9 @@ class Router:
         contract: RequestClass[Q, R],
         *,
         concurrency: int | AdaptiveLimit = REQUEST_CONCURRENCY,
+        rate: RateLimit | None = None,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a request.
 
@@ -110,16 +116,31 @@ class Router:
             contract: The class of the request, which belongs to this service.
             concurrency: The maximum number of requests that this process handles at the same time,
                 or an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            rate: The rate limit for each calling service in this process. A request above the limit
+                is refused with `ResourceExhausted`.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. While the dependency is down, requests are refused with
+                `Unavailable`.
 
         Raises:
             ContractError: The class has no contract, is not a request, or belongs to another
-                service. Or `concurrency` is not a whole number from 1 to 65535. The decorator
-                raises this error if the handler's parameters are invalid, or if the request already
-                has a handler.
+                service. Or `concurrency` is not a whole number from 1 to 65535. Or the rate limit
+                or the dependency is not valid. The decorator raises this error if the handler's
+                parameters are invalid, if the request already has a handler, or if another handler
+                gives the dependency other values.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
-            owned, request_queue(owned), concurrency, RetryPolicy(attempts=1)
+            owned,
+            request_queue(owned),
+            concurrency,
+            RetryPolicy(attempts=1),
+            policies=HandlerPolicies(
+                dependency=check_dependency(dependency, failures, owned.type),
+                rate=check_rate(rate, owned.type),
+            ),
         )
 
     def job(
@@ -129,6 +150,8 @@ class Router:
         retry: RetryPolicy | None = None,
         timeout: float = JOB_TIMEOUT,
         concurrency: int | AdaptiveLimit = JOB_CONCURRENCY,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a job.
 
@@ -143,12 +166,17 @@ class Router:
                 and the attempt fails.
             concurrency: The maximum number of jobs that this process handles at the same time, or
                 an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. After some of these errors in a row, the messages wait until
+                the dependency is up. No failure by the dependency uses an attempt then.
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
-                Or the concurrency, the timeout or the retry policy is not valid. The decorator
-                raises this error if the handler's parameters are invalid, or if the job already has
-                a handler.
+                Or the concurrency, the timeout, the retry policy or the dependency is not valid.
+                The decorator raises this error if the handler's parameters are invalid, if the job
+                already has a handler, or if another handler gives the dependency other values.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
@@ -157,9 +185,10 @@ class Router:
             concurrency,
             check_retry(retry, owned),
             timeout=check_seconds(timeout, "timeout", owned.type, error=ContractError),
+            policies=HandlerPolicies(dependency=check_dependency(dependency, failures, owned.type)),
         )
 
-    def event(
+    def event(  # noqa: PLR0913 - the choices of a user, each a keyword
         self,
         contract: type[E],
         *,
@@ -167,6 +196,8 @@ class Router:
         retry: RetryPolicy | None = None,
         timeout: float = EVENT_TIMEOUT,
         concurrency: int | AdaptiveLimit = EVENT_CONCURRENCY,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[E, None]:
         """Return a decorator that registers a handler of an event.
 
@@ -183,12 +214,18 @@ class Router:
                 and the attempt fails.
             concurrency: The maximum number of events that this process handles at the same time, or
                 an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. After some of these errors in a row, the messages wait until
+                the dependency is up. No failure by the dependency uses an attempt then.
 
         Raises:
             ContractError: The class has no contract, or is not an event. Or the subscription, the
-                concurrency, the timeout or the retry policy is not valid. The decorator raises this
-                error if the handler's parameters are invalid, or if the subscription already has a
-                handler.
+                concurrency, the timeout, the retry policy or the dependency is not valid. The
+                decorator raises this error if the handler's parameters are invalid, if the
+                subscription already has a handler, or if another handler gives the dependency
+                other values.
         """
         event = contract_of_kind(contract, "event")
         check_subscription(subscription, event)
@@ -200,6 +237,7 @@ class Router:
             check_retry(retry, event),
             timeout=check_seconds(timeout, "timeout", event.type, error=ContractError),
             subscription=subscription,
+            policies=HandlerPolicies(dependency=check_dependency(dependency, failures, event.type)),
         )
 
     def include(self, router: "Router") -> None:
@@ -327,7 +365,7 @@ class Router:
             )
         return contract
 
-    def _make_registrar(
+    def _make_registrar(  # noqa: PLR0913 - the attributes of an endpoint
         self,
         contract: Contract,
         queue: str,
@@ -336,6 +374,7 @@ class Router:
         *,
         timeout: float | None = None,
         subscription: str | None = None,
+        policies: HandlerPolicies = NO_POLICIES,
     ) -> Registrar[Any, Any]:
         count, adaptive = check_concurrency(concurrency, contract)
 
@@ -354,6 +393,7 @@ class Router:
                     retry=retry,
                     timeout=timeout,
                     subscription=subscription,
+                    policies=policies,
                 )
             )
             return function
