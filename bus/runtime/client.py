@@ -33,6 +33,7 @@ from bus.errors import (
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
+from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
@@ -54,6 +55,7 @@ from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.stacks import call_policies, with_security
 from bus.runtime.broker_watch import BrokerWatch
+from bus.runtime.cache_access import cache_access
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
@@ -71,7 +73,6 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
@@ -110,10 +111,11 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
-        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        registry = runtime.settings.registry
+        self._default_limits = runtime.settings.request_timeout, registry.default_limits()
         self._limits = {
             service: (runtime.settings.timeout_of(service), limits)
-            for service, limits in runtime.settings.registry.limits().items()
+            for service, limits in registry.limits().items()
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
@@ -126,6 +128,7 @@ class Client:
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
+        self._cache = cache_access(runtime)
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
@@ -422,6 +425,7 @@ class Client:
             deadline=int((now + timeout) * 1000),
             reply_to=None if contract.kind == "event" else self._reply_to,
             limits=limits,
+            headers=criticality_header(contract.criticality),
         )
 
     def _durable_envelope(
@@ -434,8 +438,9 @@ class Client:
         limits = None
         if contract.kind == "job":
             limits = self._limits.get(contract.service, self._default_limits)[1].without_setting
-        return self._envelope(contract, message, seconds, limits).replace(
-            expires=expires, headers={SENT_AT: int(now * 1000)}
+        envelope = self._envelope(contract, message, seconds, limits)
+        return envelope.replace(
+            expires=expires, headers={**envelope.headers, SENT_AT: int(now * 1000)}
         )
 
     def _pass_to_policies(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -452,7 +457,7 @@ class Client:
         policies: list[Middleware] = []
         if envelope.role == "request":
             destination = self._destinations.of(envelope.type)
-            policies = call_policies(destination)
+            policies = call_policies(destination, is_sent=self.replies.is_sent, access=self._cache)
             if self._watch is not None:
                 self._watch.expect(
                     destination.policy.attempt_timeout or self._timeout_of(envelope.type)
@@ -474,6 +479,7 @@ class Client:
         """Fail the pending calls and job handles, because the bus is closed."""
         self.waits.close()
         self.replies.close()
+        self._cache.store.clear()
         if self._watch is not None:
             self._watch.close()
 
@@ -525,8 +531,8 @@ class Client:
                 ),
                 envelope,
             )
-            self.replies.mark_sent(envelope.id)
             sent_at = self._clock()
+            self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
                 self.replies.limit_wait(future, seconds)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bus.contracts.contract import Contract
 from bus.contracts.retry_policy import RetryPolicy
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
 from bus.messaging.resilience.dependency import Dependency
 from bus.messaging.resilience.rate_limit import RateLimit
 from bus.messaging.settlement import distinct_delays
@@ -42,10 +43,15 @@ class Endpoint:
     queue: str
     """The name of the queue from which the handler's messages come."""
     concurrency: int
-    """The maximum number of messages that this process handles at the same time."""
+    """The maximum number of messages that this process handles at the same time.
+
+    If the limit is adaptive, this is the first limit.
+    """
     retry: RetryPolicy
     timeout: float | None = None
     """Seconds for one attempt. None for a request, because its deadline is the limit."""
+    adaptive: AdaptiveLimit | None = None
+    """The bounds of the adaptive concurrency limit. None if the limit is fixed."""
     subscription: str | None = None
     """The name of an event's subscription, or None if the subscription has no name."""
     policies: HandlerPolicies = NO_POLICIES

@@ -34,6 +34,8 @@ class EndpointConsumer:
     broker redelivers the messages of the crashed process first. With a prefetch of 1, the next
     process does not receive all of these messages at the same time. When a delivery arrives that is
     not a poison candidate, a consumer with the full prefetch replaces the first consumer.
+
+    If the concurrency limit is adaptive, further consumers replace it later.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -43,7 +45,9 @@ class EndpointConsumer:
         self._spec = state.spec
         self._in_flight = state.in_flight
         self._is_request = state.endpoint.contract.kind == "request"
-        self._initial_prefetch = 1 if state.tracks_delivery_count else state.spec.prefetch
+        self._prefetch = state.spec.prefetch
+        """The full prefetch, which `change_prefetch` changes."""
+        self._tracks_delivery_count = state.tracks_delivery_count
         self._open: list[ConsumerHandle] = []
         """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
@@ -55,10 +59,10 @@ class EndpointConsumer:
 
     async def start(self) -> None:
         """Start the first consumer."""
-        if self._initial_prefetch < self._spec.prefetch:
-            self._current = await self._consume(self._initial_prefetch, self._on_first_delivery)
+        if self._tracks_delivery_count and self._prefetch > 1:
+            self._current = await self._consume(1, self._on_first_delivery)
         else:
-            self._current = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
+            self._current = await self._consume(self._prefetch, self._receiver.on_delivery)
 
     async def _consume(
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
@@ -80,11 +84,42 @@ class EndpointConsumer:
 
     async def _raise_prefetch(self) -> None:
         initial = self._current
-        full = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
+        full = await self._consume(self._prefetch, self._receiver.on_delivery)
         await full.wait_ready()
         self._current = full
         if initial is not None:
             await self._close_initial_consumer(initial)
+
+    def change_prefetch(self, prefetch: int) -> bool:
+        """Replace the consumer by one with another prefetch.
+
+        Deliveries of the replaced consumer stay unacked until their messages are handled, so the
+        broker requeues none of them. The prefetch of a registered consumer cannot change:
+        `basic.qos` applies to later consumers only, because quorum queues do not support a limit
+        for a whole channel.
+
+        Args:
+            prefetch: The maximum number of unacked deliveries of the new consumer, at least 1.
+
+        Returns:
+            False if nothing was changed, because the consumer is paused, is not registered now, or
+            is being replaced already.
+        """
+        is_initial = self._tracks_delivery_count and self._raising is None and self._prefetch > 1
+        is_being_replaced = self._raising is not None and not self._raising.done()
+        if is_being_replaced or not self.ready:
+            return False
+        self._prefetch = prefetch
+        if not is_initial:  # otherwise the first delivery registers the consumer with this prefetch
+            self._raising = asyncio.create_task(
+                self._raise_prefetch(), name=f"changing the prefetch of {self.name}"
+            )
+        return True
+
+    @property
+    def prefetch(self) -> int:
+        """The maximum number of unacked deliveries, except those of replaced consumers."""
+        return self._prefetch
 
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
         """Wait until all messages of the initial consumer are handled, and then close it.
@@ -132,7 +167,7 @@ class EndpointConsumer:
         A consumer whose dependency is down stays registered, so it stays ready.
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
-        gate = self.state.dependency
+        gate = None if self._is_request else self.state.dependency  # a request is refused
         if gate is not None and gate.is_open:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
         return tuple(reasons)
@@ -150,7 +185,9 @@ class EndpointConsumer:
 
         Either the consumer is paused, or its only message waits to be processed alone.
         """
-        has_one_slot = self._initial_prefetch == 1 and self._raising is None
+        has_one_slot = self._raising is None and (
+            self._tracks_delivery_count or self._prefetch == 1
+        )
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:

@@ -12,6 +12,7 @@ from functools import reduce
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import InboundHandler, InboundStage
 from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
+from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from bus.runtime.stages.authenticate import authenticate
 from bus.runtime.stages.decrypt import decrypt
 from bus.runtime.stages.deduplicate import deduplicate
@@ -48,6 +49,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     decrypt,  # late: retries and dead letters contain the encrypted payload
     watch_dependency,  # late: only the handler's own result says whether the dependency is up
     record_span,  # late: only a message that reaches the handler has a span
+    adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
     measure,  # last: the time of an attempt has no waits for slots, keys or the inbox
 )
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from bus.contracts.contract import Contract, Event, JobClass, Kind, RequestClass, decode
-from bus.contracts.limits import check_count, check_seconds
+from bus.contracts.limits import check_seconds
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import (
     ContractError,
@@ -20,11 +20,13 @@ from bus.errors import (
 from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_origin import blame_handler, blame_message
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
 from bus.messaging.resilience.dependency import Dependency
 from bus.messaging.resilience.rate_limit import RateLimit
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
+    check_concurrency,
     check_retry,
     check_subscription,
     contract_of_kind,
@@ -46,8 +48,6 @@ E = TypeVar("E", bound=Event)
 
 REQUEST_CONCURRENCY = 16
 """The default concurrency of request handlers. They mostly wait for other services."""
-MAX_CONCURRENCY = 65535
-"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
 EVENT_CONCURRENCY = 16
 """The default concurrency of event handlers."""
 JOB_CONCURRENCY = 1
@@ -101,7 +101,7 @@ class Router:
         self,
         contract: RequestClass[Q, R],
         *,
-        concurrency: int = REQUEST_CONCURRENCY,
+        concurrency: int | AdaptiveLimit = REQUEST_CONCURRENCY,
         rate: RateLimit | None = None,
         dependency: str | Dependency | None = None,
         failures: tuple[type[Exception], ...] | None = None,
@@ -114,7 +114,8 @@ class Router:
 
         Args:
             contract: The class of the request, which belongs to this service.
-            concurrency: The maximum number of requests that this process handles at the same time.
+            concurrency: The maximum number of requests that this process handles at the same time,
+                or an `AdaptiveLimit`, which adapts the number to the duration of the handler.
             rate: The rate limit for each calling service in this process. A request above the limit
                 is refused with `ResourceExhausted`.
             dependency: The name of a system outside the bus without which the handler cannot
@@ -148,7 +149,7 @@ class Router:
         *,
         retry: RetryPolicy | None = None,
         timeout: float = JOB_TIMEOUT,
-        concurrency: int = JOB_CONCURRENCY,
+        concurrency: int | AdaptiveLimit = JOB_CONCURRENCY,
         dependency: str | Dependency | None = None,
         failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[Q, R]:
@@ -163,7 +164,8 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of jobs that this process handles at the same time.
+            concurrency: The maximum number of jobs that this process handles at the same time, or
+                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
             dependency: The name of a system outside the bus without which the handler cannot
                 succeed, or a `Dependency` with further values.
             failures: The classes of the errors that the handler raises if the dependency is down.
@@ -193,7 +195,7 @@ class Router:
         subscription: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float = EVENT_TIMEOUT,
-        concurrency: int = EVENT_CONCURRENCY,
+        concurrency: int | AdaptiveLimit = EVENT_CONCURRENCY,
         dependency: str | Dependency | None = None,
         failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[E, None]:
@@ -210,7 +212,8 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of events that this process handles at the same time.
+            concurrency: The maximum number of events that this process handles at the same time, or
+                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
             dependency: The name of a system outside the bus without which the handler cannot
                 succeed, or a `Dependency` with further values.
             failures: The classes of the errors that the handler raises if the dependency is down.
@@ -366,16 +369,14 @@ class Router:
         self,
         contract: Contract,
         queue: str,
-        concurrency: int,
+        concurrency: int | AdaptiveLimit,
         retry: RetryPolicy,
         *,
         timeout: float | None = None,
         subscription: str | None = None,
         policies: HandlerPolicies = NO_POLICIES,
     ) -> Registrar[Any, Any]:
-        check_count(
-            concurrency, "concurrency", contract.type, most=MAX_CONCURRENCY, error=ContractError
-        )
+        count, adaptive = check_concurrency(concurrency, contract)
 
         def register(function: Any) -> Any:
             handler = function.__func__ if isinstance(function, staticmethod) else function
@@ -387,7 +388,8 @@ class Router:
                     function=call,
                     wants_context=wants_context,
                     queue=queue,
-                    concurrency=concurrency,
+                    concurrency=count,
+                    adaptive=adaptive,
                     retry=retry,
                     timeout=timeout,
                     subscription=subscription,
