@@ -47,6 +47,7 @@ HOW_TO = [
     "metrics",
     "move-from-celery",
     "move-from-rest",
+    "pause-for-a-dependency",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",
@@ -64,6 +65,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "find-a-failure": {"COLUMNS": "80"},
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
+    "pause-for-a-dependency": {"COLUMNS": "130"},
     "run-a-worker": SIGNED,
     "see-running-services": {"COLUMNS": "130"},
 }
@@ -75,6 +77,7 @@ MANAGED = {
     "find-out-why",
     "handle-dead-letters",
     "inspect-queues",
+    "pause-for-a-dependency",
 }
 """Pages with commands that need the management API, which has its usual port there."""
 
