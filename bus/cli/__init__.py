@@ -22,8 +22,10 @@ from bus.messaging.variable_values import environment_value
 __all__ = ["COMMANDS", "build", "main"]
 
 COMMANDS = {
+    "breakers": "Show, isolate and reset the circuit breakers of live instances.",
     "broker": "Run a private RabbitMQ with its management UI until Ctrl-C.",
     "call": "Send a request, and print the reply as JSON.",
+    "chaos": "Start, stop and show chaos experiments in live instances.",
     "contracts": "List the known contracts, or show one.",
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",

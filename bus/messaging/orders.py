@@ -22,6 +22,7 @@ __all__ = [
     "IsolateBreaker",
     "Order",
     "OrderResult",
+    "Reason",
     "ResetBreaker",
     "StartChaos",
     "StopChaos",
@@ -64,6 +65,8 @@ class Order(Question[OrderResult]):
     answer = OrderResult
     max_seconds: ClassVar[float] = MAX_ORDER_SECONDS
     """Maximum seconds from now until the end of the order."""
+    is_lasting: ClassVar[bool] = True
+    """True if the effect lasts until the end of the order. False if it happens at once."""
 
     reason: Reason
     """Reason for the order. Instances log and show it."""
@@ -99,6 +102,7 @@ class ResetBreaker(Order):
     """RESET: close a circuit breaker. An order that arrives after its end does nothing."""
 
     name = "bus.control.reset-breaker.v1"
+    is_lasting = False
 
     breaker: Name
     """Name of the breaker: the type of an operation, or the name of a dependency."""
@@ -134,6 +138,7 @@ class StopChaos(Order):
 
     name = "bus.control.stop-chaos.v1"
     right = "chaos"
+    is_lasting = False
 
     @property
     @override

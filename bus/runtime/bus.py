@@ -33,6 +33,7 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
+from bus.runtime.breaker_orders import add_breaker_orders
 from bus.runtime.breaker_reports import reported_breakers
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.chaos_orders import add_chaos_orders, check_chaos_targets
@@ -156,6 +157,7 @@ class Bus:
         orders = OrderExecutor(
             self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
         )
+        add_breaker_orders(orders, self.service, runtime.destinations)
         add_chaos_orders(orders, runtime.chaos, self._served_types)
         self._discovery = discovery_of(runtime, self._report, orders.execute)
         self._client = Client(runtime, with_spans(self._client_layers, spans))

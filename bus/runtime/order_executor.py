@@ -58,23 +58,17 @@ class OrderExecutor:
             "until": order.until,
             "outcome": why or "applied",
         }
-        ending = _shown_time(order.until)
+        done_text = f". It was ignored: {why}" if why is not None else f": {order.reason}"
         # The reason of an operator is a text for operators: it is not data of a message.
-        texts = (state.service, *map(one_line, (order.subject, operator)), ending)
-        if why is None:
-            log.warning(
-                "%s: order to %s, by the operator %s, until %s: %s",
-                *texts,
-                one_line(order.reason),
-                extra=facts,
-            )
-        else:
-            log.warning(
-                "%s: order to %s, by the operator %s, until %s was ignored: %s",
-                *texts,
-                why,
-                extra=facts,
-            )
+        log.warning(
+            "%s: the operator %s gave the order to %s%s%s",
+            state.service,
+            one_line(operator),
+            one_line(order.subject),
+            f" until {_shown_time(order.until)}" if order.is_lasting else "",
+            one_line(done_text),
+            extra=facts,
+        )
         return OrderResult(
             **state.model_dump(),
             outcome="applied" if why is None else "ignored",

@@ -36,6 +36,7 @@ OPERATORS = {
     "ida": frozenset({"control.read"}),
     "boss": frozenset({"control.read", "control.order"}),
     "ops": frozenset({"dead-letters.reveal"}),
+    "monkey": frozenset({"control.read", "control.chaos"}),
 }
 
 

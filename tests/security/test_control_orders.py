@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.orders import MAX_ORDER_SECONDS, IsolateBreaker, OrderResult
+from bus.messaging.orders import (
+    MAX_ORDER_SECONDS,
+    IsolateBreaker,
+    Order,
+    OrderResult,
+    StartChaos,
+    StopChaos,
+)
 from bus.runtime.order_executor import OrderExecutor
 from tests.security.control_world import ControlWorld, StateReport, Wire, settle
 from tests.security.yard import NOW
@@ -23,6 +30,7 @@ class Ledger:
 
     world: ControlWorld
     obeyed: list[tuple[str, str]] = field(default_factory=list)
+    chaos: list[str] = field(default_factory=list)
     wire: Wire = field(default_factory=Wire)
     refusals: Any = None
 
@@ -37,11 +45,17 @@ class Ledger:
             StateReport("ledger", instance).state, clock=self.world.yard.clock, leeway=30
         )
         executor.add(IsolateBreaker, self._apply)
+        executor.add(StartChaos, self._begin)
+        executor.add(StopChaos, self._begin)
         discovery, self.wire = await self.world.process("ledger", instance, mode, executor.execute)
         self.refusals = discovery.responder.refusals.counts
 
     def _apply(self, order: IsolateBreaker, operator: str) -> int:
         self.obeyed.append((order.breaker, operator))
+        return 1
+
+    def _begin(self, _order: Order, operator: str) -> int:
+        self.chaos.append(operator)
         return 1
 
     async def deliver(self, message: Envelope) -> None:
@@ -126,7 +140,7 @@ async def test_a_forged_order_is_neither_obeyed_nor_answered(
     assert ledger.refusals == {"not proven": 1}
 
 
-@pytest.mark.parametrize("asker", ["auditor", "office", "mail", "ida", "ops"])
+@pytest.mark.parametrize("asker", ["auditor", "office", "mail", "ida", "ops", "monkey"])
 async def test_an_order_of_a_service_or_of_an_operator_without_the_right_is_not_obeyed(
     asker: str,
 ) -> None:
@@ -163,6 +177,38 @@ async def test_without_keys_of_operators_an_order_names_its_operator(mode: str) 
     asked = ledger.world.question("office", isolation(operator="ida@laptop"))
     await ledger.deliver(guard.sign_question(asked.replace(proof=None), "ask.all"))
     assert ledger.obeyed == [("mail.send.v1", "ida@laptop")]
+
+
+@pytest.mark.parametrize("asker", ["auditor", "office", "mail", "ida", "ops", "boss"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        StartChaos(plan="ledger.add: error=internal", reason="revenge", until=int(NOW * 1000) + 1),
+        StopChaos(reason="revenge", until=int(NOW * 1000) + 1),
+    ],
+    ids=["start", "stop"],
+)
+async def test_chaos_needs_a_right_of_its_own(asker: str, asked: Order) -> None:
+    ledger = await Ledger.started()
+    await ledger.deliver(ledger.world.question(asker, asked))
+    assert (ledger.chaos, ledger.answers) == ([], [])
+    assert ledger.refusals == {"not granted": 1}
+
+
+async def test_an_operator_with_the_right_starts_chaos() -> None:
+    ledger = await Ledger.started()
+    asked = StartChaos(plan="*: duplicate", reason="game day", until=int(NOW * 1000) + HOUR_MS)
+    await ledger.deliver(ledger.world.question("monkey", asked))
+    assert ledger.chaos == ["monkey"]
+
+
+@pytest.mark.parametrize("until", [HOUR_MS + 30_001, 24 * HOUR_MS])
+async def test_chaos_of_more_than_an_hour_is_ignored(until: int) -> None:
+    ledger = await Ledger.started()
+    asked = StartChaos(plan="*: duplicate", reason="game day", until=int(NOW * 1000) + until)
+    await ledger.deliver(ledger.world.question("monkey", asked))
+    assert ledger.chaos == []
+    assert [(each.outcome, each.why) for each in ledger.answers] == [("ignored", "too-long")]
 
 
 @virtual

@@ -34,7 +34,9 @@ def inject_delivery_faults(state: EndpointState) -> InboundStage:
             if result is NO_ACTION or result is REQUEUE:
                 return result
             if can_repeat and chaos.duplicates(type_):
-                result = await inner(message)
+                again = await inner(message)
+                # A skipped duplicate has no result, and the result of the first is not sent yet.
+                result = result if again is SETTLED else again
             if has_reply and chaos.drops_reply(type_):
                 return SETTLED  # the receiver only acks it, and the caller waits in vain
             return result

@@ -110,6 +110,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
     assert HARMLESS == [
         "BUS_CACHE_BYTES",
         "BUS_CACHE_ENTRIES",
+        "BUS_CHAOS",
         "BUS_CONNECT_TIMEOUT",
         "BUS_CONSUMER_TIMEOUT",
         "BUS_CONTRACTS",

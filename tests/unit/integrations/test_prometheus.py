@@ -67,6 +67,7 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_handler_slots_free",
         "trunkline_ready",
         "trunkline_connections_lost_total",
+        "trunkline_chaos_faults_total",
     }
 
 

@@ -47,6 +47,7 @@ VALUES = {
     "BUS_LOG_FORMAT": "json",
     "BUS_TRACES": "off",
     "BUS_DEBUG": "0",
+    "BUS_CHAOS": "billing.quote: duplicate@2%; for=10m",
     "TRANSCRIPTION_ENGINE": "faster-whisper",
     "TRANSCRIPTION_MODEL_DIR": "/models",
     "TRANSCRIPTION_PROXY": "http://proxy",
