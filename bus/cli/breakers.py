@@ -32,6 +32,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 DEFAULT_SECONDS = "10m"
+NO_BREAKER = "it has no breaker with this name. `bus breakers list --all` shows the names."
 RESET_SECONDS = 60.0
 """Seconds after which a reset that has not arrived does nothing."""
 
@@ -143,7 +144,7 @@ def isolate(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"isolated {name}", has_end=True, as_json=as_json)
+    report(shown(obeyed, target), f"isolated {name}", missing=NO_BREAKER, as_json=as_json)
 
 
 @command.command()
@@ -176,7 +177,7 @@ def reset(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"reset {name}", has_end=False, as_json=as_json)
+    report(shown(obeyed, target), f"reset {name}", missing=NO_BREAKER, as_json=as_json)
 
 
 def shown(obeyed: Obeyed, target: Target) -> Obeyed:
