@@ -8,6 +8,7 @@ from bus.contracts.contract import Job as Job
 from bus.contracts.contract import Message as Message
 from bus.contracts.contract import Request as Request
 from bus.contracts.contract import contract as contract
+from bus.contracts.criticality import Criticality as Criticality
 from bus.contracts.retry_policy import RetryPolicy as RetryPolicy
 from bus.contracts.sensitive import Sensitive as Sensitive
 from bus.errors import Aborted as Aborted
@@ -49,10 +50,14 @@ from bus.messaging.control import GetInfo as GetInfo
 from bus.messaging.control import GetStats as GetStats
 from bus.messaging.control import Ping as Ping
 from bus.messaging.control import Target as Target
+from bus.messaging.criticality import lowered_criticality as lowered_criticality
 from bus.messaging.envelope import Envelope as Envelope
 from bus.messaging.envelope import Progress as Progress
 from bus.messaging.handler import Handler as Handler
 from bus.messaging.handler import Middleware as Middleware
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit as AdaptiveLimit
+from bus.messaging.resilience.dependency import Dependency as Dependency
+from bus.messaging.resilience.rate_limit import RateLimit as RateLimit
 from bus.middleware.stacks import CLIENT as CLIENT
 from bus.middleware.stacks import SERVER as SERVER
 from bus.operations.logging import MessageContextFilter as MessageContextFilter
@@ -63,4 +68,5 @@ from bus.runtime.router import Router as Router
 from bus.runtime.sync_bus import SyncBus as SyncBus
 from bus.runtime.sync_job_handle import SyncJobHandle as SyncJobHandle
 from bus.settings import ServiceConfig as ServiceConfig
+from bus.settings import ServiceDefaults as ServiceDefaults
 from bus.settings import Settings as Settings

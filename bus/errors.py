@@ -160,7 +160,8 @@ class BusError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message or self.code.replace("_", " "))
-        self.maybe_executed = True if executed in {"maybe", "yes"} else maybe_executed
+        # A tuple, because a user's value may have no hash.
+        self.maybe_executed = True if executed in ("maybe", "yes") else maybe_executed
         if executed is not None:
             self.stated_executed = executed
         if retry_after is not None:
@@ -483,9 +484,8 @@ def _is_wait(value: object) -> bool:
     return value >= 0 and (isinstance(value, int) or isfinite(value))
 
 
-BROKER_CODES: Final = frozenset(
-    {"unavailable", "resource_exhausted", "deadline_exceeded", "permission_denied", "cancelled"}
-)
+MESSAGE_CODES: Final = frozenset({"invalid_argument", "failed_precondition"})
+"""Codes of a transport's errors that show a fault of the message or of the settings."""
 
 
 def mark_as_broker_error(error: BaseException) -> None:
@@ -493,7 +493,7 @@ def mark_as_broker_error(error: BaseException) -> None:
 
     An error that shows a fault of the message or of the settings stays `local`.
     """
-    if isinstance(error, BusError) and error.origin == "local" and error.code in BROKER_CODES:
+    if isinstance(error, BusError) and error.origin == "local" and error.code not in MESSAGE_CODES:
         error.origin = "broker"
 
 

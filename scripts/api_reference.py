@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.runtime.bus": ("Bus",),
         "bus.runtime.sync_bus": ("SyncBus",),
         "bus.settings.service_config": ("ServiceConfig",),
+        "bus.settings.service_defaults": ("ServiceDefaults",),
         "bus.runtime.sync_job_handle": ("SyncJobHandle",),
         "bus.messaging.context": ("JobHandle", "correlated"),
     },

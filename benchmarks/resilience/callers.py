@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.resilience.server import Server
+from bus import Message, Request, contract
+from bus.contracts.contract import contract_of
 from bus.errors import BusError, DeadlineExceeded
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, compose
@@ -17,9 +19,20 @@ from bus.testing import wall_clock
 
 __all__ = ["TIMEOUT_SECONDS", "Caller", "Counts"]
 
-OPERATION = "billing.quote.v1"
 TIMEOUT_SECONDS = 2.0
 """Seconds that a caller waits for the final reply."""
+
+
+class Quote(Message):
+    """The reply."""
+
+
+@contract("simulator.quote", version=1, idempotent=True)
+class GetQuote(Request[Quote]):
+    """The request of all callers. It may be repeated, because it is idempotent."""
+
+
+OPERATION = contract_of(GetQuote).type
 
 
 @dataclass
@@ -30,7 +43,7 @@ class Counts:
     good: Counter[int] = field(default_factory=Counter)
     """Calls with a reply in time."""
     sent: Counter[int] = field(default_factory=Counter)
-    """Messages by the second in which they were sent: calls and their repetitions."""
+    """Messages of the calls, with all repetitions."""
 
 
 class Caller:
@@ -41,10 +54,9 @@ class Caller:
         self._server, self._counts = server, counts
         self._random = random.Random(seed)  # noqa: S311 - a model, not a secret
         self._loop = asyncio.get_running_loop()
-        self._attempt = policy.attempt_timeout
         self._calls: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
-        destinations = Destinations({}, policy, timer=self._loop.time)
+        destinations = Destinations({}, policy, timer=self._loop.time, clock=wall_clock)
         self._stack: Handler = compose(call_policies(destinations.of(OPERATION)), self._send)
 
     def start(self, rate: Callable[[], float]) -> None:
@@ -76,6 +88,7 @@ class Caller:
             role="request",
             source="caller",
             body=b"{}",
+            timestamp=second,
             deadline=int((now + TIMEOUT_SECONDS) * 1000),
         )
         try:
@@ -86,11 +99,12 @@ class Caller:
 
     async def _send(self, envelope: Envelope) -> Envelope | None:
         """Send a request, and wait for its reply for the time of one attempt."""
-        self._counts.sent[int(self._loop.time())] += 1
+        self._counts.sent[envelope.timestamp] += 1
         remaining = (envelope.deadline or 0) / 1000 - wall_clock()
-        seconds = min(remaining, self._attempt or remaining)
+        limit = envelope.limits.attempt_timeout if envelope.limits else None
+        seconds = remaining if limit is None else min(limit, remaining)
         reply: asyncio.Future[Envelope] = self._loop.create_future()
-        timer = self._loop.call_later(seconds, expire, reply)
+        timer = self._loop.call_later(seconds, expire, reply, limit is None or limit < remaining)
         self._server.receive(envelope.replace(expiration=int(seconds * 1000)), reply)
         try:
             return await reply
@@ -98,9 +112,9 @@ class Caller:
             timer.cancel()
 
 
-def expire(reply: "asyncio.Future[Envelope]") -> None:
+def expire(reply: "asyncio.Future[Envelope]", had_full_time: bool) -> None:  # noqa: FBT001 - a timer
     """Fail a request whose reply has not come in time, as the client does."""
     if not reply.done():
         error = DeadlineExceeded(f"{OPERATION}: no reply in time.", maybe_executed=True)
-        error.origin = "service"
+        error.origin, error.had_full_time = "service", had_full_time
         reply.set_exception(error)

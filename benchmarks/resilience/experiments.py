@@ -1,30 +1,52 @@
 """The experiments: a constant load, an overload that ends, and a service that fails."""
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from benchmarks.resilience.callers import Caller, Counts
+from benchmarks.resilience.callers import TIMEOUT_SECONDS, Caller, Counts
 from benchmarks.resilience.server import Mode, Server
 from benchmarks.resilience.variants import Variant
 from bus.testing import VirtualLoop
 
-__all__ = ["CALLERS", "amplification", "goodput", "overload"]
+__all__ = [
+    "CALLERS",
+    "LOADS",
+    "MODES",
+    "RATES",
+    "SHOWN_SECONDS",
+    "amplification",
+    "goodput",
+    "overload",
+]
 
 CALLERS = 200
+RATES = (0.1, 1.0, 10.0)
+"""Calls per second of one caller."""
+LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 2.5, 3.0)
+"""Offered loads, as a part of the capacity."""
+MODES: tuple[Mode, ...] = ("unavailable", "hangs")
+WORKING_SECONDS = 10
+"""Seconds before a failure, in which a caller can save tokens for retries."""
+FAILING_SECONDS = {0.1: 60, 1.0: 20, 10.0: 10}
+"""Seconds of a failure, by the rate of the callers. Each caller begins about six calls at least."""
 SEED = 16
 WARM_UP_SECONDS = 5
+FAILING_LOAD = 0.5
+"""Offered load on a service that fails, as a part of its capacity. No queue hides the failure."""
 NORMAL, OVERLOAD = 0.7, 3.0
 """Offered load before and after the overload, and during it, as a part of the capacity."""
-BEFORE_SECONDS, OVERLOAD_SECONDS = 5, 10
+BEFORE_SECONDS, OVERLOAD_SECONDS, SHOWN_SECONDS = 5, 10, 45
+"""Seconds before the overload, with it, and after it in the picture."""
 
 T = TypeVar("T")
 
 
-def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 20) -> float:
+def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 10) -> float:
     """Return the answered calls of a constant load, as a part of the capacity.
 
     Args:
@@ -39,7 +61,7 @@ def goodput(variant: Variant, load: float, *, rate: float = 1, seconds: int = 20
     return good / seconds / capacity
 
 
-def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[float]:
+def overload(variant: Variant, *, after: int, rate: float = 1) -> list[float]:
     """Return the answered calls of each second, as a part of the capacity.
 
     The load is normal for 5 s, three times the capacity for 10 s, and then normal for `after`
@@ -55,10 +77,17 @@ def overload(variant: Variant, *, rate: float = 1, after: int = 20) -> list[floa
     return [counts.good[second] / capacity for second in range(ends + after)]
 
 
-def amplification(variant: Variant, mode: Mode, *, rate: float, seconds: int) -> float:
-    """Return the number of sent requests for each call, if the service always fails."""
-    counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate, mode)
-    return counts.sent.total() / counts.calls.total()
+def amplification(variant: Variant, mode: Mode, *, rate: float) -> float:
+    """Return the number of sent requests for each call to a service that has begun to fail."""
+    seconds = WORKING_SECONDS + FAILING_SECONDS[rate]
+
+    def behaviour(now: float) -> Mode:
+        return "works" if now < WORKING_SECONDS else mode
+
+    counts = simulate(variant, seconds, lambda _: rate, CALLERS * rate / FAILING_LOAD, behaviour)
+    failing = range(WORKING_SECONDS, seconds)
+    sent, calls = (sum(each[second] for second in failing) for each in (counts.sent, counts.calls))
+    return sent / calls
 
 
 def simulate(
@@ -66,24 +95,26 @@ def simulate(
     seconds: float,
     rate: Callable[[float], float],
     capacity: float,
-    mode: Mode = "works",
+    behaviour: Callable[[float], Mode] = lambda _: "works",
 ) -> Counts:
     """Run callers and a server in virtual time. The same arguments give the same counts.
 
     Args:
         variant: Policies of the callers and the server.
-        seconds: Seconds during which calls begin.
+        seconds: Seconds in which calls are counted.
         rate: Function that returns the calls per second of each caller at a time.
         capacity: Requests that the server can handle in a second.
-        mode: How the server behaves.
+        behaviour: Function that returns the behaviour of the server at a time.
     """
     # The waits of the retries have jitter from the module `random`.
     state = random.getstate()
     random.seed(SEED)
+    gc.disable()  # the callers live to the end, and the collector would visit them often
     try:
-        return in_virtual_time(run(variant, seconds, rate, capacity, mode))
+        return in_virtual_time(run(variant, seconds, rate, capacity, behaviour))
     finally:
         random.setstate(state)
+        gc.enable()
 
 
 async def run(
@@ -91,16 +122,16 @@ async def run(
     seconds: float,
     rate: Callable[[float], float],
     capacity: float,
-    mode: Mode,
+    behaviour: Callable[[float], Mode],
 ) -> Counts:
     """Run callers and a server on the running loop, whose time begins at 0."""
     loop, counts = asyncio.get_running_loop(), Counts()
-    server = Server(capacity, SEED)
-    server.mode = mode
+    server = Server(capacity, SEED, behaviour)
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
     for caller in callers:
         caller.start(lambda: rate(loop.time()))
-    await asyncio.sleep(seconds)
+    # The load goes on until the last counted call has ended.
+    await asyncio.sleep(seconds + TIMEOUT_SECONDS)
     for caller in callers:
         caller.stop()
     for caller in callers:

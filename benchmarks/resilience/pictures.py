@@ -7,7 +7,7 @@ from benchmarks.resilience.chart import Line, Panel, chart
 from benchmarks.resilience.experiments import BEFORE_SECONDS, OVERLOAD_SECONDS
 from benchmarks.resilience.variants import VARIANTS
 
-__all__ = ["PICTURES", "pictures"]
+__all__ = ["FIGURES", "PICTURES", "pictures"]
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), and dashes for print.
 LOOKS: Mapping[str, tuple[str, str]] = {
@@ -24,6 +24,7 @@ LOAD_PANELS = (
     ("Each policy with retries", ("breaker", "bulkhead", "shedding", "all")),
 )
 RECOVERY = ("none", "retries", "budget", "all")
+FIGURES = "resilience.json"
 PICTURES = ("resilience-load.svg", "resilience-recovery.svg")
 
 
@@ -64,7 +65,7 @@ def recovery_picture(figures: Mapping[str, Any]) -> str:
     panel = Panel(
         title="10 s of overload: answered calls / capacity",
         x_label="seconds (dark: three times the capacity is offered)",
-        x_ticks=(0, 5, 10, 15, 20, 25, 30, 35),
+        x_ticks=(0, 10, 20, 30, 40, 50, 60),
         y_ticks=(0, 0.5, 1, 1.5),
         lines=[line(name, list(enumerate(figures["overload"][name]))) for name in RECOVERY],
         marked=(BEFORE_SECONDS, ends),

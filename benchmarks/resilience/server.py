@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,14 +37,22 @@ class Server:
     would let the handler run for the whole `expiration`, because the clocks can differ.
     """
 
-    def __init__(self, capacity: float, seed: int) -> None:
-        """Create a server that can handle `capacity` requests a second."""
+    def __init__(
+        self, capacity: float, seed: int, behaviour: Callable[[float], Mode] = lambda _: "works"
+    ) -> None:
+        """Create a server.
+
+        Args:
+            capacity: Requests that it can handle in a second.
+            seed: Seed of the random times of its handler.
+            behaviour: Function that returns its behaviour at a time.
+        """
         self._slots = max(1, round(capacity * SERVICE_SECONDS))
         self._seconds = self._slots / capacity
         self._random = random.Random(seed)  # noqa: S311 - a model, not a secret
         self._queue: deque[Waiting] = deque()
         self._loop = asyncio.get_running_loop()
-        self.mode: Mode = "works"
+        self._behaviour = behaviour
         self.received = 0
         """Requests that have arrived, with all repetitions."""
 
@@ -62,9 +71,10 @@ class Server:
                 self._start(waiting)
 
     def _start(self, waiting: Waiting) -> None:
-        if self.mode == "hangs":
+        mode = self._behaviour(self._loop.time())
+        if mode == "hangs":
             return  # the reply never comes; the queue is not the bottleneck
-        if self.mode == "unavailable":
+        if mode == "unavailable":
             fail(waiting.reply, Unavailable("the database is down"))
             return
         self._slots -= 1

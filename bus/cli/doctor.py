@@ -13,6 +13,7 @@ import typer
 from bus.cli.doctor_report import Report, print_report
 from bus.cli.env_file import current_file
 from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.policy_text import describe_policy
 from bus.cli.router_checks import check_health_port, check_routers, routers_in
 from bus.cli.start_checks import (
     ServiceContracts,
@@ -52,6 +53,8 @@ CORE = (
     "rich",
 )
 """Distributions that the bus always requires."""
+OTHER_SERVICES = "other services"
+"""Name of the policy for services without a configuration. No service has a name with a space."""
 EXTRAS = {
     "containers": ("testcontainers",),
     "depends": ("fast-depends",),
@@ -130,6 +133,9 @@ async def examine(
         report.record_auth(settings.auth)
         registry = settings.registry
         report.calls = {each.name: registry.describe(each.name) for each in registry}
+        report.defaults = registry.describe_defaults()
+        policies = {**registry.policies(), OTHER_SERVICES: registry.default_policy()}
+        report.policies = {name: describe_policy(policy) for name, policy in policies.items()}
         report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"

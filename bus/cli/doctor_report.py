@@ -57,6 +57,10 @@ class Report:
     """The checked services. True if the settings allow the service to start."""
     calls: dict[str, list[str]] = field(default_factory=dict)
     """The configured services that this process calls, each with its values and their sources."""
+    defaults: list[str] = field(default_factory=list)
+    """The values for the calls to all services, with their sources."""
+    policies: dict[str, str] = field(default_factory=dict)
+    """The policies that apply to the calls to each configured service, and to other services."""
     broker: str | None = None
     why: str | None = None
     server: dict[str, str] | None = None
@@ -146,6 +150,10 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
         yield f"service {service}", "its keys and grants are valid" if can_start else "cannot start"
     for service, values in report.calls.items():
         yield f"calls to {service}", ", ".join(values) or "no value is set"
+    if report.defaults:
+        yield "defaults of calls", ", ".join(report.defaults)
+    for service, policy in report.policies.items():
+        yield f"policy for {service}", policy
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
 

@@ -1,7 +1,7 @@
 """Context: the message that is being handled now, and the interfaces that handlers use.
 
-Messages that a handler sends inherit correlation, causation, trace and deadline from the message
-that it handles.
+Messages that a handler sends inherit correlation, causation, trace, deadline and criticality from
+the message that it handles.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from bus.contracts.contract import Event, Job, Message, Request
+from bus.contracts.criticality import Criticality
 from bus.errors import InvalidArgument
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
@@ -172,13 +173,19 @@ class Context:
     envelope: Envelope
     """Envelope of the message. Examples of its attributes are `id`, `source` and `attempt`."""
     bus: Sender
-    """Sender of the handler's own messages. They inherit correlation, causation and trace."""
+    """Sender of the handler's own messages. They inherit correlation, causation, trace and
+    criticality."""
     state: Any = None
     """Object that the lifespan of the handler's router yielded."""
     deadline: int | None = None
     """Time when the handler must end, in milliseconds since the epoch.
 
     Requests that the handler sends inherit this deadline.
+    """
+    criticality: Criticality | None = None
+    """Criticality of the message. None sets no limit.
+
+    Messages that the handler sends have at most this criticality.
     """
     report: Callable[[Progress], Awaitable[None]] | None = None
     """Function that sends progress. None if no submitter waits for progress."""

@@ -27,6 +27,7 @@ from bus.messaging.ids import uuid4_factory
 __all__ = [
     "ERROR_TYPE",
     "MAX_TEXT_LENGTH",
+    "NO_HEADERS",
     "PROGRESS_SUFFIX",
     "REPLY_SUFFIX",
     "Envelope",
@@ -141,6 +142,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Requests and jobs that this process sends: the limits that its settings have for the service.
 
     It is never on the wire.
+    """
+    cached: Literal["hit", "joined"] | None = None
+    """Replies: `hit` for a kept reply, or `joined` for the reply to an equal request of this
+    process.
+
+    None if the service has replied to this request. It is never on the wire.
     """
     headers: Mapping[str, str | int] = NO_HEADERS
     """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.

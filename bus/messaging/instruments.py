@@ -11,12 +11,15 @@ from bus.messaging.ports.meter import Instrument
 __all__ = [
     "BREAKER_CHANGES",
     "BREAKER_STATE",
+    "CACHE_LOOKUPS",
+    "CALLS_HEDGED",
     "CALLS_REJECTED",
     "CALLS_RETRIED",
     "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
     "DEAD_LETTERS",
     "DUPLICATES",
+    "FALLBACKS",
     "HANDLED",
     "HANDLER_SECONDS",
     "INSTRUMENTS",
@@ -152,6 +155,13 @@ CALLS_RETRIED: Final = Instrument(
     description="Requests that this service sent again after an error of the called service.",
     labels=CALL_LABELS,
 )
+CALLS_HEDGED: Final = Instrument(
+    name="calls.hedged",
+    kind="counter",
+    unit="1",
+    description="Second copies of requests that had no reply in time.",
+    labels=CALL_LABELS,
+)
 CALLS_REJECTED: Final = Instrument(
     name="calls.rejected",
     kind="counter",
@@ -160,6 +170,21 @@ CALLS_REJECTED: Final = Instrument(
     labels=(*CALL_LABELS, "policy"),
 )
 """`policy` is `breaker`, `bulkhead` or `budget`."""
+CACHE_LOOKUPS: Final = Instrument(
+    name="cache.lookups",
+    kind="counter",
+    unit="1",
+    description="Requests of this service whose replies can be kept, by outcome.",
+    labels=(*CALL_LABELS, "outcome"),
+)
+"""`outcome` is `hit` for a kept reply, `joined` for the call of an equal request, or `miss`."""
+FALLBACKS: Final = Instrument(
+    name="fallbacks",
+    kind="counter",
+    unit="1",
+    description="Failed requests for which the caller received its fallback.",
+    labels=CALL_LABELS,
+)
 RETRY_BUDGET_TOKENS: Final = Instrument(
     name="retry_budget.tokens",
     kind="gauge",
@@ -199,4 +224,5 @@ INSTRUMENTS: Final = (
     *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
+    *(CALLS_HEDGED, CACHE_LOOKUPS, FALLBACKS),
 )

@@ -10,6 +10,9 @@ from typing import Any
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, executed_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.instruments import CALLS_HEDGED, CALLS_REJECTED
+from bus.messaging.resends import mark_in_doubt
+from bus.messaging.resilience.destinations import Destination
 
 __all__ = ["hedge"]
 
@@ -17,36 +20,31 @@ Copy = Coroutine[Any, Any, Envelope | None]
 """The call of a second copy."""
 
 
-def hedge(
-    after: float,
-    *,
-    is_sent: Callable[[str], bool],
-    take_token: Callable[[], bool],
-    on_hedge: Callable[[], None] = lambda: None,
-) -> Middleware:
-    """Send a second copy of an idempotent request if no reply arrives within `after` seconds.
+def hedge(destination: Destination, *, is_sent: Callable[[str], bool]) -> Middleware:
+    """Send a second copy of an idempotent request if no reply arrives in `policy.hedge_after`.
 
     The copies have the same message id, and one deadline. The first final answer ends the call, and
     the other copy is cancelled at this client. A service can handle the two copies. An error that a
     repetition can solve is not final while the other copy is in flight.
 
-    A request has at most one second copy. It has none if its first copy waits for a connection, for
-    a slot, or for the start of the service: a copy would only add load.
+    A request has at most one second copy in each attempt, and the copy takes a token of the retry
+    budget. A request has no second copy if it waits for a connection, for a slot, or for the start
+    of the service: a copy would only add load.
 
     Args:
-        after: Seconds from the call until the second copy, above 0.
+        destination: The called operation, with its policy and the retry budget of its service.
         is_sent: Function that returns True if the request with this message id was sent, and waits
             for its reply.
-        take_token: Function that takes one token of the retry budget. It returns False if the
-            budget has none. The request then has no second copy.
-        on_hedge: Function to call before each second copy.
     """
+    after, budget = destination.policy.hedge_after or 0.0, destination.budget
+    count, labels = destination.meter.count, destination.labels
 
     def layer(inner: Handler) -> Handler:
         def send_copy(envelope: Envelope) -> Copy | None:
-            if not take_token():
+            if budget is not None and not budget.take():
+                count(CALLS_REJECTED, (*labels, "budget"))
                 return None
-            on_hedge()
+            count(CALLS_HEDGED, labels)
             return _call(inner, envelope)
 
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -70,8 +68,8 @@ class _HedgedCall:
     """
 
     __slots__ = (
-        *("_after", "_cancels", "_copy", "_envelope", "_has_won", "_is_in_doubt"),
-        *("_is_sent", "_send_copy", "_task", "_timer", "_was_sent"),
+        *("_after", "_cancels", "_copy", "_envelope", "_failure", "_has_won"),
+        *("_is_in_doubt", "_is_sent", "_send_copy", "_task", "_timer", "_was_sent"),
     )
 
     def __init__(
@@ -86,6 +84,8 @@ class _HedgedCall:
         self._task: asyncio.Task[object] | None = None
         """The task of the caller while it waits for the first copy."""
         self._copy: asyncio.Task[Envelope | None] | None = None
+        self._failure: BusError | None = None
+        """The error of the first copy, while the second copy decides the call."""
         self._has_won = False
         """True if the second copy has ended the call, and the first copy was cancelled."""
         self._is_in_doubt = False
@@ -107,7 +107,9 @@ class _HedgedCall:
                     raise
             except BusError as error:
                 if self._ends_call(error):
-                    raise
+                    if not self._is_in_doubt:
+                        raise
+                    raise mark_in_doubt(error) from None
             finally:
                 self._task = None
                 self._timer.cancel()
@@ -115,7 +117,7 @@ class _HedgedCall:
         finally:
             if self._copy is not None:
                 self._copy.cancel()
-                self._copy = None  # it is a reference cycle if it failed
+                self._copy = self._failure = None  # an error would be a reference cycle
 
     def _start_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._after, self._on_time)
@@ -157,12 +159,12 @@ class _HedgedCall:
             return True
         if self._copy.done():
             failure = self._copy.exception()
-            if failure is None or _is_answer(failure):
-                return False
-            self._add_doubt(error)
+            return failure is not None and not _is_answer(failure)
+        if _is_answer(error) or isinstance(error, ConnectionLost | DeadlineExceeded):
             return True
         self._is_in_doubt |= executed_of(error) != "no"
-        return _is_answer(error) or isinstance(error, ConnectionLost | DeadlineExceeded)
+        self._failure = error
+        return False
 
     async def _end_of_copy(self) -> Envelope | None:
         """Return the reply to the second copy, or raise its error."""
@@ -170,15 +172,11 @@ class _HedgedCall:
         try:
             return await self._copy
         except BusError as error:
-            self._add_doubt(error)
-            raise
-
-    def _add_doubt(self, error: BusError) -> None:
-        """Let the last error tell that the service may have executed the other copy."""
-        if self._is_in_doubt:
-            error.maybe_executed = True
-            if error.stated_executed == "no":
-                error.stated_executed = "maybe"
+            if self._failure is not None and error.origin == "local":
+                raise self._failure from None  # this process has not sent the copy
+            if not self._is_in_doubt:
+                raise
+            raise mark_in_doubt(error) from None
 
 
 def _is_answer(error: BaseException) -> bool:

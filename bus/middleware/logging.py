@@ -19,6 +19,13 @@ __all__ = ["logging"]
 log = levels.getLogger("bus.messages")
 
 
+CACHED_VERBS = {
+    "hit": "answered from the cache",
+    "joined": "answered by the call of an equal request",
+}
+"""Verbs of the line for a request that was not sent, by `Envelope.cached` of the reply."""
+
+
 def logging(
     side: str, *, timer: Callable[[], float] = time.perf_counter, level: int = levels.DEBUG
 ) -> Middleware:
@@ -54,7 +61,7 @@ def logging(
                     _log_failure(failure_level, side, envelope, error, timer() - started)
                 raise
             if log.isEnabledFor(level):
-                write_success(level, envelope, _ms(timer() - started))
+                write_success(level, envelope, result, _ms(timer() - started))
             return result
 
         return call
@@ -71,7 +78,7 @@ def _level_of_failure(error: Exception) -> int:
     return levels.INFO if is_expected else levels.ERROR
 
 
-def _log_handled(level: int, envelope: Envelope, ms: float) -> None:
+def _log_handled(level: int, envelope: Envelope, _: Envelope | None, ms: float) -> None:
     log.log(
         level,
         "%s handled in %s ms (from %s, attempt %d, correlation %s)",
@@ -84,9 +91,13 @@ def _log_handled(level: int, envelope: Envelope, ms: float) -> None:
     )
 
 
-def _log_sent(level: int, envelope: Envelope, ms: float) -> None:
+def _log_sent(level: int, envelope: Envelope, reply: Envelope | None, ms: float) -> None:
     verb = "answered" if envelope.role == "request" else "sent"
     label, facts = message_label(envelope), {**_facts(envelope), "ms": ms}
+    cached = None if reply is None else reply.cached
+    if cached is not None:
+        facts["cached"] = cached
+        verb = CACHED_VERBS[cached]
     log.log(level, "%s %s in %s ms", label, verb, ms, extra=facts)
 
 

@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from logging import getLevelNamesMapping
 from typing import Literal
 
+from bus.contracts.contract import CATALOG
 from bus.messaging.handler import Middleware
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
+from bus.middleware.cache import CacheAccess, cache
 from bus.middleware.circuit_breaker import circuit_breaker
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import encrypt
+from bus.middleware.hedge import hedge
 from bus.middleware.logging import logging
 from bus.middleware.resend import resend
 from bus.middleware.retry import retry
@@ -45,7 +48,12 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     ]
 
 
-def call_policies(destination: Destination) -> list[Middleware]:
+def call_policies(
+    destination: Destination,
+    *,
+    is_sent: Callable[[str], bool] = lambda _: True,
+    access: CacheAccess | None = None,
+) -> list[Middleware]:
     """Return the policies for the requests to one destination. The outermost policy is first.
 
     The bus adds these policies inside every client stack, and outside the security policies. A
@@ -53,13 +61,23 @@ def call_policies(destination: Destination) -> list[Middleware]:
 
     Args:
         destination: The called operation, with the state of its policies.
+        is_sent: Function that returns True if the request with this message id was sent, and waits
+            for its reply.
+        access: Access to the kept replies. None: no reply is kept.
     """
     # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
-    policy = destination.policy
+    policy, contract = destination.policy, CATALOG.get(destination.type)
     layers: list[Middleware] = []
+    keeps_replies = contract is not None and contract.cache is not None and policy.cache
+    if keeps_replies and access is not None:
+        # Outside all other policies: a kept reply costs the called service nothing.
+        layers.append(cache(destination, access))
     # The retry policy also sets the time of an attempt, and refills the budget of the hedges.
     if policy.retries != 0 or policy.attempt_timeout is not None or policy.hedge_after is not None:
         layers.append(retry(destination))
+    # Two services can handle the two copies of a request, so only an idempotent one has a copy.
+    if policy.hedge_after is not None and contract is not None and contract.idempotent:
+        layers.append(hedge(destination, is_sent=is_sent))
     if destination.breaker is not None:
         # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
         # breaker rejects takes no place.

@@ -16,7 +16,6 @@ from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
-from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.messaging.timers import LoopTimer, call_later
@@ -54,6 +53,7 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.traces import span_source
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
+from bus.storage.memory.reply_store import MemoryReplyStore
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus", "default_server_stack"]
@@ -142,6 +142,9 @@ class Bus:
             destinations=destinations_of(self.settings, meter, self._clock),
             chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
             history=history,
+            reply_store=MemoryReplyStore(
+                max_entries=self.settings.cache_entries, max_bytes=self.settings.cache_bytes
+            ),
         )
         self._started: float | None = None
         self._report = InstanceReport(
@@ -446,10 +449,10 @@ class Bus:
 
 def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]) -> Destinations:
     """Return the destinations of a bus. They have the policies in the settings."""
-    timer = LoopTimer()
+    timer, registry = LoopTimer(), settings.registry
     return Destinations(
-        settings.registry.policies(),
-        DEFAULT_POLICY,
+        registry.policies(),
+        registry.default_policy(),
         timer=timer,
         clock=clock,
         meter=meter,

@@ -33,10 +33,12 @@ from bus.errors import (
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
+from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.outcomes import OK, outcome_of
+from bus.messaging.ports.liveness import Liveness
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -46,11 +48,14 @@ from bus.messaging.ports.transport import (
     Returned,
 )
 from bus.messaging.sent_time import SENT_AT
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.stacks import call_policies, with_security
+from bus.runtime.broker_watch import BrokerWatch
+from bus.runtime.cache_access import cache_access
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
@@ -68,7 +73,6 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-DEFAULT_LIMITS = CallLimits(setting="BUS_REQUEST_TIMEOUT")
 MAX_EXPIRATION_MS = 2**32 - 1
 """The longest expiration that the client sets on a request, in ms: 49 days.
 
@@ -107,10 +111,11 @@ class Client:
         self._reply_to = reply_queue(runtime.service, runtime.instance)
         self._transport = runtime.transport
         self._settings = runtime.settings
-        self._default_limits = runtime.settings.request_timeout, DEFAULT_LIMITS
+        registry = runtime.settings.registry
+        self._default_limits = runtime.settings.request_timeout, registry.default_limits()
         self._limits = {
             service: (runtime.settings.timeout_of(service), limits)
-            for service, limits in runtime.settings.registry.limits().items()
+            for service, limits in registry.limits().items()
         }
         """Seconds that a request waits by default, and the limits of calls, by service."""
         self._clock = runtime.clock
@@ -123,10 +128,17 @@ class Client:
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
+        self._cache = cache_access(runtime)
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
+        self._watch = (
+            BrokerWatch(self._transport, self.replies.is_waiting)
+            if isinstance(self._transport, Liveness)
+            else None
+        )
+        """None if the transport cannot tell whether the broker answers."""
         self.waits = ServiceWaits(self._call_service_again, self._remaining)
 
     async def start(self) -> ConsumerHandle:
@@ -413,6 +425,7 @@ class Client:
             deadline=int((now + timeout) * 1000),
             reply_to=None if contract.kind == "event" else self._reply_to,
             limits=limits,
+            headers=criticality_header(contract.criticality),
         )
 
     def _durable_envelope(
@@ -425,8 +438,9 @@ class Client:
         limits = None
         if contract.kind == "job":
             limits = self._limits.get(contract.service, self._default_limits)[1].without_setting
-        return self._envelope(contract, message, seconds, limits).replace(
-            expires=expires, headers={SENT_AT: int(now * 1000)}
+        envelope = self._envelope(contract, message, seconds, limits)
+        return envelope.replace(
+            expires=expires, headers={**envelope.headers, SENT_AT: int(now * 1000)}
         )
 
     def _pass_to_policies(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -442,7 +456,12 @@ class Client:
     def _compose_inner(self, envelope: Envelope) -> Handler:
         policies: list[Middleware] = []
         if envelope.role == "request":
-            policies = call_policies(self._destinations.of(envelope.type))
+            destination = self._destinations.of(envelope.type)
+            policies = call_policies(destination, is_sent=self.replies.is_sent, access=self._cache)
+            if self._watch is not None:
+                self._watch.expect(
+                    destination.policy.attempt_timeout or self._timeout_of(envelope.type)
+                )
         return compose(with_security(policies, self._security), self._send)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -460,6 +479,9 @@ class Client:
         """Fail the pending calls and job handles, because the bus is closed."""
         self.waits.close()
         self.replies.close()
+        self._cache.store.clear()
+        if self._watch is not None:
+            self._watch.close()
 
     async def _publish(self, envelope: Envelope) -> None:
         kind, started = cast("Kind", envelope.role), perf_counter()
@@ -499,6 +521,8 @@ class Client:
         future = self.replies.register(
             envelope.id, remaining, envelope.type, envelope.authorization, limits
         )
+        if self._watch is not None and self._watch.timer is None:
+            self._watch.start()
         sent_at: float | None = None
         try:
             _raise_unless_accepted(
@@ -507,8 +531,8 @@ class Client:
                 ),
                 envelope,
             )
-            self.replies.mark_sent(envelope.id)
             sent_at = self._clock()
+            self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
                 self.replies.limit_wait(future, seconds)
@@ -516,8 +540,8 @@ class Client:
         except BaseException as error:  # as above
             if sent_at is None:
                 mark_as_broker_error(error)
-            else:
-                self._note_time(envelope, error, sent_at)
+            elif isinstance(error, DeadlineExceeded):
+                self._note_time(envelope, error, sent_at, is_reply=False)
             self._remember(envelope, started, outcome_of(error))
             raise
         finally:
@@ -527,19 +551,34 @@ class Client:
         try:
             check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         except DeadlineExceeded as error:
-            self._note_time(envelope, error, sent_at)
+            self._note_time(envelope, error, sent_at, is_reply=True)
             raise
         return reply
 
-    def _note_time(self, envelope: Envelope, error: BaseException, sent_at: float) -> None:
-        """Note in a time-out of the service if the attempt had its configured time."""
-        if isinstance(error, DeadlineExceeded) and error.origin == "service":
-            limits = envelope.limits
-            configured = None if limits is None else limits.attempt_timeout
-            if configured is None:
-                service = service_of(envelope.type)
-                configured, _ = self._limits.get(service, self._default_limits)
-            error.had_full_time = self._clock() - sent_at >= configured * FULL_PART
+    def _note_time(
+        self, envelope: Envelope, error: DeadlineExceeded, sent_at: float, *, is_reply: bool
+    ) -> None:
+        """Note in a time-out of the service if the attempt had its configured time.
+
+        If the broker did not answer in this time, the service may have had no part in the time-out.
+        """
+        if error.origin != "service":
+            return
+        limits, seconds = envelope.limits, self._clock() - sent_at
+        configured = None if limits is None else limits.attempt_timeout
+        if configured is None:
+            configured = self._timeout_of(envelope.type)
+        error.had_full_time = seconds >= configured * FULL_PART
+        if self._watch is not None:
+            now = loop_time()
+            if not self._watch.answered_since(now - seconds, now):
+                error.had_full_time = False
+                if not is_reply:
+                    error.origin = "broker"
+
+    def _timeout_of(self, type_: str) -> float:
+        """Return the seconds that a request of a type waits by default."""
+        return self._limits.get(service_of(type_), self._default_limits)[0]
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""

@@ -4,12 +4,20 @@ import inspect
 from typing import Any
 
 from bus.contracts.contract import Contract, Kind, check_part, contract_of
+from bus.contracts.limits import check_count
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError
+from bus.messaging.resilience.adaptive_limit import MAX_CONCURRENCY, AdaptiveLimit
 from bus.messaging.topology.names import dead_letter_queue
 from bus.runtime.declared_parameters import path_of
 
-__all__ = ["check_retry", "check_subscription", "contract_of_kind", "require_name"]
+__all__ = [
+    "check_concurrency",
+    "check_retry",
+    "check_subscription",
+    "contract_of_kind",
+    "require_name",
+]
 
 DEAD_SUFFIX = dead_letter_queue("")[1:]
 """The last part of a dead-letter queue's name. A subscription must not have this name."""
@@ -63,6 +71,20 @@ def check_retry(retry: Any, contract: Contract) -> RetryPolicy:
             f"{type(retry).__name__}. Write retry=RetryPolicy(attempts=3)."
         )
     return retry
+
+
+def check_concurrency(concurrency: Any, contract: Contract) -> tuple[int, AdaptiveLimit | None]:
+    """Return the first concurrency limit of a handler, and its adaptive limit, if it has one.
+
+    Raises:
+        ContractError: The value is neither an `AdaptiveLimit` nor a whole number in the range.
+    """
+    if isinstance(concurrency, AdaptiveLimit):
+        return concurrency.first, concurrency
+    count = check_count(
+        concurrency, "concurrency", contract.type, most=MAX_CONCURRENCY, error=ContractError
+    )
+    return count, None
 
 
 def contract_of_kind(model: Any, kind: Kind) -> Contract:

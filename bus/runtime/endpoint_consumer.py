@@ -10,15 +10,18 @@ from typing import Any
 from bus.errors import BusError
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.held_messages import HoldEnd
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["POISON_ISOLATION", "EndpointConsumer"]
+__all__ = ["DEPENDENCY_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
 
 log = logging.getLogger("bus")
 
 POISON_ISOLATION = "poison-isolation"
 """Reason of a pause: the process handles a poison candidate alone."""
+DEPENDENCY_PAUSE = "dependency:"
+"""Prefix of the reason of a pause: the dependency with the name that follows is down."""
 REGISTER_TIMEOUT_SECONDS = 5.0
 """Seconds that a pause waits for a consumer that is registering. Registration takes
 milliseconds, unless the queue does not exist."""
@@ -31,6 +34,8 @@ class EndpointConsumer:
     broker redelivers the messages of the crashed process first. With a prefetch of 1, the next
     process does not receive all of these messages at the same time. When a delivery arrives that is
     not a poison candidate, a consumer with the full prefetch replaces the first consumer.
+
+    If the concurrency limit is adaptive, further consumers replace it later.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -40,7 +45,9 @@ class EndpointConsumer:
         self._spec = state.spec
         self._in_flight = state.in_flight
         self._is_request = state.endpoint.contract.kind == "request"
-        self._initial_prefetch = 1 if state.tracks_delivery_count else state.spec.prefetch
+        self._prefetch = state.spec.prefetch
+        """The full prefetch, which `change_prefetch` changes."""
+        self._tracks_delivery_count = state.tracks_delivery_count
         self._open: list[ConsumerHandle] = []
         """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
@@ -52,10 +59,10 @@ class EndpointConsumer:
 
     async def start(self) -> None:
         """Start the first consumer."""
-        if self._initial_prefetch < self._spec.prefetch:
-            self._current = await self._consume(self._initial_prefetch, self._on_first_delivery)
+        if self._tracks_delivery_count and self._prefetch > 1:
+            self._current = await self._consume(1, self._on_first_delivery)
         else:
-            self._current = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
+            self._current = await self._consume(self._prefetch, self._receiver.on_delivery)
 
     async def _consume(
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
@@ -77,11 +84,42 @@ class EndpointConsumer:
 
     async def _raise_prefetch(self) -> None:
         initial = self._current
-        full = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
+        full = await self._consume(self._prefetch, self._receiver.on_delivery)
         await full.wait_ready()
         self._current = full
         if initial is not None:
             await self._close_initial_consumer(initial)
+
+    def change_prefetch(self, prefetch: int) -> bool:
+        """Replace the consumer by one with another prefetch.
+
+        Deliveries of the replaced consumer stay unacked until their messages are handled, so the
+        broker requeues none of them. The prefetch of a registered consumer cannot change:
+        `basic.qos` applies to later consumers only, because quorum queues do not support a limit
+        for a whole channel.
+
+        Args:
+            prefetch: The maximum number of unacked deliveries of the new consumer, at least 1.
+
+        Returns:
+            False if nothing was changed, because the consumer is paused, is not registered now, or
+            is being replaced already.
+        """
+        is_initial = self._tracks_delivery_count and self._raising is None and self._prefetch > 1
+        is_being_replaced = self._raising is not None and not self._raising.done()
+        if is_being_replaced or not self.ready:
+            return False
+        self._prefetch = prefetch
+        if not is_initial:  # otherwise the first delivery registers the consumer with this prefetch
+            self._raising = asyncio.create_task(
+                self._raise_prefetch(), name=f"changing the prefetch of {self.name}"
+            )
+        return True
+
+    @property
+    def prefetch(self) -> int:
+        """The maximum number of unacked deliveries, except those of replaced consumers."""
+        return self._prefetch
 
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
         """Wait until all messages of the initial consumer are handled, and then close it.
@@ -124,8 +162,15 @@ class EndpointConsumer:
 
     @property
     def pauses(self) -> tuple[str, ...]:
-        """The reasons why the consumer is paused now."""
-        return (POISON_ISOLATION,) if self._paused.is_set() else ()
+        """The reasons why no message starts now.
+
+        A consumer whose dependency is down stays registered, so it stays ready.
+        """
+        reasons = [POISON_ISOLATION] if self._paused.is_set() else []
+        gate = self.state.dependency
+        if gate is not None and gate.is_open:
+            reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
+        return tuple(reasons)
 
     # --- For the poison isolation ---
 
@@ -140,15 +185,22 @@ class EndpointConsumer:
 
         Either the consumer is paused, or its only message waits to be processed alone.
         """
-        has_one_slot = self._initial_prefetch == 1 and self._raising is None
+        has_one_slot = self._raising is None and (
+            self._tracks_delivery_count or self._prefetch == 1
+        )
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:
-        """Stop deliveries, and wait until all messages except poison candidates have ended."""
+        """Stop deliveries, and wait until all messages except poison candidates have ended.
+
+        Messages that wait for a dependency return by a retry tier. If the candidate ends the
+        process, these messages then lose no delivery.
+        """
         self._paused.set()
         await self._stop_raising_prefetch()
         await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))
         await self.cancel()
+        self._in_flight.end_holds(HoldEnd.RETURN)
         await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
@@ -157,6 +209,7 @@ class EndpointConsumer:
         All deliveries of the earlier consumers are settled when this method is called.
         """
         earlier = [*self._open]
+        self._in_flight.permit_holds()
         await self.start()
         self._paused.clear()
         for consumer in earlier:

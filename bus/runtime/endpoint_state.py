@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from bus.messaging.resilience.adaptive_limit import GradientLimit
+from bus.messaging.timers import loop_time
 from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.runtime.dependency_gate import DependencyGate
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.endpoint_measures import EndpointMeasures
 from bus.runtime.in_flight import InFlight
@@ -27,15 +30,25 @@ class EndpointState:
     serial: SerialRunner = field(default_factory=SerialRunner)
     """The runner for redeliveries from a queue without a delivery count."""
     slots: Slots = field(init=False)
+    adaptive: GradientLimit | None = field(init=False)
+    """The adaptive limit of `slots`. None if the limit is fixed."""
     in_flight: InFlight = field(init=False)
     measures: EndpointMeasures | None = field(init=False)
     """None if this process measures nothing."""
+    dependency: DependencyGate | None = field(init=False)
+    """The gate of the dependency that the handler names. None if it names none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", Slots(self.endpoint.concurrency))
+        bounds = self.endpoint.adaptive
+        adaptive = None if bounds is None else GradientLimit(bounds, timer=loop_time)
+        object.__setattr__(self, "adaptive", adaptive)
         object.__setattr__(self, "in_flight", InFlight(self.guard))
         measures = EndpointMeasures(self.endpoint, self.runtime)
         object.__setattr__(self, "measures", measures if self.runtime.is_measured else None)
+        dependency = self.endpoint.policies.dependency
+        gate = None if dependency is None else self.runtime.dependencies.of(dependency)
+        object.__setattr__(self, "dependency", gate)
 
     @property
     def runs_at_most_once(self) -> bool:

@@ -11,7 +11,7 @@ from bus.runtime.requirements import topology_of
 from bus.runtime.router import Router
 from bus.settings import Settings
 
-__all__ = ["check_handler_timeouts", "consumer_timeout_for"]
+__all__ = ["check_handler_timeouts", "consumer_timeout_for", "hold_seconds_for"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
 """A function that returns the arguments that the broker's policies set for a queue."""
@@ -28,6 +28,7 @@ def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) ->
 
     A poison candidate first waits until every running handler has ended, and is then processed
     alone (ADR 0017). So the consumer timeout includes the longest timeout of the router's handlers.
+    While a dependency is down, a message is held for up to half of `least` before all this.
 
     Args:
         endpoint: The endpoint of the consumer.
@@ -40,7 +41,28 @@ def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) ->
     if endpoint.timeout is None:
         return None
     longest = max(other.timeout or 0.0 for other in router.endpoints.values())
-    return max(least, longest + endpoint.timeout + SETTLING_SECONDS)
+    held = 0.0 if endpoint.dependency_tier is None else least / 2
+    return max(least, held + longest + endpoint.timeout + SETTLING_SECONDS)
+
+
+def hold_seconds_for(endpoint: Endpoint, consumer_timeout: float, *, is_requested: bool) -> float:
+    """Return the maximum seconds that a process holds a message while a dependency is down.
+
+    The limit is half of the consumer timeout. If the consumer cannot request a longer timeout, the
+    rest must be long enough for the handler. A message is held for at least the probe interval, so
+    that a broker with a short timeout does not deliver the messages again and again.
+
+    Args:
+        endpoint: The endpoint, which names a dependency.
+        consumer_timeout: The setting `consumer_timeout`, in seconds.
+        is_requested: True if the broker applies the timeout that the consumer requests.
+    """
+    half = consumer_timeout / 2
+    dependency = endpoint.policies.dependency
+    if is_requested or endpoint.timeout is None or dependency is None:
+        return half
+    rest = consumer_timeout - endpoint.timeout - SETTLING_SECONDS
+    return max(min(half, rest), min(half, dependency.probe_interval))
 
 
 async def check_handler_timeouts(

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 
 from bus.messaging.envelope import Envelope
+from bus.runtime.held_messages import HeldMessage, HoldEnd
 from bus.runtime.inbound_message import HandlingResult, InboundMessage, RedeliveryKey
 from bus.security.message_security import Guard
 
@@ -35,6 +36,10 @@ class InFlight:
         self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
         """The results that are kept for redeliveries, by key. Empty unless a settlement or ack
         failed."""
+        self.held: dict[HeldMessage, None] = {}
+        """The messages that wait for a dependency."""
+        self.refuses_holds: HoldEnd | None = None
+        """How the hold of each message ends at once. None: messages can be held."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
@@ -132,6 +137,18 @@ class InFlight:
             if not message.is_deferred and not task.done()
         ]
 
+    def end_holds(self, end: HoldEnd) -> None:
+        """End the hold of each message that waits for a dependency, now and from now on."""
+        if not self.is_stopping or end is HoldEnd.REQUEUE:
+            self.refuses_holds = end
+        for held in [*self.held]:
+            held.end(end)
+
+    def permit_holds(self) -> None:
+        """Let messages wait for a dependency again, after `end_holds`."""
+        if not self.is_stopping:
+            self.refuses_holds = None
+
     async def wait_idle(self) -> None:
         """Wait until no message runs. Messages that wait to be processed alone do not count."""
         while tasks := self.running():
@@ -163,12 +180,13 @@ class InFlight:
                 message.candidate.refuse()
 
     def stop(self) -> None:
-        """Requeue the messages that wait to be processed alone.
+        """Requeue the messages that wait to be processed alone, or for a dependency.
 
-        After this call, further messages that must be processed alone are requeued immediately.
+        After this call, further messages that must wait are requeued immediately.
         """
         self.is_stopping = True
         self.refuse_deferred()
+        self.end_holds(HoldEnd.REQUEUE)
 
     def cancel(self) -> int:
         """Cancel every task, and return the number of tasks."""

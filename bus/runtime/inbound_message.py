@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from bus.messaging.dependency_wait import DEPENDENCY_RETURNS
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import REPLAYS
 from bus.messaging.ports.transport import Delivery
+from bus.messaging.resilience.circuit_breaker import Permit
 from bus.runtime.poison_isolation import PoisonCandidate
 from bus.runtime.slots import Slots
 
@@ -13,6 +15,7 @@ __all__ = [
     "NO_ACTION",
     "REQUEUE",
     "SETTLED",
+    "DependencyReturn",
     "HandlingResult",
     "InboundHandler",
     "InboundMessage",
@@ -22,11 +25,13 @@ __all__ = [
     "pass_through",
 ]
 
-RedeliveryKey = tuple[str, str, int, str | int, int]
+Repeats = str | int | tuple[str | int, str | int]
+RedeliveryKey = tuple[str, str, int, Repeats, int]
 """(sender, message id, attempt, replay count, collision number).
 
-A retry or a replay gets a new key. A redelivery keeps the key. The collision number separates
-different messages that have the same id.
+A retry, a replay, and a return while a dependency is down get a new key: after a return, the number
+of returns stands beside the replay count. A redelivery keeps the key. The collision number
+separates different messages that have the same id.
 """
 
 
@@ -37,12 +42,13 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "is_settling", "key", "payload", "result"),
-        *("slots", "started"),
+        *("candidate", "deliveries", "envelope", "is_settling", "key", "payload", "permit"),
+        *("result", "slots", "started"),
     )
 
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
+        headers = envelope.headers
         self.envelope = envelope
         """The message as received. It stays encrypted, because retries and dead letters copy it."""
         self.payload = envelope
@@ -52,11 +58,15 @@ class InboundMessage:
             envelope.source,
             envelope.id,
             envelope.attempt,
-            envelope.headers.get(REPLAYS, 0),
+            headers.get(REPLAYS, 0)
+            if DEPENDENCY_RETURNS not in headers
+            else (headers.get(REPLAYS, 0), headers[DEPENDENCY_RETURNS]),
             0,
         )
         self.candidate: PoisonCandidate | None = None
         """None if the message is not processed alone."""
+        self.permit: Permit | None = None
+        """Permit of the breaker of the dependency. None if the handler needs no permit."""
         self.result: HandlingResult | None = None
         """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
@@ -106,6 +116,20 @@ class InboundMessage:
         return rejected
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyReturn:
+    """Decision to return an event or job by a retry tier, with its attempt unchanged."""
+
+    dependency: str
+    """Name of the dependency that is down."""
+    tier: str
+    """Retry tier."""
+    is_failure_counted: bool = False
+    """True if the handler failed while the breaker of the dependency was closed."""
+    is_reported: bool = False
+    """True if the submitter of a job learns about the wait."""
+
+
 # Not frozen, because creating a frozen dataclass takes longer than the rest of the settlement.
 @dataclass(slots=True, kw_only=True)
 class HandlingResult:
@@ -126,6 +150,10 @@ class HandlingResult:
     """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False
     """True if the meter has counted this error. A redelivery can return the result again."""
+    dependency_return: DependencyReturn | None = None
+    """Decision about a message that waits for a dependency. It replaces the retry policy."""
+    held_seconds: float = 0.0
+    """Seconds for which this process has held the message while a dependency was down."""
 
 
 SETTLED = HandlingResult()

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from bus.errors import ContractError
 from bus.messaging.context import Sender
 from bus.runtime.declared_parameters import path_of
+from bus.runtime.dependency_checks import check_same_dependency
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.lifespan import no_lifespan, open_lifespan
 
@@ -84,11 +85,14 @@ class RouterNode:
         other.parents.add(self)
 
     def check_free(self, endpoint: Endpoint) -> None:
-        """Check that the endpoint's queue has no handler yet.
+        """Check that the endpoint's queue has no handler yet, and that its dependency fits.
 
         Raises:
-            ContractError: The queue has a handler. The error names both handlers.
+            ContractError: The queue has a handler. The error names both handlers. Or another
+                handler names the same dependency with other values.
         """
+        others = (other.policies.dependency for other in self.endpoints.values())
+        check_same_dependency(endpoint.policies.dependency, others, endpoint.contract.type)
         existing = self.endpoints.get(endpoint.queue)
         if existing is not None:
             hint = (

@@ -84,6 +84,10 @@ class PendingReplies:
         self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
         return future
 
+    def is_waiting(self) -> bool:
+        """Return True if a request waits for its reply."""
+        return bool(self._calls)
+
     def mark_sent(self, message_id: str) -> None:
         """Record that a registered request was sent, so that it waits only for its reply now."""
         call = self._calls.get(message_id)

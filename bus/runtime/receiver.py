@@ -6,6 +6,7 @@ from contextvars import copy_context
 
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
+from bus.messaging.criticality import lowered
 from bus.messaging.debug_switch import debugging
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
@@ -47,6 +48,7 @@ class Receiver:
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
+        self._context.run(lowered.set, None)
         self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from bus.contracts.contract import Contract, Event, JobClass, Kind, RequestClass, decode
-from bus.contracts.limits import check_count, check_seconds
+from bus.contracts.limits import check_seconds
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import (
     ContractError,
@@ -20,15 +20,20 @@ from bus.errors import (
 from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_origin import blame_handler, blame_message
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
+from bus.messaging.resilience.dependency import Dependency
+from bus.messaging.resilience.rate_limit import RateLimit
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
+    check_concurrency,
     check_retry,
     check_subscription,
     contract_of_kind,
     require_name,
 )
-from bus.runtime.endpoint import Endpoint
+from bus.runtime.dependency_checks import check_dependency, check_rate
+from bus.runtime.endpoint import NO_POLICIES, Endpoint, HandlerPolicies
 from bus.runtime.handler_call import handler_call
 from bus.runtime.handler_result import encode_result
 from bus.runtime.handler_signature import Registrar, read_signature
@@ -43,8 +48,6 @@ E = TypeVar("E", bound=Event)
 
 REQUEST_CONCURRENCY = 16
 """The default concurrency of request handlers. They mostly wait for other services."""
-MAX_CONCURRENCY = 65535
-"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
 EVENT_CONCURRENCY = 16
 """The default concurrency of event handlers."""
 JOB_CONCURRENCY = 1
@@ -95,7 +98,13 @@ class Router:
             self.lifespan = lifespan
 
     def request(
-        self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY
+        self,
+        contract: RequestClass[Q, R],
+        *,
+        concurrency: int | AdaptiveLimit = REQUEST_CONCURRENCY,
+        rate: RateLimit | None = None,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a request.
 
@@ -105,17 +114,33 @@ class Router:
 
         Args:
             contract: The class of the request, which belongs to this service.
-            concurrency: The maximum number of requests that this process handles at the same time.
+            concurrency: The maximum number of requests that this process handles at the same time,
+                or an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            rate: The rate limit for each calling service in this process. A request above the limit
+                is refused with `ResourceExhausted`.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. While the dependency is down, requests are refused with
+                `Unavailable`.
 
         Raises:
             ContractError: The class has no contract, is not a request, or belongs to another
-                service. Or `concurrency` is not a whole number from 1 to 65535. The decorator
-                raises this error if the handler's parameters are invalid, or if the request already
-                has a handler.
+                service. Or `concurrency` is not a whole number from 1 to 65535. Or the rate limit
+                or the dependency is not valid. The decorator raises this error if the handler's
+                parameters are invalid, if the request already has a handler, or if another handler
+                gives the dependency other values.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
-            owned, request_queue(owned), concurrency, RetryPolicy(attempts=1)
+            owned,
+            request_queue(owned),
+            concurrency,
+            RetryPolicy(attempts=1),
+            policies=HandlerPolicies(
+                dependency=check_dependency(dependency, failures, owned.type),
+                rate=check_rate(rate, owned.type),
+            ),
         )
 
     def job(
@@ -124,7 +149,9 @@ class Router:
         *,
         retry: RetryPolicy | None = None,
         timeout: float = JOB_TIMEOUT,
-        concurrency: int = JOB_CONCURRENCY,
+        concurrency: int | AdaptiveLimit = JOB_CONCURRENCY,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a job.
 
@@ -137,13 +164,19 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of jobs that this process handles at the same time.
+            concurrency: The maximum number of jobs that this process handles at the same time, or
+                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. After some of these errors in a row, the messages wait until
+                the dependency is up. No failure by the dependency uses an attempt then.
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
-                Or the concurrency, the timeout or the retry policy is not valid. The decorator
-                raises this error if the handler's parameters are invalid, or if the job already has
-                a handler.
+                Or the concurrency, the timeout, the retry policy or the dependency is not valid.
+                The decorator raises this error if the handler's parameters are invalid, if the job
+                already has a handler, or if another handler gives the dependency other values.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
@@ -152,16 +185,19 @@ class Router:
             concurrency,
             check_retry(retry, owned),
             timeout=check_seconds(timeout, "timeout", owned.type, error=ContractError),
+            policies=HandlerPolicies(dependency=check_dependency(dependency, failures, owned.type)),
         )
 
-    def event(
+    def event(  # noqa: PLR0913 - the choices of a user, each a keyword
         self,
         contract: type[E],
         *,
         subscription: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: float = EVENT_TIMEOUT,
-        concurrency: int = EVENT_CONCURRENCY,
+        concurrency: int | AdaptiveLimit = EVENT_CONCURRENCY,
+        dependency: str | Dependency | None = None,
+        failures: tuple[type[Exception], ...] | None = None,
     ) -> Registrar[E, None]:
         """Return a decorator that registers a handler of an event.
 
@@ -176,13 +212,20 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of events that this process handles at the same time.
+            concurrency: The maximum number of events that this process handles at the same time, or
+                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            dependency: The name of a system outside the bus without which the handler cannot
+                succeed, or a `Dependency` with further values.
+            failures: The classes of the errors that the handler raises if the dependency is down.
+                Required beside a name. After some of these errors in a row, the messages wait until
+                the dependency is up. No failure by the dependency uses an attempt then.
 
         Raises:
             ContractError: The class has no contract, or is not an event. Or the subscription, the
-                concurrency, the timeout or the retry policy is not valid. The decorator raises this
-                error if the handler's parameters are invalid, or if the subscription already has a
-                handler.
+                concurrency, the timeout, the retry policy or the dependency is not valid. The
+                decorator raises this error if the handler's parameters are invalid, if the
+                subscription already has a handler, or if another handler gives the dependency
+                other values.
         """
         event = contract_of_kind(contract, "event")
         check_subscription(subscription, event)
@@ -194,6 +237,7 @@ class Router:
             check_retry(retry, event),
             timeout=check_seconds(timeout, "timeout", event.type, error=ContractError),
             subscription=subscription,
+            policies=HandlerPolicies(dependency=check_dependency(dependency, failures, event.type)),
         )
 
     def include(self, router: "Router") -> None:
@@ -321,19 +365,18 @@ class Router:
             )
         return contract
 
-    def _make_registrar(
+    def _make_registrar(  # noqa: PLR0913 - the attributes of an endpoint
         self,
         contract: Contract,
         queue: str,
-        concurrency: int,
+        concurrency: int | AdaptiveLimit,
         retry: RetryPolicy,
         *,
         timeout: float | None = None,
         subscription: str | None = None,
+        policies: HandlerPolicies = NO_POLICIES,
     ) -> Registrar[Any, Any]:
-        check_count(
-            concurrency, "concurrency", contract.type, most=MAX_CONCURRENCY, error=ContractError
-        )
+        count, adaptive = check_concurrency(concurrency, contract)
 
         def register(function: Any) -> Any:
             handler = function.__func__ if isinstance(function, staticmethod) else function
@@ -345,10 +388,12 @@ class Router:
                     function=call,
                     wants_context=wants_context,
                     queue=queue,
-                    concurrency=concurrency,
+                    concurrency=count,
+                    adaptive=adaptive,
                     retry=retry,
                     timeout=timeout,
                     subscription=subscription,
+                    policies=policies,
                 )
             )
             return function

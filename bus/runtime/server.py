@@ -24,6 +24,7 @@ from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeou
 from bus.runtime.inbound import compose_inbound
 from bus.runtime.job_reports import JobReports
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
+from bus.runtime.prefetch_follower import following_limits
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router
@@ -107,6 +108,7 @@ class Server:
                 for consumer in consumers:
                     await consumer.start()
             await wait_ready(consumers, runtime.settings.start_timeout)
+            await stack.enter_async_context(following_limits(consumers))
             log.info(
                 "%s is serving (operations: %d)",
                 runtime.service,

@@ -10,6 +10,7 @@ from typing import Any
 
 from bus.errors import BusError, Cancelled, Internal, member_errors
 from bus.messaging.context import Context, Sender, current
+from bus.messaging.criticality import criticality_of
 from bus.messaging.debug_switch import exception_to_log
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
@@ -43,6 +44,7 @@ class ServiceActivator:
 
     def __init__(self, state: EndpointState, stack: ServiceStack, reports: JobReports) -> None:
         self._timeout = state.endpoint.timeout
+        self._criticality = state.endpoint.contract.criticality
         self._clock = state.runtime.clock
         self._stack = stack
         self._handler = stack.handler
@@ -52,7 +54,13 @@ class ServiceActivator:
         """Handle a message. If the handler raises an error, return the error in the result."""
         envelope = message.envelope
         stack, report = self._stack, self._progress_reporter(envelope)
-        context = Context(envelope=envelope, bus=stack.sender, state=stack.state, report=report)
+        context = Context(
+            envelope=envelope,
+            bus=stack.sender,
+            state=stack.state,
+            criticality=criticality_of(envelope, self._criticality),
+            report=report,
+        )
         token = current.set(context)
         try:
             reply = await self._handler(self._with_deadline(message.payload))

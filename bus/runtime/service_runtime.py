@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
+from bus.messaging.ports.reply_store import ReplyStore
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.middleware.spans import SpanSource
+from bus.runtime.dependency_gate import DependencyGates
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
+from bus.storage.memory.reply_store import MemoryReplyStore
 
 __all__ = ["ServiceRuntime"]
 
@@ -43,10 +46,18 @@ class ServiceRuntime:
     meter: Meter = NO_METER
     destinations: Destinations = field(default_factory=_own_destinations)
     """The state of the policies for each operation that this process calls."""
+    dependencies: DependencyGates = field(init=False)
+    """The gates of the dependencies that the handlers of this process name."""
     chaos: Chaos = field(default_factory=lambda: Chaos("", clock=time.time))
     """The chaos experiment of this process, if one runs."""
+    reply_store: ReplyStore = field(default_factory=MemoryReplyStore)
+    """The replies that this process keeps for its own callers."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
+
+    def __post_init__(self) -> None:
+        gates = DependencyGates(self.service, self.destinations.breakers)
+        object.__setattr__(self, "dependencies", gates)
 
     @property
     def breakers(self) -> Breakers:

@@ -15,6 +15,7 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.body_limit import LOWEST_MAX_BODY_BYTES
+from bus.messaging.dependency_wait import DEPENDENCY_WAIT, count_of, with_wait
 from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
@@ -35,6 +36,7 @@ from bus.messaging.topology.addresses import (
 )
 from bus.messaging.topology.names import retry_delay_for
 from bus.runtime.copy_sender import CopySender
+from bus.runtime.dependency_returns import DependencyReturns
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports, log_unsent_update, unsendable_reply
@@ -64,6 +66,7 @@ class Settler:
             service=self._service, version=state.runtime.settings.service_version
         )
         self._reports = reports
+        self._returns = DependencyReturns(state, self._copies, reports)
         self._measures = state.measures
         self._stopping = asyncio.Event()
 
@@ -202,9 +205,14 @@ class Settler:
         return False
 
     async def _settle(self, envelope: Envelope, result: HandlingResult) -> bool:
+        if result.dependency_return is not None:
+            return await self._returns.send(envelope, result, result.dependency_return)
         now = self._now()
+        if result.held_seconds:
+            envelope = envelope.replace(headers=with_wait(envelope.headers, result.held_seconds))
         first_failed = envelope.headers.get(FIRST_FAILED, now)
         lasted = (now - first_failed) / 1000 if isinstance(first_failed, int) else 0.0
+        lasted -= count_of(envelope.headers, DEPENDENCY_WAIT) / 1000
         match decide(result.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
             case Ack():
                 reply = result.reply

@@ -58,10 +58,10 @@ class GrantsFaults:
                 problem = f"{problem[:MAX_PROBLEM_LENGTH]}…"
             if len(name) <= MAX_NAME_LENGTH:
                 problem += did_you_mean(name, islice(similar, MAX_CANDIDATES))
-            line = self._find_line(table, name[:MAX_FOUND_LENGTH])
+            line = self.find_line(table, name[:MAX_FOUND_LENGTH])
             self._faults.append(f"{line}: {problem}")
 
-    def _find_line(self, table: str, name: str) -> int:
+    def find_line(self, table: str, name: str) -> int:
         """Return the line number of a name in a table.
 
         tomllib returns no line numbers, so this method searches the text. If the name is not

@@ -104,6 +104,10 @@ class ServiceIdentity:
             f"{self._service} has no right to {verb} {permission}. Grant it in {self._path}: {line}"
         )
 
+    def call_rights(self) -> frozenset[str]:
+        """Return all permissions with which this service sends requests and jobs now."""
+        return self._grants.policy.scope(self._service)
+
     def _may_send(self, contract: Contract) -> bool:
         grants = self._grants.policy
         allowed = grants.may_publish if contract.kind == "event" else grants.may_call

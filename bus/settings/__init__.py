@@ -7,5 +7,13 @@ from bus.settings.environment import EnvironmentSettings, semconv_opt_in
 from bus.settings.loading import load_settings
 from bus.settings.service import Settings
 from bus.settings.service_config import ServiceConfig
+from bus.settings.service_defaults import ServiceDefaults
 
-__all__ = ["EnvironmentSettings", "ServiceConfig", "Settings", "load_settings", "semconv_opt_in"]
+__all__ = [
+    "EnvironmentSettings",
+    "ServiceConfig",
+    "ServiceDefaults",
+    "Settings",
+    "load_settings",
+    "semconv_opt_in",
+]

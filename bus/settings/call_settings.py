@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,30 +12,41 @@ from typing_extensions import override
 
 from bus.settings.environment import EnvironmentSettings
 from bus.settings.service_config import ServiceConfig
-from bus.settings.service_registry import ServiceRegistry
-from bus.settings.service_sources import VALUES, VariablesSource, build_registry
-from bus.settings.service_variables import VARIABLE, ServiceValues
+from bus.settings.service_defaults import ServiceDefaults
+from bus.settings.service_registry import DEFAULT_REQUEST_TIMEOUT, ServiceRegistry
+from bus.settings.service_sources import (
+    VALUES,
+    GivenServices,
+    VariablesSource,
+    build_registry,
+)
+from bus.settings.service_variables import DEFAULTS_VARIABLE, VARIABLE
+from bus.settings.value_rules import MAX_TIMEOUT_SECONDS
 
 __all__ = ["CallSettings"]
 
 
-@dataclass(frozen=True, slots=True)
-class _GivenServices:
-    """The values of `services` in code and in variables, before the file is read."""
-
-    code: Any
-    variables: ServiceValues | None
+MAX_CACHE_BYTES = 2**40
+"""Maximum bytes of all kept replies: 1 TiB."""
+COMPLEX = frozenset({VARIABLE.lower(), DEFAULTS_VARIABLE.lower()})
+"""Variables that have no value of their own. Each key has its own variable."""
 
 
 def _build_services(given: Any, info: ValidationInfo) -> ServiceRegistry:
     """Return the registry of the sources that the validator of the whole settings has passed."""
-    code, variables = (
-        (given.code, given.variables) if isinstance(given, _GivenServices) else ((), None)
-    )
+    if not isinstance(given, GivenServices):
+        given = GivenServices()
+    path, timeout = info.data.get("services_file"), info.data.get("request_timeout")
     try:
-        return build_registry(code, variables, info.data.get("services_file"))
+        return build_registry(given, path, timeout)
     except ValueError as error:
         raise PydanticCustomError("services", "{problem}", {"problem": str(error)}) from None
+
+
+def _take_defaults(_: Any, info: ValidationInfo) -> ServiceDefaults:
+    """Return the defaults of all sources, which are a part of the registry."""
+    registry = info.data.get("services")
+    return registry.defaults if isinstance(registry, ServiceRegistry) else ServiceDefaults()
 
 
 class CallSettings(EnvironmentSettings):
@@ -44,6 +54,8 @@ class CallSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="BUS_")
 
+    request_timeout: float = Field(default=DEFAULT_REQUEST_TIMEOUT, gt=0, le=MAX_TIMEOUT_SECONDS)
+    """Maximum seconds to wait for a reply if the caller gives no `timeout`."""
     services_file: Path | None = None
     """TOML file with the configurations of services that this process calls."""
     services: Annotated[Sequence[ServiceConfig], PlainValidator(_build_services)] = Field(
@@ -55,6 +67,21 @@ class CallSettings(EnvironmentSettings):
     `BUS_SERVICES__BILLING__TIMEOUT` sets one value. A value of code wins over a variable, and a
     variable over `services_file`.
     """
+    service_defaults: Annotated[ServiceDefaults, PlainValidator(_take_defaults)] = Field(
+        default=ServiceDefaults(), validate_default=True
+    )
+    """Values for all services that this process calls and that have no value of their own.
+
+    The variable `BUS_SERVICE_DEFAULTS__RETRIES` sets one value, and so does the table `[defaults]`
+    of `services_file`.
+    """
+    cache_entries: int = Field(default=10_000, ge=0, le=1_000_000)
+    """Maximum number of replies that this process keeps for contracts with `cache=`.
+
+    With 0, no reply is kept.
+    """
+    cache_bytes: int = Field(default=32 * 1024 * 1024, ge=0, le=MAX_CACHE_BYTES)
+    """Maximum bytes of the replies that this process keeps. With 0, no reply is kept."""
 
     @classmethod
     @override
@@ -74,7 +101,7 @@ class CallSettings(EnvironmentSettings):
         for source in (env_settings, dotenv_settings):
             # pydantic-settings would read JSON in this variable.
             source.env_vars = {
-                name: value for name, value in source.env_vars.items() if name != VARIABLE.lower()
+                name: value for name, value in source.env_vars.items() if name not in COMPLEX
             }
         return first, VariablesSource(settings_cls, environment), *rest
 
@@ -90,14 +117,21 @@ class CallSettings(EnvironmentSettings):
         """
         return self.registry.by_name.get(name) or ServiceConfig(name)
 
+    def timeout_of(self, service: str) -> float:
+        """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
+        return self.registry.timeout_of(service)
+
     @model_validator(mode="before")
     @classmethod
     def _join_services(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Pass the variables of single services to the validator of `services`."""
         variables = values.pop(VALUES, None)
-        if variables is not None or "services" in values:
-            return {**values, "services": _GivenServices(values.get("services", ()), variables)}
-        return values
+        given = GivenServices(
+            code=values.get("services", ()),
+            defaults=values.get("service_defaults"),
+            variables=variables,
+        )
+        return {**values, "services": given}
 
 
 def _variables_of(source: Any) -> dict[str, str]:

@@ -110,8 +110,6 @@ class Settings(CallSettings):
     """
     start_timeout: float = Field(default=30, gt=0, le=DAY_SECONDS)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
-    request_timeout: float = Field(default=10, gt=0, le=DAY_SECONDS)
-    """Maximum seconds to wait for a reply if the caller gives no `timeout`."""
     publish_timeout: float = Field(default=10, gt=0, le=DAY_SECONDS)
     """Maximum seconds to wait for a confirm if the caller gives no `timeout`."""
     message_ttl: float = Field(default=7 * DAY_SECONDS, gt=0, le=366 * DAY_SECONDS)
@@ -357,12 +355,6 @@ class Settings(CallSettings):
         # Pydantic lets no attribute of frozen settings be assigned, also not here.
         object.__setattr__(self, "heartbeat", heartbeat)
         return self
-
-    def timeout_of(self, service: str) -> float:
-        """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
-        config = self.registry.by_name.get(service)
-        timeout = None if config is None else config.timeout
-        return self.request_timeout if timeout is None else timeout
 
     @property
     def addresses(self) -> tuple[str, ...]:

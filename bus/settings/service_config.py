@@ -1,21 +1,17 @@
 """The configuration of one service that this process calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any, Final
 
-from bus.contracts.limits import is_number
 from bus.contracts.names import check_part
 from bus.errors import ConfigurationError, ContractError
-from bus.messaging.broker_addresses import AddressForm, UrlError, parse_urls
+from bus.messaging.broker_addresses import AddressForm, parse_urls
+from bus.settings.service_defaults import CallValues, check_values
+from bus.settings.value_rules import POLICY_RULES, TIMEOUT_RULE, ValueRule
 
-__all__ = ["KEYS", "ServiceConfig", "check_value"]
+__all__ = ["KEYS", "RULES", "ServiceConfig"]
 
-MAX_TIMEOUT_SECONDS = 24 * 3600
-"""Maximum timeout of a request, the same as for `BUS_REQUEST_TIMEOUT`."""
-MAX_RETRIES = 1000
-"""Maximum number of retries. With waits of up to 1 s it lasts for about 8 minutes."""
 BASE_URL = AddressForm(
     setting="base_url",
     schemes=("http", "https"),
@@ -29,11 +25,12 @@ ONE_ADDRESS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceConfig:
+@dataclass(frozen=True, slots=True, repr=False)
+class ServiceConfig(CallValues):
     """Configuration of one service that this process calls.
 
-    A value of None is not set. Values of the environment and of the services file complete it.
+    A value of None is not set. Values of the environment, of the services file and of
+    `service_defaults` complete it.
 
     >>> Settings(services=[ServiceConfig("transcription", timeout=10, retries=3)])
 
@@ -48,11 +45,6 @@ class ServiceConfig:
 
     The default is the setting `request_timeout`. The time of a publish or submit is the setting
     `publish_timeout`, because the broker confirms these messages, and not the service.
-    """
-    retries: int | None = field(default=None, kw_only=True)
-    """Maximum number of times that a request or job is sent again after a lost connection.
-
-    With 0 the message is sent once. By default, only the deadline limits the number.
     """
     base_url: str | None = field(default=None, kw_only=True)
     """Address of the service's HTTP interface, for the application.
@@ -71,63 +63,24 @@ class ServiceConfig:
                 f"ServiceConfig: the name must be text, not a value of type "
                 f"{type(self.name).__name__}. Write ServiceConfig('billing')."
             ) from None
-        for key in KEYS:
-            value = getattr(self, key)
-            if value is not None:
-                try:
-                    checked = check_value(key, value)
-                except ValueError as error:
-                    raise ConfigurationError(
-                        f"ServiceConfig({self.name!r}).{key}: {error}."
-                    ) from None
-                object.__setattr__(self, key, checked)
+        check_values(self, RULES, f"ServiceConfig({self.name!r})")
 
 
-def check_value(key: str, value: object) -> Any:
-    """Return the checked value of a key.
-
-    Args:
-        key: One of `KEYS`.
-        value: A value from code or from TOML.
-
-    Raises:
-        ValueError: The value is invalid. The text has no full stop at its end, and no value.
-    """
-    return CHECKS[key](value)
-
-
-def _check_timeout(value: Any) -> float:
-    # A comparison with NaN is false, so NaN is out of range.
-    if is_number(value) and 0 < value <= MAX_TIMEOUT_SECONDS:
-        return float(value)
-    raise ValueError(
-        f"must be a number of seconds above 0 and up to {MAX_TIMEOUT_SECONDS}. "
-        "Write a number such as 2.5"
-    )
-
-
-def _check_retries(value: Any) -> int:
-    if is_number(value, Integral) and 0 <= value <= MAX_RETRIES:
-        return int(value)
-    raise ValueError(f"must be a whole number from 0 to {MAX_RETRIES}. Write a number such as 3")
-
-
-def _check_base_url(value: Any) -> str:
+def _read_base_url(value: Any) -> str | None:
     if not isinstance(value, str):
-        raise ValueError(f"must be text. {BASE_URL.advice}")  # noqa: TRY004 - pydantic's rule
-    try:
-        urls = parse_urls(value, BASE_URL)
-    except UrlError as error:
-        raise ValueError(str(error)) from None
+        return None
+    urls = parse_urls(value, BASE_URL)
     if len(urls) != 1 or urls[0].credentials is not None or urls[0].query:
         raise ValueError(ONE_ADDRESS)
     return value
 
 
-CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "timeout": _check_timeout,
-    "retries": _check_retries,
-    "base_url": _check_base_url,
+RULES: Final[Mapping[str, ValueRule]] = {
+    "timeout": TIMEOUT_RULE,
+    "retries": POLICY_RULES["retries"],
+    "base_url": ValueRule(allowed="text", advice=BASE_URL.advice, read=_read_base_url, parse=str),
+    **POLICY_RULES,
 }
-KEYS: Final = tuple(CHECKS)
+"""The rules of all values of a service, by key."""
+KEYS: Final = tuple(RULES)
 """The values of a service, by which the environment and the file set them."""

@@ -8,12 +8,13 @@ from bus.contracts.names import check_part
 from bus.errors import ConfigurationError, ContractError
 from bus.security.grants_faults import GrantsFaults
 from bus.security.secret_files import read_trusted_file
-from bus.settings.service_config import KEYS, check_value
-from bus.settings.service_variables import ServiceValues
+from bus.settings.service_config import KEYS, RULES
+from bus.settings.service_defaults import POLICY_KEYS
+from bus.settings.service_variables import DEFAULTS, ServiceValues, unknown_default
 
 __all__ = ["read_services_file"]
 
-SERVICES = "services"
+SERVICES, DEFAULTS_TABLE = "services", "defaults"
 MAX_FILE_BYTES = 64 * 1024
 """Maximum size of the file. It is sufficient for about a thousand services."""
 SUBJECT = "BUS_SERVICES_FILE"
@@ -21,6 +22,8 @@ SUBJECT = "BUS_SERVICES_FILE"
 
 def read_services_file(path: Path) -> ServiceValues:
     """Return the values in a services file, such as `[services.billing]` with `timeout = 10`.
+
+    The table `[defaults]` has the values of all services.
 
     Other users must not be able to write to the file, because it has addresses of services.
 
@@ -49,15 +52,17 @@ class _FileReader:
     def __init__(self, text: str, path: Path, found: ServiceValues) -> None:
         self._path, self._found = path, found
         self._faults = GrantsFaults(text)
+        found.locate = self._locate
 
     def read(self, content: dict[str, Any]) -> None:
-        """Read the tables `[services.<name>]`."""
-        for name in content.keys() - {SERVICES}:
+        """Read the tables `[services.<name>]`, and the table `[defaults]`."""
+        for name in content.keys() - {SERVICES, DEFAULTS_TABLE}:
             self._faults.add(
                 "",
                 name,
-                f"unknown key {name!r} (the values of a service belong in [services.<name>])",
-                similar=[SERVICES],
+                f"unknown key {name!r} (the values of a service belong in [services.<name>], and "
+                "those of all services in [defaults])",
+                similar=[SERVICES, DEFAULTS_TABLE],
             )
         services = content.get(SERVICES, {})
         if isinstance(services, dict):
@@ -65,6 +70,11 @@ class _FileReader:
                 self._read_service(service, table)
         else:
             self._faults.add("", SERVICES, "services must be tables: [services.<name>]")
+        defaults = content.get(DEFAULTS_TABLE, {})
+        if isinstance(defaults, dict):
+            self._read_defaults(defaults)
+        else:
+            self._faults.add("", DEFAULTS_TABLE, "defaults must be a table: [defaults]")
         if self._faults:
             self._found.faults.append(f"{SUBJECT}: {self._faults.describe(self._path)}")
 
@@ -79,19 +89,47 @@ class _FileReader:
                 SERVICES, service, f"services.{service} must be a table: [services.{service}]"
             )
             return
-        values = self._found.values.setdefault(service, {})
-        location = f"{SERVICES}.{service}"
+        self._found.values.setdefault(service, {})
         for key, value in table.items():
-            if key not in KEYS:
+            if key in KEYS:
+                self._read_value(service, key, value)
+            else:
                 self._faults.add(
-                    location,
+                    f"{SERVICES}.{service}",
                     key,
                     f"unknown key {key!r} (the keys of a service are {', '.join(KEYS)})",
                     similar=KEYS,
                 )
-                continue
-            try:
-                values[key] = check_value(key, value)
-                self._found.origins[service, key] = str(self._path)
-            except ValueError as error:
-                self._faults.add(location, key, f"{location}.{key}: {error}")
+
+    def _read_defaults(self, table: dict[str, Any]) -> None:
+        for key, value in table.items():
+            if key in POLICY_KEYS:
+                self._read_value(DEFAULTS, key, value)
+            elif instead := unknown_default(key):
+                self._faults.add(DEFAULTS_TABLE, key, f"{DEFAULTS_TABLE}.{key}: {instead}")
+            else:
+                self._faults.add(
+                    DEFAULTS_TABLE,
+                    key,
+                    f"unknown key {key!r} (the keys of the defaults are {', '.join(POLICY_KEYS)})",
+                    similar=POLICY_KEYS,
+                )
+
+    def _read_value(self, service: str, key: str, value: Any) -> None:
+        table = _table_of(service)
+        try:
+            self._found.values.setdefault(service, {})[key] = RULES[key].check(value)
+        except ValueError as error:
+            self._faults.add(table, key, f"{table}.{key}: {error}")
+        else:
+            self._found.origins[service, key] = str(self._path)
+
+    def _locate(self, service: str, key: str) -> str:
+        """Return the file, the line and the name of a value. The search for the line takes time."""
+        table = _table_of(service)
+        line = self._faults.find_line(table, key)
+        return f"{SUBJECT}: {self._path}:{line}: {table}.{key}"
+
+
+def _table_of(service: str) -> str:
+    return DEFAULTS_TABLE if service == DEFAULTS else f"{SERVICES}.{service}"

@@ -8,15 +8,27 @@ from typing_extensions import override
 
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.resilience.call_policy import CallPolicy
+from bus.settings.call_policies import policy_from
 from bus.settings.service_config import KEYS, ServiceConfig
+from bus.settings.service_defaults import (
+    POLICY_KEYS,
+    CallValues,
+    ServiceDefaults,
+    set_values_of,
+)
+from bus.settings.service_variables import DEFAULTS
+from bus.settings.value_rules import TIMED_KEYS
 
-__all__ = ["ServiceRegistry", "Source"]
+__all__ = ["DEFAULT_REQUEST_TIMEOUT", "ServiceRegistry", "Source"]
 
 NO_ORIGINS: Mapping[tuple[str, str], str] = MappingProxyType({})
 REQUEST_TIMEOUT = "BUS_REQUEST_TIMEOUT"
 Source = Literal["code", "variables", "file"]
 """A place where a service is configured."""
 NOT_NAMED: Mapping[str, Mapping[Source, str]] = MappingProxyType({})
+NO_DEFAULTS = ServiceDefaults()
+DEFAULT_REQUEST_TIMEOUT = 10.0
+"""Default of `BUS_REQUEST_TIMEOUT`, in seconds."""
 
 
 class ServiceRegistry(Sequence[ServiceConfig]):
@@ -27,6 +39,9 @@ class ServiceRegistry(Sequence[ServiceConfig]):
         configs: Iterable[ServiceConfig] = (),
         origins: Mapping[tuple[str, str], str] = NO_ORIGINS,
         named_in: Mapping[str, Mapping[Source, str]] = NOT_NAMED,
+        *,
+        defaults: ServiceDefaults = NO_DEFAULTS,
+        request_timeout: float = DEFAULT_REQUEST_TIMEOUT,
     ) -> None:
         """Create the registry.
 
@@ -35,7 +50,11 @@ class ServiceRegistry(Sequence[ServiceConfig]):
             origins: Variable or file that has set a value, by service and key. A value of code has
                 no origin.
             named_in: The sources that name a service, by service. The value describes the place.
+            defaults: Values of all services. The value of a service wins.
+            request_timeout: Seconds that a request waits if its service has no timeout.
         """
+        self.defaults = defaults
+        self._request_timeout = request_timeout
         self._configs = tuple(configs)
         self._origins = dict(origins)
         self._named_in = dict(named_in)
@@ -69,23 +88,52 @@ class ServiceRegistry(Sequence[ServiceConfig]):
 
     def describe(self, service: str) -> list[str]:
         """Return the values of a service that are set, each with its origin."""
-        config = self.by_name[service]
+        return self._describe(service, KEYS, self.by_name[service])
+
+    def describe_defaults(self) -> list[str]:
+        """Return the values of all services that are set, each with its origin."""
+        return self._describe(DEFAULTS, POLICY_KEYS, self.defaults)
+
+    def _describe(self, service: str, keys: Sequence[str], values: CallValues) -> list[str]:
         return [
-            f"{key} {_format(getattr(config, key))} ({self.origin(service, key)})"
-            for key in KEYS
-            if getattr(config, key) is not None
+            f"{key} {_format(key, getattr(values, key))} ({self.origin(service, key)})"
+            for key in keys
+            if getattr(values, key) is not None
         ]
+
+    def timeout_of(self, service: str) -> float:
+        """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
+        config = self.by_name.get(service)
+        timeout = None if config is None else config.timeout
+        return self._request_timeout if timeout is None else timeout
 
     def limits(self) -> dict[str, CallLimits]:
         """Return the limits of calls without a timeout of the caller, by service."""
+        policies = self.policies()
         return {
-            config.name: CallLimits(setting=self._name_timeout(config), retries=config.retries)
+            config.name: CallLimits(
+                setting=self._name_timeout(config), retries=policies[config.name].retries
+            )
             for config in self._configs
         }
 
+    def default_limits(self) -> CallLimits:
+        """Return the limits of calls to a service that has no configuration."""
+        return CallLimits(setting=REQUEST_TIMEOUT, retries=self.defaults.retries)
+
     def policies(self) -> dict[str, CallPolicy]:
         """Return the policies of calls, by service."""
-        return {config.name: CallPolicy(retries=config.retries) for config in self._configs}
+        defaults = set_values_of(self.defaults)
+        return {
+            config.name: policy_from(
+                {**defaults, **set_values_of(config)}, self.timeout_of(config.name)
+            )
+            for config in self._configs
+        }
+
+    def default_policy(self) -> CallPolicy:
+        """Return the policy of calls to a service that has no configuration."""
+        return policy_from(set_values_of(self.defaults), self._request_timeout)
 
     def _name_timeout(self, config: ServiceConfig) -> str:
         """Return the setting that an operator raises if requests to the service time out."""
@@ -99,5 +147,7 @@ class ServiceRegistry(Sequence[ServiceConfig]):
         return f"services.{config.name}.timeout in {origin}"
 
 
-def _format(value: float | str) -> str:
-    return f"{value:.10g} s" if isinstance(value, float) else str(value)
+def _format(key: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.10g} s" if key in TIMED_KEYS else f"{value:.10g}"

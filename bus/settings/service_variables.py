@@ -1,4 +1,8 @@
-"""The environment variables of single services, such as `BUS_SERVICES__BILLING__TIMEOUT`."""
+"""The environment variables of single services, such as `BUS_SERVICES__BILLING__TIMEOUT`.
+
+The variables of the defaults for all services, such as `BUS_SERVICE_DEFAULTS__RETRIES`, are here,
+too.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,13 +12,26 @@ from bus.contracts.names import check_part
 from bus.errors import ConfigurationError, ContractError
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.variable_values import strip_value
-from bus.settings.service_config import KEYS, check_value
+from bus.settings.service_config import KEYS, RULES
+from bus.settings.service_defaults import POLICY_KEYS
 
-__all__ = ["PREFIX", "VARIABLE", "ServiceValues", "read_variables", "variable_of"]
+__all__ = [
+    "DEFAULTS",
+    "DEFAULTS_PREFIX",
+    "DEFAULTS_VARIABLE",
+    "PREFIX",
+    "VARIABLE",
+    "ServiceValues",
+    "read_variables",
+    "unknown_default",
+    "variable_of",
+]
 
-VARIABLE = "BUS_SERVICES"
-PREFIX = f"{VARIABLE}__"
+VARIABLE, DEFAULTS_VARIABLE = "BUS_SERVICES", "BUS_SERVICE_DEFAULTS"
+PREFIX, DEFAULTS_PREFIX = f"{VARIABLE}__", f"{DEFAULTS_VARIABLE}__"
 EXAMPLE = f"{PREFIX}BILLING__TIMEOUT=10"
+DEFAULTS = ""
+"""Key of the defaults among the names of services. No service has this name."""
 MAX_NAME_LENGTH = 100
 """Maximum number of characters of a name that an error shows."""
 
@@ -24,16 +41,22 @@ class ServiceValues:
     """The values that one source sets, and the faults of the source."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Checked values by service and key. A service can have no values."""
+    """Checked values by service and key. A service can have no values.
+
+    The values of `DEFAULTS` are those of all services.
+    """
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     """Variable or file that has set a value, by service and key."""
     faults: list[str] = field(default_factory=list)
+    locate: Callable[[str, str], str] = lambda service, key: f"{service}.{key}"
+    """Function that returns the place of a value for an error, of a service and a key."""
 
 
 def read_variables(environment: Mapping[str, str]) -> ServiceValues:
-    """Return the values in the variables `BUS_SERVICES__<SERVICE>__<KEY>`.
+    """Return the values of the variables of services, and of those of the defaults.
 
-    The name of the service is in capitals, with `_` or `-` for `-`. An empty variable is not set.
+    Their names are `BUS_SERVICES__<SERVICE>__<KEY>` and `BUS_SERVICE_DEFAULTS__<KEY>`. The name of
+    the service is in capitals, with `_` or `-` for `-`. An empty variable is not set.
 
     Args:
         environment: The environment variables.
@@ -42,16 +65,26 @@ def read_variables(environment: Mapping[str, str]) -> ServiceValues:
         ConfigurationError: The name of a variable is not in capitals.
     """
     found = ServiceValues()
+    found.locate = lambda service, key: found.origins[service, key]
     if strip_value(environment.get(VARIABLE, "")):
         found.faults.append(
             f"{VARIABLE}: a service has one variable for each value. Write {EXAMPLE}, or set "
             "BUS_SERVICES_FILE"
         )
-    names = sorted(name for name in environment if name.upper().startswith(PREFIX))
+    if strip_value(environment.get(DEFAULTS_VARIABLE, "")):
+        found.faults.append(
+            f"{DEFAULTS_VARIABLE}: each value has one variable. Write {DEFAULTS_PREFIX}RETRIES=3, "
+            "or set BUS_SERVICES_FILE"
+        )
+    names = sorted(
+        name for name in environment if name.upper().startswith((PREFIX, DEFAULTS_PREFIX))
+    )
     _check_capitals(names)
     for name in names:
         text = strip_value(environment[name])
-        if text:
+        if text and name.startswith(DEFAULTS_PREFIX):
+            _read_default(name, text, found)
+        elif text:
             _read_variable(name, text, found)
     return found
 
@@ -59,6 +92,13 @@ def read_variables(environment: Mapping[str, str]) -> ServiceValues:
 def variable_of(service: str, key: str) -> str:
     """Return the name of the variable that sets a value of a service."""
     return f"{PREFIX}{service}__{key}".upper().replace("-", "_")
+
+
+def unknown_default(key: str) -> str:
+    """Return what to write instead of a key that the defaults do not have, or an empty text."""
+    if key == "timeout":
+        return "the timeout of all services is BUS_REQUEST_TIMEOUT. Set that variable instead"
+    return "each service has its own address. Set base_url of a service" * (key == "base_url")
 
 
 def _check_capitals(names: Iterable[str]) -> None:
@@ -110,32 +150,42 @@ def _read_variable(name: str, text: str, found: ServiceValues) -> None:
             "the two"
         )
         return
-    found.origins[service, key] = _shown(name)
+    _add_value((service, key), name, text, found)
+
+
+def _read_default(name: str, text: str, found: ServiceValues) -> None:
+    """Add the value of one variable of the defaults, or its fault."""
+    last = name.removeprefix(DEFAULTS_PREFIX)
+    key = last.lower()
+    if key in POLICY_KEYS:
+        _add_value((DEFAULTS, key), name, text, found)
+        return
+    instead = unknown_default(key)
+    if not instead:
+        meant = did_you_mean(last, map(str.upper, POLICY_KEYS))
+        meant = meant or f" ({', '.join(POLICY_KEYS).upper()})."
+        instead = (
+            f"{_shown(last)} is not a key of the defaults{meant} Correct or remove the variable"
+        )
+    found.faults.append(f"{_shown(name)}: {instead}")
+
+
+def _add_value(place: tuple[str, str], name: str, text: str, found: ServiceValues) -> None:
+    """Add the value of a variable, or its fault.
+
+    Args:
+        place: Service and key.
+        name: Name of the variable.
+        text: Its value.
+        found: The values of all variables.
+    """
+    service, key = place
+    found.origins[place] = _shown(name)
     try:
-        found.values.setdefault(service, {})[key] = check_value(key, PARSERS[key](text))
+        found.values.setdefault(service, {})[key] = RULES[key].check(RULES[key].parse_text(text))
     except ValueError as error:
         found.faults.append(f"{_shown(name)}: {error}")
 
 
 def _shown(name: str) -> str:
     return ascii(name[:MAX_NAME_LENGTH])[1:-1] + "…" * (len(name) > MAX_NAME_LENGTH)
-
-
-def _parse(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser that returns None, which no check accepts, for text of another type."""
-
-    def parse(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError:
-            return None
-
-    return parse
-
-
-PARSERS: Mapping[str, Callable[[str], Any]] = {
-    "timeout": _parse(float),
-    "retries": _parse(int),
-    "base_url": str,
-}
-"""Functions that convert the text of a variable to a value of the key."""

@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings
 from bus.contracts.similar_names import similar_names
 from bus.settings.environment import aliases_of
 from bus.settings.service_config import KEYS
+from bus.settings.service_defaults import POLICY_KEYS
+from bus.settings.service_variables import DEFAULTS_PREFIX
 from bus.settings.service_variables import PREFIX as SERVICE_PREFIX
 
 __all__ = ["OTHER_VARIABLES", "describe_unknown_variables"]
@@ -33,6 +35,10 @@ MAX_CHARACTERS = 60
 IGNORED = "is not a setting of the bus, so the bus ignores it"
 FLAT = re.compile(rf"BUS_SERVICES?_+(?P<service>\w+?)_+(?P<key>{'|'.join(KEYS).upper()})", re.ASCII)
 """A variable of one service with a single underscore, or without the S of its beginning."""
+FLAT_DEFAULT = re.compile(
+    rf"BUS_SERVICES?_+DEFAULTS?_+(?P<key>{'|'.join(POLICY_KEYS).upper()})", re.ASCII
+)
+"""A variable of the defaults for all services with a single underscore."""
 KUBERNETES = re.compile(
     r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -52,7 +58,7 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """
     known = {*OTHER_VARIABLES, *_setting_names(BaseSettings)}
     bare = {name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)}
-    delimited = (SERVICE_PREFIX, *_nested_prefixes(BaseSettings))
+    delimited = (SERVICE_PREFIX, DEFAULTS_PREFIX, *_nested_prefixes(BaseSettings))
     unknown = [
         name
         for name, value in sorted(environment.items())
@@ -71,6 +77,8 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _describe(name: str, bare: set[str]) -> str:
     # `BUS_SERVICES_BILLING_TIMEOUT` is similar to no name of a setting.
+    if flat := FLAT_DEFAULT.fullmatch(name.upper()):
+        return f"{_shown(name)} {IGNORED}; did you mean {DEFAULTS_PREFIX}{flat['key']}?"
     if flat := FLAT.fullmatch(name.upper()):
         meant = f"{SERVICE_PREFIX}{flat['service']}__{flat['key']}"
         return f"{_shown(name)} {IGNORED}; did you mean {_shown(meant)}?"

@@ -143,6 +143,10 @@ class FakeDelivery:
     broker_headers: Mapping[str, Any] = field(default_factory=dict)
     rejects: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        return self.alive
+
     async def ack(self) -> bool:
         if self.alive and not self.settled:
             self.acks += 1

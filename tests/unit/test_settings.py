@@ -329,6 +329,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "clock_leeway": (0, 300),
     "publish_window": (1, 1_000_000),
     "remembered_messages": (0, 100_000),
+    "cache_entries": (0, 1_000_000),
+    "cache_bytes": (0, 2**40),
     "health_port": (1, 65_535),
 }
 

@@ -74,6 +74,14 @@ class Delivery(Protocol):
         ...
 
     @property
+    def is_open(self) -> bool:
+        """True until the channel of the delivery has ended.
+
+        After that, the delivery cannot be acked, and the broker delivers the message again.
+        """
+        ...
+
+    @property
     def broker_headers(self) -> Mapping[str, Any]:
         """Headers of the broker, such as `x-death`. Their names begin with `x-`.
 

@@ -126,7 +126,7 @@ class GradientLimit:
         """
         self._bounds, self._timer = bounds, timer
         self._estimate = float(bounds.first)
-        self._window = _Window(timer() + WINDOW_SECONDS)
+        self._window = _Window(ends=0.0)
         self._long = 0.0
         """Long-term latency in seconds."""
         self._windows = 0

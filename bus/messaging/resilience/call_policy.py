@@ -49,6 +49,8 @@ class CallPolicy:
     """Maximum number of requests that wait until `max_in_flight` permits them."""
     hedge_after: float | None = None
     """Seconds after which a second copy of an idempotent request is sent. None: no copy is sent."""
+    cache: bool = True
+    """True if replies of contracts with a cache are kept."""
 
 
 DEFAULT_POLICY = CallPolicy()

@@ -24,6 +24,7 @@ __all__ = [
     "UPDATES",
     "QueueName",
     "dead_letter_queue",
+    "longest_tier_within",
     "migration_queue",
     "parse_queue_name",
     "queue_prefix",
@@ -146,6 +147,15 @@ def retry_delay_for(delay: float) -> str:
     return next(
         (name for name, seconds in RETRY_DELAYS.items() if seconds >= delay), [*RETRY_DELAYS][-1]
     )
+
+
+def longest_tier_within(seconds: float) -> str:
+    """Return the name of the longest retry tier that waits at most `seconds` seconds.
+
+    If every tier waits longer, return the name of the shortest tier.
+    """
+    names = [name for name, delay in RETRY_DELAYS.items() if delay <= seconds]
+    return names[-1] if names else next(iter(RETRY_DELAYS))
 
 
 # --- Parsing ---

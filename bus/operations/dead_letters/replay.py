@@ -19,6 +19,7 @@ from bus.errors import (
     NotFound,
     ResourceExhausted,
 )
+from bus.messaging.dependency_wait import WAIT_HEADERS
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.messaging.ports.transport import Accepted, Transport
@@ -282,7 +283,7 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
     other_headers = {
         name: value
         for name, value in without_record(envelope.headers).items()
-        if name not in {*notes, FIRST_FAILED, PARKED}
+        if name not in {*notes, *WAIT_HEADERS, FIRST_FAILED, PARKED}
     }
     return envelope.replace(
         attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | other_headers

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from bus.errors import BusError, Unavailable, UnknownKey
 from bus.messaging.control import ANNOUNCEMENT_TYPE, MAX_WINDOW_SECONDS, Announcement
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.resilience.rates import Rates
 from bus.messaging.service_info import InstanceState
 from bus.messaging.topology.control import announcement_key, announcement_topology
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import Rates, Refusals, SeenIds
+from bus.runtime.discovery.limits import Refusals, SeenIds
 
 __all__ = ["AnnouncementStream", "build_announcement"]
 

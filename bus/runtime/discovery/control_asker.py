@@ -25,13 +25,14 @@ from bus.messaging.control import (
     Target,
 )
 from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
+from bus.messaging.resilience.rates import Rates
 from bus.messaging.service_info import InstanceState
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.control import INSTANCE
 from bus.runtime.discovery.announcements import AnnouncementStream
 from bus.runtime.discovery.asker import Announcements
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import Rates, Refusals
+from bus.runtime.discovery.limits import Refusals
 from bus.runtime.discovery.responder import access_to
 
 __all__ = ["ControlAsker"]

@@ -9,12 +9,15 @@ from typing import Final
 
 from bus.messaging.histograms import quantile, subtract
 from bus.messaging.labels import short_id
+from bus.messaging.plurals import count_noun
 from bus.runtime.discovery.operation_summary import OperationSummary
 
 __all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
 
 POISON_ISOLATION: Final = "poison-isolation"
 """Reason of a pause: the instance handles a poison candidate alone."""
+RATE_LIMIT: Final = "rate"
+"""Reason of a refused request: its caller exceeds the rate limit."""
 FAILING_SHARE: Final = 0.05
 """Share of failed attempts from which an operation is a problem."""
 MIN_LATEST: Final = 3
@@ -48,9 +51,11 @@ class Problem:
     """A state of a service that an operator may have to act on."""
 
     code: str
-    """`gone`, `not-ready`, `starting`, `draining`, `versions`, or a code of an operation.
+    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `rejecting`, or
+    a code of an operation.
 
-    The codes of an operation are `paused`, `failing`, `long`, `full` and `slow`.
+    The codes of an operation are `paused`, `shedding`, `limited`, `failing`, `long`, `full` and
+    `slow`.
     """
     text: str
 
@@ -73,6 +78,7 @@ def problems_of(
         for code, text in (
             *_isolated(row),
             *_paused(row, candidates),
+            *_shedding(row),
             *_failing(row),
             *_long(row),
             *_full(row, interval),
@@ -105,6 +111,28 @@ def _paused(row: OperationSummary, candidates: Sequence[str]) -> Iterator[tuple[
         # An instance of an earlier version does not name its candidate.
         of = f" of {', '.join(candidates)}" if candidates and reason == POISON_ISOLATION else ""
         yield "paused", f"{count} of {len(row.handlers)} consumers paused by {reason}{of}"
+
+
+def _shedding(row: OperationSummary) -> Iterator[tuple[str, str]]:
+    """Yield a problem if requests were refused before their handler, by the kind of the reason."""
+    refused = row.recently_shed
+    limited = refused[RATE_LIMIT]
+    if shed := refused.total() - limited:
+        yield (
+            "shedding",
+            (
+                f"{count_noun(shed, 'request')} refused in the last 1 to 2 minutes because of an "
+                "overload; add instances"
+            ),
+        )
+    if limited:
+        yield (
+            "limited",
+            (
+                f"{count_noun(limited, 'request')} refused in the last 1 to 2 minutes, because "
+                "callers exceed their rate limit"
+            ),
+        )
 
 
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:

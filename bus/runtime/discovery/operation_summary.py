@@ -79,6 +79,10 @@ class OperationSummary:
     """As `errors`, in the last 10 to 20 s or in the interval."""
     retried: int = 0
     dead_lettered: int = 0
+    recently_shed: Counter[str] = field(default_factory=Counter)
+    """Number of requests that were refused in the last 1 to 2 minutes, by reason."""
+    recently_rejected: Counter[str] = field(default_factory=Counter)
+    """Number of calls that were not sent in the last 1 to 2 minutes, by policy."""
     rate: float | None = None
     """Attempts per second. None if the values are not those of an interval."""
     error_rate: float | None = None
@@ -206,6 +210,10 @@ def _add(
         row.retried += round(series.value)
     elif instrument is instruments.DEAD_LETTERS:
         row.dead_lettered += round(series.value)
+    elif instrument is instruments.SHED and (refused := round(series.recent_value)):
+        row.recently_shed[series.labels.get("reason", "")] += refused
+    elif instrument is instruments.CALLS_REJECTED and (rejected := round(series.recent_value)):
+        row.recently_rejected[series.labels.get("policy", "")] += rejected
 
 
 def _add_attempts(row: OperationSummary, series: Series, seconds: float | None) -> None:
@@ -247,6 +255,8 @@ class _Table(dict[Operation, OperationSummary]):
         """Return the summary of a series' operation, or None if the series has no operation."""
         labels = series.labels
         name, kind = labels.get("operation", ""), labels.get("kind", "")
+        if series.name == instruments.CALLS_REJECTED.name:
+            kind = "request"  # Only requests pass the policies, so the series have no kind.
         if not name or kind not in KINDS:
             return None
         version = labels.get("version", "")
@@ -264,6 +274,6 @@ MAX_OPERATIONS = 2000
 VERSION = re.compile(r"[0-9]{1,4}")
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 INSTRUMENTS = {each.name: each for each in instruments.INSTRUMENTS}
-SENDING = {instruments.SENT, instruments.SEND_SECONDS}
+SENDING = {instruments.SENT, instruments.SEND_SECONDS, instruments.CALLS_REJECTED}
 COUNTERS = {instruments.SENT, instruments.HANDLED}
 DURATIONS = {instruments.SEND_SECONDS, instruments.HANDLER_SECONDS}

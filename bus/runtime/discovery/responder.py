@@ -15,12 +15,13 @@ from bus.messaging.control import MAX_WINDOW_SECONDS, QUESTIONS, Ping, Question
 from bus.messaging.envelope import REPLY_SUFFIX, Envelope, new_id
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.orders import ORDERS, Order, OrderResult
+from bus.messaging.resilience.rates import Rates
 from bus.messaging.service_info import InstanceState
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.control import question_key
 from bus.runtime.discovery.answers import AnswerBodies, encode_record
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.runtime.discovery.limits import FLOOD, Rates, Refusals, SeenIds
+from bus.runtime.discovery.limits import FLOOD, Refusals, SeenIds
 from bus.runtime.discovery.throttle import MAX_QUESTION_BYTES
 from bus.security.control_proofs import ROUNDING_SECONDS, ProvenAsker
 from bus.security.control_security import Access

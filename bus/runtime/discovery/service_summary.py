@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bus.messaging.labels import short_id
+from bus.messaging.service_info import InstanceStats
 from bus.runtime.discovery.live_view import LifeState, LiveInstance
 from bus.runtime.discovery.measurements import Measurement, Measurements
 from bus.runtime.discovery.operation_problems import Problem, is_slower, problems_of
@@ -14,6 +15,7 @@ from bus.runtime.discovery.operation_summary import (
     Summary,
     summarize,
 )
+from bus.runtime.discovery.policy_problems import call_problems, instance_problems
 
 __all__ = ["ServiceSummary", "summarize_services"]
 
@@ -183,10 +185,14 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
         yield Problem(
             "versions", f"instances run different versions: {', '.join(service.versions)}"
         )
+    records = [each.record for each in service.live]
+    yield from instance_problems([each for each in records if isinstance(each, InstanceStats)])
+    for row in service.totals.sent:
+        yield from call_problems(row)
     yield from sorted(_operation_problems(service), key=lambda each: ORDER.index(each.code))
 
 
-ORDER = ("paused", "failing", "long", "full", "slow")
+ORDER = ("paused", "shedding", "limited", "failing", "long", "full", "slow")
 
 
 def _operation_problems(service: ServiceSummary) -> Iterator[Problem]:

@@ -50,6 +50,11 @@ class MemoryDelivery:
         return envelope if size <= limit else without_body(envelope, size, limit)
 
     @property
+    def is_open(self) -> bool:
+        """True until the channel of the delivery has ended."""
+        return self._channel.alive
+
+    @property
     def broker_headers(self) -> Mapping[str, Any]:
         """The headers of the broker, such as `x-death`."""
         return broker_headers(self._wire.headers)

@@ -397,6 +397,11 @@ class AiormqDelivery:
         return without_body(envelope, self._unread, channel.max_body_bytes)
 
     @property
+    def is_open(self) -> bool:
+        """True until the channel has ended."""
+        return self.channel.alive
+
+    @property
     def broker_headers(self) -> Mapping[str, Any]:
         """The headers that the broker added."""
         return wire.broker_headers(self._read().headers)

@@ -85,6 +85,8 @@ class SupervisedConnection(OpenConnection):
         self._heartbeat = heartbeat
         self._fastlane = fastlane
         self._password = password
+        self.connected_at: float | None = None
+        """Time of the last connect, on the event loop's clock. None if the connection is down."""
         self.lane: FastLaneProtocol | None = None
         """The connection's fast lane, or None if the fast lane is off."""
         self._on_lost = on_lost
@@ -152,6 +154,7 @@ class SupervisedConnection(OpenConnection):
                 self.lane = self._join(factory)
             self.last_error = None
             self._errors.clear()
+            self.connected_at = asyncio.get_running_loop().time()
             self.up.set()
             log.info(
                 "%s: connected to %s",
@@ -231,6 +234,7 @@ class SupervisedConnection(OpenConnection):
         if not self.up.is_set():
             return
         self.up.clear()
+        self.connected_at = None
         if not self._closing:
             why = self._reason_of_loss()
             log.warning(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from aiormq.channel import Channel
@@ -90,6 +91,10 @@ class Publisher:
         self._confirms = confirms
         self._channel_factory = channel_factory
         self._current: PublisherChannelPort | None = None
+        self._channel: Channel | None = None
+        self._ping: asyncio.Task[None] | None = None
+        self.answered_at = float("-inf")
+        """Time of the last answer to a ping, on the event loop's clock."""
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
@@ -111,6 +116,7 @@ class Publisher:
         current: PublisherChannelPort | None = None
         try:
             current = self._current = self._channel_factory(channel)
+            self._channel = channel
             self._open.set()
             await self._watch(channel, current)
             if current.ended.done() and REFUSED in current.ended.result():
@@ -122,7 +128,7 @@ class Publisher:
                 )
         finally:
             self._open.clear()
-            self._current = None
+            self._current = self._channel = None
             if current is not None:
                 current.release()
             await close_quietly(channel)
@@ -163,6 +169,23 @@ class Publisher:
             reason,
             extra={"link": self._link.name, "why": reason},
         )
+
+    def ping(self) -> None:
+        """Let the broker answer on the channel, unless the last ping has no answer yet."""
+        if self._channel is not None and (self._ping is None or self._ping.done()):
+            self._ping = asyncio.create_task(
+                self._await_answer(self._channel), name=f"ping {self._link.name}"
+            )
+
+    async def _await_answer(self, channel: Channel) -> None:
+        """Send a frame that the broker answers. The end of the channel ends the wait.
+
+        The prefetch of a channel without a consumer has no effect. A time limit would close the
+        channel, and with it the publishes in flight.
+        """
+        with suppress(asyncio.CancelledError, *EXPECTED_ERRORS):
+            await channel.basic_qos(prefetch_count=0)
+            self.answered_at = asyncio.get_running_loop().time()
 
     async def publish(
         self, envelope: Envelope, address: Address, *, timeout: float

@@ -187,6 +187,21 @@ class RabbitMQTransport:
         return self._rpc, self._publishing, self._consuming
 
     @property
+    def connected_at(self) -> float | None:
+        """Time at which the connection of requests was opened; see `Liveness.connected_at`."""
+        return self._rpc.connected_at
+
+    @property
+    def heard_at(self) -> float:
+        """Time of the last sign of the broker; see `Liveness.heard_at`."""
+        answered, lane = self._rpc_publisher.answered_at, self._rpc.lane
+        return answered if lane is None else max(answered, lane.heard)
+
+    def ping(self) -> None:
+        """Let the broker give a sign; see `Liveness.ping`."""
+        self._rpc_publisher.ping()
+
+    @property
     def is_refused(self) -> bool:
         """True if a connection finds only hosts of another cluster; see `Transport.is_refused`."""
         return any(link.is_refused for link in self._links)

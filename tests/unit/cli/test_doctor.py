@@ -80,6 +80,33 @@ async def test_the_doctor_shows_what_is_configured_for_each_called_service(
     }
 
 
+async def test_the_doctor_shows_the_policy_that_applies_to_each_called_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__TIMEOUT", "2")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__RETRIES", "0")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__BREAKER", "off")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__MAX_IN_FLIGHT", "off")
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT", "3")
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__BREAKER_SLOW_CALL", "1.5")
+    report = await examine({}, {}, start=False)
+    shown = dict(rows(report))
+    assert shown["defaults of calls"] == (
+        "attempt_timeout 3 s (BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT), "
+        "breaker_slow_call 1.5 s (BUS_SERVICE_DEFAULTS__BREAKER_SLOW_CALL)"
+    )
+    assert shown["policy for billing"] == (
+        "attempt timeout off; retries at most 0, budget 0.2; breaker off; in flight without a "
+        "limit; hedge off; cache on"
+    )
+    assert shown["policy for other services"] == (
+        "attempt timeout 3 s; retries at most 2, budget 0.2; breaker opens at 0.5 of failed calls "
+        "or 0.5 of calls from 1.5 s (of 20 in 10 s) or 5 failures in a row, for 30 s to 300 s; in "
+        "flight at most 1000, waiting at most 10000; hedge off; cache on"
+    )
+
+
 async def test_the_doctor_reports_a_misspelled_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

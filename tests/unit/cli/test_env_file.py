@@ -22,6 +22,8 @@ from bus.cli.errors import Reporter
 from bus.cli.run import log_environment
 from bus.errors import ConfigurationError
 from bus.settings import Settings
+from bus.settings.service_config import KEYS
+from bus.settings.service_defaults import POLICY_KEYS
 from bus.settings.variables import OTHER_VARIABLES
 
 URL = "amqp://user:secret@broker/"
@@ -30,8 +32,15 @@ ALSO_PROTECTED = [
     *("BUS_SERVICES__BILLING__BASE_URL", "bus_services__billing_eu__base_url"),
 ]
 HARMLESS = sorted(
-    {f"BUS_{field.upper()}" for field in Settings.model_fields if field != "services"} - PROTECTED
-    | {"BUS_CONTRACTS", "BUS_SERVICES__BILLING__TIMEOUT", "BUS_SERVICES__BILLING__RETRIES"}
+    {
+        f"BUS_{field.upper()}"
+        for field in Settings.model_fields
+        if field not in {"services", "service_defaults"}
+    }
+    - PROTECTED
+    | {"BUS_CONTRACTS"}
+    | {f"BUS_SERVICES__BILLING__{key.upper()}" for key in KEYS if key != "base_url"}
+    | {f"BUS_SERVICE_DEFAULTS__{key.upper()}" for key in POLICY_KEYS}
 )
 
 NAMES = "BUS_A0, BUS_A1, BUS_A2, BUS_A3, BUS_A4"
@@ -99,6 +108,8 @@ def test_an_empty_line_of_a_name_removes_the_earlier_one(file: Path) -> None:
 
 def test_every_setting_is_protected_or_harmless() -> None:
     assert HARMLESS == [
+        "BUS_CACHE_BYTES",
+        "BUS_CACHE_ENTRIES",
         "BUS_CHAOS",
         "BUS_CONNECT_TIMEOUT",
         "BUS_CONSUMER_TIMEOUT",
@@ -120,8 +131,43 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_REMEMBERED_MESSAGES",
         "BUS_REQUEST_QUEUE",
         "BUS_REQUEST_TIMEOUT",
+        "BUS_SERVICES__BILLING__ATTEMPT_TIMEOUT",
+        "BUS_SERVICES__BILLING__BREAKER",
+        "BUS_SERVICES__BILLING__BREAKER_CONSECUTIVE_FAILURES",
+        "BUS_SERVICES__BILLING__BREAKER_FAILURE_RATE",
+        "BUS_SERVICES__BILLING__BREAKER_LONGEST_OPEN_TIME",
+        "BUS_SERVICES__BILLING__BREAKER_MIN_CALLS",
+        "BUS_SERVICES__BILLING__BREAKER_OPEN_GROWTH",
+        "BUS_SERVICES__BILLING__BREAKER_OPEN_TIME",
+        "BUS_SERVICES__BILLING__BREAKER_SLOW_CALL",
+        "BUS_SERVICES__BILLING__BREAKER_SLOW_RATE",
+        "BUS_SERVICES__BILLING__BREAKER_SUCCESSES",
+        "BUS_SERVICES__BILLING__BREAKER_WINDOW",
+        "BUS_SERVICES__BILLING__CACHE",
+        "BUS_SERVICES__BILLING__HEDGE_AFTER",
+        "BUS_SERVICES__BILLING__MAX_IN_FLIGHT",
+        "BUS_SERVICES__BILLING__MAX_WAITING",
         "BUS_SERVICES__BILLING__RETRIES",
+        "BUS_SERVICES__BILLING__RETRY_BUDGET",
         "BUS_SERVICES__BILLING__TIMEOUT",
+        "BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT",
+        "BUS_SERVICE_DEFAULTS__BREAKER",
+        "BUS_SERVICE_DEFAULTS__BREAKER_CONSECUTIVE_FAILURES",
+        "BUS_SERVICE_DEFAULTS__BREAKER_FAILURE_RATE",
+        "BUS_SERVICE_DEFAULTS__BREAKER_LONGEST_OPEN_TIME",
+        "BUS_SERVICE_DEFAULTS__BREAKER_MIN_CALLS",
+        "BUS_SERVICE_DEFAULTS__BREAKER_OPEN_GROWTH",
+        "BUS_SERVICE_DEFAULTS__BREAKER_OPEN_TIME",
+        "BUS_SERVICE_DEFAULTS__BREAKER_SLOW_CALL",
+        "BUS_SERVICE_DEFAULTS__BREAKER_SLOW_RATE",
+        "BUS_SERVICE_DEFAULTS__BREAKER_SUCCESSES",
+        "BUS_SERVICE_DEFAULTS__BREAKER_WINDOW",
+        "BUS_SERVICE_DEFAULTS__CACHE",
+        "BUS_SERVICE_DEFAULTS__HEDGE_AFTER",
+        "BUS_SERVICE_DEFAULTS__MAX_IN_FLIGHT",
+        "BUS_SERVICE_DEFAULTS__MAX_WAITING",
+        "BUS_SERVICE_DEFAULTS__RETRIES",
+        "BUS_SERVICE_DEFAULTS__RETRY_BUDGET",
         "BUS_SERVICE_VERSION",
         "BUS_START_TIMEOUT",
         "BUS_STOP_GRACE",

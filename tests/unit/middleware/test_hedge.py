@@ -1,6 +1,6 @@
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +14,12 @@ from bus.errors import (
     Unavailable,
 )
 from bus.messaging.envelope import Envelope
+from bus.messaging.instruments import CALLS_HEDGED, CALLS_REJECTED
+from bus.messaging.ports.meter import Instrument
+from bus.messaging.resilience.call_policy import CallPolicy
+from bus.messaging.resilience.destinations import Destination, Destinations
 from bus.middleware.hedge import hedge
+from bus.storage.memory.meter import MemoryMeter
 from tests.unit.fakes import envelope, virtual
 
 QUESTION = envelope("ledger.total.v1")
@@ -30,9 +35,9 @@ class Calls:
         self._copies = [*copies]
         self.sent: Sent = []
         self.cancelled = 0
-        self.tokens = 1
         self.is_sent: Callable[[str], bool] = lambda _: True
-        self.hedged = 0
+        self.meter = MemoryMeter()
+        self.budget: float | None = 0.2
 
     async def inner(self, message: Envelope) -> Envelope:
         self.sent.append((asyncio.get_running_loop().time(), message))
@@ -46,21 +51,23 @@ class Calls:
             raise answer
         return answer
 
-    def take(self) -> bool:
-        self.tokens -= 1
-        return self.tokens >= 0
+    def destination(self) -> Destination:
+        policy = CallPolicy(hedge_after=1, retry_budget=self.budget)
+        owner = Destinations({}, policy, timer=now, meter=self.meter)
+        return owner.of("ledger.total.v1")
 
-    def count(self) -> None:
-        self.hedged += 1
+    async def call(self, destination: Destination | None = None) -> Envelope | None:
+        layer = hedge(destination or self.destination(), is_sent=self.is_sent)
+        return await layer(self.inner)(QUESTION)
 
-    def call(self, after: float = 1) -> Awaitable[Envelope | None]:
-        layer = hedge(
-            after,
-            is_sent=lambda id_: self.is_sent(id_),
-            take_token=self.take,
-            on_hedge=self.count,
-        )
-        return layer(self.inner)(QUESTION)
+    @property
+    def hedged(self) -> float:
+        return self.counted(CALLS_HEDGED, "ledger.total", "1")
+
+    def counted(self, instrument: Instrument, *labels: str) -> float:
+        series = [each for each in self.meter.snapshot() if each.name == instrument.name]
+        assert all(tuple(each.labels.values()) == labels for each in series)
+        return sum(each.value for each in series)
 
 
 def of_service(error: BusError) -> BusError:
@@ -77,7 +84,6 @@ async def test_a_reply_in_time_causes_no_second_copy_and_no_task() -> None:
     calls = Calls((0.9, FIRST))
     assert await calls.call() is FIRST
     assert calls.hedged == 0
-    assert calls.tokens == 1
     assert len(calls.sent) == 1
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -95,7 +101,7 @@ async def test_a_late_reply_causes_one_second_copy_with_the_same_id() -> None:
 @virtual
 async def test_a_request_has_at_most_one_second_copy() -> None:
     calls = Calls((50, FIRST), (60, SECOND))
-    calls.tokens = 10
+    calls.budget = None
     assert await calls.call() is FIRST
     assert len(calls.sent) == 2
 
@@ -112,9 +118,21 @@ async def test_the_second_copy_is_cancelled_if_the_first_reply_arrives() -> None
 @virtual
 async def test_a_budget_without_tokens_permits_no_second_copy() -> None:
     calls = Calls((5, FIRST))
-    calls.tokens = 0
-    assert await calls.call() is FIRST
+    destination = calls.destination()
+    assert destination.budget is not None
+    assert destination.budget.take()
+    assert await calls.call(destination) is FIRST
     assert calls.hedged == 0
+    assert calls.counted(CALLS_REJECTED, "ledger.total", "1", "budget") == 1
+
+
+@virtual
+async def test_a_second_copy_takes_a_token_of_the_retry_budget() -> None:
+    calls = Calls((5, FIRST), (1, SECOND))
+    destination = calls.destination()
+    assert await calls.call(destination) is SECOND
+    assert destination.budget is not None
+    assert not destination.budget.take()
 
 
 @virtual
@@ -189,8 +207,8 @@ def test_if_both_copies_fail_the_last_error_is_raised_with_the_doubt_of_the_othe
 ) -> None:
     @virtual
     async def run() -> None:
-        doubtful = Unavailable("doubtful", maybe_executed=True)
-        refused = Unavailable("refused", executed="no")
+        doubtful = of_service(Unavailable("doubtful"))
+        refused = of_service(Unavailable("refused", executed="no"))
         is_first_last = seconds[0] > seconds[1] + 1
         answers = (refused, doubtful) if is_first_last else (doubtful, refused)
         calls = Calls((seconds[0], answers[0]), (seconds[1], answers[1]))
@@ -200,6 +218,13 @@ def test_if_both_copies_fail_the_last_error_is_raised_with_the_doubt_of_the_othe
         assert caught.value.stated_executed == "maybe"
 
     run()
+
+
+@virtual
+async def test_the_error_of_the_service_is_raised_if_this_process_rejects_the_second_copy() -> None:
+    calls = Calls((1.5, of_service(Unavailable("busy"))), (3, Unavailable("no slot")))
+    with pytest.raises(Unavailable, match="busy"):
+        await calls.call()
 
 
 @virtual
@@ -217,7 +242,7 @@ async def test_a_copy_that_answers_in_the_tick_of_the_first_error_is_the_result(
             raise Unavailable("x")
         return SECOND
 
-    call = hedge(1, is_sent=lambda _: True, take_token=lambda: True)(inner)(QUESTION)
+    call = hedge(Calls().destination(), is_sent=lambda _: True)(inner)(QUESTION)
     task = asyncio.ensure_future(call)
     await asyncio.sleep(2)
     answered.set()
@@ -252,10 +277,12 @@ async def test_a_second_copy_that_wins_does_not_swallow_the_cancellation_of_the_
 
 @virtual
 async def test_a_thousand_hedged_calls_leave_no_task_no_timer_and_no_object() -> None:
+    meter = MemoryMeter()
+
     async def one(number: int) -> None:
         calls = Calls((5, FIRST), (0.1 + number % 6, SECOND))
+        calls.meter, calls.budget = meter, None
         assert await calls.call() in (FIRST, SECOND)
-        assert calls.hedged == 1
 
     loop = asyncio.get_running_loop()
     await one(0)

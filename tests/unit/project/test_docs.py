@@ -52,10 +52,15 @@ def test_every_error_is_in_the_docs_with_its_parent_code_and_whether_it_is_retry
 
 
 def test_the_variables_of_services_are_in_the_docs() -> None:
-    assert rows("docs/reference/settings.md")["BUS_SERVICES__<SERVICE>__<KEY>"][0] == "None"
+    written = rows("docs/reference/settings.md")
+    assert written["BUS_SERVICES__<SERVICE>__<KEY>"][0] == "None"
+    assert written["BUS_SERVICE_DEFAULTS__<KEY>"][0] == "None"
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "services"])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in Settings.model_fields if name not in {"services", "service_defaults"}],
+)
 def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     field = Settings.model_fields[name]
     default = field.default.get_secret_value() if name == "url" else field.default

@@ -9,6 +9,7 @@ from bus.contracts.contract import Catalog, Event, contract, contract_of
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, ContractViolation, FailedPrecondition, Internal, Unimplemented
 from bus.messaging.context import Context, handling
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
 from bus.runtime.router import Router
 from tests.unit.fakes import NoSender, envelope, virtual
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, Total
@@ -314,6 +315,17 @@ def test_a_concurrency_that_is_not_a_count_is_refused(concurrency: Any) -> None:
             match=r"ledger\.\w+\.v1: concurrency must be a whole number from 1 to 65535",
         ):
             register()
+
+
+def test_a_handler_with_an_adaptive_limit_begins_at_its_first_number() -> None:
+    router, limit = Router("ledger"), AdaptiveLimit(max=64, start=8)
+
+    @router.request(Add, concurrency=limit)
+    async def add(_: Add) -> Total:
+        return Total(total=1)
+
+    (endpoint,) = router.endpoints.values()
+    assert (endpoint.concurrency, endpoint.adaptive) == (8, limit)
 
 
 @pytest.mark.parametrize("timeout", ["5", True, None, timedelta(seconds=5)])

@@ -87,18 +87,18 @@ async def test_a_wait_that_is_cancelled_after_it_got_a_slot_returns_the_slot() -
 
 @virtual
 async def test_slots_tell_since_when_one_is_free() -> None:
-    now = 10.0
+    now, since = 10.0, []
     slots = Slots(2, timer=lambda: now)
-    assert slots.free_since is not None
     taken(slots, 2)
-    assert slots.free_since is None
+    since.append(slots.free_since)
     slots.release()
     now = 12.0
     slots.release()
-    assert slots.free_since == 10.0
+    since.append(slots.free_since)
     taken(slots, 2)
     now = 15.0
     slots.resize(3)
-    assert slots.free_since == 15.0
+    since.append(slots.free_since)
     slots.resize(2)
-    assert slots.free_since is None
+    since.append(slots.free_since)
+    assert since == [None, 10.0, 15.0, None]

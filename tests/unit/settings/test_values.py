@@ -19,7 +19,8 @@ VARIABLES = [
     (settings, field, f"{settings.model_config['env_prefix']}{field.upper()}")
     for settings in CLASSES
     for field in settings.model_fields
-    if field != "services"  # it has one variable for each value: see test_services.py
+    # They have one variable for each value: see test_services.py and test_call_policies.py.
+    if field not in {"services", "service_defaults"}
 ]
 IDS = [name for _, _, name in VARIABLES]
 BLANKS = ["", " ", "\t\r\n", "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH NO-BREAK SPACE} "]

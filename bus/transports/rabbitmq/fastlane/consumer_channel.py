@@ -82,6 +82,11 @@ class FastLaneDelivery:
         return self._envelope
 
     @property
+    def is_open(self) -> bool:
+        """True until the channel has ended."""
+        return self.channel.alive
+
+    @property
     def broker_headers(self) -> Mapping[str, Any]:
         """Headers that the broker added. Each access decodes the headers again."""
         return broker_headers(read_headers(self._properties))

@@ -66,6 +66,26 @@ def timed(
     )
 
 
+def shed(amount: int, reason: str, **fields: Any) -> Series:
+    """Return the counter of refused requests. All are recent, unless `recent` has their number."""
+    return Series(
+        name=instruments.SHED.name,
+        labels={**GET, "caller": "shop", "reason": reason},
+        value=amount,
+        recent_value=fields.pop("recent", amount),
+    )
+
+
+def rejected(amount: int, policy: str, **fields: Any) -> Series:
+    """Return the counter of calls that a policy did not send, as `shed` does."""
+    return Series(
+        name=instruments.CALLS_REJECTED.name,
+        labels={"operation": SENT["operation"], "version": SENT["version"], "policy": policy},
+        value=amount,
+        recent_value=fields.pop("recent", amount),
+    )
+
+
 def handler(**fields: Any) -> HandlerState:
     """Return the state of a handler. Keyword arguments replace the defaults."""
     values = {

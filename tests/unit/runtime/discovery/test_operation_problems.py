@@ -9,7 +9,7 @@ from bus.messaging.service_info import InstanceStats, Series
 from bus.runtime.discovery.measurements import Measurement, difference
 from bus.runtime.discovery.operation_problems import problems_of
 from bus.runtime.discovery.operation_summary import OperationSummary, summarize
-from tests.unit.runtime.discovery.records import counted, handler, stats, timed
+from tests.unit.runtime.discovery.records import counted, handler, shed, stats, timed
 
 DELAY = instruments.START_DELAY_SECONDS
 
@@ -48,6 +48,25 @@ def test_failures_that_ended_are_no_problem() -> None:
 
 def test_an_operation_without_recent_attempts_has_no_problem() -> None:
     assert texts(counted(5, "internal", recent=0)) == []
+
+
+# --- Requests that are refused before their handler ---
+
+
+def test_requests_that_are_shed_are_a_problem_with_their_number() -> None:
+    assert texts(shed(30, "age"), shed(9, "criticality"), counted(200)) == [
+        "39 requests refused in the last 1 to 2 minutes because of an overload; add instances"
+    ]
+
+
+def test_callers_above_their_rate_limit_are_no_overload() -> None:
+    assert texts(shed(1, "rate")) == [
+        "1 request refused in the last 1 to 2 minutes, because callers exceed their rate limit"
+    ]
+
+
+def test_an_overload_that_ended_is_no_problem() -> None:
+    assert texts(shed(30, "deadline", recent=0)) == []
 
 
 # --- A message that runs long ---

@@ -1,6 +1,7 @@
 """The inbound stages, each alone around a handler that records the messages that reach it."""
 
 import asyncio
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from bus.errors import Expired, ProcessLost, Unauthenticated, Unavailable, Undec
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import PARKED
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
+from bus.runtime import stages
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound import INBOUND, compose_inbound
 from bus.runtime.inbound_message import (
@@ -75,7 +77,7 @@ def deliveries_of(message: InboundMessage) -> list[Any]:
 
 def test_every_stage_file_is_in_the_list_once() -> None:
     names = [stage.__name__ for stage in INBOUND]
-    assert len(names) == len(set(names)) == 13
+    assert sorted(names) == sorted(each.name for each in iter_modules(stages.__path__))
 
 
 @virtual
@@ -107,6 +109,40 @@ async def test_join_in_flight_keeps_another_message_with_the_same_id_apart() -> 
     assert first.key != other.key
     endpoint.in_flight.finish(other)
     assert endpoint.in_flight.open == {first.key: first}
+
+
+def asked(*, redelivered: bool = False) -> InboundMessage:
+    """Return a request with one id, as its caller sends it first or again."""
+    request = envelope("ledger.add.v1", reply_to="office.replies.1")
+    return InboundMessage(FakeDelivery(request, redelivered=redelivered))
+
+
+@virtual
+async def test_join_in_flight_keeps_a_request_apart_that_is_sent_again_after_its_reply() -> None:
+    inner, endpoint = Inner(), state(Add)
+    stage, first, again = join_in_flight(endpoint)(inner), asked(), asked()
+    await stage(first)
+    first.is_settling = True  # the caller can have the error reply now
+    assert await stage(again) is DONE
+    assert (inner.seen, first.deliveries) == ([first, again], first.deliveries[:1])
+
+
+@virtual
+async def test_join_in_flight_adds_the_redelivery_of_a_request_whose_reply_is_sent() -> None:
+    inner, endpoint = Inner(), state(Add)
+    stage, first = join_in_flight(endpoint)(inner), asked()
+    await stage(first)
+    first.is_settling = True
+    assert await stage(asked(redelivered=True)) is NO_ACTION
+
+
+@virtual
+async def test_recall_result_lets_a_request_run_that_is_sent_again() -> None:
+    inner, endpoint = Inner(), state(Add)
+    stage, first = recall_result(endpoint)(inner), asked()
+    endpoint.in_flight.remember(first, SETTLED)  # its ack was lost
+    assert await stage(asked()) is DONE
+    assert await stage(asked(redelivered=True)) is SETTLED
 
 
 @virtual

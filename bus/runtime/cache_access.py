@@ -1,0 +1,43 @@
+"""Access of a client to the replies that its process keeps."""
+
+from bus.contracts.contract import Contract
+from bus.errors import BusError
+from bus.messaging.envelope import Envelope
+from bus.middleware.cache import CacheAccess
+from bus.runtime.pending_request import decode_reply
+from bus.runtime.service_runtime import ServiceRuntime
+from bus.security.anonymous import AnonymousIdentity
+
+__all__ = ["cache_access"]
+
+NO_RIGHTS: frozenset[str] = frozenset()
+
+
+def cache_access(runtime: ServiceRuntime) -> CacheAccess:
+    """Return the access of a service to the store of its process.
+
+    With `BUS_AUTH=off` no service has rights, so nothing is checked.
+    """
+    identity = runtime.security.identity
+    if isinstance(identity, AnonymousIdentity):
+        return CacheAccess(
+            store=runtime.reply_store,
+            refusal=lambda _: None,
+            rights=lambda: NO_RIGHTS,
+            is_valid=_is_valid,
+        )
+    return CacheAccess(
+        store=runtime.reply_store,
+        refusal=identity.check_send_permission,
+        rights=identity.call_rights,
+        is_valid=_is_valid,
+    )
+
+
+def _is_valid(contract: Contract, reply: Envelope) -> bool:
+    """Return True if a reply matches its contract. The caller of the request raises the error."""
+    try:
+        decode_reply(contract, reply)
+    except BusError:
+        return False
+    return True

@@ -1,0 +1,224 @@
+"""The gate of a dependency: it holds events and jobs in this process while the dependency is down.
+
+All handlers of one process that name the dependency share the gate. ADR 0040 has the reasons.
+"""
+
+import asyncio
+import logging
+from collections import deque
+
+from bus.errors import ContractError, error_name
+from bus.messaging.resilience.breakers import Breakers
+from bus.messaging.resilience.circuit_breaker import Permit
+from bus.messaging.resilience.dependency import Dependency
+from bus.messaging.resilience.dependency_admission import DependencyAdmission
+from bus.messaging.timers import format_seconds, loop_time
+from bus.runtime.held_messages import HeldMessage, HoldEnd
+
+__all__ = ["DependencyGate", "DependencyGates"]
+
+log = logging.getLogger("bus.dependency")
+
+CHECK_SECONDS = 1.0
+"""Maximum seconds between two checks while messages are held. An operator's order can end the
+isolation of a breaker at any time."""
+
+
+MAX_CAUSE_LENGTH = 100
+"""Maximum number of characters in the name of an error's class."""
+
+
+class DependencyGate:
+    """Holds messages, and admits them in the order of their arrival."""
+
+    def __init__(self, service: str, admission: DependencyAdmission) -> None:
+        self._service = service
+        self._admission = admission
+        self._held: deque[tuple[HeldMessage, float]] = deque()
+        """The held messages, with the seconds that their handlers may take."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._opened_at: float | None = None
+        """Time at which the breaker opened. None while it is closed."""
+        self._probes = self._returned = 0
+        """Messages that were admitted, and messages that returned, since the breaker opened."""
+
+    @property
+    def dependency(self) -> Dependency:
+        """The dependency, as it was declared."""
+        return self._admission.dependency
+
+    @property
+    def is_open(self) -> bool:
+        """True if the gate holds messages, and admits only probes."""
+        return self._admission.is_open
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next probe. 0 if a message can start now."""
+        return self._admission.retry_after
+
+    @property
+    def cause(self) -> str:
+        """The reason why the breaker is open, for an error message."""
+        return self._admission.breaker.cause or "open"
+
+    # --- Admission ---
+
+    def enter(self, seconds: float) -> Permit | None:
+        """Return a permit for an event or job. Return None if the message must be held.
+
+        A message that arrives later never overtakes a held one.
+
+        Args:
+            seconds: Maximum seconds that the message may take.
+        """
+        return None if self._held else self._admit(seconds)
+
+    def enter_at_once(self, seconds: float) -> Permit | None:
+        """Return a permit for a request, which cannot wait. Return None if it must be refused."""
+        return self._admit(seconds, is_limited=False)
+
+    def hold(self, message: HeldMessage, seconds: float) -> None:
+        """Hold a message until it receives a permit, or until its hold ends."""
+        self._held.append((message, seconds))
+        self._note_change()  # an operator's order can have opened the breaker
+        self._release()
+
+    def _admit(self, seconds: float, *, is_limited: bool = True) -> Permit | None:
+        permit = self._admission.admit(seconds, is_limited=is_limited)
+        if permit is not None and self._opened_at is not None:
+            self._probes += permit.is_probe
+            self._note_change()
+        return permit
+
+    def _release(self) -> None:
+        """Admit the oldest held messages, and return those that were held for too long."""
+        now, held = loop_time(), self._held
+        while held:
+            message, seconds = held[0]
+            if message.is_waiting:
+                permit = self._admit(seconds)
+                if permit is None:
+                    break
+                message.end(permit)
+            held.popleft()
+        for message, _ in held:
+            if message.until <= now:
+                message.end(HoldEnd.RETURN)
+        while held and not held[0][0].is_waiting:
+            held.popleft()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._held:
+            delay = min(self.retry_after or CHECK_SECONDS, CHECK_SECONDS)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._release)
+
+    # --- Results ---
+
+    def succeed(self, permit: Permit) -> None:
+        """Count a message whose handler succeeded."""
+        self._admission.succeed(permit)
+        self._after_result()
+
+    def fail(self, permit: Permit, error: BaseException) -> None:
+        """Count a message that failed because of the dependency."""
+        self._admission.fail(permit, error_name(error)[:MAX_CAUSE_LENGTH])
+        self._after_result()
+
+    def ignore(self, permit: Permit) -> None:
+        """Count nothing: the message failed for another reason, or its handler did not run."""
+        self._admission.ignore(permit)
+        self._after_result()
+
+    def count_return(self) -> None:
+        """Count a message that returns by a retry tier, for the log."""
+        self._returned += 1
+
+    def _after_result(self) -> None:
+        self._note_change()
+        if self._held:
+            self._release()
+
+    # --- Log ---
+
+    def _note_change(self) -> None:
+        """Write a log line if the breaker has opened or closed since the last call."""
+        is_open = self.is_open
+        if is_open and self._opened_at is None:
+            self._opened_at = loop_time()
+            self._probes = self._returned = 0
+            self._log_open()
+        elif not is_open and self._opened_at is not None:
+            seconds, self._opened_at = loop_time() - self._opened_at, None
+            self._log_closed(seconds)
+
+    def _log_open(self) -> None:
+        dependency, cause = self.dependency, self.cause
+        facts = {
+            "service": self._service,
+            "dependency": dependency.name,
+            "cause": cause,
+            "probe_interval": dependency.probe_interval,
+        }
+        log.warning(
+            "%s: the dependency %s is down: %s; its events and jobs wait, and one message tries "
+            "every %s",
+            self._service,
+            dependency.name,
+            cause,
+            format_seconds(dependency.probe_interval),
+            extra=facts,
+        )
+
+    def _log_closed(self, seconds: float) -> None:
+        name, held = self.dependency.name, sum(message.is_waiting for message, _ in self._held)
+        facts = {
+            "service": self._service,
+            "dependency": name,
+            "seconds": seconds,
+            "probes": self._probes,
+            "held": held,
+            "returned": self._returned,
+        }
+        log.info(
+            "%s: the dependency %s is back after %s (probes: %d, held messages: %d, messages that "
+            "returned by a retry tier: %d)",
+            self._service,
+            name,
+            format_seconds(seconds),
+            self._probes,
+            held,
+            self._returned,
+            extra=facts,
+        )
+
+
+class DependencyGates:
+    """The gates of one process, by the name of the dependency. The bus owns this object."""
+
+    def __init__(self, service: str, breakers: Breakers) -> None:
+        """Create an object without gates. `breakers` are all breakers of the process."""
+        self._service, self._breakers = service, breakers
+        self._gates: dict[str, DependencyGate] = {}
+
+    def of(self, dependency: Dependency) -> DependencyGate:
+        """Return the gate of a dependency. Create it at the first call.
+
+        Raises:
+            ContractError: Another handler of this process names the dependency with other values.
+        """
+        gate = self._gates.get(dependency.name)
+        if gate is None:
+            breaker = self._breakers.of("dependency", dependency.name, dependency.policy)
+            admission = DependencyAdmission(dependency, breaker)
+            gate = self._gates[dependency.name] = DependencyGate(self._service, admission)
+        if gate.dependency != dependency:
+            raise ContractError(
+                f"dependency {dependency.name!r}: two routers of this process give it different "
+                "values. Write one Dependency, and pass it to the handlers of both routers."
+            )
+        return gate

@@ -1,0 +1,81 @@
+"""Problems that the policies of live instances show to an operator."""
+
+from typing import Any
+
+from bus.messaging import instruments
+from bus.messaging.breaker_info import BreakerInfo
+from bus.messaging.control import Answer
+from bus.messaging.service_info import InstanceStats
+from bus.runtime.discovery.live_view import LiveView
+from bus.runtime.discovery.measurements import Measurement
+from bus.runtime.discovery.operation_summary import summarize
+from bus.runtime.discovery.service_summary import summarize_services
+from tests.unit.runtime.discovery.records import rejected, stats
+
+
+def breaker(name: str = "stock.find.v2", **fields: Any) -> BreakerInfo:
+    values = {"kind": "call", "state": "open", "since": 1, "cause": "5 consecutive failures"}
+    return BreakerInfo.model_validate({**values, "name": name, **fields})
+
+
+def problems(*records: InstanceStats) -> list[str]:
+    view = LiveView(clock=lambda: 0)
+    view.add_round([Answer(record=record, seconds=0.1) for record in records], begun=0)
+    (service,) = summarize_services(view.instances())
+    return [each.text for each in service.problems]
+
+
+def test_an_open_breaker_is_a_problem_with_its_cause_and_the_number_of_instances() -> None:
+    later = breaker(since=2, state="half-open", cause="50% of 20 calls failed")
+    assert problems(stats("a", breakers=[breaker()]), stats("b", breakers=[later]), stats("c")) == [
+        (
+            "stock.find.v2: the circuit breaker of 2 of 3 instances is open after 50% of 20 calls "
+            "failed; run `bus breakers list`"
+        )
+    ]
+
+
+def test_an_isolated_operation_shows_the_operator_the_end_and_the_reason() -> None:
+    isolated = breaker(state="isolated", ordered_by="anna", until=3_600_000, reason="moving")
+    assert problems(stats(breakers=[isolated])) == [
+        (
+            "stock.find.v2: an operator has isolated the calls of 1 of 1 instance by anna until "
+            "01:00:00 UTC (moving); run `bus breakers list`"
+        )
+    ]
+
+
+def test_a_dependency_that_is_down_is_a_problem() -> None:
+    down = breaker("ehr", kind="dependency", cause="5 consecutive failures (EhrDown)")
+    assert problems(stats(breakers=[down])) == [
+        (
+            "the dependency ehr is down for 1 of 1 instance after 5 consecutive failures "
+            "(EhrDown); run `bus breakers list`"
+        )
+    ]
+
+
+def test_chaos_is_a_problem_until_it_ends() -> None:
+    line = "billing.get: error=unavailable@5% (by anna, until 2026-11-30T16:00:00+00:00)"
+    assert problems(stats("a", chaos=[line]), stats("b")) == [f"chaos in 1 of 2 instances: {line}"]
+    assert problems(stats("a")) == []
+
+
+def test_calls_that_a_policy_rejected_lately_are_a_problem() -> None:
+    found = problems(
+        stats("a", series=[rejected(30, "budget"), rejected(3, "breaker")]),
+        stats("b", series=[rejected(2, "budget"), rejected(9, "bulkhead", recent=0)]),
+    )
+    assert found == [
+        (
+            "stock.find.v2: 32 retries were not sent in the last 1 to 2 minutes, because the retry "
+            "budget has no token"
+        )
+    ]
+
+
+def test_a_series_of_calls_is_no_operation_that_the_service_handles() -> None:
+    retried = rejected(3, "budget").model_copy(update={"name": instruments.CALLS_RETRIED.name})
+    found = summarize([Measurement(stats=stats(series=[retried, rejected(3, "budget")]))])
+    assert [row.operation.type for row in found.handled] == []
+    assert [row.operation.type for row in found.sent] == ["stock.find.v2"]

@@ -1,0 +1,79 @@
+"""The stage that reports the durations of a handler to its adaptive limit."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bus.errors import DeadlineExceeded, NotFound, ResourceExhausted
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import HandlingResult, InboundMessage
+from bus.runtime.router import Router
+from bus.runtime.stages.adapt_concurrency import adapt_concurrency
+from tests.unit.fakes import FakeDelivery, FakeTransport, envelope, state_of, virtual
+from tests.unit.ledger import GetTotal, Total
+
+
+def state(concurrency: int | AdaptiveLimit) -> EndpointState:
+    router = Router("ledger")
+
+    @router.request(GetTotal, concurrency=concurrency)
+    async def total(_: GetTotal) -> Total:
+        return Total(total=1)
+
+    return state_of(router, FakeTransport())
+
+
+async def run(endpoint: EndpointState, result: HandlingResult) -> None:
+    """Pass 200 messages through the stage, as many at a time as the slots allow."""
+
+    async def handle(_: InboundMessage) -> HandlingResult:
+        await asyncio.sleep(0.1)
+        return result
+
+    call = adapt_concurrency(endpoint)(handle)
+
+    async def one() -> None:
+        if not endpoint.slots.try_acquire():
+            assert await endpoint.slots.acquire()
+        await call(InboundMessage(FakeDelivery(envelope("ledger.total.v1"))))
+        endpoint.slots.release()
+
+    await asyncio.gather(*(one() for _ in range(200)))
+
+
+@virtual
+async def test_a_steady_handler_gets_more_slots() -> None:
+    endpoint = state(AdaptiveLimit(max=64, start=4))
+    for _ in range(10):
+        await run(endpoint, HandlingResult())
+    assert endpoint.adaptive is not None
+    assert 4 < endpoint.slots.limit == endpoint.adaptive.limit
+
+
+@virtual
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("x"), ResourceExhausted("x"), TimeoutError()], ids=type
+)
+async def test_timeouts_and_overloaded_services_take_slots_away(error: BaseException) -> None:
+    endpoint = state(AdaptiveLimit(max=64, start=40))
+    for _ in range(10):
+        await run(endpoint, HandlingResult(error=error))
+    assert endpoint.slots.limit < 30
+
+
+@virtual
+async def test_other_errors_change_nothing() -> None:
+    endpoint = state(AdaptiveLimit(max=64, start=8))
+    for _ in range(10):
+        await run(endpoint, HandlingResult(error=NotFound("x")))
+    assert endpoint.slots.limit == 8
+
+
+@virtual
+async def test_a_fixed_limit_has_no_stage() -> None:
+    async def handle(_: Any) -> HandlingResult:
+        return HandlingResult()
+
+    assert adapt_concurrency(state(4))(handle) is handle

@@ -1,0 +1,120 @@
+"""The prefetch of a consumer follows its adaptive limit, on virtual time."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
+from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.poison_isolation import CandidateQueue
+from bus.runtime.prefetch_follower import following_limits
+from bus.runtime.router import Router
+from tests.unit.fakes import FakeTransport, receiver_of, settle_down, virtual
+from tests.unit.ledger import GetTotal, Total
+
+
+@dataclass
+class FakeLimit:
+    settled: int = 10
+
+
+@dataclass
+class FakeState:
+    adaptive: FakeLimit | None = field(default_factory=FakeLimit)
+
+
+@dataclass
+class FakeConsumer:
+    state: FakeState = field(default_factory=FakeState)
+    prefetch: int = 10
+    accepts: bool = True
+    changes: list[tuple[float, int]] = field(default_factory=list)
+    name: str = "ledger.requests.total.v1"
+
+    def change_prefetch(self, prefetch: int) -> bool:
+        if self.accepts:
+            self.changes.append((asyncio.get_running_loop().time(), prefetch))
+            self.prefetch = prefetch
+        return self.accepts
+
+
+def following(*consumers: FakeConsumer) -> Any:
+    return following_limits(cast("list[EndpointConsumer]", consumers))
+
+
+@virtual
+async def test_the_prefetch_follows_the_limit_at_most_every_30_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "bus")
+    consumer, limit = FakeConsumer(), FakeLimit()
+    consumer.state.adaptive = limit
+    async with following(consumer):
+        for second in range(100):
+            limit.settled = 20 + second
+            await asyncio.sleep(1)
+    await asyncio.sleep(100)
+    assert [(round(at), prefetch) for at, prefetch in consumer.changes] == [
+        (30, 49),
+        (60, 79),
+        (90, 109),
+    ]
+    assert [each.getMessage() for each in caplog.records][:1] == [
+        "ledger.requests.total.v1: the concurrency limit is now 49 (before: 10)"
+    ]
+
+
+@virtual
+async def test_a_small_change_of_the_limit_registers_no_new_consumer() -> None:
+    consumer, limit = FakeConsumer(), FakeLimit(settled=11)
+    consumer.state.adaptive = limit
+    async with following(consumer):
+        await asyncio.sleep(100)
+        assert consumer.changes == []
+        limit.settled = 8
+        await asyncio.sleep(40)
+    assert [prefetch for _, prefetch in consumer.changes] == [8]
+
+
+@virtual
+async def test_a_change_that_was_not_possible_is_made_later() -> None:
+    consumer = FakeConsumer(state=FakeState(FakeLimit(settled=20)), accepts=False)
+    async with following(consumer):
+        await asyncio.sleep(70)
+        consumer.accepts = True
+        await asyncio.sleep(30)
+    assert consumer.changes == [(90.0, 20)]
+
+
+@virtual
+async def test_a_fixed_limit_is_not_followed() -> None:
+    consumer = FakeConsumer(state=FakeState(adaptive=None))
+    tasks = len(asyncio.all_tasks())
+    async with following(consumer):
+        assert len(asyncio.all_tasks()) == tasks
+
+
+@virtual
+async def test_a_consumer_that_is_not_registered_or_is_paused_keeps_its_prefetch() -> None:
+    router = Router("ledger")
+
+    @router.request(GetTotal, concurrency=AdaptiveLimit(max=64, start=8))
+    async def total(_: GetTotal) -> Total:
+        return Total(total=1)
+
+    transport = FakeTransport()
+    receiver = receiver_of(router, transport, candidates=CandidateQueue())
+    consumer = EndpointConsumer(transport, receiver)
+    await consumer.start()
+    transport.consumption.ready = False
+    assert (consumer.change_prefetch(16), consumer.prefetch) == (False, 8)
+    transport.consumption.ready = True
+    assert (consumer.change_prefetch(16), consumer.prefetch) == (True, 16)
+    assert not consumer.change_prefetch(32)  # the first change has not ended
+    await settle_down()
+    await consumer.pause()
+    assert (consumer.change_prefetch(32), consumer.prefetch) == (False, 16)
+    await consumer.resume()

@@ -1,0 +1,390 @@
+"""Wrong values of the policies for calls: each key, each wrong value, and each source."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus import Bus, ServiceConfig, ServiceDefaults
+from bus.errors import ConfigurationError
+from bus.settings import load_settings
+from bus.settings.service_defaults import POLICY_KEYS
+from bus.settings.value_rules import POLICY_RULES
+
+SECRET = "hunter2"
+Write = Callable[[str], Path]
+DAY = 86_400
+SECONDS = f"a number of seconds above 0 and up to {DAY}"
+SECONDS_WRONG: list[Any] = [0, 0.0, -1, -0.5, DAY + 1, 10**400]
+RATE, RATE_WRONG = "a number above 0 and up to 1", [0, -0.1, 1.01, 50]
+NUMBERS_WRONG: list[Any] = [nan, inf, -inf, True, False, SECRET, "OFF", "on"]
+"""Values that no key with a number accepts."""
+ALLOWED: dict[str, tuple[str, list[Any]]] = {
+    "attempt_timeout": (f"{SECONDS}, or off", SECONDS_WRONG),
+    "retries": ("a whole number from 0 to 1000", [-1, 1001, 1.5, "off"]),
+    "retry_budget": ("a number from 0 to 1, or off", [-0.1, 1.01, 20]),
+    "breaker": ("on or off", [0, 1, "ON", "of", "true", "maybe"]),
+    "breaker_failure_rate": (RATE, [*RATE_WRONG, "off"]),
+    "breaker_min_calls": ("a whole number from 1 to 1000000", [0, -1, 1_000_001, 2.5, "off"]),
+    "breaker_window": ("a number of seconds above 0 and up to 3600", [0, -1, 3601, "off"]),
+    "breaker_consecutive_failures": (
+        "a whole number from 1 to 1000000, or off",
+        [0, -1, 1_000_001, 2.5],
+    ),
+    "breaker_slow_call": (f"{SECONDS}, or off", SECONDS_WRONG),
+    "breaker_slow_rate": (RATE, [*RATE_WRONG, "off"]),
+    "breaker_open_time": (SECONDS, [*SECONDS_WRONG, "off"]),
+    "breaker_longest_open_time": (SECONDS, [*SECONDS_WRONG, "off"]),
+    "breaker_open_growth": ("a number from 1 to 100", [0, 0.9, -1, 101, "off"]),
+    "breaker_successes": ("a whole number from 1 to 1000000", [0, -1, 1_000_001, 1.5, "off"]),
+    "max_in_flight": ("a whole number from 1 to 1000000, or off", [0, -1, 1_000_001, 1.5]),
+    "max_waiting": ("a whole number from 0 to 1000000", [-1, 1_000_001, 1.5, "off"]),
+    "hedge_after": (f"{SECONDS}, or off", SECONDS_WRONG),
+    "cache": ("on or off", [0, 1, "ON", "60"]),
+}
+"""What each key allows, and its wrong values."""
+SWITCHES = {"breaker", "cache"}
+
+
+def wrong_values() -> Iterator[tuple[str, Any]]:
+    for key, (_, values) in ALLOWED.items():
+        common = [nan, True, False, SECRET] if key in SWITCHES else NUMBERS_WRONG
+        for value in [*values, *common]:
+            yield key, value
+
+
+WRONG = list(wrong_values())
+IDS = [f"{key}={value!r:.20}" for key, value in WRONG]
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BUS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Return a function that writes the services file, and sets its variable."""
+
+    def write_file(text: str) -> Path:
+        path = tmp_path / "services.toml"
+        path.write_text(text)
+        monkeypatch.setenv("BUS_SERVICES_FILE", str(path))
+        return path
+
+    return write_file
+
+
+def fault(**overrides: object) -> str:
+    """Return the text of the error with which the settings refuse their sources."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(**overrides)
+    return str(caught.value).removeprefix("settings: ")
+
+
+def rule(key: str) -> str:
+    """Return the text about a wrong value. It is the same for each source."""
+    return f"must be {ALLOWED[key][0]}. {POLICY_RULES[key].advice}"
+
+
+def toml(value: Any) -> str:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+
+
+def test_every_key_has_wrong_values_in_these_tests() -> None:
+    assert tuple(ALLOWED) == POLICY_KEYS
+
+
+# --- One value ---
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
+def test_a_wrong_value_in_code_names_the_key_and_what_is_allowed(key: str, value: Any) -> None:
+    for make, subject in (
+        (lambda given: ServiceConfig("billing", **given), "ServiceConfig('billing')"),
+        (lambda given: ServiceDefaults(**given), "ServiceDefaults"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            make({key: value})
+        assert str(caught.value) == f"{subject}.{key}: {rule(key)}."
+
+
+@pytest.mark.parametrize("key", POLICY_KEYS)
+@pytest.mark.parametrize("value", [[], {}, b"1", timedelta(seconds=1), 1j], ids=repr)
+def test_a_value_of_a_wrong_type_in_code_names_the_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ServiceConfig("billing", **{key: value})
+    assert str(caught.value) == f"ServiceConfig('billing').{key}: {rule(key)}."
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
+def test_a_wrong_variable_names_itself_and_what_is_allowed(
+    key: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = f"BUS_SERVICES__BILLING__{key.upper()}"
+    second = f"BUS_SERVICE_DEFAULTS__{key.upper()}"
+    monkeypatch.setenv(first, str(value))
+    monkeypatch.setenv(second, str(value))
+    assert fault() == f"{first}: {rule(key)}; {second}: {rule(key)}"
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
+def test_a_wrong_value_of_the_file_is_named_with_its_line(
+    key: str, value: Any, write: Write
+) -> None:
+    path = write(
+        f"[services.billing]\n\n{key} = {toml(value)}\n\n[defaults]\n{key} = {toml(value)}\n"
+    )
+    assert fault() == (
+        f"BUS_SERVICES_FILE: {path}:3: services.billing.{key}: {rule(key)}; "
+        f"{path}:6: defaults.{key}: {rule(key)}"
+    )
+
+
+def test_a_wrong_policy_fails_when_the_bus_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUS_AUTH", "off")
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__BREAKER_MIN_CALLS", "0")
+    with pytest.raises(ConfigurationError, match="BUS_SERVICE_DEFAULTS__BREAKER_MIN_CALLS: must"):
+        Bus("shop")
+
+
+# --- Unknown keys ---
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "BUS_SERVICES__BILLING__ATTEMPT_TIMEUOT",
+            (
+                "ATTEMPT_TIMEUOT is not a key of a service; did you mean 'ATTEMPT_TIMEOUT'? "
+                "Correct or remove the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__RETRYS",
+            (
+                "RETRYS is not a key of the defaults; did you mean 'RETRIES'? Correct or remove "
+                "the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__COLOUR",
+            (
+                f"COLOUR is not a key of the defaults ({', '.join(POLICY_KEYS).upper()}). Correct "
+                "or remove the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__TIMEOUT",
+            "the timeout of all services is BUS_REQUEST_TIMEOUT. Set that variable instead",
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__BASE_URL",
+            "each service has its own address. Set base_url of a service",
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS",
+            (
+                "each value has one variable. Write BUS_SERVICE_DEFAULTS__RETRIES=3, or set "
+                "BUS_SERVICES_FILE"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_name_of_a_variable_gets_the_right_one(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert fault() == f"{name}: {text}"
+
+
+def test_a_variable_of_the_defaults_must_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__retries", "1")
+    assert fault() == (
+        "BUS_SERVICE_DEFAULTS__retries: the name must be in capitals. Write "
+        "BUS_SERVICE_DEFAULTS__RETRIES, and remove BUS_SERVICE_DEFAULTS__retries"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "[defaults]\nretrys = 3",
+            (
+                f":2: unknown key 'retrys' (the keys of the defaults are {', '.join(POLICY_KEYS)})"
+                "; did you mean 'retries'?"
+            ),
+        ),
+        (
+            "[defaults]\ntimeout = 3",
+            (
+                ":2: defaults.timeout: the timeout of all services is BUS_REQUEST_TIMEOUT. Set "
+                "that variable instead"
+            ),
+        ),
+        ("defaults = 3", ":1: defaults must be a table: [defaults]"),
+        (
+            "[default]",
+            (
+                ":1: unknown key 'default' (the values of a service belong in [services.<name>], "
+                "and those of all services in [defaults]); did you mean 'defaults'?"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_table_of_defaults_is_named_with_its_line(
+    text: str, problem: str, write: Write
+) -> None:
+    path = write(text)
+    assert fault() == f"BUS_SERVICES_FILE: {path}{problem}"
+
+
+@pytest.mark.parametrize("given", [{"retries": 3}, ServiceConfig("billing"), 7, "off"])
+def test_another_value_than_service_defaults_is_refused(given: object) -> None:
+    assert fault(service_defaults=given) == (
+        "service_defaults: must be ServiceDefaults. Write "
+        "service_defaults=ServiceDefaults(retries=3)"
+    )
+
+
+# --- Two values ---
+
+
+PAIRS: list[tuple[dict[str, Any], str, str]] = [
+    ({"timeout": 2, "attempt_timeout": 2}, "attempt_timeout", "less than timeout (@timeout)"),
+    (
+        {"attempt_timeout": 10},
+        "attempt_timeout",
+        "less than the timeout of a request (BUS_REQUEST_TIMEOUT)",
+    ),
+    (
+        {"attempt_timeout": 1, "hedge_after": 1},
+        "hedge_after",
+        "less than attempt_timeout (@attempt_timeout)",
+    ),
+    ({"timeout": 1, "hedge_after": 1}, "hedge_after", "less than timeout (@timeout)"),
+    (
+        {"attempt_timeout": 1, "breaker_slow_call": 1.5},
+        "breaker_slow_call",
+        "less than attempt_timeout (@attempt_timeout)",
+    ),
+    ({"timeout": 1, "breaker_slow_call": 1}, "breaker_slow_call", "less than timeout (@timeout)"),
+    (
+        {"breaker_open_time": 31, "breaker_longest_open_time": 30},
+        "breaker_open_time",
+        "at most breaker_longest_open_time (@breaker_longest_open_time)",
+    ),
+    (
+        {"breaker_open_time": 301},
+        "breaker_open_time",
+        "at most breaker_longest_open_time, which is 300 s if it is not set",
+    ),
+    (
+        {"breaker_longest_open_time": 29},
+        "breaker_longest_open_time",
+        "at least breaker_open_time, which is 30 s if it is not set",
+    ),
+]
+PAIR_IDS = [" and ".join(values) for values, _, _ in PAIRS]
+BEFORE_AT = "@"
+
+
+def conflict(key: str, relation: str, place: Callable[[str], str]) -> str:
+    """Return the text of a conflict, with the place of each key after an `@`."""
+    if BEFORE_AT in relation:
+        text, other = relation.rstrip(")").split(BEFORE_AT)
+        relation = f"{text}{place(other)})"
+    size = "larger" if relation.startswith("at least") else "smaller"
+    return f"{place(key)}: must be {relation}. Write a {size} number, or remove the value"
+
+
+@pytest.mark.parametrize(("values", "key", "relation"), PAIRS, ids=PAIR_IDS)
+def test_two_values_of_code_that_contradict_each_other_are_named(
+    values: dict[str, Any], key: str, relation: str
+) -> None:
+    text = conflict(key, relation, lambda name: f"ServiceConfig('billing').{name}")
+    assert fault(services=[ServiceConfig("billing", **values)]) == text
+
+
+@pytest.mark.parametrize(("values", "key", "relation"), PAIRS, ids=PAIR_IDS)
+def test_two_variables_that_contradict_each_other_are_named(
+    values: dict[str, Any], key: str, relation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"BUS_SERVICES__BILLING__{name.upper()}", str(value))
+    assert fault() == conflict(key, relation, lambda name: f"BUS_SERVICES__BILLING__{name.upper()}")
+
+
+@pytest.mark.parametrize(("values", "key", "relation"), PAIRS, ids=PAIR_IDS)
+def test_two_values_of_the_file_that_contradict_each_other_are_named_with_their_lines(
+    values: dict[str, Any], key: str, relation: str, write: Write
+) -> None:
+    path = write("[services.billing]\n" + "".join(f"{name} = {values[name]}\n" for name in values))
+    lines = {name: line for line, name in enumerate(values, 2)}
+    assert fault() == conflict(
+        key,
+        relation,
+        lambda name: f"BUS_SERVICES_FILE: {path}:{lines[name]}: services.billing.{name}",
+    )
+
+
+def test_a_value_that_contradicts_a_value_of_another_source_names_both(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("[services.billing]\nattempt_timeout = 3\n")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__TIMEOUT", "2")
+    assert fault() == (
+        f"BUS_SERVICES_FILE: {path}:2: services.billing.attempt_timeout: must be less than timeout "
+        "(BUS_SERVICES__BILLING__TIMEOUT). Write a smaller number, or remove the value"
+    )
+
+
+def test_defaults_that_contradict_each_other_are_named(write: Write) -> None:
+    path = write("[defaults]\nhedge_after = 2\nattempt_timeout = 1\n")
+    assert fault() == (
+        f"BUS_SERVICES_FILE: {path}:2: defaults.hedge_after: must be less than attempt_timeout "
+        f"(BUS_SERVICES_FILE: {path}:3: defaults.attempt_timeout). Write a smaller number, or "
+        "remove the value"
+    )
+    write("")
+    assert fault(service_defaults=ServiceDefaults(attempt_timeout=2), request_timeout=2) == (
+        "ServiceDefaults.attempt_timeout: must be less than the timeout of a request "
+        "(BUS_REQUEST_TIMEOUT). Write a smaller number, or remove the value"
+    )
+
+
+def test_a_value_of_a_service_that_contradicts_a_default_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT", "1")
+    monkeypatch.setenv("BUS_SERVICE_DEFAULTS__BREAKER_OPEN_TIME", "40")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__HEDGE_AFTER", "1")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__BREAKER_LONGEST_OPEN_TIME", "35")
+    assert fault() == (
+        "BUS_SERVICES__BILLING__HEDGE_AFTER: must be less than attempt_timeout "
+        "(BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT). Write a smaller number, or remove the value; "
+        "BUS_SERVICES__BILLING__BREAKER_LONGEST_OPEN_TIME: must be at least breaker_open_time "
+        "(BUS_SERVICE_DEFAULTS__BREAKER_OPEN_TIME). Write a larger number, or remove the value"
+    )
+
+
+def test_a_wrong_request_timeout_is_reported_without_a_comparison(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BUS_REQUEST_TIMEOUT", "-1")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__ATTEMPT_TIMEOUT", "20")
+    text = fault()
+    assert text.startswith("BUS_REQUEST_TIMEOUT: ")
+    assert "ATTEMPT" not in text
+
+
+def test_no_error_shows_a_value(write: Write) -> None:
+    write(f"[defaults]\nretries = '{SECRET}'\n[services.billing]\nbreaker = '{SECRET}'\n")
+    assert SECRET not in fault()
