@@ -74,8 +74,8 @@ def list_(
 ) -> None:
     """Show the circuit breakers of live instances that are not closed.
 
-    A breaker of the kind "call" belongs to an operation that the instance calls, and one of the
-    kind "dependency" to something that its handlers need. "ends in" is the time until the next
+    A breaker of the kind "call" belongs to an operation that the instance calls. One of the kind
+    "dependency" belongs to something that its handlers need. "ends in" is the time until the next
     probe, or until the end of an operator's order. "failed/calls" counts the sliding window, and
     "rejected" the calls since the start of the instance. "cause" names the operator and the reason
     of an order.

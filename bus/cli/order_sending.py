@@ -109,8 +109,8 @@ def report(obeyed: Obeyed, done: str, *, missing: str, as_json: bool) -> None:
 
     Args:
         obeyed: The answers to the order.
-        done: What an instance that obeyed has done, such as `isolated billing.quote.v1`.
-        missing: Why an instance without the object has not obeyed, and what to do.
+        done: Effect of the order in an instance, such as `isolated billing.quote.v1`.
+        missing: Reason of an instance without the object, with the remedy.
         as_json: True to print one line of JSON.
 
     Raises:
@@ -126,15 +126,13 @@ def report(obeyed: Obeyed, done: str, *, missing: str, as_json: bool) -> None:
             cause = _cause(each, missing)
             say(one_line(f"{each.service} {each.instance}: ignored, because {cause}"))
         share = f"{applied} of {count_noun(obeyed.alive, 'instance')}"
-        typer.echo(
-            one_line(f"{done}: {share}{_end(obeyed) if obeyed.order.is_lasting else ''}")
-        )
+        typer.echo(one_line(f"{done}: {share}{_end(obeyed) if obeyed.order.is_lasting else ''}"))
     if not applied and obeyed.results:
         _raise_ignored(obeyed, missing)
     if silent > 0:
         raise DeadlineExceeded(
             f"{count_noun(silent, 'live instance')} did not answer the order, and may not have "
-            "obeyed it. Look at the log of these instances, and give the order again."
+            "obeyed it. Check the log of these instances, and give the order again."
         )
 
 

@@ -47,6 +47,7 @@ HOW_TO = [
     "metrics",
     "move-from-celery",
     "move-from-rest",
+    "run-a-game-day",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",
