@@ -33,6 +33,12 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         destination: The called operation.
         breaker: Its breaker, which all senders of the bus share.
     """
+    permits = destination.bulkhead
+    if permits is not None:
+        # Without this, waiting requests would be sent one by one to a service that is down.
+        breaker.on_open = lambda: permits.refuse_waiting(
+            destination.type, lambda: _rejection(destination, breaker)
+        )
     timer = destination.timer
     is_timed = breaker.policy.slow_call is not None
 

@@ -67,6 +67,9 @@ class CircuitBreaker:
         """
         self.policy, self.name, self.kind = policy, name, kind
         self._timer, self._clock, self._on_change = timer, clock, on_change
+        self.on_open: Callable[[], None] | None = None
+        """Function that ends the calls that wait inside the breaker. It is called after each change
+        to open or isolated, and must not raise."""
         self._slow_call = float("inf") if policy.slow_call is None else policy.slow_call
         self._window = SlidingWindow(policy.window, timer())
         self._state: BreakerState = "closed"
@@ -288,3 +291,5 @@ class CircuitBreaker:
         elif state != "half-open":
             self._until = now + self._wait
         self._on_change(self.info())
+        if self.on_open is not None and state in {"open", "isolated"}:
+            self.on_open()
