@@ -19,7 +19,7 @@ from bus.testing import wall_clock
 
 __all__ = ["TIMEOUT_SECONDS", "Caller", "Counts"]
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 4.0
 """Seconds that a caller waits for the final reply."""
 
 
