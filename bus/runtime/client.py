@@ -47,6 +47,7 @@ from bus.messaging.ports.transport import (
     PublishOutcome,
     Returned,
 )
+from bus.messaging.send_time import current_send
 from bus.messaging.sent_time import SENT_AT
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
@@ -532,6 +533,8 @@ class Client:
                 envelope,
             )
             sent_at = self._clock()
+            if (send_time := current_send.get()) is not None:
+                send_time.at = loop_time()
             self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
