@@ -126,7 +126,7 @@ async def run(
 ) -> Counts:
     """Run callers and a server on the running loop, whose time begins at 0."""
     loop, counts = asyncio.get_running_loop(), Counts()
-    server = Server(capacity, SEED, behaviour)
+    server = Server(capacity, SEED, behaviour, sheds=variant.sheds)
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
     for caller in callers:
         caller.start(lambda: rate(loop.time()))

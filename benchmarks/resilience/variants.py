@@ -52,7 +52,7 @@ VARIANTS: Mapping[str, Variant] = {
     "shedding": Variant(label="retries, shedding", policy=policy(), sheds=True),
     "all": Variant(
         label="all policies",
-        policy=policy(budget=BUDGET, breaker=BreakerPolicy(), in_flight=MAX_IN_FLIGHT),
+        policy=CallPolicy(retries=RETRIES, attempt_timeout=ATTEMPT_SECONDS),
         sheds=True,
     ),
 }
