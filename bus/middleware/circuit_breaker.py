@@ -3,6 +3,7 @@
 Source: Nygard, "Release It!" (2007).
 """
 
+import asyncio
 from datetime import UTC, datetime
 
 from bus.errors import BusError, Unavailable, code_of, retry_after_of
@@ -45,7 +46,7 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         async def call(envelope: Envelope) -> Envelope | None:
             permit = breaker.admit()
             if permit is None:
-                raise _rejection(destination, breaker)
+                raise await _rejected(destination, breaker)
             try:
                 reply = await inner(envelope)
             except BaseException as error:  # such as the cancellation of the caller
@@ -57,7 +58,7 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         async def call_timed(envelope: Envelope) -> Envelope | None:
             permit = breaker.admit()
             if permit is None:
-                raise _rejection(destination, breaker)
+                raise await _rejected(destination, breaker)
             sent = SendTime(timer())
             token = current_send.set(sent)
             try:
@@ -90,6 +91,16 @@ def _count_error(
         breaker.ignore(permit)
     else:
         breaker.success(permit, seconds)
+
+
+async def _rejected(destination: Destination, breaker: CircuitBreaker) -> Unavailable:
+    """Report and return the error of a request that is not sent.
+
+    Let other tasks run first. Otherwise a caller that repeats the request in a loop would block the
+    event loop, because nothing else in a rejected request waits.
+    """
+    await asyncio.sleep(0)
+    return _rejection(destination, breaker)
 
 
 def _rejection(destination: Destination, breaker: CircuitBreaker) -> Unavailable:

@@ -188,6 +188,23 @@ async def test_a_rejected_request_is_not_sent_and_tells_when_to_try_again() -> N
 
 
 @virtual
+async def test_a_loop_of_rejected_requests_lets_other_tasks_run() -> None:
+    calls, turns = Calls(), list[int]()
+    await calls.request(5, FAILURES[0])
+
+    async def other() -> None:
+        for turn in range(20):
+            turns.append(turn)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    for _ in range(20):
+        await calls.rejection()
+    assert len(turns) >= 19
+    await task
+
+
+@virtual
 async def test_a_request_to_an_isolated_operation_tells_it_without_the_operators_text() -> None:
     calls = Calls()
     calls.breaker.isolate(int((NOW + 60) * 1000), "anna", "the patient data moves")
