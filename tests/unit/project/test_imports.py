@@ -22,7 +22,6 @@ BY_NAME = {
     "bus.cli.module_import": {"the router that the user names"},
     "bus.cli.code_changes": {"watchfiles"},
     "bus.contracts.any_checks": {"bus.contracts.guards"},
-    "bus.contracts.contract_options": {"bus.contracts.similar_names"},
     "bus.contracts.contract": {"bus.contracts.forward_references", "bus.contracts.lossless"},
     "bus.contracts.payload": {
         "bus.contracts.encode_faults",
