@@ -49,6 +49,7 @@ HOW_TO = [
     "move-from-celery",
     "move-from-rest",
     "pause-for-a-dependency",
+    "run-a-game-day",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",
