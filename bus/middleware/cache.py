@@ -20,6 +20,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CACHE_LOOKUPS
 from bus.messaging.ports.reply_store import ReplyKey, ReplyStore
+from bus.messaging.resends import on_resend
 from bus.messaging.resilience.destinations import Destination
 from bus.messaging.timers import format_seconds
 
@@ -137,8 +138,8 @@ class _Flight:
     """A call that all callers with equal requests share. It runs in a task of its own."""
 
     __slots__ = (
-        *("_error", "_flights", "_key", "_reply", "_task", "_waiting", "deadline", "has_ended"),
-        *("latest", "request"),
+        *("_error", "_flights", "_is_starter_gone", "_key", "_reply", "_task", "_waiting"),
+        *("deadline", "has_ended", "latest", "request"),
     )
 
     def __init__(
@@ -150,6 +151,7 @@ class _Flight:
         self.deadline = self.latest = request.deadline
         """`deadline` ends the call. `latest` is the latest deadline of its callers."""
         self.has_ended = False
+        self._is_starter_gone = False
         self._waiting = 0
         self._reply: Envelope | None = None
         self._error: BaseException | None = None
@@ -159,6 +161,10 @@ class _Flight:
         self._task = asyncio.get_running_loop().create_task(self._run(call))
 
     async def _run(self, call: Coroutine[Any, Any, Envelope | None]) -> None:
+        notify = on_resend.get()
+        if notify is not None:
+            # The span of the caller that began the call ends with that caller.
+            on_resend.set(lambda error: None if self._is_starter_gone else notify(error))
         try:
             self._reply = await call
         except asyncio.CancelledError:
@@ -189,6 +195,7 @@ class _Flight:
             seconds = max(0.0, (envelope.deadline or 0) / 1000 - clock())
         elif _is_before(self.latest, envelope.deadline):
             self.latest = envelope.deadline
+        is_own = self.request.id == envelope.id
         self._waiting += 1
         try:
             await asyncio.wait([self._task], timeout=seconds)
@@ -198,11 +205,11 @@ class _Flight:
                 raise self._error_of_caller()
         finally:
             self._waiting -= 1
+            self._is_starter_gone |= is_own
             if not self._waiting:
                 self._leave()
                 self._task.cancel()
                 self._error = None  # its traceback refers to this object
-        is_own = self.request.id == envelope.id
         return self._reply if is_own else _for_caller(self._reply, envelope, "joined")
 
     def _error_of_caller(self) -> BaseException:
