@@ -49,6 +49,7 @@ from bus.messaging.ports.transport import (
     PublishOutcome,
     Returned,
 )
+from bus.messaging.send_time import current_send
 from bus.messaging.sent_time import SENT_AT
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
@@ -302,7 +303,9 @@ class Client:
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
-                leader. `maybe_executed` is true.
+                leader. `maybe_executed` is true. Or too many requests of this process to the
+                service wait already (`max_in_flight` and `max_waiting` of the service): the
+                request was not sent.
             Unavailable: The bus is not open, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.
@@ -570,6 +573,8 @@ class Client:
                 envelope,
             )
             sent_at = self._clock()
+            if (send_time := current_send.get()) is not None:
+                send_time.at = loop_time()
             self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
