@@ -19,18 +19,17 @@ def cache_access(runtime: ServiceRuntime) -> CacheAccess:
     With `BUS_AUTH=off` no service has rights, so nothing is checked.
     """
     identity = runtime.security.identity
-    if isinstance(identity, AnonymousIdentity):
-        return CacheAccess(
-            store=runtime.reply_store,
-            refusal=lambda _: None,
-            rights=lambda: NO_RIGHTS,
-            is_valid=_is_valid,
-        )
+
+    def refuse(contract: Contract) -> BusError | None:
+        if isinstance(identity, AnonymousIdentity):
+            return None
+        return identity.check_send_permission(contract)
+
+    def list_rights() -> frozenset[str]:
+        return NO_RIGHTS if isinstance(identity, AnonymousIdentity) else identity.call_rights()
+
     return CacheAccess(
-        store=runtime.reply_store,
-        refusal=identity.check_send_permission,
-        rights=identity.call_rights,
-        is_valid=_is_valid,
+        store=runtime.reply_store, refusal=refuse, rights=list_rights, is_valid=_is_valid
     )
 
 
