@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bus.contracts.contract import CATALOG, Catalog, Contract
-from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
+from bus.errors import BusError, ConfigurationError, DeadlineExceeded, NotServed, Unavailable
 from bus.messaging.call_limits import timeout_advice
 from bus.messaging.criticality import CRITICALITY
 from bus.messaging.envelope import Envelope
@@ -27,8 +27,8 @@ from bus.messaging.timers import format_seconds
 __all__ = ["CacheAccess", "cache"]
 
 
-FlightKey = tuple[ReplyKey, str | int | None]
-"""Key of the reply, and criticality of the request.
+FlightKey = tuple[ReplyKey, str | int | None, bool]
+"""Key of the reply, criticality of the request, and True if the request waits for the service.
 
 A service that has too much load can reject a less critical call, which the others must not share.
 """
@@ -45,6 +45,8 @@ class CacheAccess:
     """Function that returns the permissions of this service now."""
     is_valid: Callable[[Contract, Envelope], bool]
     """Function that returns True if a reply matches its contract."""
+    waits: Callable[[str], bool] = lambda _: False
+    """Function that returns True if the request with this message id waits for its service."""
 
 
 def cache(
@@ -106,16 +108,18 @@ class _CachedCalls:
         if reply is not None:
             self._count(CACHE_LOOKUPS, self._hit)
             return _for_caller(reply, envelope, "hit")
-        shared = key, envelope.headers.get(CRITICALITY)
+        waits = access.waits(envelope.id)
+        shared = key, envelope.headers.get(CRITICALITY), waits
         flight = self._flights.get(shared)
         self._count(CACHE_LOOKUPS, self._miss if flight is None else self._joined)
         request = envelope
         while flight is not None:
             try:
                 return await flight.wait(envelope, self._clock)
-            except DeadlineExceeded:
+            except (DeadlineExceeded, NotServed) as error:
                 # The caller that began the call can have less time than this one.
-                if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
+                is_late = waits or isinstance(error, DeadlineExceeded)
+                if not is_late or not flight.ended_before(envelope):
                     raise
             request = envelope.replace(deadline=flight.latest)
             flight = self._flights.get(shared)
@@ -178,6 +182,10 @@ class _Flight:
         finally:
             self.has_ended = True
             self._leave()
+
+    def ended_before(self, envelope: Envelope) -> bool:
+        """Return True if the call has ended, and its deadline is earlier than that of a caller."""
+        return self.has_ended and _is_before(self.deadline, envelope.deadline)
 
     def _leave(self) -> None:
         """Let no further caller join the call."""
