@@ -28,6 +28,7 @@ from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
+from bus.runtime.stages.shed_load import shed_load
 from bus.runtime.stages.watch_dependency import watch_dependency
 
 __all__ = ["INBOUND", "compose_inbound"]
@@ -35,19 +36,20 @@ __all__ = ["INBOUND", "compose_inbound"]
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_oversized,  # first: without its body, the message cannot be compared or authenticated
     join_in_flight,  # early: a redelivery of a running message must not start another run
-    hold_for_dependency,  # before a candidate's turn and a slot, which others need meanwhile
+    hold_for_dependency,  # before a candidate's turn and a slot, which other messages need
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
     inject_delivery_faults,  # outside of the deduplication, as a lost reply or ack would be
     recall_result,  # a handled message whose ack was lost is not handled again
     limit_rate,  # of verified callers only; a result that exists already uses no token
+    shed_load,  # before the ack and the inbox: a refused request was not handled
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,
     reject_expired,
     decrypt,  # late: retries and dead letters contain the encrypted payload
-    watch_dependency,  # late: only the handler's own result says whether the dependency is up
+    watch_dependency,  # late: only the handler's own result shows whether the dependency is up
     record_span,  # late: only a message that reaches the handler has a span
     adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
     measure,  # last: the time of an attempt has no waits for slots, keys or the inbox

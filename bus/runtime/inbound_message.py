@@ -29,9 +29,9 @@ Repeats = str | int | tuple[str | int, str | int]
 RedeliveryKey = tuple[str, str, int, Repeats, int]
 """(sender, message id, attempt, replay count, collision number).
 
-A retry, a replay, and a return while a dependency is down get a new key: after a return, the number
-of returns stands beside the replay count. A redelivery keeps the key. The collision number
-separates different messages that have the same id.
+A retry or a replay gets a new key. A redelivery keeps the key. If the message has returned while a
+dependency was down, the number of returns is beside the replay count. So a return gets a new key,
+too. The collision number separates different messages that have the same id.
 """
 
 
@@ -42,8 +42,8 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "is_settling", "key", "payload", "permit"),
-        *("result", "slots", "started"),
+        *("candidate", "deliveries", "envelope", "free_since", "is_settling", "key", "payload"),
+        *("permit", "result", "slots", "started"),
     )
 
     def __init__(self, delivery: Delivery) -> None:
@@ -71,6 +71,11 @@ class InboundMessage:
         """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
+        self.free_since: float | None = None
+        """Time since which a slot had been free when the message took one, by the loop's clock.
+
+        None if no slot was free.
+        """
         self.is_settling = False
         """True after the handling has ended, while its result is sent."""
         self.started: float | None = None

@@ -30,6 +30,7 @@ VALUES = {
     "BUS_MANAGEMENT_URL": "https://broker:15671/api",
     "BUS_TOPOLOGY": "verify",
     "BUS_DISCOVERY": "off",
+    "BUS_LOAD_SHEDDING": "off",
     "BUS_SERVICE_VERSION": "1.2.3",
     "BUS_REQUEST_QUEUE": "quorum",
     "BUS_FASTLANE": "off",
