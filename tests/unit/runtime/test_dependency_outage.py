@@ -291,7 +291,7 @@ async def test_an_outage_writes_one_line_at_its_begin_and_one_at_its_end(
 ) -> None:
     ehr, seen = Ehr(is_down=True), list[logging.LogRecord]()
     handler = logging.Handler()
-    handler.emit = seen.append  # type: ignore[method-assign]
+    handler.emit = seen.append  # type: ignore[assignment]
     logger = logging.getLogger("bus.dependency")
     level = logger.level
     logger.addHandler(handler)
