@@ -279,6 +279,7 @@ async def test_a_paused_consumer_stays_ready_and_says_which_dependency_is_down(
     await submit(client, 6)
     await happens(lambda: len(ehr.calls) == 5, "an open breaker")
     assert (pauses_of(ledger), ledger.ready) == ([("dependency:ehr",)], True)
+    assert ledger.report.pauses == {"dependency:ehr"}
     assert ledger.report.stats().handlers[0].free == 1  # a held message takes no slot
     ehr.is_down = False
     await happens(lambda: len(ehr.done) == 6, "the jobs")
