@@ -28,6 +28,7 @@ from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
+from bus.runtime.stages.shed_load import shed_load
 from bus.runtime.stages.watch_dependency import watch_dependency
 
 __all__ = ["INBOUND", "compose_inbound"]
@@ -42,6 +43,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     inject_delivery_faults,  # outside of the deduplication, as a lost reply or ack would be
     recall_result,  # a handled message whose ack was lost is not handled again
     limit_rate,  # of verified callers only; a result that exists already uses no token
+    shed_load,  # before the ack and the inbox: a refused request was not handled
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,

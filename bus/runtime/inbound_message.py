@@ -42,8 +42,8 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "is_settling", "key", "payload", "permit"),
-        *("result", "slots", "started"),
+        *("candidate", "deliveries", "envelope", "free_since", "is_settling", "key", "payload"),
+        *("permit", "result", "slots", "started"),
     )
 
     def __init__(self, delivery: Delivery) -> None:
@@ -71,6 +71,11 @@ class InboundMessage:
         """Result that replaces the handling, if the sender is authenticated."""
         self.slots: Slots | None = None
         """The semaphore of the slot that the message holds. None if the message holds no slot."""
+        self.free_since: float | None = None
+        """Time since which a slot had been free when the message took one, by the loop's clock.
+
+        None if no slot was free.
+        """
         self.is_settling = False
         """True after the handling has ended, while its result is sent."""
         self.started: float | None = None

@@ -162,6 +162,12 @@ class Settings(CallSettings):
     its last messages, if the broker and the grants allow that. With `off`, it answers none, and
     measures nothing unless `health_port` is set.
     """
+    load_shedding: Literal["on", "off"] = "on"
+    """Mode of load shedding.
+
+    With `on`, an overloaded handler refuses requests that cannot be answered in time, and those
+    with the lowest criticality. With `off`, each request waits until its deadline.
+    """
     remembered_messages: int = Field(default=10_000, ge=0, le=100_000)
     """Number of messages whose ids, types and times this process remembers, 0 to 100000.
 

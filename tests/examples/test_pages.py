@@ -32,6 +32,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 HOW_TO = [
     "add-a-service",
     "adopt-from-faststream",
+    "answer-while-a-service-is-slow",
     "change-a-queue",
     "configure-calls",
     "configure-logging",
@@ -48,6 +49,7 @@ HOW_TO = [
     "move-from-celery",
     "move-from-rest",
     "pause-for-a-dependency",
+    "run-a-game-day",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",

@@ -30,9 +30,10 @@ def limit_concurrency(state: EndpointState) -> InboundStage:
             return await inner(message)
 
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            free_since = slots.free_since
             if not slots.try_acquire():
                 return wait(message)
-            message.slots = slots
+            message.slots, message.free_since = slots, free_since
             return inner(message)
 
         return call

@@ -1,0 +1,91 @@
+"""Estimates of how long requests have waited in the queue of an overloaded handler.
+
+A request tells when it was sent, by the clock of its sender. The clocks of two machines can differ
+by seconds, so the difference to the time of arrival is not the wait. A request that found a slot
+that had been free for some time has not waited. Its difference is that of the clocks, and is
+subtracted from those of later requests of the same sender.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+__all__ = ["INTERVAL_SECONDS", "MAX_SENDERS", "QueueWait"]
+
+INTERVAL_SECONDS: Final = 0.1
+"""Seconds of which the shortest wait counts, as in CoDel (Nichols and Jacobson, 2012)."""
+RISE: Final = 0.1
+"""Share of a longer age in the next difference of the clocks."""
+MAX_SENDERS: Final = 1_000
+"""Maximum number of senders with a known difference of the clocks."""
+
+
+class QueueWait:
+    """The waits of the requests in one queue, by monotonic seconds."""
+
+    def __init__(self) -> None:
+        """Create the waits of a queue in which no request has waited."""
+        self.idle_at = 0.0
+        """Time of the last request that has not waited."""
+        self._offsets: OrderedDict[str, float] = OrderedDict()
+        """Seconds by which the clock of this process is ahead, by sender."""
+        self._began = 0.0
+        self._lowest = self._earlier = 0.0
+        """Shortest waits of the present and of the last interval."""
+
+    def learn(self, sender: str, age: float, now: float) -> None:
+        """Note a request that has not waited.
+
+        Args:
+            sender: Instance that sent the request.
+            age: Time of arrival minus time of the send, in seconds, by two clocks.
+            now: The present time.
+        """
+        self.idle_at = now
+        offset = self._offsets.get(sender, age)
+        # A short age is exact, because a delivery can only be delayed. A clock that was set back
+        # raises all ages, so the difference follows them within seconds.
+        self._offsets[sender] = age if age < offset else offset + RISE * (age - offset)
+        self._offsets.move_to_end(sender)
+        if len(self._offsets) > MAX_SENDERS:
+            self._offsets.popitem(last=False)
+
+    def wait_of(self, sender: str, age: float, inside: float, now: float) -> float:
+        """Return the seconds that a request has waited, and note them.
+
+        Args:
+            sender: Instance that sent the request.
+            age: Time of arrival minus time of the send, in seconds, by two clocks.
+            inside: Seconds since the arrival.
+            now: The present time.
+        """
+        offset = self._offsets.get(sender)
+        if offset is None:
+            # Without a known difference, the clocks are taken as equal. If they are not, the
+            # requests of other senders show that the queue is not long: see `standing`.
+            waited = max(0.0, age) + inside
+            self._note(waited, now)
+            return min(waited, self.standing(now)) if self._offsets else waited
+        if age < offset:  # no wait is negative, so the clocks have changed
+            self._offsets[sender] = offset = age
+        waited = age - offset + inside
+        self._note(waited, now)
+        return waited
+
+    def _note(self, waited: float, now: float) -> None:
+        if now < self._began + INTERVAL_SECONDS:
+            self._lowest = min(self._lowest, waited)
+            return
+        self._earlier = 0.0 if self.idle_at >= self._began else self._lowest
+        self._lowest, self._began = waited, now
+
+    def standing(self, now: float) -> float:
+        """Return the shortest wait of the last interval, in seconds. It is 0 after an idle moment.
+
+        A burst of requests alone does not raise it, if the queue was empty in the interval.
+
+        Args:
+            now: The present time.
+        """
+        if now < self.idle_at + INTERVAL_SECONDS:
+            return 0.0
+        return min(self._lowest, self._earlier)

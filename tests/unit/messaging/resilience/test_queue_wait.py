@@ -1,0 +1,100 @@
+"""The wait in a queue, from clocks that can differ."""
+
+import pytest
+
+from bus.messaging.resilience.queue_wait import MAX_SENDERS, QueueWait
+
+
+def busy(queue: QueueWait, sender: str, ages: list[float], *, start: float = 10.0) -> list[float]:
+    """Note requests every 50 ms that had to wait for a slot, and return their waits."""
+    return [
+        round(queue.wait_of(sender, age, 0.0, start + number * 0.05), 6)
+        for number, age in enumerate(ages)
+    ]
+
+
+@pytest.mark.parametrize("skew", [-30.0, -0.5, 0.0, 0.5, 30.0])
+def test_a_different_clock_of_the_sender_does_not_change_the_wait(skew: float) -> None:
+    queue = QueueWait()
+    queue.learn("a", skew + 0.001, 1.0)
+    assert busy(queue, "a", [skew + 0.101, skew + 1.001]) == [0.1, 1.0]
+
+
+def test_the_time_in_the_process_counts() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    assert queue.wait_of("a", 0.5, 0.25, 10.0) == 0.75
+
+
+def test_a_clock_that_jumps_ahead_in_an_overload_corrects_the_difference() -> None:
+    queue = QueueWait()
+    queue.learn("a", 5.0, 1.0)
+    assert busy(queue, "a", [6.0, 2.0, 2.5]) == [1.0, 0.0, 0.5]
+
+
+def test_a_clock_that_jumps_back_is_corrected_in_the_next_idle_moments() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    assert busy(queue, "a", [5.0]) == [5.0]
+    for number in range(100):
+        queue.learn("a", 5.0, 20.0 + number * 0.02)
+    assert busy(queue, "a", [5.1], start=30.0)[0] == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_delivery_that_was_delayed_hardly_changes_the_difference() -> None:
+    queue = QueueWait()
+    for age in (0.002, 0.001, 0.101):
+        queue.learn("a", age, 1.0)
+    assert busy(queue, "a", [1.001]) == [0.99]
+
+
+def test_a_sender_that_is_new_has_waited_no_longer_than_the_queue() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    busy(queue, "a", [0.3] * 5)
+    assert queue.wait_of("b", 20.0, 0.0, 10.3) <= 0.3
+    assert queue.standing(10.3) <= 0.3
+
+
+def test_a_process_that_was_never_idle_takes_the_clocks_as_equal() -> None:
+    queue = QueueWait()
+    assert busy(queue, "a", [2.0, -3.0]) == [2.0, 0.0]
+
+
+def test_the_standing_wait_is_the_shortest_of_two_intervals() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    busy(queue, "a", [3.0, 2.0, 2.5, 4.0, 4.0, 4.0])
+    assert queue.standing(10.25) == 2.5
+    busy(queue, "a", [4.0, 4.0, 4.0, 4.0], start=10.3)
+    assert queue.standing(10.45) == 4.0
+
+
+def test_after_an_idle_moment_no_wait_stands_for_an_interval() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    busy(queue, "a", [3.0] * 8)
+    assert queue.standing(10.35) == 3.0
+    queue.idle_at = 10.36
+    assert queue.standing(10.40) == 0.0
+    busy(queue, "a", [3.0] * 2, start=10.5)
+    assert queue.standing(10.55) == 0.0  # the last interval had an idle moment
+    busy(queue, "a", [3.0] * 2, start=10.65)
+    assert queue.standing(10.7) == 3.0
+
+
+def test_a_slow_handler_has_intervals_with_one_request() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    for number in range(4):
+        queue.wait_of("a", 2.0 + number, 0.0, 10.0 + 5 * number)
+    assert queue.standing(25.0) == 4.0
+
+
+def test_the_number_of_senders_is_bounded_and_the_oldest_is_forgotten() -> None:
+    queue = QueueWait()
+    for number in range(MAX_SENDERS + 1):
+        queue.learn(f"s{number}", 7.0, 1.0)
+    assert len(queue._offsets) == MAX_SENDERS
+    assert queue.wait_of("s1", 7.5, 0.0, 10.0) == 0.5
+    assert "s0" not in queue._offsets
