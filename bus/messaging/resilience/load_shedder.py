@@ -15,7 +15,7 @@ from bus.messaging.resilience.queue_wait import QueueWait
 __all__ = ["CALM_ALLOWED", "IDLE_SECONDS", "WAIT_SHARES", "LoadShedder", "ShedReason"]
 
 ShedReason = Literal["deadline", "criticality", "age"]
-"""Why a request was refused.
+"""Reason for the refusal of a request.
 
 `deadline`: the time that remained was shorter than the handler needs. `criticality`: it had a low
 criticality, and the queue was long. `age`: the queue was so old that most requests were in danger.
