@@ -92,9 +92,9 @@ __all__ = [
 
 
 Executed = Literal["no", "maybe", "yes"]
-"""Whether the called service has begun or done an operation that failed."""
+"""State of an operation that failed: whether the called service has begun or done it."""
 Origin = Literal["local", "broker", "service"]
-"""Where an operation failed: in this process, at the broker, or in the called service."""
+"""Place of a failure: this process, the broker, or the called service."""
 MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
 """Maximum of `retry_after`. A longer wait of a peer is read as this one."""
 
@@ -130,7 +130,7 @@ class BusError(Exception):
     """
 
     origin: Origin = "local"
-    """Where the operation failed.
+    """Place of the failure.
 
     `local` is this process, `broker` is the connection or the broker, and `service` is the called
     service. Only errors of `service` count against the service.

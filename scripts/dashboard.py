@@ -13,6 +13,7 @@ from dashboard_instance_panels import INSTANCES, VERSIONS
 from dashboard_load_panels import LATENCY, SATURATION
 from dashboard_panels import FAILURES, NOW, TRAFFIC
 from dashboard_queries import Panel, Query
+from dashboard_resilience_panels import RESILIENCE
 
 from bus.integrations.prometheus import metric_name
 from bus.messaging.instruments import HANDLED, READY, SENT
@@ -20,7 +21,7 @@ from bus.messaging.instruments import HANDLED, READY, SENT
 __all__ = ["page"]
 
 ROWS = (
-    *(NOW, TRAFFIC, LATENCY, SATURATION, FAILURES, VERSIONS, INSTANCES),
+    *(NOW, TRAFFIC, LATENCY, SATURATION, FAILURES, RESILIENCE, VERSIONS, INSTANCES),
     *(QUEUES, BROKER),
 )
 """The rows, in the order in which an operator asks."""

@@ -19,7 +19,7 @@ from bus.testing import wall_clock
 
 __all__ = ["TIMEOUT_SECONDS", "Caller", "Counts"]
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 4.0
 """Seconds that a caller waits for the final reply."""
 
 
@@ -52,6 +52,7 @@ class Caller:
     def __init__(self, server: Server, policy: CallPolicy, counts: Counts, seed: int) -> None:
         """Create a caller that does not send yet."""
         self._server, self._counts = server, counts
+        self._name = f"caller-{seed}"
         self._random = random.Random(seed)  # noqa: S311 - a model, not a secret
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
@@ -86,7 +87,7 @@ class Caller:
             id=new_id(),
             type=OPERATION,
             role="request",
-            source="caller",
+            source=self._name,
             body=b"{}",
             timestamp=second,
             deadline=int((now + TIMEOUT_SECONDS) * 1000),

@@ -27,7 +27,7 @@ __all__ = [
 CALLERS = 200
 RATES = (0.1, 1.0, 10.0)
 """Calls per second of one caller."""
-LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 2.5, 3.0)
+LOADS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 """Offered loads, as a part of the capacity."""
 MODES: tuple[Mode, ...] = ("unavailable", "hangs")
 WORKING_SECONDS = 10
@@ -35,7 +35,7 @@ WORKING_SECONDS = 10
 FAILING_SECONDS = {0.1: 60, 1.0: 20, 10.0: 10}
 """Seconds of a failure, by the rate of the callers. Each caller begins about six calls at least."""
 SEED = 16
-WARM_UP_SECONDS = 5
+WARM_UP_SECONDS = 16
 FAILING_LOAD = 0.5
 """Offered load on a service that fails, as a part of its capacity. No queue hides the failure."""
 NORMAL, OVERLOAD = 0.7, 3.0
@@ -126,7 +126,7 @@ async def run(
 ) -> Counts:
     """Run callers and a server on the running loop, whose time begins at 0."""
     loop, counts = asyncio.get_running_loop(), Counts()
-    server = Server(capacity, SEED, behaviour)
+    server = Server(capacity, SEED, behaviour, sheds=variant.sheds)
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]
     for caller in callers:
         caller.start(lambda: rate(loop.time()))

@@ -7,9 +7,11 @@ from bus.messaging.resilience.call_policy import BreakerPolicy, CallPolicy
 
 __all__ = ["VARIANTS", "Variant"]
 
-RETRIES, ATTEMPT_SECONDS, BUDGET = 2, 0.5, 0.2
+RETRIES, ATTEMPT_SECONDS, BUDGET = 2, 1.2, 0.2
 MAX_IN_FLIGHT = 1
 """Requests in flight of one process. 200 callers then hold at most one second of work."""
+MAX_WAITING = 1
+"""Requests of one process that wait for a permit. A longer wait would end after the deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ def policy(
         retry_budget=budget,
         breaker=breaker,
         max_in_flight=in_flight,
+        max_waiting=MAX_WAITING,
     )
 
 
@@ -49,7 +52,7 @@ VARIANTS: Mapping[str, Variant] = {
     "shedding": Variant(label="retries, shedding", policy=policy(), sheds=True),
     "all": Variant(
         label="all policies",
-        policy=policy(budget=BUDGET, breaker=BreakerPolicy(), in_flight=MAX_IN_FLIGHT),
+        policy=CallPolicy(retries=RETRIES, attempt_timeout=ATTEMPT_SECONDS),
         sheds=True,
     ),
 }

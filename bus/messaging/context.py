@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 from pydantic import ValidationError
 
 from bus.contracts.contract import Event, Job, Message, Request
 from bus.contracts.criticality import Criticality
-from bus.errors import InvalidArgument
+from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
 from bus.messaging.progress_bounds import bound_progress
@@ -91,12 +91,31 @@ class Sender(Protocol):
     A `Bus` implements it, so a function that takes a `Sender` works inside and outside handlers.
     """
 
+    @overload
     async def request(
         self,
         request: Request[R],
         *,
         timeout: float | None = None,
         wait_for_service: bool = False,
+        fallback: R | None = None,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: Callable[[BusError], R | None],
+    ) -> R: ...
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: R | Callable[[BusError], R | None] | None = None,
     ) -> R:
         """Send a request, and wait for its reply.
 
@@ -105,6 +124,9 @@ class Sender(Protocol):
             timeout: Seconds to wait for the reply. The default is the timeout of the service in the
                 setting `services`, or the setting `request_timeout`.
             wait_for_service: True to wait within the timeout until a service serves the request.
+            fallback: A reply to return if the service or the broker does not work, or a function
+                that receives the error and returns a reply. It replaces errors with the code
+                `unavailable`, `resource_exhausted` or `deadline_exceeded`.
 
         Returns:
             The reply. The request's class specifies its type.

@@ -11,6 +11,8 @@ from bus.messaging.ports.meter import Instrument
 __all__ = [
     "BREAKER_CHANGES",
     "BREAKER_STATE",
+    "BULKHEAD_IN_FLIGHT",
+    "BULKHEAD_WAITING",
     "CACHE_LOOKUPS",
     "CALLS_HEDGED",
     "CALLS_REJECTED",
@@ -192,6 +194,20 @@ RETRY_BUDGET_TOKENS: Final = Instrument(
     description="Retries and hedges that this process can send to a service now.",
     labels=("destination",),
 )
+BULKHEAD_IN_FLIGHT: Final = Instrument(
+    name="bulkhead.in_flight",
+    kind="gauge",
+    unit="1",
+    description="Requests of this process to a service that wait for a reply.",
+    labels=("destination",),
+)
+BULKHEAD_WAITING: Final = Instrument(
+    name="bulkhead.waiting",
+    kind="gauge",
+    unit="1",
+    description="Requests of this process to a service that wait until they may be sent.",
+    labels=("destination",),
+)
 
 CHAOS_FAULTS: Final = Instrument(
     name="chaos.faults",
@@ -225,4 +241,5 @@ INSTRUMENTS: Final = (
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
     *(CALLS_HEDGED, CACHE_LOOKUPS, FALLBACKS),
+    *(BULKHEAD_IN_FLIGHT, BULKHEAD_WAITING),
 )

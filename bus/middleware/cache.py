@@ -15,6 +15,7 @@ from typing import Any, Literal
 from bus.contracts.contract import CATALOG, Catalog, Contract
 from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
 from bus.messaging.call_limits import timeout_advice
+from bus.messaging.criticality import CRITICALITY
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CACHE_LOOKUPS
@@ -23,6 +24,13 @@ from bus.messaging.resilience.destinations import Destination
 from bus.messaging.timers import format_seconds
 
 __all__ = ["CacheAccess", "cache"]
+
+
+FlightKey = tuple[ReplyKey, str | int | None]
+"""Key of the reply, and criticality of the request.
+
+A service that has too much load can reject a less critical call, which the others must not share.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +91,7 @@ class _CachedCalls:
         self._hit, self._joined, self._miss = (
             (*destination.labels, outcome) for outcome in ("hit", "joined", "miss")
         )
-        self._flights: dict[ReplyKey, _Flight] = {}
+        self._flights: dict[FlightKey, _Flight] = {}
         """The calls that equal requests can join."""
 
     async def call(self, envelope: Envelope) -> Envelope | None:
@@ -97,7 +105,8 @@ class _CachedCalls:
         if reply is not None:
             self._count(CACHE_LOOKUPS, self._hit)
             return _for_caller(reply, envelope, "hit")
-        flight = self._flights.get(key)
+        shared = key, envelope.headers.get(CRITICALITY)
+        flight = self._flights.get(shared)
         self._count(CACHE_LOOKUPS, self._miss if flight is None else self._joined)
         request = envelope
         while flight is not None:
@@ -108,13 +117,13 @@ class _CachedCalls:
                 if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
                     raise
             request = envelope.replace(deadline=flight.latest)
-            flight = self._flights.get(key)
-        return await self._begin(key, request).wait(envelope, self._clock)
+            flight = self._flights.get(shared)
+        return await self._begin(shared, request).wait(envelope, self._clock)
 
-    def _begin(self, key: ReplyKey, request: Envelope) -> "_Flight":
+    def _begin(self, key: FlightKey, request: Envelope) -> "_Flight":
         """Start the call of a request."""
         flight = self._flights[key] = _Flight(key, request, self._flights)
-        flight.start(self._send(key, request))
+        flight.start(self._send(key[0], request))
         return flight
 
     async def _send(self, key: ReplyKey, request: Envelope) -> Envelope | None:
@@ -133,7 +142,7 @@ class _Flight:
     )
 
     def __init__(
-        self, key: ReplyKey, request: Envelope, flights: dict[ReplyKey, "_Flight"]
+        self, key: FlightKey, request: Envelope, flights: dict[FlightKey, "_Flight"]
     ) -> None:
         """Create the call, which removes itself from `flights` when it ends."""
         self._key, self._flights = key, flights
@@ -213,9 +222,10 @@ class _Flight:
 
 
 def _key_of(envelope: Envelope, rights: frozenset[str]) -> ReplyKey:
-    headers = tuple(sorted(envelope.headers.items())) if envelope.headers else ()
+    headers = envelope.headers
+    others = tuple(sorted((key, headers[key]) for key in headers if key != CRITICALITY))
     digest = hashlib.sha256(envelope.body).digest()
-    return ReplyKey(envelope.type, digest, envelope.source, rights, headers)
+    return ReplyKey(envelope.type, digest, envelope.source, rights, others)
 
 
 def _kept(reply: Envelope) -> Envelope:

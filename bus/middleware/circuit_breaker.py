@@ -5,12 +5,13 @@ Source: Nygard, "Release It!" (2007).
 
 from datetime import UTC, datetime
 
-from bus.errors import BusError, Unavailable, code_of
+from bus.errors import BusError, Unavailable, code_of, retry_after_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CALLS_REJECTED
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
 from bus.messaging.resilience.destinations import Destination
+from bus.messaging.send_time import SendTime, current_send
 from bus.messaging.timers import format_seconds
 
 __all__ = ["circuit_breaker"]
@@ -33,25 +34,45 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         destination: The called operation.
         breaker: Its breaker, which all senders of the bus share.
     """
-    timer = destination.timer
-    is_timed = breaker.policy.slow_call is not None
+    permits = destination.bulkhead
+    if permits is not None:
+        # Without this, waiting requests would be sent one by one to a service that is down.
+        breaker.on_open = lambda: permits.refuse_waiting(
+            destination.type, lambda: _rejection(destination, breaker)
+        )
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
             permit = breaker.admit()
             if permit is None:
                 raise _rejection(destination, breaker)
-            started = timer() if is_timed else 0.0
             try:
                 reply = await inner(envelope)
             except BaseException as error:  # such as the cancellation of the caller
-                _count_error(breaker, permit, error, timer() - started if is_timed else 0.0)
+                _count_error(breaker, permit, error, 0.0)
                 raise
-            breaker.success(permit, timer() - started if is_timed else 0.0)
+            breaker.success(permit)
             return reply
 
-        return call
+        async def call_timed(envelope: Envelope) -> Envelope | None:
+            permit = breaker.admit()
+            if permit is None:
+                raise _rejection(destination, breaker)
+            sent = SendTime(timer())
+            token = current_send.set(sent)
+            try:
+                reply = await inner(envelope)
+            except BaseException as error:  # as above
+                _count_error(breaker, permit, error, timer() - sent.at)
+                raise
+            finally:
+                current_send.reset(token)
+            breaker.success(permit, timer() - sent.at)
+            return reply
 
+        return call if breaker.policy.slow_call is None else call_timed
+
+    timer = destination.timer
     return layer
 
 
@@ -63,7 +84,7 @@ def _count_error(
         return
     code = code_of(error)
     if code in FAILURES or (code == TIME_OUT and error.had_full_time):
-        breaker.failure(permit, seconds, code)
+        breaker.failure(permit, seconds, code, retry_after_of(error))
     elif code == TIME_OUT:
         # The caller had left less time than the service may take.
         breaker.ignore(permit)

@@ -9,6 +9,7 @@ from bus.contracts.contract import CATALOG
 from bus.messaging.handler import Middleware
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
+from bus.middleware.bulkhead import bulkhead
 from bus.middleware.cache import CacheAccess, cache
 from bus.middleware.circuit_breaker import circuit_breaker
 from bus.middleware.deadline import client_deadline, server_deadline
@@ -82,6 +83,9 @@ def call_policies(
         # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
         # breaker rejects takes no place.
         layers.append(circuit_breaker(destination, destination.breaker))
+    if destination.bulkhead is not None:
+        # Innermost: a request holds a permit only while it waits for its own reply.
+        layers.append(bulkhead(destination, destination.bulkhead))
     return layers
 
 

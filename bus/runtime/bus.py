@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
-from bus.errors import ConfigurationError
+from bus.errors import BusError, ConfigurationError
 from bus.messaging.context import JobHandle
 from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware
@@ -275,12 +275,31 @@ class Bus:
             return "starting"
         return "ready" if self.ready else "not-ready"
 
+    @overload
     async def request(
         self,
         request: Request[R],
         *,
         timeout: float | None = None,
         wait_for_service: bool = False,
+        fallback: R | None = None,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: Callable[[BusError], R | None],
+    ) -> R: ...
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: R | Callable[[BusError], R | None] | None = None,
     ) -> R:
         """Send a request, and wait for its reply. `Client.request` lists the errors.
 
@@ -289,11 +308,14 @@ class Bus:
             timeout: Seconds to wait for the reply. The default is the timeout of the service in the
                 setting `services`, or the setting `request_timeout`.
             wait_for_service: True to wait within the timeout until a service serves the request.
+            fallback: A reply to return if the service or the broker does not work, or a function
+                that receives the error and returns a reply. It replaces errors with the code
+                `unavailable`, `resource_exhausted` or `deadline_exceeded`.
         """
         if self._life.loop is not running_loop():
             raise self._life.error()
         return await self._client.request(
-            request, timeout=timeout, wait_for_service=wait_for_service
+            request, timeout=timeout, wait_for_service=wait_for_service, fallback=fallback
         )
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:

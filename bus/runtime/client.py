@@ -5,9 +5,9 @@ Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 from bus.contracts.contract import (
     Contract,
@@ -35,7 +35,9 @@ from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
+from bus.messaging.instruments import FALLBACKS
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.outcomes import OK, outcome_of
 from bus.messaging.ports.liveness import Liveness
@@ -47,6 +49,7 @@ from bus.messaging.ports.transport import (
     PublishOutcome,
     Returned,
 )
+from bus.messaging.send_time import current_send
 from bus.messaging.sent_time import SENT_AT
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
@@ -231,12 +234,31 @@ class Client:
         else:
             self._reject_reply(reply, error)
 
+    @overload
     async def request(
         self,
         request: Request[R],
         *,
         timeout: float | None = None,
         wait_for_service: bool = False,
+        fallback: R | None = None,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: Callable[[BusError], R | None],
+    ) -> R: ...
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: R | Callable[[BusError], R | None] | None = None,
     ) -> R:
         """Send a request, and wait for its reply.
 
@@ -251,6 +273,9 @@ class Client:
                 request, the deadline of that request applies as well.
             wait_for_service: True to wait within the timeout until a service serves the request.
                 The request is published again after `NotServed`, at most once a second.
+            fallback: A reply to return if the service or the broker does not work, or a function
+                that receives the error and returns a reply. It replaces errors with the code
+                `unavailable`, `resource_exhausted` or `deadline_exceeded`.
 
         Returns:
             The reply, of the type that the request's class specifies.
@@ -261,7 +286,8 @@ class Client:
                 A handler may have acted before it raised the error.
             ConfigurationError: `timeout` is not a finite number of seconds from 0. Or
                 `wait_for_service` is not a boolean.
-            ContractError: The class has no contract, or is not a request.
+            ContractError: The class has no contract, or is not a request. Or the fallback is not a
+                reply of the contract.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract, and `maybe_executed` is true.
             InvalidArgument: The request is larger than `max_message`, or its headers are too long.
@@ -277,7 +303,9 @@ class Client:
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
-                leader. `maybe_executed` is true.
+                leader. `maybe_executed` is true. Or too many requests of this process to the
+                service wait already (`max_in_flight` and `max_waiting` of the service): the
+                request was not sent.
             Unavailable: The bus is not open, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.
@@ -285,6 +313,8 @@ class Client:
                 of the reply is not the type in the contract, and `maybe_executed` is true.
         """
         contract = require_kind(request, "request")
+        if fallback is not None:
+            check_fallback(fallback, contract)
         limits: CallLimits | None
         seconds, limits = self._limits.get(contract.service, self._default_limits)
         started = perf_counter()
@@ -309,9 +339,20 @@ class Client:
             if isinstance(error, BusError):
                 mark_as_call_error(error)
                 name_message(error, contract.type)
+                if fallback is not None and is_covered(error):
+                    self._report_fallback(contract, error)
+                    return reply_of(fallback, contract, error)
             raise
         self._measure(contract, started, None)
         return decoded
+
+    def _report_fallback(self, contract: Contract, error: BusError) -> None:
+        self._destinations.meter.count(FALLBACKS, (contract.name, str(contract.version)))
+        if log.isEnabledFor(logging.DEBUG):
+            facts = {"type": contract.type, "code": error.code, "origin": error.origin}
+            log.debug(
+                "%s: the caller uses its fallback (%s)", contract.type, error.code, extra=facts
+            )
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -532,6 +573,8 @@ class Client:
                 envelope,
             )
             sent_at = self._clock()
+            if (send_time := current_send.get()) is not None:
+                send_time.at = loop_time()
             self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.

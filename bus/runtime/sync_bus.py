@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar, overload
 
 from bus.contracts.contract import (
     Event,
@@ -20,14 +20,15 @@ from bus.contracts.contract import (
     check_part,
     contract_of,
 )
-from bus.errors import Unavailable
+from bus.errors import BusError, Unavailable
 from bus.messaging.control import ALL, Answer, Question, Target
+from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Middleware
 from bus.messaging.service_info import InstanceState
 from bus.runtime.background_loop import UNLIMITED_SECONDS
 from bus.runtime.bus import Bus
 from bus.runtime.bus_arguments import check_bus_arguments
-from bus.runtime.client_arguments import check_call
+from bus.runtime.client_arguments import check_call, require_kind
 from bus.runtime.sync_job_handle import SyncJobHandle
 from bus.runtime.sync_session import Session, changing, refuse_event_loop
 from bus.settings import Settings
@@ -83,12 +84,31 @@ class SyncBus:
         self._session: Session | None = None
         self._is_closed = False
 
+    @overload
     def request(
         self,
         request: Request[R],
         *,
         timeout: float | None = None,
         wait_for_service: bool = False,
+        fallback: R | None = None,
+    ) -> R: ...
+    @overload
+    def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: Callable[[BusError], R | None],
+    ) -> R: ...
+    def request(
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: R | Callable[[BusError], R | None] | None = None,
     ) -> R:
         """Send a request, and wait for its reply.
 
@@ -99,6 +119,9 @@ class SyncBus:
                 setting `request_timeout`. In a thread that a handler has started with
                 `asyncio.to_thread`, the deadline of the handler applies as well.
             wait_for_service: True to wait within the timeout until a service serves the request.
+            fallback: A reply to return if the service or the broker does not work, or a function
+                that receives the error and returns a reply. It replaces errors with the code
+                `unavailable`, `resource_exhausted` or `deadline_exceeded`.
 
         Returns:
             The reply, of the type that the request's class specifies.
@@ -111,11 +134,30 @@ class SyncBus:
                 not sent.
         """
         self._check(request, "request", timeout)
-        return self._current().run(
-            lambda bus, left: bus.request(request, timeout=left, wait_for_service=wait_for_service),
-            timeout,
-            lambda settings: settings.timeout_of(contract_of(type(request)).service),
-        )
+        session = self._current()
+        if fallback is None:
+            return session.run(
+                lambda bus, left: bus.request(
+                    request, timeout=left, wait_for_service=wait_for_service
+                ),
+                timeout,
+                lambda settings: settings.timeout_of(contract_of(type(request)).service),
+            )
+        contract = require_kind(request, "request")
+        check_fallback(fallback, contract)
+        try:
+            return session.run(
+                lambda bus, left: bus.request(
+                    request, timeout=left, wait_for_service=wait_for_service, fallback=_raise
+                ),
+                timeout,
+                lambda settings: settings.timeout_of(contract.service),
+            )
+        except BusError as error:
+            if not is_covered(error):
+                raise
+            # In this thread: a function that blocks must not stop the loop of all threads.
+            return reply_of(fallback, contract, error)
 
     def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
@@ -277,6 +319,11 @@ class SyncBus:
                     )
                 session = self._session = self._new_session()
         return session
+
+
+def _raise(error: BusError) -> NoReturn:
+    """Raise the error. In the loop, this fallback only lets the bus count the fallback."""
+    raise error
 
 
 @contextmanager

@@ -21,24 +21,24 @@ from tests.polling import until
 
 DEADLINE_SECONDS = 2.0
 ALL_RETURN_SECONDS = 2.1
-CHAIN = ("chain_front", "chain_middle", "chain_back")
+CHAIN = ("chain-front", "chain-middle", "chain-back")
 
 
 class Done(Message):
     pass
 
 
-@contract("chain_front.run", version=1, idempotent=True)
+@contract("chain-front.run", version=1, idempotent=True)
 class RunFront(Request[Done]):
     pass
 
 
-@contract("chain_middle.run", version=1, idempotent=True)
+@contract("chain-middle.run", version=1, idempotent=True)
 class RunMiddle(Request[Done]):
     pass
 
 
-@contract("chain_back.run", version=1, idempotent=True)
+@contract("chain-back.run", version=1, idempotent=True)
 class RunBack(Request[Done]):
     pass
 
@@ -94,11 +94,11 @@ async def test_all_services_of_a_chain_return_at_its_deadline_and_none_works_on(
     settings = Settings(
         url=SecretStr(vhost_url),
         stop_grace=0,
-        services=[ServiceConfig("chain_back", attempt_timeout=attempt_timeout)],
+        services=[ServiceConfig("chain-back", attempt_timeout=attempt_timeout)],
     )
     work = Work()
     async with (
-        Bus("chain_caller", settings=settings) as caller,
+        Bus("chain-caller", settings=settings) as caller,
         Bus(CHAIN[0], settings=settings) as front,
         Bus(CHAIN[1], settings=settings) as middle,
         Bus(CHAIN[2], settings=settings) as back,

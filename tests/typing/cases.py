@@ -13,6 +13,7 @@ from pydantic import RootModel
 
 from bus import (
     Bus,
+    BusError,
     Context,
     Depends,
     Event,
@@ -147,12 +148,12 @@ async def calls(bus: Bus) -> None:
     assert_type(await (await bus.submit(Tidy())).result(), Note | None)
     note: Other = await bus.request(GetNote(number=1))  # type: ignore[arg-type]
     text: str = await bus.request(GetNote(number=1))  # type: ignore[assignment]
-    await bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-arg]
-    await bus.request(NoteWritten(number=1))  # type: ignore[arg-type]
-    await bus.request(WriteNote(text="a"))  # type: ignore[arg-type]
+    await bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-overload]
+    await bus.request(NoteWritten(number=1))  # type: ignore[call-overload]
+    await bus.request(WriteNote(text="a"))  # type: ignore[call-overload]
     await bus.publish(GetNote(number=1))  # type: ignore[arg-type]
     await bus.submit(GetNote(number=1))  # type: ignore[arg-type]
-    await bus.request(GetNote)  # type: ignore[arg-type]
+    await bus.request(GetNote)  # type: ignore[call-overload]
     GetNote(numbr=1)  # type: ignore[call-arg]
     assert_type((note, text), tuple[Other, str])
 
@@ -167,13 +168,42 @@ def synchronous_calls(bus: SyncBus) -> None:
     assert_type(bus.submit(Sweep()).updates(), Iterator[Progress])
     bus.publish(NoteWritten(number=1), timeout=2)
     note: Other = bus.request(GetNote(number=1))  # type: ignore[assignment]
-    bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-arg]
-    bus.request(WriteNote(text="a"))  # type: ignore[arg-type]
+    bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-overload]
+    bus.request(WriteNote(text="a"))  # type: ignore[call-overload]
     bus.publish(GetNote(number=1))  # type: ignore[arg-type]
     bus.submit(GetNote(number=1))  # type: ignore[arg-type]
     with SyncBus("website") as opened:
         assert_type(opened, SyncBus)
     assert_type(note, Other)
+
+
+async def fallbacks(bus: Bus, sync_bus: SyncBus, context: Context) -> None:
+    note = Note(text="none")
+    assert_type(await bus.request(GetNote(number=1), fallback=note), Note)
+    assert_type(await bus.request(GetNote(number=1), fallback=lambda error: note), Note)
+    assert_type(await bus.request(GetNote(number=1), fallback=note_or_none), Note)
+    assert_type(await bus.request(GetNote(number=1), fallback=None), Note)
+    assert_type(await bus.request(FindNote(text="a"), fallback=note), Note | None)
+    assert_type(await bus.request(FindNote(text="a"), fallback=lambda error: None), Note | None)
+    assert_type(await bus.request(RemoveNote(number=1), fallback=lambda error: None), None)
+    assert_type(await context.bus.request(GetNote(number=1), fallback=note), Note)
+    assert_type(await context.bus.request(GetNote(number=1), fallback=note_or_none), Note)
+    assert_type(sync_bus.request(GetNote(number=1), fallback=note), Note)
+    assert_type(sync_bus.request(GetNote(number=1), fallback=note_or_none), Note)
+    await bus.request(GetNote(number=1), fallback=Other(text="a"))  # type: ignore[misc]
+    await bus.request(GetNote(number=1), fallback=other)  # type: ignore[arg-type]
+    await bus.request(GetNote(number=1), fallback=Note)  # type: ignore[arg-type]
+    await context.bus.request(GetNote(number=1), fallback=other)  # type: ignore[arg-type]
+    sync_bus.request(GetNote(number=1), fallback=Other(text="a"))  # type: ignore[misc]
+    sync_bus.request(GetNote(number=1), fallback=other)  # type: ignore[arg-type]
+
+
+def note_or_none(error: BusError) -> Note | None:
+    return Note(text=error.code) if error.retryable else None
+
+
+def other(error: BusError) -> Other:
+    return Other(text=error.code)
 
 
 async def while_handling(context: Context) -> None:

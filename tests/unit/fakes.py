@@ -254,7 +254,12 @@ class NoSender:
     """Sender for handlers that do not send."""
 
     async def request(
-        self, request: Request[R], *, timeout: float | None = None, wait_for_service: bool = False
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: object = None,
     ) -> R:
         raise NotImplementedError
 

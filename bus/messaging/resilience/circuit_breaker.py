@@ -3,20 +3,17 @@
 Source: Nygard, "Release It!" (2007).
 """
 
-import random
 from collections.abc import Callable
 from typing import Final, Literal
 
 from bus.messaging.breaker_info import BreakerInfo, BreakerState
 from bus.messaging.resilience.call_policy import BreakerPolicy
+from bus.messaging.resilience.open_time import OpenTime
 from bus.messaging.resilience.sliding_window import SlidingWindow
 from bus.messaging.timers import format_seconds
 
-__all__ = ["JITTER", "PROBE_SECONDS", "BreakerKind", "CircuitBreaker", "Permit"]
+__all__ = ["PROBE_SECONDS", "BreakerKind", "CircuitBreaker", "Permit"]
 
-JITTER: Final = 0.2
-"""Share of the open time that is added at random at most, so that processes probe at different
-times. The longest open time limits the sum."""
 PROBE_SECONDS: Final = 60.0
 """Seconds after which another probe can begin although the result of the last one is unknown."""
 BUSY_RETRY_SECONDS: Final = 1.0
@@ -67,6 +64,10 @@ class CircuitBreaker:
         """
         self.policy, self.name, self.kind = policy, name, kind
         self._timer, self._clock, self._on_change = timer, clock, on_change
+        self.on_open: Callable[[], None] | None = None
+        """Function that ends the calls that wait inside the breaker. It is called after each change
+        to open or isolated, and must not raise."""
+        self._open_time = OpenTime(policy)
         self._slow_call = float("inf") if policy.slow_call is None else policy.slow_call
         self._window = SlidingWindow(policy.window, timer())
         self._state: BreakerState = "closed"
@@ -76,9 +77,6 @@ class CircuitBreaker:
         self._probe: Permit | None = None
         self._probe_ends = self._until = 0.0
         self._consecutive = self._successes = 0
-        self._openings = 0
-        """Number of openings without a closed window between them. Each one waits longer."""
-        self._closed_at = float("-inf")
         self._wait = 0.0
         self._opened = self._rejected = 0
         self._cause: str | None = None
@@ -135,23 +133,30 @@ class CircuitBreaker:
         slow = seconds >= self._slow_call
         if permit is self._shared:
             window = self._window
-            window.add(self._timer(), failed=False, slow=slow)
             self._consecutive = 0
+            if slow:
+                window.add(self._timer(), failed=False, slow=True)
+            else:
+                window.succeed(self._timer())
             if window.failures or window.slow:
-                self._check_rates("slow" if slow else None)
+                self._check_rates(None)
         elif permit is self._probe:
             if slow:
                 self._reopen(f"a probe took {format_seconds(seconds)}")
             else:
                 self._count_probe()
 
-    def failure(self, permit: Permit, seconds: float, cause: str) -> None:
+    def failure(
+        self, permit: Permit, seconds: float, cause: str, retry_after: float | None = None
+    ) -> None:
         """Count a call that failed through the fault of the destination.
 
         Args:
             permit: Permit of the call.
             seconds: Duration of the call. It can be slow, too.
             cause: Code of the error. It must not contain values of payloads.
+            retry_after: Seconds after which the destination states that it is back. If this call
+                opens the breaker, they replace a longer open time of the policy.
         """
         if permit is self._shared:
             slow = seconds >= self._slow_call
@@ -159,11 +164,11 @@ class CircuitBreaker:
             self._consecutive += 1
             limit = self.policy.consecutive_failures
             if limit is not None and self._consecutive >= limit:
-                self._open(f"{self._consecutive} consecutive failures ({cause})")
+                self._open(f"{self._consecutive} consecutive failures ({cause})", retry_after)
             else:
-                self._check_rates(cause)
+                self._check_rates(cause, retry_after)
         elif permit is self._probe:
-            self._reopen(f"a probe failed ({cause})")
+            self._reopen(f"a probe failed ({cause})", retry_after)
 
     def ignore(self, permit: Permit) -> None:
         """Count nothing, because the call does not show the state of the destination.
@@ -191,7 +196,7 @@ class CircuitBreaker:
             by: Operator who gave the order.
             reason: Reason of the operator.
         """
-        self._openings = 0
+        self._open_time.reset()
         self._change("closed", "reset by an operator", by=by, reason=reason)
 
     def info(self) -> BreakerInfo:
@@ -236,14 +241,15 @@ class CircuitBreaker:
         """Return True if the open time or the isolation has ended, so the next call is a probe."""
         return self._state in {"open", "isolated"} and self._timer() >= self._until
 
-    def _check_rates(self, cause: str | None) -> None:
+    def _check_rates(self, cause: str | None, retry_after: float | None = None) -> None:
         """Open the breaker if too many calls in the window have failed, or were slow."""
         window, policy = self._window, self.policy
         if window.calls < policy.min_calls:
             return
         total = f"of {window.calls} calls in {format_seconds(policy.window)}"
         if window.failures and window.failures >= policy.failure_rate * window.calls:
-            self._open(f"{window.failures} {total} failed" + (f" ({cause})" if cause else ""))
+            last = f" ({cause})" if cause else ""
+            self._open(f"{window.failures} {total} failed{last}", retry_after)
         elif window.slow and window.slow >= policy.slow_rate * window.calls:
             self._open(f"{window.slow} {total} took {format_seconds(self._slow_call)} or longer")
 
@@ -251,22 +257,15 @@ class CircuitBreaker:
         self._probe = None
         self._successes += 1
         if self._successes >= self.policy.successes:
-            self._closed_at = self._timer()
+            self._open_time.closed(self._timer())
             self._change("closed", f"{self._successes} successful probes in a row")
 
-    def _open(self, cause: str) -> None:
-        # A destination that fails again at once has not recovered, so the time still grows.
-        if self._timer() - self._closed_at >= self.policy.window:
-            self._openings = 0
-        self._reopen(cause)
+    def _open(self, cause: str, retry_after: float | None = None) -> None:
+        self._open_time.opened(self._timer())
+        self._reopen(cause, retry_after)
 
-    def _reopen(self, cause: str) -> None:
-        policy = self.policy
-        # The exponent has a limit, because a float cannot hold any power.
-        seconds = policy.open_time * policy.open_growth ** min(self._openings, 100)
-        jitter = 1 + JITTER * random.random()  # noqa: S311 - it only spreads the probes
-        self._wait = min(seconds * jitter, policy.longest_open_time)
-        self._openings += 1
+    def _reopen(self, cause: str, retry_after: float | None = None) -> None:
+        self._wait = self._open_time.take(retry_after)
         self._opened += 1
         self._change("open", cause)
 
@@ -288,3 +287,5 @@ class CircuitBreaker:
         elif state != "half-open":
             self._until = now + self._wait
         self._on_change(self.info())
+        if self.on_open is not None and state in {"open", "isolated"}:
+            self.on_open()

@@ -3,9 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from bus.messaging.instruments import RETRY_BUDGET_TOKENS
+from bus.messaging.instruments import (
+    BULKHEAD_IN_FLIGHT,
+    BULKHEAD_WAITING,
+    RETRY_BUDGET_TOKENS,
+)
 from bus.messaging.ports.meter import NO_METER, Labels, Meter
 from bus.messaging.resilience.breakers import Breakers
+from bus.messaging.resilience.bulkhead import Bulkhead
 from bus.messaging.resilience.call_policy import CallPolicy
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker
 from bus.messaging.resilience.retry_budget import RetryBudget
@@ -27,6 +32,7 @@ class Destination:
         owner: "Destinations",
         *,
         budget: RetryBudget | None = None,
+        bulkhead: Bulkhead | None = None,
     ) -> None:
         """Create the state of one operation.
 
@@ -35,10 +41,12 @@ class Destination:
             policy: The policies of the called service.
             owner: The destinations of the process, which have its clocks, meter and breakers.
             budget: The retry budget of the called service. None: retries are not bounded.
+            bulkhead: The permits of the called service. None: requests are not bounded.
         """
         self.type = type_
         self.policy = policy
         self.budget = budget
+        self.bulkhead = bulkhead
         self.clock = owner.clock
         """Function that returns seconds since the epoch."""
         self.timer = owner.timer
@@ -84,6 +92,7 @@ class Destinations:
         self._policies, self._default = policies, default
         self._by_type: dict[str, Destination] = {}
         self._budgets: dict[str, RetryBudget] = {}
+        self._bulkheads: dict[str, Bulkhead] = {}
         self.timer = timer
         self.clock = clock
         self.meter = meter
@@ -97,7 +106,11 @@ class Destinations:
             service = service_of(type_)
             policy = self._policies.get(service, self._default)
             destination = self._by_type[type_] = Destination(
-                type_, policy, self, budget=self._budget_of(service, policy)
+                type_,
+                policy,
+                self,
+                budget=self._budget_of(service, policy),
+                bulkhead=self._bulkhead_of(service, policy),
             )
         return destination
 
@@ -105,6 +118,9 @@ class Destinations:
         """Set the gauges. The meter calls this method before it is read."""
         for service, budget in [*self._budgets.items()]:
             self.meter.set(RETRY_BUDGET_TOKENS, (service,), budget.tokens)
+        for service, bulkhead in [*self._bulkheads.items()]:
+            self.meter.set(BULKHEAD_IN_FLIGHT, (service,), bulkhead.in_flight)
+            self.meter.set(BULKHEAD_WAITING, (service,), bulkhead.waiting)
 
     def _budget_of(self, service: str, policy: CallPolicy) -> RetryBudget | None:
         if policy.retry_budget is None:
@@ -113,6 +129,15 @@ class Destinations:
         if budget is None:
             budget = self._budgets[service] = RetryBudget(policy.retry_budget, self.timer)
         return budget
+
+    def _bulkhead_of(self, service: str, policy: CallPolicy) -> Bulkhead | None:
+        if policy.max_in_flight is None:
+            return None
+        bulkhead = self._bulkheads.get(service)
+        if bulkhead is None:
+            bulkhead = Bulkhead(policy.max_in_flight, policy.max_waiting)
+            self._bulkheads[service] = bulkhead
+        return bulkhead
 
     def __iter__(self) -> Iterator[Destination]:
         return iter([*self._by_type.values()])

@@ -188,7 +188,8 @@ def trace_message(
     sighting: Sighting, depth: int, queues: Sequence[QueueStatus] | None, *, now: int
 ) -> TracedMessage:
     """Return the message with its paths and its state."""
-    sent = tuple(sorted(sighting.sent, key=lambda action: action.at))
+    # A success is the last action: the copy of a hedged request that lost the race began later.
+    sent = tuple(sorted(sighting.sent, key=lambda action: (action.outcome == "ok", action.at)))
     paths = find_paths(
         sighting.type, sent, sighting.received, sighting.deaths, queues=queues, now=now
     )

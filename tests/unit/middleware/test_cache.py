@@ -176,6 +176,15 @@ async def test_a_caller_with_other_rights_gets_no_kept_reply() -> None:
 
 
 @virtual
+async def test_requests_of_another_criticality_share_replies_and_not_calls() -> None:
+    shop, lower = Shop(), {"criticality": "sheddable"}
+    calls = shop.begin(question()), shop.begin(question("m-2", headers=lower))
+    assert [await body(call) for call in calls] == [b"1", b"2"]
+    assert await body(shop.call(question("m-3", headers=lower))) == b"2"
+    assert await body(shop.call(question("m-4"))) == b"2"
+
+
+@virtual
 async def test_a_revoked_right_gets_neither_a_kept_reply_nor_a_shared_call() -> None:
     shop = Shop()
     await shop.call(question())

@@ -230,7 +230,7 @@ def test_the_kit_of_tests_reads_no_variable_of_the_defaults(
     assert configured.service_defaults.retries == 1
 
 
-def test_a_bus_applies_the_policies_of_its_settings() -> None:
+async def test_a_bus_applies_the_policies_of_its_settings() -> None:
     settings = ExplicitSettings(
         auth="off",
         services=[ServiceConfig("billing", max_in_flight=3)],

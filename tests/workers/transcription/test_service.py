@@ -30,7 +30,12 @@ class Published:
         self.events: list[Event] = []
 
     async def request(
-        self, request: Request[R], *, timeout: float | None = None, wait_for_service: bool = False
+        self,
+        request: Request[R],
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: object = None,
     ) -> R:
         raise NotImplementedError
 

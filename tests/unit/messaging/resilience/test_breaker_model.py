@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from bus.messaging.policy_info import BreakerInfo
-from bus.messaging.resilience import circuit_breaker
+from bus.messaging.resilience import open_time
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
 from bus.messaging.resilience.sliding_window import BUCKETS
@@ -90,7 +90,7 @@ class Model:
 @pytest.fixture(scope="module", autouse=True)
 def no_jitter() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(circuit_breaker, "JITTER", 0.0)
+        patch.setattr(open_time, "JITTER", 0.0)
         yield
 
 

@@ -284,6 +284,22 @@ def test_the_open_time_has_a_random_part_of_up_to_a_fifth(monkeypatch: pytest.Mo
     assert 35.5 < max(waits) <= 36
 
 
+@pytest.mark.parametrize(
+    ("stated", "waits"),
+    [(8.0, [8, 12, 18]), (0.0, [1, 1.5, 2.25]), (100.0, [30, 45, 67.5]), (None, [30, 45, 67.5])],
+)
+def test_a_breaker_stays_open_for_the_time_that_the_service_states(
+    stated: float | None, waits: list[float]
+) -> None:
+    world, found = World(), list[float]()
+    world.run("ffff")
+    for _ in waits:
+        world.breaker.failure(world.admitted(), 0, "resource_exhausted", stated)
+        found.append(world.breaker.retry_after)
+        world.wait_for_probe()
+    assert found == pytest.approx(waits)
+
+
 def test_an_isolated_breaker_rejects_calls_until_its_end_and_then_probes() -> None:
     world = World()
     world.breaker.isolate(world.times.after(3600), "anna", "migration of the database")

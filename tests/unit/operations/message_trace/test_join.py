@@ -203,6 +203,15 @@ def test_the_reply_to_a_request_is_known_by_its_sender_alone(outcome: str, state
     assert (message.state, message.paths) == (state, ())
 
 
+def test_a_hedged_request_is_answered_although_its_other_copy_was_cancelled() -> None:
+    queues = [status(role="requests")]
+    copies = action("sent"), action("sent", outcome="cancelled", at=T0 + 100)
+    for order in (copies, copies[::-1]):
+        [message] = traced(memory(*order, service="desk"), queues=queues).messages
+        assert message.state == "handled"
+        assert message.sent[-1].outcome == "ok"
+
+
 def test_messages_follow_their_causes_in_the_order_of_time() -> None:
     trace = traced(
         memory(

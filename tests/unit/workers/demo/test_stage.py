@@ -21,7 +21,12 @@ class Answers:
         self.asked = 0
 
     async def request(
-        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: object = None,
     ) -> Any:
         self.asked += 1
         raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]

@@ -31,7 +31,12 @@ class Watched:
         return int(asyncio.get_running_loop().time()) not in self._broker
 
     async def request(
-        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: object = None,
     ) -> Any:
         now, service = int(asyncio.get_running_loop().time()), type(request).__module__
         if "transcription" in service and now in self._transcription:
@@ -44,7 +49,12 @@ class Killed(Watched):
 
     @override
     async def request(
-        self, request: Any, *, timeout: float | None = None, wait_for_service: bool = False
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        wait_for_service: bool = False,
+        fallback: object = None,
     ) -> Any:
         await asyncio.sleep(timeout or 0)
         raise DeadlineExceeded("no reply")

@@ -1,0 +1,58 @@
+"""The time for which a circuit breaker stays open before the next probe."""
+
+import random
+from typing import Final
+
+from bus.messaging.resilience.call_policy import BreakerPolicy
+
+__all__ = ["JITTER", "MIN_STATED_SECONDS", "OpenTime"]
+
+JITTER: Final = 0.2
+"""Share of the open time that is added at random at most, so that processes probe at different
+times. The longest open time limits the sum."""
+MIN_STATED_SECONDS: Final = 1.0
+"""Minimum open time if the destination states when it is back."""
+
+
+class OpenTime:
+    """The open time, which grows while the destination does not recover."""
+
+    __slots__ = ("_closed_at", "_openings", "_policy")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        """Create the open time of a breaker that has never opened."""
+        self._policy = policy
+        self._closed_at = float("-inf")
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with the first open time again."""
+        self._openings = 0
+
+    def closed(self, now: float) -> None:
+        """Note that probes have closed the breaker."""
+        self._closed_at = now
+
+    def opened(self, now: float) -> None:
+        """Note that results of a closed breaker open it.
+
+        A breaker that was closed for less than one window has not recovered, so its time still
+        grows.
+        """
+        if now - self._closed_at >= self._policy.window:
+            self.reset()
+
+    def take(self, stated: float | None) -> float:
+        """Return the seconds of the next wait.
+
+        Args:
+            stated: Seconds after which the destination states that it is back, or None.
+        """
+        policy, first = self._policy, self._policy.open_time
+        if stated is not None:
+            first = min(first, max(stated, MIN_STATED_SECONDS))
+        # The exponent has a limit, because a float cannot hold any power.
+        seconds = first * policy.open_growth ** min(self._openings, 100)
+        self._openings += 1
+        jitter = 1 + JITTER * random.random()  # noqa: S311 - it only spreads the probes
+        return min(seconds * jitter, policy.longest_open_time)

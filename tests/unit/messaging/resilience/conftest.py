@@ -1,0 +1,3 @@
+from tests.properties import as_here
+
+as_here()
