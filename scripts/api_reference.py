@@ -148,6 +148,8 @@ SAID_ELSEWHERE = {
 """Methods that only delegate, each with the module and method whose docstring the page shows."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+INHERITED, INHERITED_MODULE = "CallValues", "bus.settings.service_defaults"
+"""A class that is not public. The page shows its fields at the classes that inherit them."""
 
 
 def page() -> str:
@@ -300,7 +302,7 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
         ),
         None,
     )
-    bases = ", ".join(ast.unparse(base) for base in node.bases)
+    bases = ", ".join(ast.unparse(base) for base in node.bases if ast.unparse(base) != INHERITED)
     head = (
         signature(name, made, known)
         if made
@@ -315,6 +317,13 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
     fields = [
         (member, each, text) for member, each, text in members if isinstance(each, ast.AnnAssign)
     ]
+    if any(ast.unparse(base) == INHERITED for base in node.bases):
+        inherited, _ = definitions(source(INHERITED_MODULE))[INHERITED]
+        fields += [
+            (member, each, text)
+            for member, each, text in with_docs(getattr(inherited, "body", []))
+            if isinstance(each, ast.AnnAssign)
+        ]
     if fields:
         yield table(fields)
     for member, each, text in members:

@@ -32,6 +32,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 DEFAULT_SECONDS = "10m"
+NO_BREAKER = "it has no breaker with this name. `bus breakers list --all` shows the names."
 RESET_SECONDS = 60.0
 """Seconds after which a reset that has not arrived does nothing."""
 
@@ -73,8 +74,8 @@ def list_(
 ) -> None:
     """Show the circuit breakers of live instances that are not closed.
 
-    A breaker of the kind "call" belongs to an operation that the instance calls, and one of the
-    kind "dependency" to something that its handlers need. "ends in" is the time until the next
+    A breaker of the kind "call" belongs to an operation that the instance calls. One of the kind
+    "dependency" belongs to something that its handlers need. "ends in" is the time until the next
     probe, or until the end of an operator's order. "failed/calls" counts the sliding window, and
     "rejected" the calls since the start of the instance. "cause" names the operator and the reason
     of an order.
@@ -143,7 +144,7 @@ def isolate(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"isolated {name}", has_end=True, as_json=as_json)
+    report(shown(obeyed, target), f"isolated {name}", missing=NO_BREAKER, as_json=as_json)
 
 
 @command.command()
@@ -176,7 +177,7 @@ def reset(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"reset {name}", has_end=False, as_json=as_json)
+    report(shown(obeyed, target), f"reset {name}", missing=NO_BREAKER, as_json=as_json)
 
 
 def shown(obeyed: Obeyed, target: Target) -> Obeyed:

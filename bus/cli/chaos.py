@@ -40,10 +40,12 @@ __all__ = ["chaos_table", "command"]
 
 STOP_SECONDS = 60.0
 """Seconds after which an order to stop that has not arrived does nothing."""
+NO_OPERATION = "it handles none of the operations. Check the plan with `bus services SERVICE -v`."
+NO_EXPERIMENT = "it runs no experiment. `bus chaos status` shows the experiments."
 COLUMNS = (
+    Column("faults", is_text=True),
     Column("service", is_text=True),
     Column("instance", 4, is_text=True),
-    Column("faults", is_text=True),
     Column("injected", 3, is_text=True),
     Column("ends in"),
     Column("by", 1, is_text=True),
@@ -110,7 +112,7 @@ def start(
     )
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(obeyed, "chaos began", has_end=True, as_json=as_json)
+    report(obeyed, "chaos began", missing=NO_OPERATION, as_json=as_json)
 
 
 def parse_plan(text: str) -> ChaosPlan:
@@ -148,7 +150,7 @@ def stop(
     with suppress_library_logs():
         obeyed = asyncio.run(send_order(settings, order, target, window))
     # Instances without an experiment are not worth a line if others had one.
-    report(obeyed.without_missing(), "chaos ended", has_end=False, as_json=as_json)
+    report(obeyed.without_missing(), "chaos ended", missing=NO_EXPERIMENT, as_json=as_json)
 
 
 @command.command()
@@ -224,9 +226,9 @@ def _rows(record: InstanceChaos, now: float) -> Iterable[tuple[str | Text, ...]]
     injected = ", ".join(f"{kind} {count}" for kind, count in sorted(info.faults.items()))
     for rule in info.rules:
         yield (
+            Text(one_line(rule), style="yellow"),
             Text(one_line(record.service), style="bold"),
             one_line(record.instance),
-            Text(one_line(rule), style="yellow"),
             one_line(injected) or "none",
             format_duration(max(0.0, info.until / 1000 - now)),
             one_line(info.ordered_by),

@@ -30,7 +30,6 @@ __all__ = ["Obeyed", "give_order", "operator_name", "report", "send_order"]
 REASONS = {
     "ended": "the end of the order is over by its clock",
     "too-long": "the end of the order is too far ahead by its clock",
-    "not-found": "it does not have the named object",
     "not-understood": "its version of the bus does not know a value of the order",
 }
 
@@ -105,13 +104,13 @@ async def give_order(
     return Obeyed(order, results, max(alive, len(results)))
 
 
-def report(obeyed: Obeyed, done: str, *, has_end: bool, as_json: bool) -> None:
+def report(obeyed: Obeyed, done: str, *, missing: str, as_json: bool) -> None:
     """Print what the instances have done.
 
     Args:
         obeyed: The answers to the order.
-        done: What an instance that obeyed has done, such as `isolated billing.quote.v1`.
-        has_end: True if the effect lasts until the end of the order.
+        done: Effect of the order in an instance, such as `isolated billing.quote.v1`.
+        missing: Reason of an instance without the object, with the remedy.
         as_json: True to print one line of JSON.
 
     Raises:
@@ -122,30 +121,34 @@ def report(obeyed: Obeyed, done: str, *, has_end: bool, as_json: bool) -> None:
     applied, silent = len(obeyed.applied), obeyed.alive - len(obeyed.results)
     if as_json:
         print_json(_to_json(obeyed), compact=True)
-    else:
+    elif applied:
         for each in obeyed.ignored:
-            say(one_line(f"{each.service} {each.instance}: ignored, because {_cause(each)}"))
-        if applied:
-            share = f"{applied} of {count_noun(obeyed.alive, 'instance')}"
-            typer.echo(one_line(f"{done}: {share}{_end(obeyed) if has_end else ''}"))
+            cause = _cause(each, missing)
+            say(one_line(f"{each.service} {each.instance}: ignored, because {cause}"))
+        share = f"{applied} of {count_noun(obeyed.alive, 'instance')}"
+        typer.echo(one_line(f"{done}: {share}{_end(obeyed) if obeyed.order.is_lasting else ''}"))
     if not applied and obeyed.results:
-        _raise_ignored(obeyed)
+        _raise_ignored(obeyed, missing)
     if silent > 0:
         raise DeadlineExceeded(
             f"{count_noun(silent, 'live instance')} did not answer the order, and may not have "
-            "obeyed it. Look at the log of these instances, and give the order again."
+            "obeyed it. Check the log of these instances, and give the order again."
         )
 
 
-def _raise_ignored(obeyed: Obeyed) -> None:
-    causes = {each.why for each in obeyed.ignored}
-    text = f"no instance has obeyed: {'; '.join(sorted({_cause(each) for each in obeyed.ignored}))}"
-    if causes == {"not-found"}:
-        raise NotFound(f"{text}. Check the name.")
-    raise FailedPrecondition(f"{text}. Check the clocks and the versions of the instances.")
+def _raise_ignored(obeyed: Obeyed, missing: str) -> None:
+    causes = "; ".join(sorted({_cause(each, missing) for each in obeyed.ignored}))
+    if all(each.why == "not-found" for each in obeyed.ignored):
+        raise NotFound(f"no instance has obeyed: {causes}")
+    raise FailedPrecondition(
+        f"no instance has obeyed: {causes.rstrip('.')}. Check the clocks of the instances, and "
+        "their versions of the bus."
+    )
 
 
-def _cause(result: OrderResult) -> str:
+def _cause(result: OrderResult, missing: str) -> str:
+    if result.why == "not-found":
+        return missing
     return REASONS.get(result.why or "", result.why or "unknown")
 
 

@@ -1,12 +1,12 @@
 """Check of the types of the values that `@contract` takes, before the values are used."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from bus.contracts.criticality import CRITICALITIES
 from bus.contracts.limits import check_seconds
 from bus.contracts.retry_policy import RetryPolicy
-from bus.contracts.similar_names import similar_names
 from bus.errors import ContractError
 
 __all__ = ["check_cache", "check_catalog", "check_class", "check_options"]
@@ -49,7 +49,9 @@ def check_options(path: str, options: Mapping[str, Any]) -> None:
 
 def _check_criticality(path: str, criticality: str) -> None:
     if criticality not in CRITICALITIES:
-        similar = similar_names(criticality, CRITICALITIES)
+        # Only a wrong option needs this module.
+        names = import_module("bus.contracts.similar_names")
+        similar = names.similar_names(criticality, CRITICALITIES)
         meant = f"; did you mean {' or '.join(map(repr, similar))}" if similar else ""
         raise ContractError(
             f"{path}: criticality must be one of {', '.join(map(repr, CRITICALITIES))}{meant}. "

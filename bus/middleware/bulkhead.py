@@ -7,6 +7,7 @@ from bus.messaging.call_limits import timeout_advice
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CALLS_REJECTED
+from bus.messaging.plurals import count_noun
 from bus.messaging.resilience.bulkhead import Bulkhead, Waiter
 from bus.messaging.resilience.destinations import Destination
 
@@ -89,10 +90,12 @@ async def _wait(destination: Destination, permits: Bulkhead, envelope: Envelope)
 def _full_error(destination: Destination, permits: Bulkhead) -> ResourceExhausted:
     """Report and return the error of a request that cannot wait."""
     destination.meter.count(CALLS_REJECTED, (*destination.labels, POLICY))
+    busy = _describe_busy(destination, permits)
+    more = permits.max_waiting
     return ResourceExhausted(
-        f"{destination.type}: the request was not sent, because {permits.max_in_flight} requests "
-        f"to the service {destination.service} wait for a reply, and {permits.max_waiting} more "
-        f"wait to be sent. Send fewer requests at a time, or raise {_settings_of(destination)}.",
+        f"{destination.type}: the request was not sent, because {busy}, and {more} more "
+        f"{_wait_verb(more)} to be sent. Send fewer requests at a time, or raise max_in_flight or "
+        f"max_waiting of the service {destination.service} in the settings.",
         executed="no",
     )
 
@@ -104,12 +107,18 @@ def _late_error(
     destination.meter.count(CALLS_REJECTED, (*destination.labels, POLICY))
     return DeadlineExceeded(
         f"{destination.type}: the request was not sent before its deadline, because "
-        f"{permits.max_in_flight} requests to the service {destination.service} wait for a reply. "
-        f"Send fewer requests at a time, raise max_in_flight, or "
+        f"{_describe_busy(destination, permits)}. Send fewer requests at a time, raise "
+        f"max_in_flight of the service {destination.service} in the settings, or "
         f"{timeout_advice(envelope.limits)}.",
         executed="no",
     )
 
 
-def _settings_of(destination: Destination) -> str:
-    return f"max_in_flight or max_waiting of the service {destination.service} in the settings"
+def _describe_busy(destination: Destination, permits: Bulkhead) -> str:
+    calls = count_noun(permits.max_in_flight, "request")
+    verb = _wait_verb(permits.max_in_flight)
+    return f"{calls} to the service {destination.service} {verb} for a reply"
+
+
+def _wait_verb(number: int) -> str:
+    return "waits" if number == 1 else "wait"

@@ -28,8 +28,8 @@ def hedge(destination: Destination, *, is_sent: Callable[[str], bool]) -> Middle
     repetition can solve is not final while the other copy is in flight.
 
     A request has at most one second copy in each attempt, and the copy takes a token of the retry
-    budget. A request has no second copy if it waits for a connection, for a slot, or for the start
-    of the service: a copy would only add load.
+    budget. A request that waits for a connection, a slot or the start of the service has no second
+    copy, because it would only add load.
 
     Args:
         destination: The called operation, with its policy and the retry budget of its service.

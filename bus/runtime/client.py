@@ -303,7 +303,9 @@ class Client:
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
-                leader. `maybe_executed` is true.
+                leader. `maybe_executed` is true. Or too many requests of this process to the
+                service wait already (`max_in_flight` and `max_waiting` of the service): the
+                request was not sent.
             Unavailable: The bus is not open, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.

@@ -68,8 +68,8 @@ class Endpoint:
         """Return the names of the retry tiers that the endpoint uses.
 
         The retry policy requires a tier for each of its delays. Events and jobs also use the tier
-        in which a message waits if its signing key is unknown, and the tier in which it waits for
-        a dependency.
+        in which a message waits if its signing key is unknown. Another tier is for messages that
+        wait for a dependency.
         """
         key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
         delays = (*distinct_delays(self.retry), *key_wait)

@@ -167,7 +167,7 @@ class EndpointConsumer:
         A consumer whose dependency is down stays registered, so it stays ready.
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
-        gate = self.state.dependency
+        gate = None if self._is_request else self.state.dependency  # a request is refused
         if gate is not None and gate.is_open:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
         return tuple(reasons)

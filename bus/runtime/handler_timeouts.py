@@ -49,8 +49,8 @@ def hold_seconds_for(endpoint: Endpoint, consumer_timeout: float, *, is_requeste
     """Return the maximum seconds that a process holds a message while a dependency is down.
 
     The limit is half of the consumer timeout. If the consumer cannot request a longer timeout, the
-    rest must be long enough for the handler. A message is held for at least the probe interval, so
-    that a broker with a short timeout does not deliver the messages again and again.
+    rest must be long enough for the handler. A message is held for at least the probe interval.
+    Otherwise a broker with a short timeout would deliver the messages again and again.
 
     Args:
         endpoint: The endpoint, which names a dependency.

@@ -12,12 +12,12 @@ __all__ = ["HeldMessage", "HoldEnd"]
 
 
 class HoldEnd(Enum):
-    """Why a held message does not start."""
+    """Reason why a held message does not start."""
 
     RETURN = "return"
-    """It returns by a retry tier: it was held for too long, or the consumer is paused."""
+    """Return by a retry tier: the message was held for too long, or the consumer is paused."""
     REQUEUE = "requeue"
-    """It is requeued, because the service is stopping."""
+    """Requeue, because the service is stopping."""
 
 
 class HeldMessage:

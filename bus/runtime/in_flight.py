@@ -39,7 +39,7 @@ class InFlight:
         self.held: dict[HeldMessage, None] = {}
         """The messages that wait for a dependency."""
         self.refuses_holds: HoldEnd | None = None
-        """How the hold of each message ends at once. None: messages can be held."""
+        """End of each hold that begins now. None: messages can be held."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False

@@ -36,7 +36,7 @@ __all__ = ["INBOUND", "compose_inbound"]
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_oversized,  # first: without its body, the message cannot be compared or authenticated
     join_in_flight,  # early: a redelivery of a running message must not start another run
-    hold_for_dependency,  # before a candidate's turn and a slot, which others need meanwhile
+    hold_for_dependency,  # before a candidate's turn and a slot, which other messages need
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
@@ -49,7 +49,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     reject_malformed,
     reject_expired,
     decrypt,  # late: retries and dead letters contain the encrypted payload
-    watch_dependency,  # late: only the handler's own result says whether the dependency is up
+    watch_dependency,  # late: only the handler's own result shows whether the dependency is up
     record_span,  # late: only a message that reaches the handler has a span
     adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
     measure,  # last: the time of an attempt has no waits for slots, keys or the inbox

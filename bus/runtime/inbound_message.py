@@ -29,9 +29,9 @@ Repeats = str | int | tuple[str | int, str | int]
 RedeliveryKey = tuple[str, str, int, Repeats, int]
 """(sender, message id, attempt, replay count, collision number).
 
-A retry, a replay, and a return while a dependency is down get a new key: after a return, the number
-of returns stands beside the replay count. A redelivery keeps the key. The collision number
-separates different messages that have the same id.
+A retry or a replay gets a new key. A redelivery keeps the key. If the message has returned while a
+dependency was down, the number of returns is beside the replay count. So a return gets a new key,
+too. The collision number separates different messages that have the same id.
 """
 
 

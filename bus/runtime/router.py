@@ -114,8 +114,8 @@ class Router:
 
         Args:
             contract: The class of the request, which belongs to this service.
-            concurrency: The maximum number of requests that this process handles at the same time,
-                or an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            concurrency: The maximum number of requests that this process handles at the same time.
+                An `AdaptiveLimit` adapts the number to the duration of the handler.
             rate: The rate limit for each calling service in this process. A request above the limit
                 is refused with `ResourceExhausted`.
             dependency: The name of a system outside the bus without which the handler cannot
@@ -128,8 +128,8 @@ class Router:
             ContractError: The class has no contract, is not a request, or belongs to another
                 service. Or `concurrency` is not a whole number from 1 to 65535. Or the rate limit
                 or the dependency is not valid. The decorator raises this error if the handler's
-                parameters are invalid, if the request already has a handler, or if another handler
-                gives the dependency other values.
+                parameters are invalid, or if the request already has a handler. It also raises the
+                error if another handler gives the dependency other values.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
@@ -164,8 +164,8 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of jobs that this process handles at the same time, or
-                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            concurrency: The maximum number of jobs that this process handles at the same time.
+                An `AdaptiveLimit` adapts the number to the duration of the handler.
             dependency: The name of a system outside the bus without which the handler cannot
                 succeed, or a `Dependency` with further values.
             failures: The classes of the errors that the handler raises if the dependency is down.
@@ -175,8 +175,9 @@ class Router:
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
                 Or the concurrency, the timeout, the retry policy or the dependency is not valid.
-                The decorator raises this error if the handler's parameters are invalid, if the job
-                already has a handler, or if another handler gives the dependency other values.
+                The decorator raises this error if the handler's parameters are invalid, or if the
+                job already has a handler. It also raises the error if another handler gives the
+                dependency other values.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
@@ -212,8 +213,8 @@ class Router:
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
-            concurrency: The maximum number of events that this process handles at the same time, or
-                an `AdaptiveLimit`, which adapts the number to the duration of the handler.
+            concurrency: The maximum number of events that this process handles at the same time.
+                An `AdaptiveLimit` adapts the number to the duration of the handler.
             dependency: The name of a system outside the bus without which the handler cannot
                 succeed, or a `Dependency` with further values.
             failures: The classes of the errors that the handler raises if the dependency is down.
@@ -223,9 +224,9 @@ class Router:
         Raises:
             ContractError: The class has no contract, or is not an event. Or the subscription, the
                 concurrency, the timeout, the retry policy or the dependency is not valid. The
-                decorator raises this error if the handler's parameters are invalid, if the
-                subscription already has a handler, or if another handler gives the dependency
-                other values.
+                decorator raises this error if the handler's parameters are invalid, or if the
+                subscription already has a handler. It also raises the error if another handler
+                gives the dependency other values.
         """
         event = contract_of_kind(contract, "event")
         check_subscription(subscription, event)

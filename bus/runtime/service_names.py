@@ -1,7 +1,7 @@
 """The check that the configured services exist, as far as a process can know it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bus.contracts.contract import CATALOG, Catalog
 from bus.errors import ConfigurationError
@@ -9,7 +9,7 @@ from bus.messaging.suggestions import did_you_mean
 from bus.security.anonymous import AnonymousIdentity
 from bus.security.grants import AccessPolicy, Grants
 from bus.security.identity import ServiceIdentity
-from bus.settings.service_registry import ServiceRegistry
+from bus.settings.service_registry import ServiceRegistry, Source
 
 __all__ = [
     "check_configured_services",
@@ -19,6 +19,14 @@ __all__ = [
 ]
 
 log = logging.getLogger("bus.client")
+
+DEFAULTS_NAME = "defaults"
+INSTEAD_OF_DEFAULTS: Mapping[Source, str] = {
+    "code": "service_defaults=ServiceDefaults(…)",
+    "variables": "BUS_SERVICE_DEFAULTS__<KEY>",
+    "file": "the table [defaults]",
+}
+"""The place of the values of all services, for a user who has taken `defaults` for a service."""
 
 
 def check_configured_services(
@@ -84,6 +92,12 @@ def check_service_names(registry: ServiceRegistry, known: Iterable[str]) -> None
     faults = []
     for service in unused_services(registry, names):
         for source, place in registry.named_in(service).items():
+            if service == DEFAULTS_NAME:
+                faults.append(
+                    f"{place}: the service {service!r} is not known here. Write the values of all "
+                    f"services in {INSTEAD_OF_DEFAULTS[source]}"
+                )
+                continue
             # A variable can change a value of the file, so its names are candidates, too.
             candidates = names if source == "file" else names | in_file
             others = [each for each in candidates if source not in registry.named_in(each)]

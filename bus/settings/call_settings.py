@@ -119,7 +119,8 @@ class CallSettings(EnvironmentSettings):
 
     def timeout_of(self, service: str) -> float:
         """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
-        return self.registry.timeout_of(service)
+        timeout = self.service(service).timeout
+        return self.request_timeout if timeout is None else timeout
 
     @model_validator(mode="before")
     @classmethod

@@ -13,14 +13,13 @@ __all__ = ["POLICY_KEYS", "CallValues", "ServiceDefaults", "check_values", "set_
 
 POLICY_KEYS: Final = tuple(POLICY_RULES)
 """The values that a service and the defaults for all services can have."""
-Off = Literal["off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CallValues:
     """The values of the policies for calls. A value of None is not set."""
 
-    attempt_timeout: float | Off | None = None
+    attempt_timeout: float | Literal["off"] | None = None
     """Maximum seconds that one attempt waits for its reply. It must be less than the timeout.
 
     With `off`, which is the default, one attempt can use the whole timeout.
@@ -31,10 +30,11 @@ class CallValues:
     The limit holds for a request or job after a lost connection, and for a request after an error
     that permits a retry. With 0 the message is sent once.
     """
-    retry_budget: float | Off | None = None
-    """Share of calls, from 0 to 1, that may be sent again as retries or hedges. Default: 0.2.
+    retry_budget: float | Literal["off"] | None = None
+    """Tokens, from 0 to 1, that each successful call deposits. Default: 0.2.
 
-    The budget is one for all calls of this process to the service. With `off` it has no limit.
+    A retry or hedge takes one token, and is not sent without one. All calls of this process to the
+    service share the tokens. With `off` there is no such limit.
     """
     breaker: Literal["on", "off"] | None = None
     """`off` removes the circuit breakers. The default is `on`."""
@@ -45,12 +45,12 @@ class CallValues:
     """Minimum number of calls in the window before a rate can open a breaker. Default: 20."""
     breaker_window: float | None = None
     """Seconds of the sliding window, up to 3600. Default: 10."""
-    breaker_consecutive_failures: int | Off | None = None
+    breaker_consecutive_failures: int | Literal["off"] | None = None
     """Number of consecutive failures that opens a breaker. Default: 5.
 
     With `off`, only the rates open it.
     """
-    breaker_slow_call: float | Off | None = None
+    breaker_slow_call: float | Literal["off"] | None = None
     """Seconds from which a call counts as slow. With `off`, the default, no call is slow.
 
     It must be less than `attempt_timeout`, or less than the timeout if no attempt has a limit.
@@ -65,11 +65,11 @@ class CallValues:
     """Factor by which this time grows after each failed probe, from 1 to 100. Default: 1.5."""
     breaker_successes: int | None = None
     """Number of successful probes in a row that closes a breaker. Default: 2."""
-    max_in_flight: int | Off | None = None
+    max_in_flight: int | Literal["off"] | None = None
     """Maximum number of requests to the service that wait for a reply at a time. Default: 1000."""
     max_waiting: int | None = None
     """Maximum number of requests that wait until `max_in_flight` permits them. Default: 10000."""
-    hedge_after: float | Off | None = None
+    hedge_after: float | Literal["off"] | None = None
     """Seconds after which a second copy of an idempotent request is sent.
 
     With `off`, which is the default, no copy is sent. It must be less than `attempt_timeout`, or

@@ -101,12 +101,6 @@ class ServiceRegistry(Sequence[ServiceConfig]):
             if getattr(values, key) is not None
         ]
 
-    def timeout_of(self, service: str) -> float:
-        """Return the seconds that a request to a service waits if the caller gives no `timeout`."""
-        config = self.by_name.get(service)
-        timeout = None if config is None else config.timeout
-        return self._request_timeout if timeout is None else timeout
-
     def limits(self) -> dict[str, CallLimits]:
         """Return the limits of calls without a timeout of the caller, by service."""
         policies = self.policies()
@@ -126,7 +120,7 @@ class ServiceRegistry(Sequence[ServiceConfig]):
         defaults = set_values_of(self.defaults)
         return {
             config.name: policy_from(
-                {**defaults, **set_values_of(config)}, self.timeout_of(config.name)
+                {**defaults, **set_values_of(config)}, config.timeout or self._request_timeout
             )
             for config in self._configs
         }

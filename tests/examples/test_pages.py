@@ -32,6 +32,7 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
 HOW_TO = [
     "add-a-service",
     "adopt-from-faststream",
+    "answer-while-a-service-is-slow",
     "change-a-queue",
     "configure-calls",
     "configure-logging",
@@ -47,6 +48,8 @@ HOW_TO = [
     "metrics",
     "move-from-celery",
     "move-from-rest",
+    "pause-for-a-dependency",
+    "run-a-game-day",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",
@@ -66,6 +69,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "find-a-failure": {"COLUMNS": "80"},
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
     "keys": SIGNED,
+    "pause-for-a-dependency": {"COLUMNS": "130"},
     "run-a-worker": SIGNED,
     "see-running-services": {"COLUMNS": "130"},
 }
@@ -77,6 +81,7 @@ MANAGED = {
     "find-out-why",
     "handle-dead-letters",
     "inspect-queues",
+    "pause-for-a-dependency",
 }
 """Pages with commands that need the management API, which has its usual port there."""
 

@@ -14,12 +14,12 @@ from tests.broker import management_url
 from tests.polling import until
 
 
-@contract("mill.grind", version=1)
+@contract("sawmill.grind", version=1)
 class Grind(Job[None]):
     number: int
 
 
-@contract("mill.weigh", version=1, idempotent=True)
+@contract("sawmill.weigh", version=1, idempotent=True)
 class Weigh(Request[None]):
     number: int
 
@@ -32,7 +32,7 @@ class Mill:
         self.redelivered = 0
         self.running = 0
         self.go = asyncio.Event()
-        self.router = Router("mill")
+        self.router = Router("sawmill")
         limit = AdaptiveLimit(max=64, start=4)
 
         @self.router.job(Grind, concurrency=limit)
@@ -57,7 +57,7 @@ async def test_a_change_of_the_prefetch_requeues_and_loses_no_unacked_message(
     kind: str, vhost_url: str, shared_broker: Broker
 ) -> None:
     mill, settings = Mill(), Settings(url=SecretStr(vhost_url), request_timeout=60)
-    async with Bus("mill", settings=settings) as server, server.serving(mill.router):
+    async with Bus("sawmill", settings=settings) as server, server.serving(mill.router):
         consumer = next(
             each for each in server._server.consumers if f".{kind}." in f".{each.name}."
         )
@@ -87,7 +87,7 @@ async def test_a_change_of_the_prefetch_requeues_and_loses_no_unacked_message(
         assert set(mill.runs.values()) == {1}
         await until(lambda: not consumer.state.in_flight.tasks, "the last ack")
         where = BrokerAddress(url=vhost_url, management_url=management_url(shared_broker))
-        seen = await inspect_queues(where, QueueFilter(service="mill", guesses=(consumer.name,)))
+        seen = await inspect_queues(where, QueueFilter(service="sawmill", guesses=(consumer.name,)))
         assert {each.ready for each in seen.queues} == {0}
 
         mill.go.clear()

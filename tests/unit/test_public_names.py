@@ -47,6 +47,7 @@ ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
 inner = {
     "contract",
     "contract_options",
+    "criticality",
     "limits",
     "names",
     "payload",

@@ -133,10 +133,13 @@ class CircuitBreaker:
         slow = seconds >= self._slow_call
         if permit is self._shared:
             window = self._window
-            window.add(self._timer(), failed=False, slow=slow)
             self._consecutive = 0
+            if slow:
+                window.add(self._timer(), failed=False, slow=True)
+            else:
+                window.succeed(self._timer())
             if window.failures or window.slow:
-                self._check_rates("slow" if slow else None)
+                self._check_rates(None)
         elif permit is self._probe:
             if slow:
                 self._reopen(f"a probe took {format_seconds(seconds)}")

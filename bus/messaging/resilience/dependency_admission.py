@@ -1,8 +1,8 @@
 """Admission of messages whose handlers need a dependency: a breaker, and a limit under suspicion.
 
 With `n` handlers that run at the same time, an ordinary breaker admits up to `n - 1` calls more
-than its threshold. This object admits fewer messages after the first failure, so that the number of
-calls is known: without a success, at most the threshold or `n` calls, the larger one.
+than its threshold. This object admits fewer messages after the first failure. So without a
+success, at most the threshold or `n` calls begin, the larger one.
 """
 
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit

@@ -7,7 +7,6 @@ first out. So the wait of the request at its head is the age of the queue.
 
 from collections import deque
 from collections.abc import Mapping
-from statistics import median
 from typing import Final, Literal
 
 from bus.contracts.criticality import Criticality
@@ -59,6 +58,8 @@ class LoadShedder:
         """Time until which no request with at least `CALM_ALLOWED` seconds is refused."""
         self.expected: float | None = None
         """Median duration of the last requests in seconds. None: not known yet."""
+        self._long = 0.0
+        """Duration that nine of ten requests did not exceed, in seconds."""
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._new = 0
 
@@ -75,7 +76,9 @@ class LoadShedder:
         self._new += 1
         if self._new >= NEW_DURATIONS and len(self._durations) >= MIN_DURATIONS:
             self._new = 0
-            self.expected = median(self._durations)
+            durations = sorted(self._durations)
+            self.expected = durations[len(durations) // 2]
+            self._long = durations[len(durations) * 9 // 10]
 
     def refuses(
         self, waited: float, allowed: float, criticality: Criticality, now: float
@@ -91,7 +94,9 @@ class LoadShedder:
         expected = self.expected
         if waited < CALM_WAIT and (expected is None or expected < CALM_DURATION):
             self.calm_until = now + CALM_SECONDS
-        if expected is not None and allowed - waited < expected:
+        # The request at the head of a full queue has hardly more time than the handler needs, and
+        # most replies would be late. With a margin, the queue becomes as young as the margin.
+        if expected is not None and allowed - waited < expected + min(self._long, waited / 2):
             return "deadline"
         share = WAIT_SHARES.get(criticality)
         if share is None or waited < (limit := share * allowed):

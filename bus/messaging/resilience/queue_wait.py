@@ -13,6 +13,8 @@ __all__ = ["INTERVAL_SECONDS", "MAX_SENDERS", "QueueWait"]
 
 INTERVAL_SECONDS: Final = 0.1
 """Seconds of which the shortest wait counts, as in CoDel (Nichols and Jacobson, 2012)."""
+RISE: Final = 0.1
+"""Share of a longer age in the next difference of the clocks."""
 MAX_SENDERS: Final = 1_000
 """Maximum number of senders with a known difference of the clocks."""
 
@@ -39,7 +41,10 @@ class QueueWait:
             now: The present time.
         """
         self.idle_at = now
-        self._offsets[sender] = age
+        offset = self._offsets.get(sender, age)
+        # A short age is exact, because a delivery can only be delayed. A clock that was set back
+        # raises all ages, so the difference follows them within seconds.
+        self._offsets[sender] = age if age < offset else offset + RISE * (age - offset)
         self._offsets.move_to_end(sender)
         if len(self._offsets) > MAX_SENDERS:
             self._offsets.popitem(last=False)

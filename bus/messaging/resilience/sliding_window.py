@@ -15,7 +15,7 @@ class SlidingWindow:
     resilience4j.
     """
 
-    __slots__ = ("_counts", "_current", "_ends", "_number", "_width", "calls", "failures", "slow")
+    __slots__ = ("_counts", "_current", "_ends", "_number", "_older", "_width", "failures", "slow")
 
     def __init__(self, seconds: float, now: float) -> None:
         """Create an empty window.
@@ -30,16 +30,24 @@ class SlidingWindow:
     def clear(self, now: float) -> None:
         """Forget all results."""
         self._counts = [[0, 0, 0] for _ in range(BUCKETS)]
-        self.calls = self.failures = self.slow = 0
+        self._older = self.failures = self.slow = 0
         self._begin(int(now // self._width))
+
+    @property
+    def calls(self) -> int:
+        """Number of all calls. `failures` and `slow` are the numbers of two kinds of them."""
+        return self._older + self._current[0]
+
+    def succeed(self, now: float) -> None:
+        """Add a call that succeeds now, and that is not slow. This is fast."""
+        if now >= self._ends:
+            self.advance(now)
+        self._current[0] += 1
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Add the result of one call that ends now."""
-        if now >= self._ends:
-            self.advance(now)
+        self.succeed(now)
         bucket = self._current
-        bucket[0] += 1
-        self.calls += 1
         if failed:
             bucket[1] += 1
             self.failures += 1
@@ -50,15 +58,17 @@ class SlidingWindow:
     def advance(self, now: float) -> None:
         """Forget the results that are too old."""
         number = int(now // self._width)
+        if number <= self._number:
+            return
+        self._older += self._current[0]
         # A quiet window is empty after `BUCKETS` steps, so a long pause needs no more of them.
         for passed in range(max(self._number + 1, number - BUCKETS + 1), number + 1):
             bucket = self._counts[passed % BUCKETS]
-            self.calls -= bucket[0]
+            self._older -= bucket[0]
             self.failures -= bucket[1]
             self.slow -= bucket[2]
             bucket[:] = (0, 0, 0)
-        if number > self._number:
-            self._begin(number)
+        self._begin(number)
 
     def counts(self, now: float) -> tuple[int, int, int]:
         """Return the calls, failures and slow calls. Change nothing, so any thread can call it."""

@@ -31,8 +31,8 @@ the bucket of another one is full again.
 def limit_rate(state: EndpointState) -> InboundStage:
     """Return the stage that refuses requests of a caller above the rate limit of the handler.
 
-    The caller is verified, unless `BUS_AUTH=off`. A refused request is not handled. The error says
-    when the caller has a token again.
+    The caller is verified, unless `BUS_AUTH=off`. A refused request is not handled. The error has
+    the seconds until the caller has a token again.
     """
     limit, measures = state.endpoint.policies.rate, state.measures
     if limit is None:

@@ -68,6 +68,8 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_ready",
         "trunkline_connections_lost_total",
         "trunkline_chaos_faults_total",
+        "trunkline_breaker_state",
+        "trunkline_breaker_changes_total",
     }
 
 

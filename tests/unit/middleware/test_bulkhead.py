@@ -137,8 +137,8 @@ async def test_a_request_that_cannot_wait_fails_at_once_and_was_certainly_not_se
     assert isinstance(error, ResourceExhausted)
     assert (executed_of(error), error.origin, error.maybe_executed) == ("no", "local", False)
     assert str(error) == (
-        "billing.quote.v1: the request was not sent, because 1 requests to the service billing "
-        "wait for a reply, and 1 more wait to be sent. Send fewer requests at a time, or raise "
+        "billing.quote.v1: the request was not sent, because 1 request to the service billing "
+        "waits for a reply, and 1 more waits to be sent. Send fewer requests at a time, or raise "
         "max_in_flight or max_waiting of the service billing in the settings."
     )
     assert process.value("calls.rejected", "billing.quote", "1", "bulkhead") == 1
@@ -158,9 +158,9 @@ async def test_a_request_that_waits_ends_at_its_deadline_and_was_certainly_not_s
     assert asyncio.get_running_loop().time() - began == pytest.approx(2, abs=0.01)
     assert (executed_of(error), error.origin, error.had_full_time) == ("no", "local", False)
     assert str(error) == (
-        "billing.quote.v1: the request was not sent before its deadline, because 1 requests to the "
-        "service billing wait for a reply. Send fewer requests at a time, raise max_in_flight, or "
-        "raise the timeout."
+        "billing.quote.v1: the request was not sent before its deadline, because 1 request to the "
+        "service billing waits for a reply. Send fewer requests at a time, raise max_in_flight of "
+        "the service billing in the settings, or raise the timeout."
     )
     await process.end("a")
     await first

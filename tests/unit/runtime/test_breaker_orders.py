@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus import Bus, Message, Request, Router, Unavailable, contract
+from bus import Bus, Dependency, Job, Message, Request, Router, Unavailable, contract
 from bus.errors import executed_of
 from bus.messaging.control import GetBreakers, Target
 from bus.messaging.orders import IsolateBreaker, OrderResult, ResetBreaker
@@ -21,6 +21,11 @@ class Ferry(Message):
 @contract("harbour.ferry", version=1)
 class FindFerry(Request[Ferry]):
     pier: int = 1
+
+
+@contract("tickets.print", version=1)
+class PrintTicket(Job[None]):
+    number: int
 
 
 NAME = "harbour.ferry.v1"
@@ -103,6 +108,27 @@ async def test_the_list_shows_who_isolated_a_breaker_and_why(buses: MemoryBuses)
     assert (info.ordered_by, info.reason) == ("ida", "the pier burns")
     assert info.until is not None
     assert 59_000 < info.until - info.since <= 60_000
+
+
+@in_memory
+async def test_an_isolated_dependency_holds_jobs_and_a_reset_releases_them(
+    buses: MemoryBuses,
+) -> None:
+    router, handled = Router("tickets"), []
+
+    @router.job(PrintTicket, dependency=Dependency(name="printer", failures=(OSError,)))
+    async def print_ticket(job: PrintTicket) -> None:
+        handled.append(job.number)
+
+    tickets, console = await buses.bus("tickets"), await buses.bus("console")
+    await buses.serve(tickets, router)
+    assert (await order(console, IsolateBreaker, breaker="printer")).changed == 1
+    handle = await console.submit(PrintTicket(number=7))
+    await asyncio.sleep(30)
+    assert handled == []
+    assert (await order(console, ResetBreaker, breaker="printer")).changed == 1
+    await handle.result(timeout=10)
+    assert handled == [7]
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,25 @@ async def test_a_bus_logs_the_services_that_it_does_not_know(
         "the configuration of payments, warehouse has no effect in this process, which knows no "
         "contract of it"
     )
+
+
+def test_a_service_with_the_name_defaults_gets_the_place_of_the_values_of_all_services(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configured = registry(
+        monkeypatch,
+        tmp_path,
+        variables=("BUS_SERVICES__DEFAULTS__RETRIES",),
+        file="[services.defaults]\nretries = 3\n",
+        code=("defaults",),
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        check_service_names(configured, KNOWN)
+    unknown = "the service 'defaults' is not known here. Write the values of all services in"
+    path = tmp_path / "services.toml"
+    assert str(caught.value) == (
+        f"settings: [services.defaults] in {path}: {unknown} the table [defaults]; "
+        f"BUS_SERVICES__DEFAULTS__RETRIES: {unknown} BUS_SERVICE_DEFAULTS__<KEY>; "
+        f"ServiceConfig('defaults'): {unknown} service_defaults=ServiceDefaults(…)."
+    )
+    check_service_names(configured, [*KNOWN, "defaults"])

@@ -83,6 +83,27 @@ async def fail(call: Awaitable[Any], error: type[BusError]) -> tuple[str, float]
 
 
 @in_memory
+async def test_a_request_that_waited_is_retried_if_its_service_refuses_it_at_first(
+    buses: MemoryBuses,
+) -> None:
+    """Let the service start after the time of three attempts, because the wait is no attempt."""
+    bus = await buses.bus("caller", services=[ServiceConfig("late", attempt_timeout=1)])
+    router, seen = Router("late"), list[int]()
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Answer:
+        seen.append(request.number)
+        if len(seen) == 1:
+            raise Unavailable("warming up", executed="no")
+        return Answer()
+
+    serving = asyncio.create_task(serve_after(3.5, buses, router))
+    assert await bus.request(Ask(), timeout=30, wait_for_service=True) == Answer()
+    assert seen == [7, 7]
+    await serving
+
+
+@in_memory
 async def test_a_request_waits_until_its_service_has_started(buses: MemoryBuses) -> None:
     bus, loop = await buses.bus("caller"), asyncio.get_running_loop()
     began = loop.time()

@@ -113,6 +113,8 @@ def test_space_around_the_value_of_a_variable_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     value = str(folder / FILES[name]) if name in FILES else VALUES.get(name, "7")
+    if name == "BUS_CHAOS":
+        monkeypatch.setenv("BUS_AUTH", "off")  # with `on` it is refused
     default = read(settings, field)
     monkeypatch.setenv(name, value)
     plain = read(settings, field)

@@ -48,6 +48,26 @@ def test_a_request_that_cannot_be_answered_in_its_time_is_refused(criticality: C
     assert loaded.refuses(0.1, 1.4, criticality, 10.0) is None
 
 
+@pytest.mark.parametrize(
+    ("waited", "allowed", "reason"),
+    [
+        *((0.0, 0.5, None), (0.0, 0.4, "deadline"), (0.4, 1.1, None), (0.5, 1.1, "deadline")),
+        *((5.0, 6.1, None), (5.0, 5.9, "deadline")),
+    ],
+)
+def test_a_request_that_has_waited_needs_up_to_twice_the_time_of_the_handler(
+    waited: float, allowed: float, reason: ShedReason | None
+) -> None:
+    assert shedder(duration=0.5).refuses(waited, allowed, "critical_plus", 10.0) == reason
+
+
+def test_in_an_overload_of_the_highest_criticality_the_answers_are_in_time() -> None:
+    load = Overload(rate=300, allowed=0.4, classes=("critical_plus",))
+    load.run(30)
+    assert load.answered["critical_plus"] >= 2_800
+    assert load.late == {}
+
+
 @pytest.mark.parametrize("criticality", ALL)
 def test_a_long_wait_alone_refuses_nothing_while_others_do_not_wait(
     criticality: Criticality,
@@ -94,18 +114,26 @@ def test_after_a_short_wait_requests_with_a_second_are_not_checked_for_a_moment(
 class Overload:
     """A handler with one slot, and requests of three criticalities, on a fake clock."""
 
-    def __init__(self, rate: float, *, seconds: float = 0.01, allowed: float = 2.0) -> None:
+    def __init__(
+        self,
+        rate: float,
+        *,
+        seconds: float = 0.01,
+        allowed: float = 2.0,
+        classes: tuple[Criticality, ...] = ("sheddable", "sheddable_plus", "critical"),
+    ) -> None:
         self.answered: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()
         self._rate, self._seconds, self._allowed = rate, seconds, allowed
+        self._classes = classes
 
     def run(self, until: float) -> None:
         found, queue = LoadShedder(), deque[tuple[float, Criticality]]()
         now, number, free_since = 1.0, 0, 0.0
         while now < until:
             while (sent := 1.0 + number / self._rate) <= now:
-                queue.append((sent, ("sheddable", "sheddable_plus", "critical")[number % 3]))
+                queue.append((sent, self._classes[number % len(self._classes)]))
                 number += 1
             if not queue:
                 now = sent
