@@ -26,12 +26,12 @@ AGAIN = "draw it anew: python -m benchmarks.resilience"
 
 
 def test_without_a_budget_callers_stay_down_after_an_overload_that_has_ended() -> None:
-    after = overload(VARIANTS["retries"], after=20)[OVERLOAD_ENDS:]
+    after = overload(VARIANTS["retries"], after=12)[OVERLOAD_ENDS:]
     assert max(after) < 0.1 * NORMAL
 
 
 def test_with_a_budget_callers_recover_within_5_s_of_the_end_of_an_overload() -> None:
-    found = overload(VARIANTS["budget"], after=20)
+    found = overload(VARIANTS["budget"], after=12)
     before, during = found[:5], found[8:OVERLOAD_ENDS]
     assert mean(before) == pytest.approx(NORMAL, abs=0.05)
     assert mean(during) < 0.3
@@ -46,19 +46,17 @@ def test_callers_of_a_failing_service_send_at_most_1_25_times_the_calls(
     assert 1 < amplification(VARIANTS["budget"], mode, rate=rate) <= 1.25
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_without_a_budget_callers_of_a_failing_service_send_three_times_the_calls(
-    mode: Mode,
-) -> None:
-    assert amplification(VARIANTS["retries"], mode, rate=1.0) == pytest.approx(3, abs=0.05)
+def test_without_a_budget_callers_of_a_failing_service_send_three_times_the_calls() -> None:
+    found = amplification(VARIANTS["retries"], "unavailable", rate=1.0)
+    assert found == pytest.approx(3, abs=0.05)
 
 
 def test_the_simulator_gives_the_same_figures_each_time() -> None:
-    first, second = (goodput(VARIANTS["all"], 1.4, seconds=2) for _ in range(2))
+    first, second = (amplification(VARIANTS["all"], "hangs", rate=0.1) for _ in range(2))
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["budget", "breaker", "shedding", "all"])
+@pytest.mark.parametrize("name", ["budget", "breaker", "all"])
 def test_a_curve_of_the_page_is_that_of_this_code(name: str) -> None:
     place = SHOWN["loads"].index(1.25)
     shown = SHOWN["goodput"][name][place]
