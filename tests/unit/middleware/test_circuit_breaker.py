@@ -118,6 +118,7 @@ SUCCESSES = [
     )
 ]
 IGNORED = [
+    of_service(Unavailable("delivered twice, after a lost connection", maybe_executed=True)),
     of_service(DeadlineExceeded("less time than the service may take", maybe_executed=True)),
     of_broker(DeadlineExceeded("the broker was silent", maybe_executed=True)),
     of_broker(Unavailable("not connected")),
