@@ -91,8 +91,8 @@ def _count_error(
     elif error.had_full_time if code == TIME_OUT else not error.maybe_executed:
         breaker.failure(permit, seconds, code, retry_after_of(error))
     else:
-        # Either the caller had left less time than the service may take, or the service does not
-        # know the outcome, because it has lost a connection to the broker.
+        # The caller had left less time than the service may take. Or the service does not know the
+        # outcome, because it has lost a connection to the broker.
         breaker.ignore(permit)
 
 
