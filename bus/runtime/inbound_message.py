@@ -87,7 +87,7 @@ class InboundMessage:
         return self.candidate is not None and self.candidate.is_waiting
 
     @property
-    def may_have_run(self) -> bool:
+    def is_repeated(self) -> bool:
         """True if a handler may have begun an earlier delivery or attempt of the message."""
         is_first = self.envelope.attempt == 1 and REPLAYS not in self.envelope.headers
         return not is_first or self.deliveries[0].redelivered
@@ -151,6 +151,8 @@ class HandlingResult:
 
     An error of a message that no handler has begun tells the caller so.
     """
+    is_repeated: bool = False
+    """True if a handler may have begun an earlier delivery or attempt. The settler sets it."""
     traceparent: str | None = None
     """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False
