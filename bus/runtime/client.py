@@ -130,7 +130,6 @@ class Client:
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
-        self._cache = cache_access(runtime)
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
@@ -142,6 +141,7 @@ class Client:
         )
         """None if the transport cannot tell whether the broker answers."""
         self.waits = ServiceWaits(self._call_service_again, self._remaining)
+        self._cache = cache_access(runtime, self.waits.ids.__contains__)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
