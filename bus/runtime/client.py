@@ -28,13 +28,12 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
     UnknownKey,
-    mark_as_broker_error,
-    mark_as_call_error,
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.error_state import mark_as_broker_error, mark_as_call_error
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.instruments import FALLBACKS
