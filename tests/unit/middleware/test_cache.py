@@ -276,6 +276,7 @@ async def test_each_caller_keeps_its_own_deadline() -> None:
     with pytest.raises(DeadlineExceeded, match=r"price\.v1: no reply within 1 s") as caught:
         await shop.call(question("m-2", deadline=within(2)))
     assert caught.value.maybe_executed
+    assert caught.value.origin == "service"
     assert now() == pytest.approx(2)
     assert await body(first) == b"1"
 
