@@ -168,7 +168,7 @@ class EndpointConsumer:
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
         gate = None if self._is_request else self.state.dependency  # a request is refused
-        if gate is not None and gate.is_open:
+        if gate is not None and gate.is_paused:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
         return tuple(reasons)
 

@@ -3,6 +3,7 @@
 They record spans, and export them to nowhere, so that durations have exemplars.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -16,6 +17,7 @@ from bus import (
     Job,
     Message,
     NotFound,
+    RateLimit,
     Request,
     RetryPolicy,
     Router,
@@ -39,6 +41,31 @@ class PriceV1(Request[Price]):
 class PriceV2(Request[Price]):
     title: str
     currency: str = "EUR"
+
+
+class Count(Message):
+    books: int
+
+
+@contract("grocer.count", version=1, idempotent=True, cache=5)
+class CountBooks(Request[Count]):
+    """A request that is answered from the cache most of the time."""
+
+    title: str
+
+
+@contract("grocer.order", version=1, idempotent=True)
+class Order(Request[Count]):
+    """A request whose service is down."""
+
+    title: str
+
+
+@contract("grocer.weigh", version=1, idempotent=True)
+class Weigh(Request[Count]):
+    """A request that is so slow that its callers send it twice."""
+
+    title: str
 
 
 @contract("grocer.pack", version=1)
@@ -83,6 +110,22 @@ async def price_in(request: PriceV2) -> Price:
     return Price(cents=900)
 
 
+@grocer.request(CountBooks, rate=RateLimit(1, per=60, burst=1))
+async def count(request: CountBooks) -> Count:
+    return Count(books=len(request.title))
+
+
+@grocer.request(Order)
+async def order(request: Order) -> Count:
+    raise Unavailable(f"the publisher is closed ({len(request.title)})", executed="no")
+
+
+@grocer.request(Weigh, concurrency=2)
+async def weigh(request: Weigh) -> Count:
+    await asyncio.sleep(0.1)
+    return Count(books=len(request.title))
+
+
 @grocer.job(Pack, retry=RetryPolicy(attempts=2, first_delay=1))
 async def pack(job: Pack, context: Context) -> None:
     if job.title == "Torn":
@@ -95,7 +138,10 @@ async def sell(job: Sell, context: Context) -> None:
     await context.bus.request(PriceV1(title=job.title))
     await context.bus.request(PriceV2(title=job.title))
     await context.bus.submit(Pack(title=job.title))
-    for failing in (PriceV1(title="Unknown"), PriceV2(title="Torn")):
+    await context.bus.request(Weigh(title=job.title))
+    for title in ("Emma", "Persuasion"):  # the second one is above the rate
+        await context.bus.request(CountBooks(title=title), fallback=Count(books=0))
+    for failing in (PriceV1(title="Unknown"), PriceV2(title="Torn"), Order(title=job.title)):
         with suppress(BusError):
             await context.bus.request(failing)
 

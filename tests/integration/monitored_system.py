@@ -30,6 +30,12 @@ __all__ = ["MONITORING", "System", "running_system"]
 
 MONITORING = ROOT / "examples/monitoring"
 SERVICES = [f"tests.integration.monitored_services:{name}" for name in ("grocer", "till")]
+FAULTS = {
+    "BUS_CHAOS": "grocer.weigh: latency=1ms; for=10m",
+    "BUS_SERVICES__GROCER__HEDGE_AFTER": "0.02",
+    "BUS_SERVICES__GROCER__BREAKER_OPEN_TIME": "1",
+}
+"""Variables of the services that make each policy act."""
 SECONDS = 60.0
 
 
@@ -100,7 +106,7 @@ def running_system(installation: Installation, folder: Path) -> Iterator[System]
         try:
             asyncio.run(node.start())
             services = running_bus(
-                folder, "run", *SERVICES, BUS_URL=node.url, BUS_HEALTH_PORT=str(health)
+                folder, "run", *SERVICES, BUS_URL=node.url, BUS_HEALTH_PORT=str(health), **FAULTS
             )
             asking = ("exporter", "--port", str(exporter), "--interval", "0", "--window", "0.2")
             with services, running_bus(folder, *asking, BUS_URL=node.url):

@@ -25,7 +25,10 @@ VALUES = {
     "$operation": ".*",
 }
 """Values that Grafana puts into a query."""
-OPERATIONS = ["grocer.pack", "grocer.packed", "grocer.price", "till.sell"]
+OPERATIONS = [
+    *("grocer.count", "grocer.order", "grocer.pack", "grocer.packed", "grocer.price"),
+    *("grocer.weigh", "till.sell"),
+]
 FIRED = ("TrunklineDeadLettersAppeared", "TrunklineOldVersionUsed")
 """Alerts that fire at once in this system."""
 
