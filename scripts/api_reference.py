@@ -27,6 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Contracts": {
         "bus.contracts.contract": ("contract", "Message", "Request", "Event", "Job", "Catalog"),
         "bus.contracts.sensitive": ("Sensitive",),
+        "bus.contracts.criticality": ("Criticality",),
     },
     "Requests, events and jobs": {
         "bus.runtime.bus": ("Bus",),
@@ -35,11 +36,13 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.settings.service_defaults": ("ServiceDefaults",),
         "bus.runtime.sync_job_handle": ("SyncJobHandle",),
         "bus.messaging.context": ("JobHandle", "correlated"),
+        "bus.messaging.criticality": ("lowered_criticality",),
     },
     "Serving": {
         "bus.runtime.router": ("Router",),
         "bus.runtime.lifespan": ("Lifespan",),
         "bus.contracts.retry_policy": ("RetryPolicy",),
+        "bus.messaging.resilience.adaptive_limit": ("AdaptiveLimit",),
         "bus.messaging.context": ("Context", "Sender"),
         "bus.runtime.dependencies": ("Depends",),
     },

@@ -135,7 +135,9 @@ RESILIENCE = Row(
             title="Injected faults",
             description="Faults of a chaos experiment. Run `bus chaos status`.",
             queries=(
-                Query(rate(f"{BY_OPERATION}, fault", CHAOS_FAULTS), f"{OF_OPERATION} {{{{fault}}}}"),
+                Query(
+                    rate(f"{BY_OPERATION}, fault", CHAOS_FAULTS), f"{OF_OPERATION} {{{{fault}}}}"
+                ),
             ),
             unit="mps",
             width=24,

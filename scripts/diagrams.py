@@ -111,7 +111,9 @@ def ways(upper: Box, lower: Box) -> Iterator[tuple[tuple[tuple[float, float], ..
 def request() -> str:
     """Draw the path of a request to its handler, and of the reply back."""
     x, w, high = (20, 280, 520), 200, 38
-    asks = column(x[0] + 20, ("bus.request(…)", *names(CLIENT), "policies of the service", "transport"), high)
+    asks = column(
+        x[0] + 20, ("bus.request(…)", *names(CLIENT), "policies of the service", "transport"), high
+    )
     answers = column(
         x[2] + 20,
         ("the handler", "router", *reversed(names(SERVER)), "inbound stages", "transport"),

@@ -96,7 +96,8 @@ def _row(row: Row, now: float) -> tuple[str | Text, ...]:
         Text(info.state, style=STYLES[info.state]),
         format_ago(info.since, now),
         UNKNOWN if info.until is None else format_duration(max(0.0, info.until / 1000 - now)),
-        f"{format_number(info.failures)}/{format_number(info.calls)}",
+        # An opening forgets the window.
+        f"{format_number(info.failures)}/{format_number(info.calls)}" if info.calls else UNKNOWN,
         format_number(info.rejected),
         _cause(info),
     )

@@ -31,6 +31,7 @@ from bus.operations.brokers.select import BrokerChoice, broker_for, select_broke
 from bus.operations.topology.broker_state import management_of
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
+from bus.settings.service_registry import ServiceRegistry
 from bus.settings.variables import describe_unknown_variables
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 
@@ -131,11 +132,7 @@ async def examine(
     try:
         settings = load_settings()
         report.record_auth(settings.auth)
-        registry = settings.registry
-        report.calls = {each.name: registry.describe(each.name) for each in registry}
-        report.defaults = registry.describe_defaults()
-        policies = {**registry.policies(), OTHER_SERVICES: registry.default_policy()}
-        report.policies = {name: describe_policy(policy) for name, policy in policies.items()}
+        record_calls(settings.registry, report)
         report.record_missing(list_missing_settings(settings))
     except BusError as error:
         report.settings = "wrong"
@@ -155,6 +152,14 @@ async def examine(
         if settings.management_url:
             report.warnings += await describe_alarms(management_of(settings))
     return report
+
+
+def record_calls(registry: ServiceRegistry, report: Report) -> None:
+    """Record what is configured for the calls to each service, and the policies that result."""
+    report.calls = {each.name: registry.describe(each.name) for each in registry}
+    report.defaults = registry.describe_defaults()
+    policies = {**registry.policies(), OTHER_SERVICES: registry.default_policy()}
+    report.policies = {name: describe_policy(policy) for name, policy in policies.items()}
 
 
 async def examine_broker(

@@ -11,7 +11,7 @@ import typer
 from bus.cli.options import finite
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.escaped_text import one_line
-from bus.operations.health import LIVE, READY, probe
+from bus.operations.health import LIVE, READY, read_probe
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -48,8 +48,10 @@ def command(
     host = PROBE_ADDRESSES.get(settings.health_host, settings.health_host)
     path, state = (LIVE, "live") if live else (READY, "ready")
     try:
-        problem = asyncio.run(probe((host, settings.health_port), path, timeout=timeout))
+        is_healthy, text = asyncio.run(
+            read_probe((host, settings.health_port), path, timeout=timeout)
+        )
     except BusError as error:
-        problem = f"not {state}: {error}"
-    typer.echo(one_line(problem or state))
-    raise typer.Exit(UNHEALTHY if problem else 0)
+        is_healthy, text = False, f"not {state}: {error}"
+    typer.echo(one_line(text))
+    raise typer.Exit(0 if is_healthy else UNHEALTHY)

@@ -95,7 +95,7 @@ async def give_order(
         Unavailable: No instance answered.
     """
     alive = 0
-    with suppress(PermissionDenied):  # an operator can have only the right to order
+    with suppress(PermissionDenied):  # the instances can have other grants than this command
         alive = len(await asker.ask(Ping(), target, window=window))
     answers = await asker.ask(order, target, window=window, expected=alive or None)
     if not alive and not answers:
@@ -132,7 +132,8 @@ def report(obeyed: Obeyed, done: str, *, missing: str, as_json: bool) -> None:
     if silent > 0:
         raise DeadlineExceeded(
             f"{count_noun(silent, 'live instance')} did not answer the order, and may not have "
-            "obeyed it. Check the log of these instances, and give the order again."
+            "obeyed it. Check that they run this version of the bus, that the operator has the "
+            "right to give the order, and their logs."
         )
 
 

@@ -26,6 +26,7 @@ from bus.operations.health import serve_probes
 from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
+from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
@@ -230,6 +231,12 @@ async def serve_until(
         is_ready = all(bus.ready for _, bus in services)
         return None if is_ready else "not every consumer is registered at the broker"
 
+    def note() -> str:
+        reasons = (reason for _, bus in services for reason in bus.report.pauses)
+        is_down = any(reason.startswith(DEPENDENCY_PAUSE) for reason in reasons)
+        # The answer to a probe has no names, because other hosts can read it.
+        return "paused: a dependency is down" if is_down else ""
+
     async def serve_one(router: Router, bus: Bus) -> None:
         nonlocal starting
         async with bus, bus.serving(router):
@@ -250,7 +257,7 @@ async def serve_until(
     buses = [bus for _, bus in services]
     # Only a child process has its health probes on a Unix socket.
     pages = child_pages(buses) if isinstance(health, Path) else worker_pages(buses)
-    async with serve_probes(health, ready=ready, pages=pages):
+    async with serve_probes(health, ready=ready, note=note, pages=pages):
         await run_together({bus.service: serve_one(router, bus) for router, bus in services}, stop)
 
 

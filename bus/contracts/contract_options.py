@@ -1,7 +1,6 @@
 """Check of the types of the values that `@contract` takes, before the values are used."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from bus.contracts.criticality import CRITICALITIES
@@ -49,12 +48,8 @@ def check_options(path: str, options: Mapping[str, Any]) -> None:
 
 def _check_criticality(path: str, criticality: str) -> None:
     if criticality not in CRITICALITIES:
-        # Only a wrong option needs this module.
-        names = import_module("bus.contracts.similar_names")
-        similar = names.similar_names(criticality, CRITICALITIES)
-        meant = f"; did you mean {' or '.join(map(repr, similar))}" if similar else ""
         raise ContractError(
-            f"{path}: criticality must be one of {', '.join(map(repr, CRITICALITIES))}{meant}. "
+            f"{path}: criticality must be one of {', '.join(map(repr, CRITICALITIES))}. "
             "Write criticality='sheddable', or leave out criticality=."
         )
 

@@ -80,7 +80,7 @@ def lowered_criticality(criticality: Criticality) -> Iterator[None]:
     the criticality, also not a block inside another block.
 
     >>> with lowered_criticality("sheddable"):
-    ...     await bus.request(GetQuote(number=7))
+    ...     await bus.request(GetTranscript(transcript_id=7))
 
     Args:
         criticality: The highest criticality of the messages.

@@ -15,13 +15,12 @@ from bus.errors import (
     Executed,
     Internal,
     code_of,
-    executed_on_wire,
     has_safe_text,
     member_errors,
-    retry_after_of,
     safe_reason,
 )
 from bus.messaging.call_limits import CallLimits
+from bus.messaging.error_state import executed_on_wire, retry_after_of
 from bus.messaging.ids import uuid4_factory
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The moment at which a request was written to the connection, for a policy that times requests.
 
-Before that moment, a request can wait for a connection or for a permit of this process. This time
-says nothing about the called service.
+Before that moment, a request can wait for a connection or for a permit of this process. That wait
+does not show how fast the called service is.
 """
 
 from contextvars import ContextVar

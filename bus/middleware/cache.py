@@ -13,21 +13,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bus.contracts.contract import CATALOG, Catalog, Contract
-from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
+from bus.errors import BusError, ConfigurationError, DeadlineExceeded, NotServed, Unavailable
 from bus.messaging.call_limits import timeout_advice
 from bus.messaging.criticality import CRITICALITY
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CACHE_LOOKUPS
 from bus.messaging.ports.reply_store import ReplyKey, ReplyStore
+from bus.messaging.resends import on_resend
 from bus.messaging.resilience.destinations import Destination
 from bus.messaging.timers import format_seconds
 
 __all__ = ["CacheAccess", "cache"]
 
 
-FlightKey = tuple[ReplyKey, str | int | None]
-"""Key of the reply, and criticality of the request.
+FlightKey = tuple[ReplyKey, str | int | None, bool]
+"""Key of the reply, criticality of the request, and True if the request waits for the service.
 
 A service that has too much load can reject a less critical call, which the others must not share.
 """
@@ -44,6 +45,8 @@ class CacheAccess:
     """Function that returns the permissions of this service now."""
     is_valid: Callable[[Contract, Envelope], bool]
     """Function that returns True if a reply matches its contract."""
+    waits: Callable[[str], bool] = lambda _: False
+    """Function that returns True if the request with this message id waits for its service."""
 
 
 def cache(
@@ -105,16 +108,18 @@ class _CachedCalls:
         if reply is not None:
             self._count(CACHE_LOOKUPS, self._hit)
             return _for_caller(reply, envelope, "hit")
-        shared = key, envelope.headers.get(CRITICALITY)
+        waits = access.waits(envelope.id)
+        shared = key, envelope.headers.get(CRITICALITY), waits
         flight = self._flights.get(shared)
         self._count(CACHE_LOOKUPS, self._miss if flight is None else self._joined)
         request = envelope
         while flight is not None:
             try:
                 return await flight.wait(envelope, self._clock)
-            except DeadlineExceeded:
+            except (DeadlineExceeded, NotServed) as error:
                 # The caller that began the call can have less time than this one.
-                if not flight.has_ended or not _is_before(flight.deadline, envelope.deadline):
+                is_late = waits or isinstance(error, DeadlineExceeded)
+                if not is_late or not flight.ended_before(envelope):
                     raise
             request = envelope.replace(deadline=flight.latest)
             flight = self._flights.get(shared)
@@ -137,8 +142,8 @@ class _Flight:
     """A call that all callers with equal requests share. It runs in a task of its own."""
 
     __slots__ = (
-        *("_error", "_flights", "_key", "_reply", "_task", "_waiting", "deadline", "has_ended"),
-        *("latest", "request"),
+        *("_error", "_flights", "_is_starter_gone", "_key", "_reply", "_task", "_waiting"),
+        *("deadline", "has_ended", "latest", "request"),
     )
 
     def __init__(
@@ -150,6 +155,7 @@ class _Flight:
         self.deadline = self.latest = request.deadline
         """`deadline` ends the call. `latest` is the latest deadline of its callers."""
         self.has_ended = False
+        self._is_starter_gone = False
         self._waiting = 0
         self._reply: Envelope | None = None
         self._error: BaseException | None = None
@@ -159,6 +165,10 @@ class _Flight:
         self._task = asyncio.get_running_loop().create_task(self._run(call))
 
     async def _run(self, call: Coroutine[Any, Any, Envelope | None]) -> None:
+        notify = on_resend.get()
+        if notify is not None:
+            # The span of the caller that began the call ends with that caller.
+            on_resend.set(lambda error: None if self._is_starter_gone else notify(error))
         try:
             self._reply = await call
         except asyncio.CancelledError:
@@ -172,6 +182,10 @@ class _Flight:
         finally:
             self.has_ended = True
             self._leave()
+
+    def ended_before(self, envelope: Envelope) -> bool:
+        """Return True if the call has ended, and its deadline is earlier than that of a caller."""
+        return self.has_ended and _is_before(self.deadline, envelope.deadline)
 
     def _leave(self) -> None:
         """Let no further caller join the call."""
@@ -189,6 +203,7 @@ class _Flight:
             seconds = max(0.0, (envelope.deadline or 0) / 1000 - clock())
         elif _is_before(self.latest, envelope.deadline):
             self.latest = envelope.deadline
+        is_own = self.request.id == envelope.id
         self._waiting += 1
         try:
             await asyncio.wait([self._task], timeout=seconds)
@@ -198,11 +213,11 @@ class _Flight:
                 raise self._error_of_caller()
         finally:
             self._waiting -= 1
+            self._is_starter_gone |= is_own
             if not self._waiting:
                 self._leave()
                 self._task.cancel()
                 self._error = None  # its traceback refers to this object
-        is_own = self.request.id == envelope.id
         return self._reply if is_own else _for_caller(self._reply, envelope, "joined")
 
     def _error_of_caller(self) -> BaseException:

@@ -5,8 +5,9 @@ Source: Nygard, "Release It!" (2007).
 
 from datetime import UTC, datetime
 
-from bus.errors import BusError, Unavailable, code_of, retry_after_of
+from bus.errors import BusError, Unavailable, code_of
 from bus.messaging.envelope import Envelope
+from bus.messaging.error_state import retry_after_of
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.instruments import CALLS_REJECTED
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit

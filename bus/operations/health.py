@@ -22,7 +22,9 @@ __all__ = [
     "Check",
     "aggregate",
     "always_live",
+    "no_note",
     "probe",
+    "read_probe",
     "serve_probes",
 ]
 
@@ -48,12 +50,18 @@ async def always_live() -> str | None:
     return None
 
 
+def no_note() -> str:
+    """Return no text."""
+    return ""
+
+
 @asynccontextmanager
 async def serve_probes(
     at: HttpAddress | None,
     *,
     ready: Check,
     live: Check = always_live,
+    note: Callable[[], str] = no_note,
     pages: Mapping[str, Page] | None = None,
     remedy: str = "Set BUS_HEALTH_PORT to a free port.",
 ) -> AsyncIterator[None]:
@@ -63,6 +71,7 @@ async def serve_probes(
         at: The address to listen on. None: do not listen.
         ready: The check for `/readyz`.
         live: The check for `/livez`.
+        note: Function that returns a short text for the answer of a ready process, or "".
         pages: Further pages on the same address, by their paths, for example `/metrics`.
         remedy: Instruction at the end of the error text.
 
@@ -72,7 +81,7 @@ async def serve_probes(
     if at is None:
         yield
         return
-    probes = {READY: _page_of(READY, ready), LIVE: _page_of(LIVE, live)}
+    probes = {READY: _page_of(READY, ready, note), LIVE: _page_of(LIVE, live)}
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(serve_http(at, {**(pages or {}), **probes}))
@@ -86,6 +95,15 @@ async def serve_probes(
 
 async def probe(at: HttpAddress, probe: str, *, timeout: float) -> str | None:
     """Send a health probe. Return None if the status is 200. If not, return the reason.
+
+    The arguments and the errors are those of `read_probe`.
+    """
+    is_healthy, text = await read_probe(at, probe, timeout=timeout)
+    return None if is_healthy else text
+
+
+async def read_probe(at: HttpAddress, probe: str, *, timeout: float) -> tuple[bool, str]:
+    """Send a health probe. Return True if the status is 200, and the text of the answer.
 
     Args:
         at: The address of the process.
@@ -111,7 +129,7 @@ async def probe(at: HttpAddress, probe: str, *, timeout: float) -> str | None:
     line = LINE.fullmatch(reply.content)
     if reply.status not in ANSWERS or line is None:
         raise Unavailable(f"the server on {format_address(at)} does not serve {probe}")
-    return None if reply.status == HTTPStatus.OK else line[1].decode("ascii")
+    return reply.status == HTTPStatus.OK, line[1].decode("ascii")
 
 
 def aggregate(addresses: Sequence[HttpAddress]) -> Mapping[str, Check]:
@@ -141,14 +159,15 @@ def aggregate(addresses: Sequence[HttpAddress]) -> Mapping[str, Check]:
     return {"ready": ready, "live": live}
 
 
-def _page_of(probe: str, check: Check) -> Page:
-    """Return the page that answers a probe."""
+def _page_of(probe: str, check: Check, note: Callable[[], str] = no_note) -> Page:
+    """Return the page that answers a probe. `note` returns a text for a healthy process."""
     word = WORDS[probe]
 
     async def page(_: str) -> Response:
         why = await check()
         if why is None:
-            return text_response(HTTPStatus.OK, word)
+            text = note()
+            return text_response(HTTPStatus.OK, f"{word} ({text})" if text else word)
         return text_response(HTTPStatus.SERVICE_UNAVAILABLE, f"not {word}: {why}")
 
     return page

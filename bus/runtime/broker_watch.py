@@ -40,6 +40,9 @@ class BrokerWatch:
         """The next check. None if no request has waited since the last check."""
         self._checked_at = self._troubled_at = float("-inf")
         self._pinged_at: float | None = None
+        self._first_connected_at: float | None = None
+        """Time of the first connection. The other services have not lost theirs, so it is not a
+        recovery: a process that has just started retries its requests, too."""
 
     def expect(self, seconds: float) -> None:
         """Let the watch judge requests that wait for so many seconds."""
@@ -53,6 +56,8 @@ class BrokerWatch:
     def start(self) -> None:
         """Begin to check, because a request waits. Call this method if `timer` is None."""
         loop = asyncio.get_running_loop()
+        if self._first_connected_at is None:
+            self._first_connected_at = self._liveness.connected_at
         self._checked_at, self._pinged_at = loop.time(), None
         self.timer = loop.call_later(self._interval, self._check, loop)
 
@@ -71,10 +76,12 @@ class BrokerWatch:
         """
         self._note_trouble(now)
         connected_at = self._liveness.connected_at
-        return (
-            connected_at is not None
-            and sent_at >= max(connected_at, self._troubled_at) + RECOVERY_SECONDS
-        )
+        if connected_at is None:
+            return False
+        recovered_from = self._troubled_at
+        if connected_at != self._first_connected_at:
+            recovered_from = max(connected_at, recovered_from)
+        return sent_at >= recovered_from + RECOVERY_SECONDS
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self.timer = None

@@ -154,6 +154,7 @@ class Bus:
             consumers=lambda: self._server.consumers,
         )
         self._chaos = runtime.chaos
+        self._has_begun_chaos = False
         orders = OrderExecutor(
             self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
         )
@@ -203,8 +204,6 @@ class Bus:
             await self._close()
             raise
         self._life.opened()
-        if (plan := self.settings.chaos_plan) is not None:
-            self._chaos.start(plan, by="BUS_CHAOS", reason="set in the environment")
         return self
 
     def _served_types(self) -> list[str]:
@@ -434,9 +433,8 @@ class Bus:
                 f"the bus belongs to the service {self.service!r}, but the router belongs to "
                 f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
-        if (plan := self.settings.chaos_plan) is not None:
-            check_chaos_targets(plan, self.service, [each.type for each in router.contracts])
         await self._server.check(router)
+        self._begin_chaos(router)
         self._changing += 1
         is_stopping = False
         try:
@@ -458,6 +456,16 @@ class Bus:
         finally:
             self._changing -= 1
             self._stopping -= is_stopping
+
+    def _begin_chaos(self, router: Router) -> None:
+        """Start the experiment in the settings, when the bus serves its first router."""
+        plan = self.settings.chaos_plan
+        if plan is None:
+            return
+        check_chaos_targets(plan, self.service, [each.type for each in router.contracts])
+        if not self._has_begun_chaos:
+            self._has_begun_chaos = True
+            self._chaos.start(plan, by="BUS_CHAOS", reason="set in the environment")
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
         """Serve a router until the event `until` is set, or forever if `until` is None.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection
 
+from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError
 from bus.messaging.orders import StartChaos, StopChaos, Why
 from bus.messaging.resilience.chaos import Chaos
@@ -57,11 +58,12 @@ def check_chaos_targets(plan: ChaosPlan, service: str, served: Collection[str]) 
         served: The types that the router handles.
 
     Raises:
-        ConfigurationError: The plan names an operation of this service that it does not serve.
+        ConfigurationError: The plan names an operation of this service that does not exist.
     """
     for rule in plan.rules:
         is_own = rule.target.partition(".")[0] == service
-        if is_own and not any(map(rule.matches, served)):
+        # Another router of this service can serve an operation that exists.
+        if is_own and not any(map(rule.matches, (*served, *(each.type for each in CATALOG)))):
             hint = did_you_mean(
                 rule.target, {each.rpartition(".v")[0] for each in served} | {*served}
             )

@@ -28,13 +28,12 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
     UnknownKey,
-    mark_as_broker_error,
-    mark_as_call_error,
 )
 from bus.messaging.body_limit import unread_reply
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.error_state import mark_as_broker_error, mark_as_call_error
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.instruments import FALLBACKS
@@ -131,7 +130,6 @@ class Client:
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
         self._verifier = runtime.security.identity.verifier
-        self._cache = cache_access(runtime)
         self._checks: dict[asyncio.Task[None], int] = {}
         """The tasks that check replies again, each with the number of bytes in the body."""
         self._consumer: ConsumerHandle | None = None
@@ -143,6 +141,7 @@ class Client:
         )
         """None if the transport cannot tell whether the broker answers."""
         self.waits = ServiceWaits(self._call_service_again, self._remaining)
+        self._cache = cache_access(runtime, self.waits.ids.__contains__)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""

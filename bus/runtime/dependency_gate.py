@@ -53,6 +53,11 @@ class DependencyGate:
         return self._admission.is_open
 
     @property
+    def is_paused(self) -> bool:
+        """True if messages wait, or would wait now. A message can try if no probe is due later."""
+        return self.retry_after > 0 or (self.is_open and bool(self._held))
+
+    @property
     def retry_after(self) -> float:
         """Seconds until the next probe. 0 if a message can start now."""
         return self._admission.retry_after
@@ -92,8 +97,8 @@ class DependencyGate:
         return permit
 
     def _release(self) -> None:
-        """Admit the oldest held messages, and return those that were held for too long."""
-        now, held = loop_time(), self._held
+        """Admit the oldest held messages."""
+        held = self._held
         while held:
             message, seconds = held[0]
             if message.is_waiting:
@@ -102,20 +107,28 @@ class DependencyGate:
                     break
                 message.end(permit)
             held.popleft()
-        for message, _ in held:
-            if message.until <= now:
-                message.end(HoldEnd.RETURN)
-        while held and not held[0][0].is_waiting:
-            held.popleft()
         self._schedule()
 
     def _schedule(self) -> None:
+        """Check the held messages at the time of the next probe, and at least every second."""
+        if not self._held:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + min(self.retry_after or CHECK_SECONDS, CHECK_SECONDS)
         if self._timer is not None:
+            if self._timer.when() <= at:
+                return
             self._timer.cancel()
-            self._timer = None
-        if self._held:
-            delay = min(self.retry_after or CHECK_SECONDS, CHECK_SECONDS)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._release)
+        self._timer = loop.call_at(at, self._check)
+
+    def _check(self) -> None:
+        """Return the messages that were held for too long, and admit the oldest other ones."""
+        self._timer, now = None, loop_time()
+        self._release()
+        for message, _ in self._held:
+            if message.until <= now:
+                message.end(HoldEnd.RETURN)
+        self._held = deque(each for each in self._held if each[0].is_waiting)
 
     # --- Results ---
 

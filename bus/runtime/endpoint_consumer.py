@@ -94,9 +94,9 @@ class EndpointConsumer:
         """Replace the consumer by one with another prefetch.
 
         Deliveries of the replaced consumer stay unacked until their messages are handled, so the
-        broker requeues none of them. The prefetch of a registered consumer cannot change:
-        `basic.qos` applies to later consumers only, because quorum queues do not support a limit
-        for a whole channel.
+        broker requeues none of them. The prefetch of a registered consumer cannot change, because
+        `basic.qos` applies to later consumers only. Quorum queues support no limit for a whole
+        channel.
 
         Args:
             prefetch: The maximum number of unacked deliveries of the new consumer, at least 1.
@@ -168,7 +168,7 @@ class EndpointConsumer:
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
         gate = None if self._is_request else self.state.dependency  # a request is refused
-        if gate is not None and gate.is_open:
+        if gate is not None and gate.is_paused:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
         return tuple(reasons)
 

@@ -76,6 +76,11 @@ class InstanceReport:
         self._state = state
         self._consumers = consumers
 
+    @property
+    def pauses(self) -> frozenset[str]:
+        """The reasons why consumers of this process are paused now."""
+        return frozenset(reason for each in self._consumers() for reason in each.pauses)
+
     def state(self) -> InstanceState:
         """Return the answer to PING."""
         return InstanceState(**self._identity())

@@ -6,16 +6,10 @@ from typing import cast
 from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
-from bus.errors import (
-    BusError,
-    ConnectionLost,
-    DeadlineExceeded,
-    NotServed,
-    Origin,
-    mark_as_broker_error,
-)
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Origin
 from bus.messaging.call_limits import CallLimits, timeout_advice
 from bus.messaging.envelope import Envelope, is_final
+from bus.messaging.error_state import mark_as_broker_error
 from bus.messaging.instruments import CONNECTIONS_LOST
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.timers import SharedTimer, format_seconds

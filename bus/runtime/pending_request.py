@@ -4,8 +4,9 @@ from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, decode
 from bus.contracts.payload import NO_CONTENT
-from bus.errors import BusError, ContractViolation, Unknown, error_for, retry_after_of
+from bus.errors import BusError, ContractViolation, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
+from bus.messaging.error_state import retry_after_of
 from bus.runtime.error_subject import add_subject, subject_of
 
 __all__ = ["check_reply", "decode_reply"]

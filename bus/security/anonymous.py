@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from bus.contracts.contract import Contract
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
-from bus.security.control_security import OPEN_CONTROL
+from bus.security.open_control import OPEN_CONTROL
 
 __all__ = ["ANONYMOUS", "AnonymousIdentity", "NullSigner", "NullVerifier", "OpenGuard"]
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from bus.contracts.contract import CATALOG
-from bus.errors import PermissionDenied, Unauthenticated
+from bus.errors import PermissionDenied
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.control import is_answer_key_of
 from bus.security.control_proofs import (
     CONTROL_PROOF,
     ProvenAsker,
@@ -27,14 +26,20 @@ from bus.security.grants import CHAOS, ORDER, READ, AccessPolicy
 from bus.security.jws import claimed_key_id
 from bus.security.keyring import Keyring
 
-__all__ = ["OPEN_CONTROL", "Access", "ControlGuard", "ControlSecurity", "OpenControl", "Subject"]
+__all__ = ["Access", "ControlGuard", "ControlSecurity", "Subject"]
 
 Access = Literal["ping", "read", "order", "chaos"]
 """Kind of access to an instance. `ping` is the right to know whether an instance is alive."""
 
 
-ORDERS: Mapping[Access, str] = {"order": ORDER, "chaos": CHAOS}
-"""The operation that an operator must be granted, by the kind of order. No service can order."""
+SUFFICIENT: Mapping[Access, tuple[str, ...]] = {
+    "ping": (READ, ORDER, CHAOS),
+    "read": (READ,),
+    "order": (ORDER,),
+    "chaos": (CHAOS,),
+}
+"""Operations of which an operator must have one. An order reaches instances that are alive."""
+ORDERS = frozenset({"order", "chaos"})
 
 
 class ControlGuard(Protocol):
@@ -227,7 +232,7 @@ def _is_granted(
     policy: AccessPolicy, asker: ProvenAsker, access: Access, service: str | None
 ) -> bool:
     if asker.role == "operator":
-        return policy.may_operate(asker.name, ORDERS.get(access, READ))
+        return any(policy.may_operate(asker.name, each) for each in SUFFICIENT[access])
     if access in ORDERS:
         return False  # only a person orders
     if policy.may_read(asker.name):
@@ -255,47 +260,5 @@ def _lacks(access: Access) -> str:
 
 def _grant_for(role: str, access: Access) -> str:
     if role == "operator":
-        return f'may = ["{ORDERS.get(access, READ)}"]'
+        return f'may = ["{SUFFICIENT[access][0]}"]'
     return 'control = ["read"]'
-
-
-class OpenControl:
-    """The `ControlGuard` of `BUS_AUTH=off`: nothing is signed, and everybody may ask."""
-
-    def sign_question(self, question: Envelope, target: str) -> Envelope:  # noqa: ARG002 - as in `ControlGuard`
-        """Return the question unchanged."""
-        return question
-
-    sign_answer = sign_announcement = sign_question
-
-    def admit(
-        self,
-        question: Envelope,
-        targets: frozenset[str],  # noqa: ARG002 - as in `ControlGuard`
-        access: Access,  # noqa: ARG002 - as above
-    ) -> ProvenAsker:
-        """Return the asker that the question names. Check only the address of the answers."""
-        if not is_answer_key_of(question.source, question.reply_to or ""):
-            raise Unauthenticated("reply_to is not an address for answers to the asker")
-        return ProvenAsker(question.source, "service", is_shared=True)
-
-    def claimed_key(self, question: Envelope) -> None:
-        """Return None: there are no keys."""
-
-    def check_answer(self, answer: Envelope, address: str) -> None:
-        """Accept the answer."""
-
-    check_announcement = check_answer
-
-    def may_ask(self, access: Access, service: str | None) -> PermissionDenied | None:  # noqa: ARG002 - as in `ControlGuard`
-        """Return None: everybody may ask."""
-        return None
-
-    async def refresh_keys(self) -> None:
-        """Do nothing: there are no keys."""
-
-    def refresh_keys_soon(self) -> None:
-        """Do nothing: there are no keys."""
-
-
-OPEN_CONTROL = OpenControl()

@@ -243,8 +243,9 @@ class Settings(CallSettings):
     """Faults that this process injects into the messages that it handles, for tests.
 
     An example is `billing.quote: latency=200ms@10%, error=unavailable@5%; for=10m`. The faults
-    begin when the bus starts, and end by themselves. Without `for`, they end after 10 minutes. It
-    is not allowed with `auth="on"`. There, an operator starts an experiment by `bus chaos start`.
+    begin when the bus serves its router, and end by themselves. Without `for`, they end after 10
+    minutes. It is not allowed with `auth="on"`. There, an operator starts an experiment by `bus
+    chaos start`.
     """
 
     @field_validator("chaos")

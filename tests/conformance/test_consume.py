@@ -103,6 +103,7 @@ async def test_a_cancelled_consumer_gets_nothing_more_and_may_still_ack(world: W
     held = await inbox.next()
     await inbox.consumption.cancel()
     assert not inbox.consumption.ready
+    assert held.is_open
     await desk.send(message("2"), to("inbox"))
     assert await held.ack()
     await stays(lambda: not inbox.deliveries, "no delivery")
@@ -207,9 +208,11 @@ async def test_a_stale_ack_says_so_and_the_message_comes_again(world: World) -> 
     inbox = await desk.consume(queue, topology, prefetch=1)
     await desk.send(message("1"), to("inbox"))
     stale = await inbox.next()
+    assert stale.is_open
     await world.drop_connections(desk)
     again = await inbox.next()
     assert (again.envelope.id, again.redelivered) == ("1", True)
+    assert (stale.is_open, again.is_open) == (False, True)
     assert not await stale.ack()
     assert not await stale.requeue()
     assert await again.ack()

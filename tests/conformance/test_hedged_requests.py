@@ -60,7 +60,7 @@ async def test_the_second_copy_of_a_late_request_is_answered_by_the_other_worker
     replies = client._client.replies
     await until(lambda: replies.late == 5, "the late replies")
     assert not replies._calls
-    assert await client.request(Look(text="0"), timeout=30)
+    assert (await client.request(Look(text="0"), timeout=30)).text in {"one", "two"}
 
 
 async def test_a_request_whose_two_copies_lose_their_connection_is_answered_once(

@@ -24,9 +24,10 @@ from bus.messaging.topology.control import COMMANDS
 from bus.runtime.discovery.control_link import Member
 from bus.runtime.discovery.discovery import Discovery
 from bus.runtime.discovery.responder import Execute
-from bus.security.control_security import OPEN_CONTROL, ControlGuard, ControlSecurity, Subject
+from bus.security.control_security import ControlGuard, ControlSecurity, Subject
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring, shared_secret_keyring
+from bus.security.open_control import OPEN_CONTROL
 from tests.security.yard import Yard, jws, parts_of
 from tests.unit.fakes import FakeDelivery
 from tests.unit.ledger import Add

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bus.messaging.control import GetStats, Ping
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.orders import (
     MAX_ORDER_SECONDS,
@@ -17,6 +18,7 @@ from bus.messaging.orders import (
     StopChaos,
 )
 from bus.runtime.order_executor import OrderExecutor
+from bus.security.grants import Grants
 from tests.security.control_world import ControlWorld, StateReport, Wire, settle
 from tests.security.yard import NOW
 from tests.unit.fakes import virtual
@@ -200,6 +202,26 @@ async def test_an_operator_with_the_right_starts_chaos() -> None:
     asked = StartChaos(plan="*: duplicate", reason="game day", until=int(NOW * 1000) + HOUR_MS)
     await ledger.deliver(ledger.world.question("monkey", asked))
     assert ledger.chaos == ["monkey"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "is_answered"), [("orderer", True), ("monkey", True), ("ops", False)]
+)
+async def test_an_operator_who_may_order_may_ask_who_is_alive(
+    operator: str, is_answered: bool
+) -> None:
+    ledger = await Ledger.started()
+    rights = {"orderer": frozenset({"control.order"}), "monkey": frozenset({"control.chaos"})}
+    asker = "boss" if operator == "orderer" else operator
+    ledger.world.yard.grants = Grants(
+        ledger.world.yard.grants.services,
+        {asker: rights.get(operator, frozenset({"dead-letters.reveal"}))},
+    )
+    await ledger.start(instance="2")
+    await ledger.deliver(ledger.world.question(asker, Ping()))
+    assert bool(ledger.wire.sent) is is_answered
+    await ledger.deliver(ledger.world.question(asker, GetStats()))
+    assert len(ledger.wire.sent) == is_answered
 
 
 @pytest.mark.parametrize("until", [HOUR_MS + 30_001, 24 * HOUR_MS])

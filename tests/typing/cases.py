@@ -15,11 +15,13 @@ from bus import (
     Bus,
     BusError,
     Context,
+    Dependency,
     Depends,
     Event,
     Job,
     JobHandle,
     Message,
+    RateLimit,
     Request,
     Router,
     Sender,
@@ -463,6 +465,13 @@ def wrong_registrations(router: Router) -> None:
     router.event(GetNote)  # type: ignore[type-var]
     router.request(GetNote, concurency=4)  # type: ignore[call-arg]
     router.job(WriteNote, retry=5)  # type: ignore[arg-type]
+    router.job(WriteNote, dependency="printer", failures=(OSError,))
+    router.job(WriteNote, dependency=Dependency(name="printer", failures=(OSError,)))
+    router.job(WriteNote, dependency="printer", failures=("OSError",))  # type: ignore[arg-type]
+    router.job(WriteNote, dependency="printer", failures=OSError)  # type: ignore[arg-type]
+    router.request(GetNote, rate=RateLimit(100, per=1.0, burst=20))
+    router.request(GetNote, rate=100)  # type: ignore[arg-type]
+    router.job(WriteNote, rate=RateLimit(100))  # type: ignore[call-arg]
     router.job(WriteNote, timeout="5")  # type: ignore[arg-type]
     router.job(WriteNote, timeout=None)  # type: ignore[arg-type]
     router.request(GetNote, concurrency=1.5)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
-from bus.contracts.contract import Event, Job, Message, Request
+from bus.contracts.contract import Contract, Event, Job, Message, Request
 from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.handler import Handler
 from bus.messaging.ports.inbox import Inbox
@@ -277,6 +277,9 @@ class FakeIdentity:
     signer: Signer | None
     verifier: Verifier | None = None
     is_anonymous: bool = False
+
+    def check_send_permission(self, _contract: Contract) -> None:
+        """Permit every message."""
 
 
 def security_of(signer: Signer | None, verifier: Verifier | None = None) -> MessageSecurity:

@@ -1,11 +1,11 @@
 """Sums of the series of several processes or services, by instrument and labels."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from bus.messaging.histograms import merge
-from bus.messaging.instruments import INSTRUMENTS, READY
+from bus.messaging.instruments import BREAKER_STATE, INSTRUMENTS, READY
 from bus.messaging.ports.meter import Instrument, Labels
 from bus.messaging.service_info import InstanceStats, Series
 
@@ -17,6 +17,11 @@ MAX_LABEL_LENGTH: Final = 200
 """Maximum number of characters of a label's value. A longer value is cut."""
 MAX_TRACE_ID_LENGTH: Final = 100
 """Maximum number of characters of an exemplar's trace id. OpenMetrics allows 128 with its label."""
+COMBINED: Final[Mapping[Instrument, Callable[[float, float], float]]] = {
+    READY: min,  # the processes of a service are ready if all of them are
+    BREAKER_STATE: max,  # the sum of two states has no meaning, and an open breaker must be seen
+}
+"""Functions that combine the gauges of several processes. All other gauges are added."""
 BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}
 
 Owner = tuple[str, ...]
@@ -79,9 +84,9 @@ class Totals:
                 continue
             labels = tuple(clean_label(series.labels.get(name, "")) for name in instrument.labels)
             totals = self._totals.setdefault(instrument, {}).setdefault(owner, {})
-            if instrument is READY and labels in totals:
-                # The processes of a service are ready if all of them are.
-                totals[labels].value = min(totals[labels].value, series.value)
+            combine = COMBINED.get(instrument)
+            if combine is not None and labels in totals:
+                totals[labels].value = combine(totals[labels].value, series.value)
             else:
                 self._total(totals, labels).add(series)
 

@@ -57,8 +57,9 @@ class AdaptiveLimit:
     While the latency stays the same, the limit grows up to `max`. If the latency grows because the
     handler runs too many messages at a time, the limit falls.
 
-    >>> @router.request(GetQuote, concurrency=AdaptiveLimit(max=64))
-    ... async def quote(request: GetQuote) -> Quote: ...
+    >>> @router.request(GetInvoice, concurrency=AdaptiveLimit(max=64))
+    ... async def get_invoice(request: GetInvoice) -> Invoice:
+    ...     return Invoice(number=request.number)
     """
 
     min: int = 1

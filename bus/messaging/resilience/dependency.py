@@ -26,7 +26,7 @@ class Dependency:
     process hands one message to a handler in each `probe_interval`, until a handler succeeds. All
     handlers of one process that name the dependency share the breaker.
 
-    >>> EHR = Dependency(name="ehr", failures=(EhrDown,), probe_interval=10)
+    >>> EHR = Dependency(name="ehr", failures=(ConnectionError,), probe_interval=10)
 
     Raises:
         ContractError: A value is not valid. The error names the value.

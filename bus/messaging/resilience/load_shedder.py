@@ -15,7 +15,7 @@ from bus.messaging.resilience.queue_wait import QueueWait
 __all__ = ["CALM_ALLOWED", "IDLE_SECONDS", "WAIT_SHARES", "LoadShedder", "ShedReason"]
 
 ShedReason = Literal["deadline", "criticality", "age"]
-"""Why a request was refused.
+"""Reason for the refusal of a request.
 
 `deadline`: the time that remained was shorter than the handler needs. `criticality`: it had a low
 criticality, and the queue was long. `age`: the queue was so old that most requests were in danger.
@@ -40,6 +40,9 @@ The age of a queue grows by at most this time. So this saves most checks, and ch
 """
 CALM_WAIT, CALM_DURATION, CALM_ALLOWED = 0.1, 0.5, 1.0
 """A wait and an expected duration that endanger no request with at least `CALM_ALLOWED` seconds."""
+MAX_REFUSING_SECONDS: Final = 5.0
+"""Seconds in which only refusals can follow each other. In an overload, the queue soon becomes so
+short that a request is handled. So the clocks must be wrong if none is."""
 MAX_DURATIONS, MIN_DURATIONS = 100, 10
 """Number of durations that are kept, and that are necessary to know how long a handler takes."""
 NEW_DURATIONS: Final = 10
@@ -60,6 +63,8 @@ class LoadShedder:
         """Median duration of the last requests in seconds. None: not known yet."""
         self._long = 0.0
         """Duration that nine of ten requests did not exceed, in seconds."""
+        self._refusing_since: float | None = None
+        """Time of the first refusal after a request that was not refused."""
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._new = 0
 
@@ -83,7 +88,7 @@ class LoadShedder:
     def refuses(
         self, waited: float, allowed: float, criticality: Criticality, now: float
     ) -> ShedReason | None:
-        """Return why a request that had to wait for a slot is refused, or None.
+        """Return the reason for the refusal of a request that had to wait for a slot, or None.
 
         Args:
             waited: Seconds that the request has waited.
@@ -91,6 +96,20 @@ class LoadShedder:
             criticality: Criticality of the request.
             now: The present time.
         """
+        reason = self._reason_for(waited, allowed, criticality, now)
+        if reason is None:
+            self._refusing_since = None
+        elif self._refusing_since is None or self.queue.idle_at > self._refusing_since:
+            self._refusing_since = now
+        elif now - self._refusing_since > MAX_REFUSING_SECONDS:
+            self._refusing_since = None
+            self.queue.distrust_clocks()
+            return None
+        return reason
+
+    def _reason_for(
+        self, waited: float, allowed: float, criticality: Criticality, now: float
+    ) -> ShedReason | None:
         expected = self.expected
         if waited < CALM_WAIT and (expected is None or expected < CALM_DURATION):
             self.calm_until = now + CALM_SECONDS

@@ -24,6 +24,8 @@ class QueueWait:
 
     def __init__(self) -> None:
         """Create the waits of a queue in which no request has waited."""
+        self.trusts_clocks = True
+        """True if the clock of a new sender is taken as equal, as long as this is plausible."""
         self.idle_at = 0.0
         """Time of the last request that has not waited."""
         self._offsets: OrderedDict[str, float] = OrderedDict()
@@ -46,10 +48,19 @@ class QueueWait:
         # raises all ages, so the difference follows them within seconds.
         self._offsets[sender] = age if age < offset else offset + RISE * (age - offset)
         self._offsets.move_to_end(sender)
+        self._limit_senders()
+
+    def _limit_senders(self) -> None:
         if len(self._offsets) > MAX_SENDERS:
             self._offsets.popitem(last=False)
 
-    def wait_of(self, sender: str, age: float, inside: float, now: float) -> float:
+    def distrust_clocks(self) -> None:
+        """Take the next request of each sender as one that has not waited in the queue."""
+        self.trusts_clocks = False
+        self._offsets.clear()
+        self._lowest = self._earlier = 0.0
+
+    def wait_of(self, sender: str, age: float, inside: float, now: float, allowed: float) -> float:
         """Return the seconds that a request has waited, and note them.
 
         Args:
@@ -57,15 +68,15 @@ class QueueWait:
             age: Time of arrival minus time of the send, in seconds, by two clocks.
             inside: Seconds since the arrival.
             now: The present time.
+            allowed: Seconds from the send to the deadline of the request.
         """
         offset = self._offsets.get(sender)
         if offset is None:
-            # Without a known difference, the clocks are taken as equal. If they are not, the
-            # requests of other senders show that the queue is not long: see `standing`.
-            waited = max(0.0, age) + inside
-            self._note(waited, now)
-            return min(waited, self.standing(now)) if self._offsets else waited
-        if age < offset:  # no wait is negative, so the clocks have changed
+            # The broker drops a request at its deadline. So an older one shows different clocks.
+            is_plausible = self.trusts_clocks and 0 <= age <= allowed
+            offset = self._offsets[sender] = 0.0 if is_plausible else age
+            self._limit_senders()
+        elif age < offset:  # no wait is negative, so the clocks have changed
             self._offsets[sender] = offset = age
         waited = age - offset + inside
         self._note(waited, now)

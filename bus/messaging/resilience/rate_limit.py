@@ -17,7 +17,7 @@ class RateLimit:
     Each calling service has its own token bucket in each process of the handler. With
     `BUS_AUTH=off`, the caller is the name that the sender gives.
 
-    >>> @router.request(GetInvoice, rate=RateLimit(100, per=1.0, burst=20))
+    >>> limit = RateLimit(100, per=1.0, burst=20)  # @router.request(GetInvoice, rate=limit)
 
     Raises:
         ContractError: A value is not valid. The error names the value.

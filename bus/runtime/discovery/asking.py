@@ -9,10 +9,11 @@ from bus.errors import ConfigurationError
 from bus.messaging.topology.control import COMMANDS
 from bus.runtime.key_owner import find_key_owners
 from bus.runtime.security import grants_source, operator_keyring
-from bus.security.control_security import OPEN_CONTROL, ControlGuard, ControlSecurity, Subject
+from bus.security.control_security import ControlGuard, ControlSecurity, Subject
 from bus.security.current_grants import CurrentGrants
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring
+from bus.security.open_control import OPEN_CONTROL
 from bus.settings import Settings
 
 __all__ = ["Asking", "find_asking"]

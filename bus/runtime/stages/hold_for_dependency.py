@@ -42,12 +42,13 @@ def hold_for_dependency(state: EndpointState) -> InboundStage:
             end = await waiting_room.wait()
             if end is HoldEnd.REQUEUE:
                 return REQUEUE
+            if not any(delivery.is_open for delivery in message.deliveries):
+                if end is not HoldEnd.RETURN:
+                    gate.ignore(end)
+                return NO_ACTION  # the broker has taken the message back, and delivers it again
             if end is HoldEnd.RETURN:
                 gate.count_return()
                 return _returned(message, gate.dependency.name, tier)
-            if not any(delivery.is_open for delivery in message.deliveries):
-                gate.ignore(end)
-                return NO_ACTION  # the broker has taken the message back, and delivers it again
             seconds = loop_time() - began
             result = await _run(message, end, gate, inner)
             if result.error is not None:

@@ -101,9 +101,10 @@ class _Rules:
             shedder.queue.learn(sender, age, now)
             return None
         inside = max(0.0, self._clock() - arrived / 1000)
-        waited = shedder.queue.wait_of(sender, age, inside, now)
+        allowed = envelope.expiration / 1000
+        waited = shedder.queue.wait_of(sender, age, inside, now, allowed)
         criticality = criticality_of(envelope, self._criticality)
-        reason = shedder.refuses(waited, envelope.expiration / 1000, criticality, now)
+        reason = shedder.refuses(waited, allowed, criticality, now)
         if reason is None:
             return None
         self._refusals.add(envelope, reason, now)

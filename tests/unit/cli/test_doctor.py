@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.cli.doctor import examine, probe_hosts
+from bus.cli.doctor import examine, probe_hosts, record_calls
 from bus.cli.doctor_report import Report, rows
+from bus.settings import load_settings
 from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
@@ -80,17 +81,17 @@ async def test_the_doctor_shows_what_is_configured_for_each_called_service(
     }
 
 
-async def test_the_doctor_shows_the_policy_that_applies_to_each_called_service(
+def test_the_doctor_shows_the_policy_that_applies_to_each_called_service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("BUS_AUTH", "off")
     monkeypatch.setenv("BUS_SERVICES__BILLING__TIMEOUT", "2")
     monkeypatch.setenv("BUS_SERVICES__BILLING__RETRIES", "0")
     monkeypatch.setenv("BUS_SERVICES__BILLING__BREAKER", "off")
     monkeypatch.setenv("BUS_SERVICES__BILLING__MAX_IN_FLIGHT", "off")
     monkeypatch.setenv("BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT", "3")
     monkeypatch.setenv("BUS_SERVICE_DEFAULTS__BREAKER_SLOW_CALL", "1.5")
-    report = await examine({}, {}, start=False)
+    report = Report()
+    record_calls(load_settings().registry, report)
     shown = dict(rows(report))
     assert shown["defaults of calls"] == (
         "attempt_timeout 3 s (BUS_SERVICE_DEFAULTS__ATTEMPT_TIMEOUT), "

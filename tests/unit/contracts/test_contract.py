@@ -328,9 +328,10 @@ def test_a_contract_states_its_criticality_and_the_seconds_of_its_cache() -> Non
     assert (contract_of(Ask).criticality, contract_of(Ask).cache) == ("sheddable_plus", 2.5)
 
 
-def test_a_misspelt_criticality_gets_the_nearest_one() -> None:
+def test_a_misspelt_criticality_gets_all_valid_ones() -> None:
     wrong: Any = "shedable"
-    with pytest.raises(ContractError, match="did you mean 'sheddable'"):
+    valid = "'critical_plus', 'critical', 'sheddable_plus', 'sheddable'"
+    with pytest.raises(ContractError, match=rf"one of {valid}\. Write criticality='sheddable'"):
         contract("names.wrong", version=1, criticality=wrong, catalog=Catalog())(_event())
 
 

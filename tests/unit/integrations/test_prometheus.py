@@ -67,9 +67,17 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_handler_slots_free",
         "trunkline_ready",
         "trunkline_connections_lost_total",
-        "trunkline_chaos_faults_total",
         "trunkline_breaker_state",
         "trunkline_breaker_changes_total",
+        "trunkline_chaos_faults_total",
+        "trunkline_calls_retried_total",
+        "trunkline_calls_rejected_total",
+        "trunkline_retry_budget_tokens",
+        "trunkline_calls_hedged_total",
+        "trunkline_cache_lookups_total",
+        "trunkline_fallbacks_total",
+        "trunkline_bulkhead_in_flight",
+        "trunkline_bulkhead_waiting",
     }
 
 

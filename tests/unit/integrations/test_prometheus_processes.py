@@ -8,8 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from bus.integrations.prometheus import ProcessesCollector, processes_registry
 from bus.integrations.prometheus import processes as processes_module
 from bus.integrations.prometheus.exposition import render
+from bus.integrations.prometheus.totals import Totals
+from bus.messaging.instruments import BREAKER_STATE
 from bus.messaging.service_info import InstanceStats, ProcessStats
-from tests.unit.integrations.stats import durations, handled, ready, slots, stats
+from tests.unit.integrations.stats import durations, handled, number, ready, slots, stats
 
 Values = dict[str, float]
 
@@ -75,6 +77,15 @@ def test_a_counter_does_not_decrease_when_a_process_is_restarted() -> None:
 
     assert [each[HANDLED] for each in seen] == [12, 13, 13, 15, 15, 17]
     assert [each[COUNT] for each in seen] == [4, 4, 6, 6, 6, 10]
+
+
+def test_the_state_of_a_breaker_is_the_worst_of_the_processes() -> None:
+    totals = Totals()
+    for value in (0, 2, 1):
+        state = number(BREAKER_STATE, value, name="billing.quote.v1", kind="call")
+        totals.add(stats(state), ("library",))
+    ((labels, total),) = totals.rows(BREAKER_STATE)
+    assert (labels, total.value) == (("library", "billing.quote.v1", "call"), 2)
 
 
 def test_a_process_without_an_answer_has_no_gauges_and_is_not_ready() -> None:

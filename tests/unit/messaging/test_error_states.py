@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bus.errors import (
-    MAX_RETRY_AFTER_SECONDS,
     BusError,
+    DeadlineExceeded,
     Executed,
     InvalidResult,
     NotFound,
@@ -15,10 +15,9 @@ from bus.errors import (
     ResourceExhausted,
     Unavailable,
     executed_of,
-    mark_as_call_error,
-    retry_after_of,
 )
 from bus.messaging.envelope import error_reply
+from bus.messaging.error_state import MAX_RETRY_AFTER_SECONDS, mark_as_call_error, retry_after_of
 from bus.messaging.resends import mark_in_doubt
 from bus.runtime.pending_request import check_reply
 from tests.unit.fakes import envelope
@@ -33,6 +32,10 @@ def called(error: BusError) -> BusError:
 def of_service(error: BusError) -> BusError:
     error.origin = "service"
     return error
+
+
+def timed_out() -> BusError:
+    return of_service(DeadlineExceeded("no reply", maybe_executed=True))
 
 
 def body_of(error: BaseException, *, has_run: bool) -> dict[str, Any]:
@@ -192,6 +195,17 @@ def test_an_error_reply_of_another_form_is_in_doubt(members: dict[str, Any]) -> 
 def test_a_later_error_keeps_the_doubt_of_an_earlier_attempt() -> None:
     error = mark_in_doubt(received(executed="no"))
     assert (type(error), executed_of(error), error.maybe_executed) == (Unavailable, "maybe", True)
+
+
+def test_the_state_of_an_operation_is_an_attribute_that_an_application_can_replace() -> None:
+    class Booked(Unavailable):
+        def __init__(self) -> None:
+            super().__init__("booked")
+            self.executed = True  # type: ignore[assignment]
+
+    assert (Unavailable(executed="no").executed, timed_out().executed) == ("no", "maybe")
+    assert Booked().executed
+    assert "executed" not in body_of(Booked(), has_run=True)
 
 
 def test_a_claim_is_void_if_the_error_is_in_doubt() -> None:

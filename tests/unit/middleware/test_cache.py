@@ -10,6 +10,7 @@ from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotFound, Per
 from bus.messaging.envelope import Envelope
 from bus.messaging.instruments import CACHE_LOOKUPS
 from bus.messaging.ports.meter import Instrument, Labels, Meter, Reporter
+from bus.messaging.resends import on_resend, tell_resend
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.destinations import Destinations
 from bus.middleware.cache import CacheAccess, cache
@@ -67,6 +68,9 @@ class Shop:
         self.rights = frozenset({"shop.price"})
         self.meter = Lookups()
         self.store = MemoryReplyStore(max_entries=max_entries)
+        self.compose()
+
+    def compose(self) -> None:
         access = CacheAccess(
             store=self.store,
             refusal=lambda _: self.denied,
@@ -223,6 +227,30 @@ def test_a_cancelled_caller_does_not_disturb_the_others(cancelled: int) -> None:
         assert shop.cancelled == 0
 
     run()
+
+
+@virtual
+async def test_a_caller_that_is_gone_hears_of_no_further_attempt_of_its_shared_call() -> None:
+    heard: list[BusError] = []
+
+    async def retrying(request: Envelope) -> Envelope:
+        for _ in range(2):
+            await asyncio.sleep(1)
+            tell_resend(NotFound("again"))
+        return request
+
+    shop = Shop()
+    shop.inner = retrying  # type: ignore[method-assign]
+    shop.compose()
+    token = on_resend.set(heard.append)
+    first = shop.begin(question("m-1"))
+    on_resend.reset(token)
+    await asyncio.sleep(0.5)
+    other = shop.begin(question("m-2"))
+    await asyncio.sleep(1)
+    first.cancel()
+    await other
+    assert len(heard) == 1
 
 
 @virtual

@@ -9,7 +9,7 @@ import pytest
 from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
 from bus.operations import health, http_server
 from bus.operations.brokers.ports import LOOPBACK, free_ports
-from bus.operations.health import LIVE, READY, aggregate, probe, serve_probes
+from bus.operations.health import LIVE, READY, aggregate, probe, read_probe, serve_probes
 from tests.polling import until
 
 FIRST = "GET /livez HTTP/1.1\r\nhost: a\r\n"
@@ -57,6 +57,21 @@ async def silent(at: Path) -> AsyncIterator[None]:
 
 async def test_who_is_live_and_ready_says_so(service: Service) -> None:
     assert [await probe(service.at, path, timeout=5) for path in (LIVE, READY)] == [None, None]
+
+
+async def test_a_process_that_is_ready_can_add_a_note(tmp_path: Path) -> None:
+    service, notes = Service(tmp_path), [""]
+    async with serve_probes(service.at, ready=service.ready, note=lambda: notes[0]):
+        assert await read_probe(service.at, READY, timeout=5) == (True, "ready")
+        notes[0] = "paused: a dependency is down"
+        assert await read_probe(service.at, READY, timeout=5) == (
+            True,
+            "ready (paused: a dependency is down)",
+        )
+        assert await probe(service.at, READY, timeout=5) is None
+        assert await read_probe(service.at, LIVE, timeout=5) == (True, "live")
+        service.why = "stopping"
+        assert await read_probe(service.at, READY, timeout=5) == (False, "not ready: stopping")
 
 
 async def test_who_is_not_ready_says_why_and_is_live_all_the_same(service: Service) -> None:

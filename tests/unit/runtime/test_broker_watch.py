@@ -97,8 +97,17 @@ async def test_no_time_out_counts_that_a_frozen_broker_can_have_caused(
 
 
 @virtual
-async def test_no_time_out_counts_while_services_recover_after_a_connect() -> None:
+async def test_a_time_out_counts_at_once_in_a_process_that_has_just_started() -> None:
     world = World()
+    world.broker.connected_at = world.loop.time()
+    assert await world.time_out()
+    world.watch.close()
+
+
+@virtual
+async def test_no_time_out_counts_while_services_recover_after_a_reconnect() -> None:
+    world = World()
+    assert await world.time_out()
     world.broker.connected_at = world.loop.time()
     assert not await world.time_out()
     await asyncio.sleep(RECOVERY_SECONDS - TIMEOUT - 0.01)

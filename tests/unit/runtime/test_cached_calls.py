@@ -15,6 +15,7 @@ from bus import (
     Handler,
     Message,
     NotFound,
+    NotServed,
     Request,
     Router,
     ServiceConfig,
@@ -131,6 +132,27 @@ async def test_an_error_reaches_each_caller_and_is_not_kept(buses: MemoryBuses) 
     assert len({id(each) for each in errors}) == 3
     bank.error = None
     assert (await bus.request(GetRate(), timeout=5)).number == 2
+
+
+@in_memory
+async def test_a_request_that_waits_for_the_service_shares_no_call_with_one_that_does_not(
+    buses: MemoryBuses,
+) -> None:
+    bus = await buses.bus("shop")
+    waiting = [
+        asyncio.ensure_future(bus.request(GetRate(), timeout=seconds, wait_for_service=True))
+        for seconds in (5, 60, 50)
+    ]
+    await asyncio.sleep(1)
+    with pytest.raises(NotServed):
+        await bus.request(GetRate(), timeout=5)
+    with pytest.raises(NotServed, match="did not start"):
+        await waiting[0]
+    bank = Bank()
+    keys = json.dumps({"keys": [new_encryption_key("one")]})
+    await buses.serve(await buses.bus("bank", encryption_keys=keys), bank.router)
+    assert [(await each).number for each in waiting[1:]] == [1, 1]
+    assert bank.requests == 1
 
 
 @in_memory

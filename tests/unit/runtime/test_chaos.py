@@ -48,6 +48,11 @@ class Opened(Event):
     lane: int = 1
 
 
+@contract("toll.token", version=1)
+class GetToken(Request[Fee]):
+    axles: int = 2
+
+
 class Toll:
     """The service `toll`, which counts the calls of its handlers."""
 
@@ -62,6 +67,9 @@ class Toll:
     async def _fee(self, message: GetFee | Pay | Bill) -> Fee:
         self.calls.append(type(message).__name__)
         return Fee(amount=7)
+
+    async def token(self, _message: GetToken) -> Fee:
+        return Fee(amount=1)
 
     async def _opened(self, message: Opened) -> None:
         self.calls.append(type(message).__name__)
@@ -284,6 +292,21 @@ async def test_an_own_operation_that_is_not_served_fails_at_the_start(buses: Mem
     bus = await buses.bus("toll", chaos="toll.fees: duplicate")
     with pytest.raises(ConfigurationError, match=r"toll does not serve toll\.fees; did you mean"):
         await buses.serve(bus, Toll().router)
+
+
+async def test_a_process_that_only_sends_starts_no_experiment() -> None:
+    async with MemoryBuses() as buses:
+        assert (await buses.bus("car", chaos="*: duplicate")).report.chaos().chaos is None
+
+
+@in_memory
+async def test_a_second_router_does_not_start_the_experiment_again(buses: MemoryBuses) -> None:
+    toll, served, _ = await toll_with(buses, "toll.pay: duplicate; for=30s")
+    await asyncio.sleep(31)
+    other = Router("toll")
+    other.request(GetToken)(toll.token)
+    await buses.serve(served, other)
+    assert served.report.chaos().chaos is None
 
 
 async def test_a_plan_for_other_services_only_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -279,6 +279,7 @@ async def test_a_paused_consumer_stays_ready_and_says_which_dependency_is_down(
     await submit(client, 6)
     await happens(lambda: len(ehr.calls) == 5, "an open breaker")
     assert (pauses_of(ledger), ledger.ready) == ([("dependency:ehr",)], True)
+    assert ledger.report.pauses == {"dependency:ehr"}
     assert ledger.report.stats().handlers[0].free == 1  # a held message takes no slot
     ehr.is_down = False
     await happens(lambda: len(ehr.done) == 6, "the jobs")
@@ -291,7 +292,7 @@ async def test_an_outage_writes_one_line_at_its_begin_and_one_at_its_end(
 ) -> None:
     ehr, seen = Ehr(is_down=True), list[logging.LogRecord]()
     handler = logging.Handler()
-    handler.emit = seen.append  # type: ignore[method-assign]
+    handler.emit = seen.append  # type: ignore[assignment]
     logger = logging.getLogger("bus.dependency")
     level = logger.level
     logger.addHandler(handler)

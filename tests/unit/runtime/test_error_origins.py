@@ -21,9 +21,9 @@ from bus.errors import (
     PermissionDenied,
     Unavailable,
     executed_of,
-    mark_as_broker_error,
 )
 from bus.messaging.envelope import Envelope, error_reply, reply
+from bus.messaging.error_state import mark_as_broker_error
 from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
 from bus.middleware.stacks import client_stack
 from bus.runtime.client import Client

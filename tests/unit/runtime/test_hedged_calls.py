@@ -66,8 +66,8 @@ async def serve(buses: MemoryBuses, *workers: Worker) -> None:
         await buses.serve(await buses.bus("depot"), worker.router)
 
 
-async def caller(buses: MemoryBuses, **others: Any) -> Bus:
-    config = ServiceConfig("depot", hedge_after=AFTER, **others)
+async def caller(buses: MemoryBuses, after: float = AFTER, **others: Any) -> Bus:
+    config = ServiceConfig("depot", hedge_after=after, **others)
     return await buses.bus("shop", services=[config])
 
 
@@ -141,7 +141,7 @@ async def test_a_request_without_a_connection_is_sent_once_when_the_broker_retur
 ) -> None:
     worker = Worker("fast")
     await serve(buses, worker)
-    bus = await caller(buses)
+    bus = await caller(buses, 2.0)
     await bus.request(Look(), timeout=20)
     buses.broker.stop()
     asking = [asyncio.ensure_future(bus.request(Look(), timeout=60)) for _ in range(20)]
@@ -156,7 +156,7 @@ async def test_a_request_without_a_connection_is_sent_once_when_the_broker_retur
 async def test_a_request_that_waits_for_the_service_is_not_hedged_before_the_service_serves_it(
     buses: MemoryBuses,
 ) -> None:
-    bus = await caller(buses)
+    bus = await caller(buses, 2.0)
     asking = asyncio.ensure_future(bus.request(Look(), timeout=60, wait_for_service=True))
     await asyncio.sleep(5)
     worker = Worker("fast")

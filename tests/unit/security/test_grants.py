@@ -347,6 +347,7 @@ def test_the_rights_on_the_control_channel_are_read_and_shown(
     assert (grants.may_read("reader"), grants.may_read("library")) == (True, False)
     assert grants.may_operate("ida", "control.order")
     assert not grants.may_operate("ida", "control.read")
+    assert not grants.may_operate("ida", "control.chaos")
     assert not _bus("grants", "check", str(path), "--contracts", "contracts")
     assert re.search(r"^reader +control +read", capsys.readouterr().out, re.MULTILINE)
     assert not _bus("grants", "check", str(path), "--contracts", "contracts", "--json")

@@ -1,7 +1,7 @@
 """Wrong values of the policies for calls: each key, each wrong value, and each source."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from math import inf, nan
 from pathlib import Path
@@ -13,6 +13,8 @@ from bus import Bus, ServiceConfig, ServiceDefaults
 from bus.errors import ConfigurationError
 from bus.settings import load_settings
 from bus.settings.service_defaults import POLICY_KEYS
+from bus.settings.service_file import read_services_file
+from bus.settings.service_variables import read_variables
 from bus.settings.value_rules import POLICY_RULES
 
 SECRET = "hunter2"
@@ -48,17 +50,13 @@ ALLOWED: dict[str, tuple[str, list[Any]]] = {
 }
 """What each key allows, and its wrong values."""
 SWITCHES = {"breaker", "cache"}
+WRONG_TYPES: list[Any] = [[], {}, b"1", timedelta(seconds=1), 1j]
+"""Values that only code can pass."""
 
 
-def wrong_values() -> Iterator[tuple[str, Any]]:
-    for key, (_, values) in ALLOWED.items():
-        common = [nan, True, False, SECRET] if key in SWITCHES else NUMBERS_WRONG
-        for value in [*values, *common]:
-            yield key, value
-
-
-WRONG = list(wrong_values())
-IDS = [f"{key}={value!r:.20}" for key, value in WRONG]
+def wrong_values(key: str) -> list[Any]:
+    common = [nan, True, False, SECRET] if key in SWITCHES else NUMBERS_WRONG
+    return [*ALLOWED[key][1], *common]
 
 
 @pytest.fixture(autouse=True)
@@ -103,46 +101,47 @@ def test_every_key_has_wrong_values_in_these_tests() -> None:
 # --- One value ---
 
 
-@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
-def test_a_wrong_value_in_code_names_the_key_and_what_is_allowed(key: str, value: Any) -> None:
-    for make, subject in (
-        (lambda given: ServiceConfig("billing", **given), "ServiceConfig('billing')"),
-        (lambda given: ServiceDefaults(**given), "ServiceDefaults"),
-    ):
+@pytest.mark.parametrize("key", POLICY_KEYS)
+def test_a_wrong_value_in_code_names_the_key_and_what_is_allowed(key: str) -> None:
+    for value in [*wrong_values(key), *WRONG_TYPES]:
+        given: dict[str, Any] = {key: value}
         with pytest.raises(ConfigurationError) as caught:
-            make({key: value})
-        assert str(caught.value) == f"{subject}.{key}: {rule(key)}."
+            ServiceConfig("billing", **given)
+        assert str(caught.value) == f"ServiceConfig('billing').{key}: {rule(key)}."
+        with pytest.raises(ConfigurationError) as caught:
+            ServiceDefaults(**given)
+        assert str(caught.value) == f"ServiceDefaults.{key}: {rule(key)}."
 
 
 @pytest.mark.parametrize("key", POLICY_KEYS)
-@pytest.mark.parametrize("value", [[], {}, b"1", timedelta(seconds=1), 1j], ids=repr)
-def test_a_value_of_a_wrong_type_in_code_names_the_key(key: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        ServiceConfig("billing", **{key: value})
-    assert str(caught.value) == f"ServiceConfig('billing').{key}: {rule(key)}."
+def test_a_wrong_variable_names_itself_and_what_is_allowed(key: str) -> None:
+    names = [f"BUS_SERVICES__BILLING__{key.upper()}", f"BUS_SERVICE_DEFAULTS__{key.upper()}"]
+    for value in wrong_values(key):
+        found = read_variables(dict.fromkeys(names, str(value)))
+        assert found.faults == [f"{name}: {rule(key)}" for name in names]
 
 
-@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
-def test_a_wrong_variable_names_itself_and_what_is_allowed(
-    key: str, value: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("key", POLICY_KEYS)
+def test_a_wrong_value_of_the_file_is_named_with_its_line(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "services.toml"
+    for value in wrong_values(key):
+        line = f"{key} = {toml(value)}"
+        path.write_text(f"[services.billing]\n\n{line}\n\n[defaults]\n{line}\n")
+        (found,) = read_services_file(path).faults
+        assert found == (
+            f"BUS_SERVICES_FILE: {path}:3: services.billing.{key}: {rule(key)}; "
+            f"{path}:6: defaults.{key}: {rule(key)}"
+        )
+
+
+def test_the_settings_report_the_faults_of_all_sources(
+    write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = f"BUS_SERVICES__BILLING__{key.upper()}"
-    second = f"BUS_SERVICE_DEFAULTS__{key.upper()}"
-    monkeypatch.setenv(first, str(value))
-    monkeypatch.setenv(second, str(value))
-    assert fault() == f"{first}: {rule(key)}; {second}: {rule(key)}"
-
-
-@pytest.mark.parametrize(("key", "value"), WRONG, ids=IDS)
-def test_a_wrong_value_of_the_file_is_named_with_its_line(
-    key: str, value: Any, write: Write
-) -> None:
-    path = write(
-        f"[services.billing]\n\n{key} = {toml(value)}\n\n[defaults]\n{key} = {toml(value)}\n"
-    )
+    path = write("[defaults]\nmax_waiting = -1\n")
+    monkeypatch.setenv("BUS_SERVICES__BILLING__BREAKER_WINDOW", "0")
     assert fault() == (
-        f"BUS_SERVICES_FILE: {path}:3: services.billing.{key}: {rule(key)}; "
-        f"{path}:6: defaults.{key}: {rule(key)}"
+        f"BUS_SERVICES__BILLING__BREAKER_WINDOW: {rule('breaker_window')}; "
+        f"BUS_SERVICES_FILE: {path}:2: defaults.max_waiting: {rule('max_waiting')}"
     )
 
 

@@ -93,7 +93,7 @@ def admission(
 
 def admit_all(gate: DependencyAdmission, most: int, **options: bool) -> list[Permit]:
     """Return the permits of at most `most` messages that are admitted now."""
-    permits = []
+    permits: list[Permit] = []
     while len(permits) < most and (permit := gate.admit(60, **options)) is not None:
         permits.append(permit)
     return permits

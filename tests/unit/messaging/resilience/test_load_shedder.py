@@ -16,7 +16,7 @@ def shedder(*, waits: float = 0.0, duration: float | None = None) -> LoadShedder
     found = LoadShedder()
     found.queue.learn("a", 0.0, 1.0)
     for number in range(6):
-        found.queue.wait_of("a", waits, 0.0, 9.7 + number * 0.06)
+        found.queue.wait_of("a", waits, 0.0, 9.7 + number * 0.06, 10.0)
     if duration is not None:
         for _ in range(20):
             found.handled(duration)
@@ -99,6 +99,19 @@ def test_the_expected_duration_is_the_median_of_the_last_hundred() -> None:
     assert loaded.expected == 0.1
 
 
+def test_a_wrong_clock_cannot_refuse_all_requests_of_a_handler_that_is_never_idle() -> None:
+    loaded, refused, handled = LoadShedder(), 0, 0
+    for number in range(2_000):  # 20 a second; no slot is free for long, and none waits
+        now = 10.0 + number * 0.05
+        waited = loaded.queue.wait_of("a", 9.0, 0.0, now, 10.0)
+        if loaded.refuses(waited, 10.0, "critical", now) is None:
+            handled += 1
+        else:
+            refused += 1
+    assert refused <= 110  # of the first five seconds
+    assert handled >= 1_890
+
+
 def test_after_a_short_wait_requests_with_a_second_are_not_checked_for_a_moment() -> None:
     loaded = LoadShedder()
     assert loaded.refuses(0.2, 10.0, "critical", 10.0) is None
@@ -143,7 +156,7 @@ class Overload:
                 found.queue.learn("a", now - sent, now)
                 reason = None
             else:
-                waited = found.queue.wait_of("a", now - sent, 0.0, now)
+                waited = found.queue.wait_of("a", now - sent, 0.0, now, self._allowed)
                 reason = found.refuses(waited, self._allowed, criticality, now)
             if reason is not None:
                 self.refused[criticality, reason] += 1

@@ -8,7 +8,7 @@ from bus.messaging.resilience.queue_wait import MAX_SENDERS, QueueWait
 def busy(queue: QueueWait, sender: str, ages: list[float], *, start: float = 10.0) -> list[float]:
     """Note requests every 50 ms that had to wait for a slot, and return their waits."""
     return [
-        round(queue.wait_of(sender, age, 0.0, start + number * 0.05), 6)
+        round(queue.wait_of(sender, age, 0.0, start + number * 0.05, 10.0), 6)
         for number, age in enumerate(ages)
     ]
 
@@ -23,7 +23,7 @@ def test_a_different_clock_of_the_sender_does_not_change_the_wait(skew: float) -
 def test_the_time_in_the_process_counts() -> None:
     queue = QueueWait()
     queue.learn("a", 0.0, 1.0)
-    assert queue.wait_of("a", 0.5, 0.25, 10.0) == 0.75
+    assert queue.wait_of("a", 0.5, 0.25, 10.0, 10.0) == 0.75
 
 
 def test_a_clock_that_jumps_ahead_in_an_overload_corrects_the_difference() -> None:
@@ -48,17 +48,28 @@ def test_a_delivery_that_was_delayed_hardly_changes_the_difference() -> None:
     assert busy(queue, "a", [1.001]) == [0.99]
 
 
-def test_a_sender_that_is_new_has_waited_no_longer_than_the_queue() -> None:
+@pytest.mark.parametrize(("age", "waited"), [(-3.0, 0.0), (0.0, 0.0), (9.0, 9.0), (12.0, 0.0)])
+def test_the_clock_of_a_new_sender_is_taken_as_equal_if_the_request_is_not_too_old(
+    age: float, waited: float
+) -> None:
+    assert busy(QueueWait(), "a", [age]) == [waited]
+
+
+def test_a_new_sender_with_another_clock_does_not_raise_the_standing_wait() -> None:
     queue = QueueWait()
     queue.learn("a", 0.0, 1.0)
     busy(queue, "a", [0.3] * 5)
-    assert queue.wait_of("b", 20.0, 0.0, 10.3) <= 0.3
-    assert queue.standing(10.3) <= 0.3
+    assert queue.wait_of("b", 5.0, 0.0, 10.26, 10.0) == 5.0
+    assert queue.standing(10.27) <= 0.3
 
 
-def test_a_process_that_was_never_idle_takes_the_clocks_as_equal() -> None:
+def test_after_distrust_the_first_request_of_a_sender_has_not_waited() -> None:
     queue = QueueWait()
-    assert busy(queue, "a", [2.0, -3.0]) == [2.0, 0.0]
+    queue.learn("a", 0.0, 1.0)
+    busy(queue, "a", [9.0] * 8)
+    queue.distrust_clocks()
+    assert busy(queue, "a", [9.0, 9.5], start=11.0) == [0.0, 0.5]
+    assert busy(queue, "b", [5.0], start=12.0) == [0.0]
 
 
 def test_the_standing_wait_is_the_shortest_of_two_intervals() -> None:
@@ -87,7 +98,7 @@ def test_a_slow_handler_has_intervals_with_one_request() -> None:
     queue = QueueWait()
     queue.learn("a", 0.0, 1.0)
     for number in range(4):
-        queue.wait_of("a", 2.0 + number, 0.0, 10.0 + 5 * number)
+        queue.wait_of("a", 2.0 + number, 0.0, 10.0 + 5 * number, 10.0)
     assert queue.standing(25.0) == 4.0
 
 
@@ -96,5 +107,5 @@ def test_the_number_of_senders_is_bounded_and_the_oldest_is_forgotten() -> None:
     for number in range(MAX_SENDERS + 1):
         queue.learn(f"s{number}", 7.0, 1.0)
     assert len(queue._offsets) == MAX_SENDERS
-    assert queue.wait_of("s1", 7.5, 0.0, 10.0) == 0.5
+    assert queue.wait_of("s1", 7.5, 0.0, 10.0, 10.0) == 0.5
     assert "s0" not in queue._offsets

@@ -251,6 +251,9 @@ def test_a_revived_message_is_as_it_was_sent_but_for_its_history() -> None:
         "dead-code": "internal",
         "dead-at": 1,
         "first-failed-at": 1,
+        "dependency-returns": 3,
+        "dependency-failures": 2,
+        "dependency-wait": 1,
         "mine": "kept",
     }
     died = dead(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers)

@@ -13,7 +13,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.control import COMMANDS, control_topology
 from bus.runtime.discovery.announcements import AnnouncementStream
 from bus.runtime.discovery.control_link import ControlLink, Member
-from bus.security.control_security import OPEN_CONTROL
+from bus.security.open_control import OPEN_CONTROL
 from tests.unit.fakes import virtual
 
 MISSING = ConfigurationError(

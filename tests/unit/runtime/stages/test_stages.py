@@ -80,6 +80,13 @@ def test_every_stage_file_is_in_the_list_once() -> None:
     assert sorted(names) == sorted(each.name for each in iter_modules(stages.__path__))
 
 
+def test_load_is_shed_after_the_authentication_and_before_the_ack_and_the_inbox() -> None:
+    names = [stage.__name__ for stage in INBOUND]
+    order = ["limit_concurrency", "authenticate", "recall_result", "shed_load"]
+    order += ["acknowledge_at_most_once", "deduplicate"]
+    assert [name for name in names if name in order] == order
+
+
 @virtual
 async def test_all_stages_together_pass_an_ordinary_message() -> None:
     inner, endpoint = Inner(), state()
