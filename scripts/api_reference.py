@@ -230,7 +230,7 @@ def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str
 
 def alias_lines(node: ast.stmt) -> Iterator[str]:
     """Yield an assignment. A union that is too long has one line for each of its members."""
-    line = ast.unparse(node)
+    line = ast.unparse(node).replace("'", '"')  # as the formatter of this repository writes texts
     if len(line) <= WIDTH or not isinstance(node, ast.Assign):
         yield line
         return
