@@ -34,14 +34,7 @@ BEFORE = "0e9bbf8e"
 """The last commit without policies."""
 REQUIRED = {"defaults": 0.93, "off": 0.98}
 """The promised rate, as a part of the rate of the earlier version."""
-OFF: Mapping[str, Any] = {
-    "service_defaults": {
-        "retries": 0,
-        "retry_budget": "off",
-        "breaker": "off",
-        "max_in_flight": "off",
-    }
-}
+OFF = {"retries": 0, "retry_budget": "off", "breaker": "off", "max_in_flight": "off"}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {"before": {}, "defaults": {}, "off": OFF}
 
 

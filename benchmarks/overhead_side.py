@@ -2,9 +2,9 @@
 
 usage: python -m benchmarks.overhead_side SETTINGS [URL]
 
-SETTINGS are settings of the bus as JSON. Without a URL the broker is in memory. The process prints
-`ready`. For each number on its standard input, it sends so many requests, and prints their cost as
-JSON.
+SETTINGS are the values of `ServiceDefaults` as JSON, or `{}`, which any version accepts. Without a
+URL the broker is in memory. The process prints `ready`. For each number on its standard input, it
+sends so many requests, and prints their cost as JSON.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import json
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 from pydantic import SecretStr
@@ -51,8 +52,12 @@ async def open_bus(stack: AsyncExitStack, service: str, settings: dict[str, Any]
     return await stack.enter_async_context(Bus(service, settings=chosen))
 
 
-async def main(settings: dict[str, Any], url: str | None) -> None:
+async def main(defaults: dict[str, Any], url: str | None) -> None:
     """Measure until the standard input ends."""
+    settings: dict[str, Any] = {}
+    if defaults:
+        # An earlier version has no such class.
+        settings["service_defaults"] = import_module("bus").ServiceDefaults(**defaults)
     async with AsyncExitStack() as stack:
         if url is None:
             buses = await stack.enter_async_context(MemoryBuses())

@@ -106,8 +106,8 @@ class Server:
         if self._free_since is not None and now - self._free_since > IDLE_SECONDS:
             self._shedder.queue.learn(sender, 0, now)
             return None
-        waited = self._shedder.queue.wait_of(sender, now - waiting.arrived, 0, now)
         allowed = waiting.expires - waiting.arrived
+        waited = self._shedder.queue.wait_of(sender, now - waiting.arrived, 0, now, allowed)
         if self._shedder.refuses(waited, allowed, "critical", now) is None:
             return None
         after = min(MAX_RETRY_SECONDS, max(MIN_RETRY_SECONDS, waited))

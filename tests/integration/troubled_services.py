@@ -3,7 +3,18 @@
 import asyncio
 import threading
 
-from bus import Catalog, Context, Event, Job, Message, Request, RetryPolicy, Router, contract
+from bus import (
+    Catalog,
+    Context,
+    Event,
+    Job,
+    Message,
+    Request,
+    RetryPolicy,
+    Router,
+    Unavailable,
+    contract,
+)
 
 LONG = 3600
 writing = threading.Event()
@@ -146,6 +157,25 @@ class PrintList(Job[None]):
     number: int
 
 
+@contract("carriers.rate", version=1, idempotent=True)
+class AskRate(Request[Price]):
+    """A request to a service that is down."""
+
+    number: int
+
+
+@contract("labels.print", version=1)
+class PrintLabel(Job[None]):
+    """A job whose dependency is down."""
+
+    number: int
+
+
+class PrinterDown(Exception):
+    """The label printer does not answer."""
+
+
+carriers, labels = Router("carriers"), Router("labels")
 stock, billing, warehouse = Router("stock"), Router("billing"), Router("warehouse")
 orders, budget, post, press = Router("orders"), Router("budget"), Router("post"), Router("press")
 reports = Router("reports")
@@ -236,3 +266,13 @@ async def on_cancelled(_event: OrderCancelled) -> None: ...
 
 @audit.event(OrderPlaced)
 async def on_order_placed(_event: OrderPlaced) -> None: ...
+
+
+@carriers.request(AskRate)
+async def rate(_request: AskRate) -> Price:
+    raise Unavailable("the carriers do not answer", executed="no")
+
+
+@labels.job(PrintLabel, concurrency=1, dependency="printer", failures=(PrinterDown,))
+async def print_label(_job: PrintLabel) -> None:
+    raise PrinterDown

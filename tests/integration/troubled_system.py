@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 from pydantic import SecretStr
 
-from bus import Bus, BusError, Job, Request, Router, Settings
+from bus import Bus, BusError, Job, Request, Router, ServiceConfig, Settings
 from bus.cli.run import serve_until
 from bus.messaging.context import correlated
 from bus.messaging.envelope import new_id
@@ -170,7 +170,9 @@ async def troubled_system(url: str, management_url: str, health: int) -> AsyncIt
         system = System(url, management_url, stack)
         routers = (services.post, services.index_earlier, services.orders, services.budget)
         await asyncio.gather(*(system.was_served(each) for each in routers))
-        shop = await system.open("shop")
+        # The load on the slow service must not end because its callers protect it.
+        impatient = ServiceConfig(name="stock", breaker="off", retries=0)
+        shop = await system.open("shop", services=[impatient])
         await leave_messages(system, shop)
         orders = await start_services(system, health)
         await send_messages(system, shop, orders)
@@ -203,6 +205,8 @@ async def start_services(system: System, health: int) -> Bus:
         system.open("index", services.index),
         system.open("archive", services.archive),
         system.open("audit", services.audit, discovery="off"),
+        system.open("carriers", services.carriers),
+        system.open("labels", services.labels),
         system.open("orders", services.orders, clock_leeway=0, service_version="1.5"),
         system.open_with_probes("budget", services.budget, health),
     )
@@ -229,6 +233,9 @@ async def send_messages(system: System, shop: Bus, orders: Bus) -> None:
         async with asyncio.timeout(0.1):
             await shop.request(services.FindItem(item="a lamp"))
     await call(shop, services.CountItems(shelf="A3"), timeout=0.5)
+    for number in range(8):
+        await call(shop, services.AskRate(number=number))
+        await shop.submit(services.PrintLabel(number=number))
     await system.drain("reports", services.reports)
 
 
