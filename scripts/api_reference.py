@@ -43,6 +43,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.runtime.lifespan": ("Lifespan",),
         "bus.contracts.retry_policy": ("RetryPolicy",),
         "bus.messaging.resilience.adaptive_limit": ("AdaptiveLimit",),
+        "bus.messaging.resilience.dependency": ("Dependency",),
+        "bus.messaging.resilience.rate_limit": ("RateLimit",),
         "bus.messaging.context": ("Context", "Sender"),
         "bus.runtime.dependencies": ("Depends",),
     },

@@ -234,7 +234,12 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
 
 
 def error_reply(
-    request: Envelope, error: BaseException, *, source: str, has_run: bool = True
+    request: Envelope,
+    error: BaseException,
+    *,
+    source: str,
+    has_run: bool = True,
+    is_repeated: bool = False,
 ) -> Envelope:
     """Return the error reply to a request or job.
 
@@ -246,9 +251,13 @@ def error_reply(
         request: Request or job.
         error: Error of the handler, or of a stage that refused the message.
         source: Sending service.
-        has_run: False if certainly no handler has begun the request or job.
+        has_run: False if certainly no handler has begun this attempt.
+        is_repeated: True if a handler may have begun an earlier attempt or delivery.
     """
-    body = _describe_error(error, request.id, has_run=has_run)
+    executed: Executed = executed_on_wire(error, has_run=has_run)
+    # A refusal, or a handler's own statement, is about this attempt only.
+    is_unknown = executed == "maybe" or (executed == "no" and is_repeated)
+    body = _describe_error(error, request.id, executed=None if is_unknown else executed)
     # A member without a value is left out, so that the body stays as short as before.
     encoded = ErrorReply.__pydantic_serializer__.to_json(body, exclude_none=True)
     return _build_answer(request, ERROR_TYPE, encoded, source=source, error=body.code)
@@ -262,20 +271,21 @@ def is_final(type_: str) -> bool:
     return type_.endswith(REPLY_SUFFIX) or type_.startswith(ERROR_PREFIX)
 
 
-def _describe_error(error: BaseException, message_id: str, *, has_run: bool) -> ErrorReply:
+def _describe_error(
+    error: BaseException, message_id: str, *, executed: Executed | None
+) -> ErrorReply:
     members = member_errors(error)
     known = [each for each in members if isinstance(each, BusError)]
     code = Internal.code
     text = f"internal error while handling {message_id}. Search the service's log for this id."
     if all(map(has_safe_text, members)):
         code, text = code_of(error), str(members[0]) if len(members) == 1 else safe_reason(error)
-    executed: Executed = executed_on_wire(error, has_run=has_run)
     return ErrorReply(
         code=code,
         message=text.encode(errors="replace").decode(),
         retryable=len(known) < len(members) or any(each.retryable for each in known),
         maybe_executed=any(each.maybe_executed for each in known),
-        executed=None if executed == "maybe" else executed,
+        executed=executed,
         retry_after=retry_after_of(error),
     )
 

@@ -273,8 +273,10 @@ def _is_before(deadline: int | None, other: int | None) -> bool:
 
 
 def _no_reply(envelope: Envelope, seconds: float) -> DeadlineExceeded:
-    return DeadlineExceeded(
+    error = DeadlineExceeded(
         f"{envelope.type}: no reply within {format_seconds(seconds)}. Check that the service runs "
         f"and is not overloaded, or {timeout_advice(envelope.limits)}.",
         maybe_executed=True,
     )
+    error.origin = "service"
+    return error

@@ -3,6 +3,7 @@
 Source: Nygard, "Release It!" (2007).
 """
 
+import asyncio
 from datetime import UTC, datetime
 
 from bus.errors import BusError, Unavailable, code_of
@@ -18,9 +19,9 @@ from bus.messaging.timers import format_seconds
 __all__ = ["circuit_breaker"]
 
 POLICY = "breaker"
-FAILURES = frozenset({"unavailable", "resource_exhausted"})
-"""Codes of the service's errors that count as failures. A time-out has a rule of its own."""
 TIME_OUT = "deadline_exceeded"
+FAILURES = frozenset({"unavailable", "resource_exhausted", TIME_OUT})
+"""Codes of the service's errors that can count as failures."""
 
 
 def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middleware:
@@ -29,7 +30,8 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
     An error of the service is a failure if its code is `unavailable` or `resource_exhausted`, or if
     the attempt failed only after its configured time. Another error of the service is a success,
     because the service works. An error of this process or of the broker counts nothing, nor does a
-    cancelled request.
+    cancelled request. If the service has lost its connection, it answers `unavailable` with
+    `maybe_executed` to a request that is delivered again. This error counts nothing, too.
 
     Args:
         destination: The called operation.
@@ -46,7 +48,7 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         async def call(envelope: Envelope) -> Envelope | None:
             permit = breaker.admit()
             if permit is None:
-                raise _rejection(destination, breaker)
+                raise await _rejected(destination, breaker)
             try:
                 reply = await inner(envelope)
             except BaseException as error:  # such as the cancellation of the caller
@@ -58,7 +60,7 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
         async def call_timed(envelope: Envelope) -> Envelope | None:
             permit = breaker.admit()
             if permit is None:
-                raise _rejection(destination, breaker)
+                raise await _rejected(destination, breaker)
             sent = SendTime(timer())
             token = current_send.set(sent)
             try:
@@ -84,13 +86,24 @@ def _count_error(
         breaker.ignore(permit)
         return
     code = code_of(error)
-    if code in FAILURES or (code == TIME_OUT and error.had_full_time):
-        breaker.failure(permit, seconds, code, retry_after_of(error))
-    elif code == TIME_OUT:
-        # The caller had left less time than the service may take.
-        breaker.ignore(permit)
-    else:
+    if code not in FAILURES:
         breaker.success(permit, seconds)
+    elif error.had_full_time if code == TIME_OUT else not error.maybe_executed:
+        breaker.failure(permit, seconds, code, retry_after_of(error))
+    else:
+        # The caller had left less time than the service may take. Or the service does not know the
+        # outcome, because it has lost a connection to the broker.
+        breaker.ignore(permit)
+
+
+async def _rejected(destination: Destination, breaker: CircuitBreaker) -> Unavailable:
+    """Report and return the error of a request that is not sent.
+
+    Let other tasks run first. Otherwise a caller that repeats the request in a loop would block the
+    event loop, because nothing else in a rejected request waits.
+    """
+    await asyncio.sleep(0)
+    return _rejection(destination, breaker)
 
 
 def _rejection(destination: Destination, breaker: CircuitBreaker) -> Unavailable:

@@ -81,6 +81,12 @@ MAX_EXPIRATION_MS = 2**32 - 1
 RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
 Every call in flight on that channel would then fail.
 """
+GRACE_SECONDS = 0.05
+"""Seconds that the client waits longer for the reply to an attempt than the service may work.
+
+A service that ends a handler at the end of the attempt sends an error. If this error came after the
+next attempt was sent, it would end the next attempt, because both have the same message id.
+"""
 FULL_PART = 0.9
 """Part of the configured time after which an attempt counts as one that had its full time.
 
@@ -577,7 +583,7 @@ class Client:
             self.replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
-                self.replies.limit_wait(future, seconds)
+                self.replies.limit_wait(future, seconds + GRACE_SECONDS)
             reply = await future
         except BaseException as error:  # as above
             if sent_at is None:

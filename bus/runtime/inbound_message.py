@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bus.messaging.dependency_wait import DEPENDENCY_RETURNS
+from bus.messaging.dependency_wait import DEPENDENCY_RETURNS, DEPENDENCY_WAIT
 from bus.messaging.envelope import Envelope
-from bus.messaging.fault_record import REPLAYS
+from bus.messaging.fault_record import FIRST_FAILED, REPLAYS
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.resilience.circuit_breaker import Permit
 from bus.runtime.poison_isolation import PoisonCandidate
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 Repeats = str | int | tuple[str | int, str | int]
+RETURNED = (REPLAYS, FIRST_FAILED, DEPENDENCY_WAIT)
+"""Headers of a message that returned after an attempt. Its number can still be 1."""
 RedeliveryKey = tuple[str, str, int, Repeats, int]
 """(sender, message id, attempt, replay count, collision number).
 
@@ -87,10 +89,11 @@ class InboundMessage:
         return self.candidate is not None and self.candidate.is_waiting
 
     @property
-    def may_have_run(self) -> bool:
+    def is_repeated(self) -> bool:
         """True if a handler may have begun an earlier delivery or attempt of the message."""
-        is_first = self.envelope.attempt == 1 and REPLAYS not in self.envelope.headers
-        return not is_first or self.deliveries[0].redelivered
+        headers = self.envelope.headers
+        has_returned = any(name in headers for name in RETURNED)
+        return self.envelope.attempt > 1 or has_returned or self.deliveries[0].redelivered
 
     @property
     def lost_deliveries(self) -> int:
@@ -151,6 +154,8 @@ class HandlingResult:
 
     An error of a message that no handler has begun tells the caller so.
     """
+    is_repeated: bool = False
+    """True if a handler may have begun an earlier delivery or attempt. The settler sets it."""
     traceparent: str | None = None
     """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False

@@ -85,8 +85,7 @@ class Settler:
         if result.error is not None:
             if not result.is_counted and measures is not None:
                 measures.refused(message, result)  # a stage rejected it before its handler
-            # A stage refused this delivery. An earlier delivery or attempt may have run.
-            result.has_run = result.has_run or message.may_have_run
+            result.is_repeated = message.is_repeated
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, result):
                 reply = self._protected_reply(envelope, result)
@@ -184,7 +183,13 @@ class Settler:
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:
         error = result.error or Cancelled()
-        return error_reply(envelope, error, source=self._service, has_run=result.has_run)
+        return error_reply(
+            envelope,
+            error,
+            source=self._service,
+            has_run=result.has_run,
+            is_repeated=result.is_repeated,
+        )
 
     # --- Events and jobs ---
 

@@ -7,6 +7,7 @@ subtracted from those of later requests of the same sender.
 """
 
 from collections import OrderedDict
+from math import inf
 from typing import Final
 
 __all__ = ["INTERVAL_SECONDS", "MAX_SENDERS", "QueueWait"]
@@ -60,7 +61,9 @@ class QueueWait:
         self._offsets.clear()
         self._lowest = self._earlier = 0.0
 
-    def wait_of(self, sender: str, age: float, inside: float, now: float, allowed: float) -> float:
+    def wait_of(
+        self, sender: str, age: float, inside: float, now: float, allowed: float = inf
+    ) -> float:
         """Return the seconds that a request has waited, and note them.
 
         Args:

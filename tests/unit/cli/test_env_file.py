@@ -120,6 +120,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_FASTLANE",
         "BUS_HEALTH_PORT",
         "BUS_HEARTBEAT",
+        "BUS_LOAD_SHEDDING",
         "BUS_LOG_FORMAT",
         "BUS_LOG_LEVEL",
         "BUS_LOG_MESSAGES",

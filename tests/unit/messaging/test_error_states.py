@@ -140,6 +140,13 @@ def test_an_invalid_result_crosses_as_executed_only_if_the_handler_says_so() -> 
     assert "executed" not in body_of(InvalidResult("x", maybe_executed=True), has_run=True)
 
 
+@pytest.mark.parametrize("has_run", [True, False], ids=["handler", "stage"])
+def test_a_statement_about_the_last_attempt_is_not_about_earlier_ones(*, has_run: bool) -> None:
+    error = Unavailable("x", executed="no")
+    sent = error_reply(envelope(), error, source="l", has_run=has_run, is_repeated=True)
+    assert "executed" not in json.loads(sent.body)
+
+
 # --- What a caller receives ---
 
 

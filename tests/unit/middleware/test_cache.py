@@ -22,7 +22,7 @@ class Price(Message):
     price: int
 
 
-@contract("shop.price", version=1, idempotent=True, cache=30)
+@contract("parlour.price", version=1, idempotent=True, cache=30)
 class GetPrice(Request[Price]):
     book: str
 
@@ -32,7 +32,7 @@ LIMIT = int(NOW * 1000)
 
 
 def question(id_: str = "m-1", *, body: bytes = b"{}", **attributes: Any) -> Envelope:
-    return envelope("shop.price.v1", id=id_, body=body, **attributes)
+    return envelope("parlour.price.v1", id=id_, body=body, **attributes)
 
 
 def within(seconds: float) -> int:
@@ -48,7 +48,7 @@ class Lookups:
 
     def count(self, instrument: Instrument, labels: Labels) -> None:
         assert instrument is CACHE_LOOKUPS
-        assert labels[:2] == ("shop.price", "1")
+        assert labels[:2] == ("parlour.price", "1")
         self.outcomes.append(labels[2])
 
     def report_before_read(self, reporter: Reporter) -> None:
@@ -65,7 +65,7 @@ class Shop:
         self.cancelled = 0
         self.is_valid = True
         self.denied: BusError | None = None
-        self.rights = frozenset({"shop.price"})
+        self.rights = frozenset({"parlour.price"})
         self.meter = Lookups()
         self.store = MemoryReplyStore(max_entries=max_entries)
         self.compose()
@@ -102,7 +102,7 @@ class Shop:
         if self.error is not None:
             raise self.error
         return envelope(
-            "shop.price.v1.reply",
+            "parlour.price.v1.reply",
             id=f"r-{number}",
             role="reply",
             body=b"%d" % number,
@@ -175,7 +175,7 @@ def test_a_request_that_differs_has_a_reply_of_its_own(other: Envelope) -> None:
 async def test_a_caller_with_other_rights_gets_no_kept_reply() -> None:
     shop = Shop()
     await shop.call(question())
-    shop.rights = frozenset({"shop.price", "shop.discount"})
+    shop.rights = frozenset({"parlour.price", "parlour.discount"})
     assert await body(shop.call(question("m-2"))) == b"2"
 
 
@@ -273,9 +273,10 @@ async def test_each_caller_keeps_its_own_deadline() -> None:
     shop = Shop(seconds=5)
     first = shop.begin(question("m-1", deadline=within(10)))
     await asyncio.sleep(1)
-    with pytest.raises(DeadlineExceeded, match=r"shop\.price\.v1: no reply within 1 s") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"price\.v1: no reply within 1 s") as caught:
         await shop.call(question("m-2", deadline=within(2)))
     assert caught.value.maybe_executed
+    assert caught.value.origin == "service"
     assert now() == pytest.approx(2)
     assert await body(first) == b"1"
 

@@ -118,6 +118,7 @@ SUCCESSES = [
     )
 ]
 IGNORED = [
+    of_service(Unavailable("delivered twice, after a lost connection", maybe_executed=True)),
     of_service(DeadlineExceeded("less time than the service may take", maybe_executed=True)),
     of_broker(DeadlineExceeded("the broker was silent", maybe_executed=True)),
     of_broker(Unavailable("not connected")),
@@ -185,6 +186,23 @@ async def test_a_rejected_request_is_not_sent_and_tells_when_to_try_again() -> N
         "2023-11-14 22:13:20 UTC, after 5 consecutive failures (unavailable). Try again in "
         f"{seconds} s, or inspect the breaker with `bus breakers list`."
     )
+
+
+@virtual
+async def test_a_loop_of_rejected_requests_lets_other_tasks_run() -> None:
+    calls, turns = Calls(), list[int]()
+    await calls.request(5, FAILURES[0])
+
+    async def other() -> None:
+        for turn in range(20):
+            turns.append(turn)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    for _ in range(20):
+        await calls.rejection()
+    assert len(turns) >= 19
+    await task
 
 
 @virtual

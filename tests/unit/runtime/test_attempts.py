@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 from typing_extensions import override
@@ -202,6 +204,26 @@ def test_a_time_out_of_the_service_itself_counts_only_after_the_configured_time(
         assert raised.value.had_full_time is had_full_time
 
     run()
+
+
+@virtual
+async def test_the_error_of_an_attempt_that_the_service_ended_does_not_end_the_next_one() -> None:
+    """Let the service answer 30 ms after the end of the first attempt, as over a network."""
+    transport = FakeTransport()
+
+    def take(sent: Envelope) -> None:
+        is_first = len(transport.sent) == 1
+        answer = reply(sent, Total(total=2), source="ledger")
+        if is_first:
+            answer = error_reply(sent, DeadlineExceeded("ended"), source="ledger")
+        deliver = partial(transport.deliver, FakeDelivery(answer))
+        asyncio.get_running_loop().call_later(1.03 if is_first else 0.5, deliver)
+
+    transport.answer = take
+    client = await client_of(transport, CallPolicy(attempt_timeout=1, retries=1))
+    with patch("bus.middleware.retry.backoff", return_value=0):
+        assert await client.request(GetTotal(), timeout=10) == Total(total=2)
+    assert len(transport.sent) == 2
 
 
 @virtual

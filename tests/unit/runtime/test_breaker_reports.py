@@ -29,55 +29,50 @@ class Book(Message):
     shelf: str
 
 
-@contract("library.find", version=1)
-class FindBook(Request[Book]):
+@contract("clerk.ask", version=1)
+class AskClerk(Request[Book]):
     title: str = "Emma"
 
 
-@contract("library.ask", version=1)
-class AskBranch(Request[Book]):
+@contract("annex.find", version=1)
+class FindInAnnex(Request[Book]):
     title: str = "Emma"
 
 
-@contract("branch.find", version=1)
-class FindInBranch(Request[Book]):
-    title: str = "Emma"
-
-
-class Branch:
+class Annex:
     """A service that can be down, and a service that calls it from a handler."""
 
     def __init__(self) -> None:
         self.is_down = False
-        self.router, self.library = Router("branch"), Router("library")
-        self.router.request(FindInBranch)(self.find)
-        self.library.request(AskBranch)(self.ask)
+        self.router, self.clerk = Router("annex"), Router("clerk")
+        self.router.request(FindInAnnex)(self.find)
+        self.clerk.request(AskClerk)(self.ask)
 
-    async def find(self, request: FindInBranch) -> Book:
+    async def find(self, request: FindInAnnex) -> Book:
         if self.is_down:
             raise Unavailable("the catalogue is closed")
         return Book(shelf=request.title)
 
-    async def ask(self, request: AskBranch, context: Context) -> Book:
-        return await context.bus.request(FindInBranch(title=request.title))
+    async def ask(self, request: AskClerk, context: Context) -> Book:
+        return await context.bus.request(FindInAnnex(title=request.title))
 
 
 async def fail(bus: Bus, times: int = 5) -> None:
     for _ in range(times):
         with pytest.raises(BusError):
-            await bus.request(FindInBranch())
+            await bus.request(FindInAnnex())
 
 
 @asynccontextmanager
-async def opened(buses: MemoryBuses) -> AsyncIterator[tuple[Branch, Bus]]:
+async def opened(buses: MemoryBuses) -> AsyncIterator[tuple[Annex, Bus]]:
     """Yield a service that is down, and a bus with an open breaker for it."""
-    branch = Branch()
-    await buses.serve(await buses.bus("branch"), branch.router)
-    caller = await buses.bus("caller", services=[ServiceConfig("branch", retries=0)])
-    await caller.request(FindInBranch())
-    branch.is_down = True
+    annex = Annex()
+    await buses.serve(await buses.bus("annex"), annex.router)
+    caller = await buses.bus("caller", services=[ServiceConfig("annex", retries=0)])
+    await caller.request(FindInAnnex())
+    annex.is_down = True
     await fail(caller)
-    yield branch, caller
+    yield annex, caller
 
 
 def series_of(bus: Bus, name: str) -> dict[tuple[str, ...], float]:
@@ -89,17 +84,17 @@ def series_of(bus: Bus, name: str) -> dict[tuple[str, ...], float]:
 async def test_metrics_show_the_state_the_changes_and_the_rejected_requests(
     buses: MemoryBuses,
 ) -> None:
-    async with opened(buses) as (branch, caller):
+    async with opened(buses) as (annex, caller):
         await fail(caller, 3)
-        key = "branch.find.v1", "call"
+        key = "annex.find.v1", "call"
         assert series_of(caller, "breaker.state") == {key: 2}
         assert series_of(caller, "breaker.changes") == {(*key, "open"): 1}
-        assert series_of(caller, "calls.rejected") == {("branch.find", "1", "breaker"): 3}
+        assert series_of(caller, "calls.rejected") == {("annex.find", "1", "breaker"): 3}
         await asyncio.sleep(40)
         assert series_of(caller, "breaker.state") == {key: 1}
-        branch.is_down = False
-        await caller.request(FindInBranch())
-        await caller.request(FindInBranch())
+        annex.is_down = False
+        await caller.request(FindInAnnex())
+        await caller.request(FindInAnnex())
         assert series_of(caller, "breaker.state") == {key: 0}
         assert series_of(caller, "breaker.changes") == {
             (*key, "open"): 1,
@@ -112,18 +107,18 @@ async def test_metrics_show_the_state_the_changes_and_the_rejected_requests(
 async def test_stats_have_the_breakers_that_are_not_closed_and_the_answer_to_breakers_has_all(
     buses: MemoryBuses,
 ) -> None:
-    async with opened(buses) as (branch, caller):
+    async with opened(buses) as (annex, caller):
         (info,) = caller.report.stats().breakers
         assert (info.name, info.state, info.failures, info.calls) == (
-            *("branch.find.v1", "open"),
+            *("annex.find.v1", "open"),
             *(5, 6),
         )
         assert info.cause == "5 consecutive failures (unavailable)"
-        branch.is_down = False
+        annex.is_down = False
         await asyncio.sleep(40)
-        await caller.request(FindInBranch())
+        await caller.request(FindInAnnex())
         assert [each.state for each in caller.report.stats().breakers] == ["half-open"]
-        await caller.request(FindInBranch())
+        await caller.request(FindInAnnex())
         assert caller.report.stats().breakers == ()
         assert [each.state for each in caller.report.breakers().breakers] == ["closed"]
 
@@ -135,12 +130,12 @@ def test_one_line_tells_that_a_breaker_opens_and_one_that_it_closes(
 
     @in_memory
     async def run(buses: MemoryBuses) -> None:
-        async with opened(buses) as (branch, caller):
+        async with opened(buses) as (annex, caller):
             await fail(caller, 50)
-            branch.is_down = False
+            annex.is_down = False
             await asyncio.sleep(40)
             for _ in range(10):
-                await caller.request(FindInBranch())
+                await caller.request(FindInAnnex())
 
     run()
     lines = [
@@ -150,42 +145,42 @@ def test_one_line_tells_that_a_breaker_opens_and_one_that_it_closes(
     ]
     assert [level for level, _ in lines] == ["WARNING", "INFO"]
     assert lines[0][1].startswith(
-        "branch.find.v1: the circuit breaker is open, after 5 consecutive failures (unavailable). "
+        "annex.find.v1: the circuit breaker is open, after 5 consecutive failures (unavailable). "
         "Requests fail at once for "
     )
     assert lines[1][1] == (
-        "branch.find.v1: the circuit breaker is closed again, after 2 successful probes in a row"
+        "annex.find.v1: the circuit breaker is closed again, after 2 successful probes in a row"
     )
     assert "catalogue" not in caplog.text.split("bus.breakers", 1)[1]
 
 
 @in_memory
 async def test_a_handler_shares_the_breaker_of_its_bus(buses: MemoryBuses) -> None:
-    async with opened(buses) as (branch, _):
-        library = await buses.bus("library", services=[ServiceConfig("branch", retries=0)])
-        await buses.serve(library, branch.library)
-        reader = await buses.bus("reader", services=[ServiceConfig("library", retries=0)])
-        await fail(library, 4)
+    async with opened(buses) as (annex, _):
+        clerk = await buses.bus("clerk", services=[ServiceConfig("annex", retries=0)])
+        await buses.serve(clerk, annex.clerk)
+        reader = await buses.bus("reader", services=[ServiceConfig("clerk", retries=0)])
+        await fail(clerk, 4)
         with pytest.raises(Unavailable, match="the catalogue is closed"):
-            await reader.request(AskBranch())
+            await reader.request(AskClerk())
         with pytest.raises(Unavailable, match="the circuit breaker is open"):
-            await library.request(FindInBranch())
+            await clerk.request(FindInAnnex())
         with pytest.raises(Unavailable, match="the circuit breaker is open"):
-            await reader.request(AskBranch())
+            await reader.request(AskClerk())
 
 
 def test_threads_of_a_synchronous_bus_share_the_breaker() -> None:
-    branch = Branch()
-    branch.is_down = True
+    annex = Annex()
+    annex.is_down = True
     with SyncMemoryBuses() as buses:
-        buses.serve(branch.router)
+        buses.serve(annex.router)
         caller = SyncBus("caller")
         buses.connect(caller)
         errors = list[str]()
 
         def call() -> None:
             with pytest.raises(Unavailable) as caught:
-                caller.request(FindInBranch(), timeout=5)
+                caller.request(FindInAnnex(), timeout=5)
             errors.append(caught.value.origin)
 
         for _ in range(6):

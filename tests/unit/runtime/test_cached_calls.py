@@ -34,17 +34,17 @@ class Rate(Message):
     number: int
 
 
-@contract("bank.rate", version=1, idempotent=True, cache=30)
+@contract("mint.rate", version=1, idempotent=True, cache=30)
 class GetRate(Request[Rate]):
     currency: str = "SEK"
 
 
-@contract("bank.secret", version=1, idempotent=True, cache=30, encrypted=True)
+@contract("mint.secret", version=1, idempotent=True, cache=30, encrypted=True)
 class GetSecret(Request[Rate]):
     account: str = "Eleonora Quist"
 
 
-@contract("bank.find", version=1, idempotent=True, cache=30)
+@contract("mint.find", version=1, idempotent=True, cache=30)
 class FindRate(Request[Rate | None]):
     currency: str = "SEK"
 
@@ -56,7 +56,7 @@ class Bank:
         self.requests = 0
         self.seconds = 0.0
         self.error: Exception | None = None
-        self.router = Router("bank")
+        self.router = Router("mint")
         for kind in (GetRate, GetSecret):
             self.router.request(kind)(self.handler(kind))
         self.router.request(FindRate)(self.find)
@@ -80,13 +80,13 @@ class Bank:
 async def served(buses: MemoryBuses, **settings: Any) -> tuple[Bank, Bus]:
     bank = Bank()
     keys = json.dumps({"keys": [new_encryption_key("one")]})
-    await buses.serve(await buses.bus("bank", encryption_keys=keys), bank.router)
+    await buses.serve(await buses.bus("mint", encryption_keys=keys), bank.router)
     return bank, await buses.bus("shop", encryption_keys=keys, **settings)
 
 
 def lookups(bus: Bus) -> dict[str, float]:
     series = [each for each in bus.report.stats().series if each.name == "cache.lookups"]
-    assert {each.labels["operation"] for each in series} <= {"bank.rate"}
+    assert {each.labels["operation"] for each in series} <= {"mint.rate"}
     return {each.labels["outcome"]: each.value for each in series}
 
 
@@ -127,7 +127,7 @@ async def test_an_error_reaches_each_caller_and_is_not_kept(buses: MemoryBuses) 
     bank.seconds, bank.error = 1, NotFound("no such currency")
     calls = [bus.request(GetRate(), timeout=5) for _ in range(3)]
     errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert [str(each) for each in errors] == ["bank.rate.v1: no such currency"] * 3
+    assert [str(each) for each in errors] == ["mint.rate.v1: no such currency"] * 3
     assert [type(each) for each in errors] == [NotFound] * 3
     assert len({id(each) for each in errors}) == 3
     bank.error = None
@@ -150,7 +150,7 @@ async def test_a_request_that_waits_for_the_service_shares_no_call_with_one_that
         await waiting[0]
     bank = Bank()
     keys = json.dumps({"keys": [new_encryption_key("one")]})
-    await buses.serve(await buses.bus("bank", encryption_keys=keys), bank.router)
+    await buses.serve(await buses.bus("mint", encryption_keys=keys), bank.router)
     assert [(await each).number for each in waiting[1:]] == [1, 1]
     assert bank.requests == 1
 
@@ -176,7 +176,7 @@ async def test_an_encrypted_reply_is_kept_in_the_memory_of_its_caller(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"services": [ServiceConfig("bank", cache="off")]},
+        {"services": [ServiceConfig("mint", cache="off")]},
         {"cache_entries": 0},
         {"cache_bytes": 0},
     ],

@@ -47,22 +47,22 @@ class Word(Message):
     word: str
 
 
-@contract("kiosk.price", version=1)
+@contract("market.price", version=1)
 class GetPrice(Request[Price]):
     pass
 
 
-@contract("kiosk.find", version=1)
+@contract("market.find", version=1)
 class FindPrice(Request[Price | None]):
     pass
 
 
-@contract("kiosk.close", version=1)
+@contract("market.close", version=1)
 class Close(Request[None]):
     pass
 
 
-@contract("kiosk.pass-on", version=1)
+@contract("market.pass-on", version=1)
 class PassOn(Request[Price]):
     pass
 
@@ -71,8 +71,8 @@ UNKNOWN = Price(price=-1)
 Act = Callable[[], Coroutine[Any, Any, Price]]
 
 
-def kiosk(act: Act) -> Router:
-    router = Router("kiosk")
+def market(act: Act) -> Router:
+    router = Router("market")
 
     @router.request(GetPrice)
     async def price(_: GetPrice) -> Price:
@@ -90,7 +90,7 @@ def failing(error: BaseException) -> Act:
 
 async def shop(buses: MemoryBuses, act: Act | None = None) -> Bus:
     if act is not None:
-        await buses.serve(await buses.bus("kiosk"), kiosk(act))
+        await buses.serve(await buses.bus("market"), market(act))
     return await buses.bus("shop")
 
 
@@ -137,7 +137,7 @@ def test_a_function_receives_an_error_of_a_service_that_does_not_work(error: Bus
         bus = await shop(buses, failing(error))
         assert await bus.request(GetPrice(), timeout=2, fallback=fallback) is UNKNOWN
         assert [each.code for each in seen] == [error.code]
-        assert str(seen[0]).startswith("kiosk.price.v1: ")
+        assert str(seen[0]).startswith("market.price.v1: ")
         assert seen[0].origin == "service"
 
     run()
@@ -244,7 +244,7 @@ def test_a_fallback_that_is_not_a_reply_is_refused_before_the_request_is_sent(
     @in_memory
     async def run(buses: MemoryBuses) -> None:
         bus = await shop(buses)
-        with pytest.raises(ContractError, match=rf"^kiosk\.price\.v1: .*{given}"):
+        with pytest.raises(ContractError, match=rf"^market\.price\.v1: .*{given}"):
             await bus.request(GetPrice(), fallback=fallback)
         assert number_of(bus, "messages.sent") == 0
 
@@ -254,7 +254,7 @@ def test_a_fallback_that_is_not_a_reply_is_refused_before_the_request_is_sent(
 @in_memory
 async def test_a_reply_is_not_a_fallback_of_a_request_without_content(buses: MemoryBuses) -> None:
     bus: Any = await shop(buses)
-    with pytest.raises(ContractError, match=r"kiosk\.close\.v1: .*lambda error: None"):
+    with pytest.raises(ContractError, match=r"market\.close\.v1: .*lambda error: None"):
         await bus.request(Close(), fallback=UNKNOWN)
 
 
@@ -287,26 +287,26 @@ def test_a_fallback_is_counted_and_logged_and_its_request_counts_as_failed(
         with caplog.at_level(logging.DEBUG, "bus.client"):
             await bus.request(GetPrice(), fallback=UNKNOWN)
         (series,) = [each for each in bus.report.stats().series if each.name == "fallbacks"]
-        assert series.labels == {"operation": "kiosk.price", "version": "1"}
+        assert series.labels == {"operation": "market.price", "version": "1"}
         assert series.value == 1
         (sent,) = [each for each in bus.report.stats().series if each.name == "messages.sent"]
         assert sent.labels["outcome"] == "unavailable"
         (record,) = [each for each in caplog.records if each.name == "bus.client"]
         assert record.levelno == logging.DEBUG
-        assert record.getMessage() == "kiosk.price.v1: the caller uses its fallback (unavailable)"
+        assert record.getMessage() == "market.price.v1: the caller uses its fallback (unavailable)"
 
     run()
 
 
 @in_memory
 async def test_a_handler_can_have_a_fallback(buses: MemoryBuses) -> None:
-    router = Router("kiosk")
+    router = Router("market")
 
     @router.request(PassOn)
     async def pass_on(_: PassOn, context: Context) -> Price:
         return await context.bus.request(GetPrice(), fallback=Price(price=7))
 
-    await buses.serve(await buses.bus("kiosk"), router)
+    await buses.serve(await buses.bus("market"), router)
     assert await (await shop(buses)).request(PassOn(), timeout=5) == Price(price=7)
 
 

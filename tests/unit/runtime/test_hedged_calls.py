@@ -27,12 +27,12 @@ class Stand(Message):
     worker: str
 
 
-@contract("depot.look", version=1, idempotent=True)
+@contract("wharf.look", version=1, idempotent=True)
 class Look(Request[Stand]):
     pass
 
 
-@contract("depot.take", version=1)
+@contract("wharf.take", version=1)
 class Take(Request[Stand]):
     pass
 
@@ -43,7 +43,7 @@ class Worker:
     def __init__(self, name: str, *, seconds: float = 0.0, error: BusError | None = None) -> None:
         self.name, self.seconds, self.error = name, seconds, error
         self.seen: list[str] = []
-        self.router = Router("depot")
+        self.router = Router("wharf")
         self.router.request(Look, concurrency=1)(self.look)
         self.router.request(Take, concurrency=1)(self.take)
 
@@ -63,11 +63,11 @@ class Worker:
 
 async def serve(buses: MemoryBuses, *workers: Worker) -> None:
     for worker in workers:
-        await buses.serve(await buses.bus("depot"), worker.router)
+        await buses.serve(await buses.bus("wharf"), worker.router)
 
 
 async def caller(buses: MemoryBuses, after: float = AFTER, **others: Any) -> Bus:
-    config = ServiceConfig("depot", hedge_after=after, **others)
+    config = ServiceConfig("wharf", hedge_after=after, **others)
     return await buses.bus("shop", services=[config])
 
 
@@ -114,7 +114,7 @@ async def test_a_request_that_is_not_idempotent_has_no_second_copy(buses: Memory
 @in_memory
 async def test_a_second_copy_at_the_same_worker_joins_the_first(buses: MemoryBuses) -> None:
     alone = Worker("alone", seconds=5)
-    alone.router = Router("depot")
+    alone.router = Router("wharf")
     alone.router.request(Look, concurrency=8)(alone.look)
     await serve(buses, alone)
     bus, loop = await caller(buses), asyncio.get_running_loop()
@@ -187,7 +187,7 @@ async def test_a_thousand_hedged_calls_leave_no_task_and_no_pending_call(
     # Each other request goes to the slow worker, because the broker takes turns.
     slow, fast = Worker("slow", seconds=0.3), Worker("fast")
     for worker in (slow, fast):
-        worker.router = Router("depot")
+        worker.router = Router("wharf")
         worker.router.request(Look, concurrency=50)(worker.look)
     await serve(buses, slow, fast)
     bus = await caller(buses, retry_budget="off")
