@@ -230,7 +230,7 @@ def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str
 
 def alias_lines(node: ast.stmt) -> Iterator[str]:
     """Yield an assignment. A union that is too long has one line for each of its members."""
-    line = ast.unparse(node)
+    line = double_quoted(node)
     if len(line) <= WIDTH or not isinstance(node, ast.Assign):
         yield line
         return
@@ -240,6 +240,11 @@ def alias_lines(node: ast.stmt) -> Iterator[str]:
     for each in others:
         yield f"    | {each}"
     yield ")"
+
+
+def double_quoted(node: ast.AST) -> str:
+    """Return the source of a node with the quotes of the project, which `ast` does not keep."""
+    return ast.unparse(node).replace("'", '"')
 
 
 def members_of(union: ast.expr) -> list[str]:
@@ -367,7 +372,7 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for name, node, said in fields:
         default = ast.unparse(node.value) if node.value else ""
-        kind = ast.unparse(node.annotation).replace("|", "\\|")
+        kind = double_quoted(node.annotation).replace("|", "\\|")
         meaning = " ".join(said.split()).replace("|", "\\|")
         rows.append(f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {meaning} |")
     return "\n".join(rows)
