@@ -147,8 +147,11 @@ def _attempt_of(envelope: Envelope, attempt_timeout: float | None, attempt: int)
 
 
 def _is_rejection(error: BusError) -> bool:
-    """Return True if a policy of this process has rejected an attempt, such as a breaker."""
-    return error.origin == "local" and error.code in RETRIED_CODES
+    """Return True if a policy of this process has rejected an attempt, such as a breaker.
+
+    An attempt that was in flight when the bus was closed is not one of them: it can have run.
+    """
+    return error.origin == "local" and error.code in RETRIED_CODES and executed_of(error) == "no"
 
 
 def _last_error(error: BusError, *, in_doubt: bool) -> BusError:

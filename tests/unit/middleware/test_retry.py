@@ -288,6 +288,16 @@ def test_a_call_fails_with_the_error_of_the_service_if_a_policy_rejects_the_retr
 
 
 @virtual
+async def test_a_retry_in_flight_when_the_bus_is_closed_leaves_its_doubt() -> None:
+    closed = ConnectionLost("the bus was closed", maybe_executed=True)
+    closed.origin = "local"
+    with pytest.raises(BusError) as raised:
+        await Calls(OTHER).request(refused(), closed)
+    assert raised.value is closed
+    assert executed_of(raised.value) == "maybe"
+
+
+@virtual
 async def test_a_failed_call_leaves_no_reference_cycle() -> None:
     calls = Calls(policy=CallPolicy(retries=1, retry_budget=None))
     gc.collect()
