@@ -143,9 +143,9 @@ class MessageSender:
                 ),
                 envelope,
             )
-            sent_at = self._clock()
+            sent_at = loop_time()
             if (send_time := current_send.get()) is not None:
-                send_time.at = loop_time()
+                send_time.at = sent_at
             self._replies.mark_sent(envelope.id)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
@@ -175,20 +175,24 @@ class MessageSender:
         """Note in a time-out of the service if the attempt had its configured time.
 
         If the broker did not answer in this time, the service may have had no part in the time-out.
+
+        Args:
+            envelope: Request that was sent.
+            error: Error of the attempt, which gets the note.
+            sent_at: Time of the send, in seconds of the event loop's clock.
+            is_reply: True if the service has answered with the error.
         """
         if error.origin != "service":
             return
-        limits, seconds = envelope.limits, self._clock() - sent_at
+        now, limits = loop_time(), envelope.limits
         configured = None if limits is None else limits.attempt_timeout
         if configured is None:
             configured = self._timeout_of(envelope.type)
-        error.had_full_time = seconds >= configured * FULL_PART
-        if self.watch is not None:
-            now = loop_time()
-            if not self.watch.answered_since(now - seconds, now):
-                error.had_full_time = False
-                if not is_reply:
-                    error.origin = "broker"
+        error.had_full_time = now - sent_at >= configured * FULL_PART
+        if self.watch is not None and not self.watch.answered_since(sent_at, now):
+            error.had_full_time = False
+            if not is_reply:
+                error.origin = "broker"
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""

@@ -26,11 +26,13 @@ SETTINGS = load_settings(request_timeout=10)
 QUICK = CallPolicy(attempt_timeout=1, retries=2, retry_budget=None)
 
 
-async def client_of(transport: FakeTransport, policy: CallPolicy = QUICK) -> Client:
+async def client_of(
+    transport: FakeTransport,
+    policy: CallPolicy = QUICK,
+    clock: Callable[[], float] | None = None,
+) -> Client:
     loop = asyncio.get_running_loop()
-
-    def clock() -> float:
-        return NOW + loop.time()
+    clock = clock or (lambda: NOW + loop.time())
 
     runtime = ServiceRuntime(
         service="office",
@@ -181,6 +183,19 @@ def test_a_time_out_tells_if_the_service_had_the_configured_time(
         assert raised.value.had_full_time is had_full_time
 
     run()
+
+
+@virtual
+async def test_a_clock_that_is_set_back_does_not_shorten_the_time_of_an_attempt() -> None:
+    loop, transport = asyncio.get_running_loop(), FakeTransport()
+    client = await client_of(
+        transport,
+        CallPolicy(attempt_timeout=1, retries=0),
+        clock=lambda: NOW + loop.time() - (60 if loop.time() > 0.5 else 0),
+    )
+    with pytest.raises(DeadlineExceeded) as raised:
+        await client.request(GetTotal(), timeout=10)
+    assert raised.value.had_full_time
 
 
 @pytest.mark.parametrize(("after", "had_full_time"), [(0.1, False), (0.95, True)])
