@@ -66,7 +66,8 @@ def call_policies(
             for its reply.
         access: Access to the kept replies. None: no reply is kept.
     """
-    # The order, from the outside: fallback, cache, retry, hedge, circuit breaker, bulkhead.
+    # The order, from the outside: cache, retry, hedge, circuit breaker, bulkhead. The fallback is
+    # outside the whole client stack, because it also replaces what is left after the resends.
     policy, contract = destination.policy, CATALOG.get(destination.type)
     layers: list[Middleware] = []
     keeps_replies = contract is not None and contract.cache is not None and policy.cache

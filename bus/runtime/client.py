@@ -143,16 +143,16 @@ class Client:
             NotServed: No queue accepts the request. No service serves this version of the contract,
                 or the last one stopped over a minute ago. This error does not wait for `timeout`,
                 unless `wait_for_service` is true.
-            DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
-                have been sent.
+            DeadlineExceeded: No reply arrived in time, or `max_in_flight` did not permit the
+                request in time. `maybe_executed` is true if the request may have been sent.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
                 true if the request may have been sent.
             ResourceExhausted: The broker refused the request, because the queue is full or has no
                 leader. `maybe_executed` is true. Or too many requests of this process to the
                 service wait already (`max_in_flight` and `max_waiting` of the service): the
                 request was not sent.
-            Unavailable: The bus is not open, or is not connected to the broker. The request was
-                not sent.
+            Unavailable: The bus is not open, or is not connected to the broker. Or the circuit
+                breaker of the request's operation is open. The request was not sent.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
                 of the reply is not the type in the contract, and `maybe_executed` is true.

@@ -28,7 +28,7 @@ from bus.messaging.service_info import InstanceState
 from bus.runtime.background_loop import UNLIMITED_SECONDS
 from bus.runtime.bus import Bus
 from bus.runtime.bus_arguments import check_bus_arguments
-from bus.runtime.client_arguments import check_call, require_kind
+from bus.runtime.client_arguments import check_call
 from bus.runtime.sync_job_handle import SyncJobHandle
 from bus.runtime.sync_session import Session, changing, refuse_event_loop
 from bus.settings import Settings
@@ -134,27 +134,21 @@ class SyncBus:
                 not sent.
         """
         self._check(request, "request", timeout)
-        session = self._current()
-        if fallback is None:
-            return session.run(
-                lambda bus, left: bus.request(
-                    request, timeout=left, wait_for_service=wait_for_service
-                ),
-                timeout,
-                lambda settings: settings.timeout_of(contract_of(type(request)).service),
-            )
-        contract = require_kind(request, "request")
-        check_fallback(fallback, contract)
+        session, contract = self._current(), contract_of(type(request))
+        in_loop = None
+        if fallback is not None:
+            check_fallback(fallback, contract)
+            in_loop = _raise
         try:
             return session.run(
                 lambda bus, left: bus.request(
-                    request, timeout=left, wait_for_service=wait_for_service, fallback=_raise
+                    request, timeout=left, wait_for_service=wait_for_service, fallback=in_loop
                 ),
                 timeout,
                 lambda settings: settings.timeout_of(contract.service),
             )
         except BusError as error:
-            if not is_covered(error):
+            if fallback is None or not is_covered(error):
                 raise
             # In this thread: a function that blocks must not stop the loop of all threads.
             return reply_of(fallback, contract, error)

@@ -40,7 +40,7 @@ class CallPolicy:
     retries: int | None = None
     """Maximum number of further attempts after an error that permits them. None: the default."""
     retry_budget: float | None = 0.2
-    """Tokens that each call deposits, or None without a budget. A retry or hedge takes 1 token."""
+    """Tokens that each successful call deposits. A retry or hedge takes 1. None: no budget."""
     breaker: BreakerPolicy | None = field(default_factory=BreakerPolicy)
     """None: the service has no circuit breaker."""
     max_in_flight: int | None = 1000
