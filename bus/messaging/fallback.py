@@ -33,7 +33,9 @@ def check_fallback(fallback: object, contract: Contract) -> None:
     """
     if isinstance(fallback, type) or not callable(fallback):
         _check_reply(fallback, contract, "fallback must be")
-    elif iscoroutinefunction(fallback) or iscoroutinefunction(getattr(fallback, "__call__", None)):  # noqa: B004
+        return
+    call = getattr(fallback, "__call__", None)  # noqa: B004 - an object's method can be asynchronous
+    if iscoroutinefunction(fallback) or iscoroutinefunction(call):
         raise ContractError(_asynchronous(contract))
 
 

@@ -65,6 +65,9 @@ async def _wait(destination: Destination, permits: Bulkhead, envelope: Envelope)
 
     waiter = Waiter(envelope.type, wake)
     if not permits.enqueue(waiter):
+        # Otherwise a caller that repeats the request in a loop would block the event loop, and no
+        # reply could free a permit.
+        await asyncio.sleep(0)
         raise _full_error(destination, permits)
     timer = None
     if envelope.deadline is not None:

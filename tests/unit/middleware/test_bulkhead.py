@@ -129,6 +129,30 @@ async def test_all_operations_of_a_service_share_its_permits() -> None:
 
 
 @virtual
+async def test_a_loop_of_refused_requests_lets_other_tasks_run() -> None:
+    process, turns = bounded(1, max_waiting=0), list[int]()
+    first = process.call("a")
+    await settle_down()
+    destination = process.destinations.of(QUOTE)
+    assert destination.bulkhead is not None
+    refused = compose([bulkhead(destination, destination.bulkhead)], process.send)
+
+    async def other() -> None:
+        for turn in range(20):
+            turns.append(turn)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    for _ in range(20):
+        with pytest.raises(ResourceExhausted):
+            await refused(envelope(QUOTE))
+    assert len(turns) >= 19
+    await task
+    await process.end("a")
+    await first
+
+
+@virtual
 async def test_a_request_that_cannot_wait_fails_at_once_and_was_certainly_not_sent() -> None:
     process = bounded(1, max_waiting=1)
     calls = [process.call(id_) for id_ in "ab"]
