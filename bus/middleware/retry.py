@@ -89,7 +89,6 @@ def retry(destination: Destination, *, catalog: Catalog = CATALOG) -> Middleware
                         return reply
                     await asyncio.sleep(wait)
                     attempt += 1
-                    destination.meter.count(CALLS_RETRIED, destination.labels)
                     sent = _attempt_of(envelope, attempt_timeout, attempt)
             finally:
                 failure = None  # a reference cycle: its traceback has this frame
@@ -134,6 +133,8 @@ class _Decision:
         if budget is not None and not budget.take():
             destination.meter.count(CALLS_REJECTED, (*destination.labels, "budget"))
             return None
+        if error.origin == "service":
+            destination.meter.count(CALLS_RETRIED, destination.labels)
         return wait
 
     def _is_retried(self, error: BusError) -> bool:

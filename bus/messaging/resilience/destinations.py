@@ -1,7 +1,7 @@
 """The destinations of one process: the state of the policies for each operation that it calls."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from bus.messaging.instruments import (
     BULKHEAD_IN_FLIGHT,
@@ -141,6 +141,3 @@ class Destinations:
             bulkhead = Bulkhead(policy.max_in_flight, policy.max_waiting)
             self._bulkheads[service] = bulkhead
         return bulkhead
-
-    def __iter__(self) -> Iterator[Destination]:
-        return iter([*self._by_type.values()])

@@ -210,6 +210,7 @@ async def test_an_attempt_that_the_broker_cuts_off_is_repeated_without_a_token()
     calls = Calls(policy=CallPolicy(attempt_timeout=1, retry_budget=0.2))
     assert await calls.request(unanswered(), unanswered(), deadline=deadline(60)) == 3
     assert calls.counted(RETRY_BUDGET_TOKENS, "ledger") == 1
+    assert calls.counted(CALLS_RETRIED, "ledger.total", "1") == 0
 
 
 @pytest.mark.parametrize(
