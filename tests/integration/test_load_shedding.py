@@ -109,7 +109,7 @@ async def test_in_an_overload_the_lowest_criticality_is_refused_first(
 ) -> None:
     here, load, server = smelter
     classes: tuple[Criticality, ...] = ("sheddable", "sheddable_plus", "critical")
-    await load.run(1.8 * CAPACITY, 2.5, classes, timeout=1)
+    await load.run(1.8 * CAPACITY, 2, classes, timeout=1)
     share = {each: load.answered[each] / load.sent[each] for each in classes}
     assert share["sheddable"] < share["sheddable_plus"] < share["critical"]
     assert share["critical"] >= 0.95
@@ -128,7 +128,7 @@ async def test_requests_that_cannot_be_answered_in_time_are_refused_and_not_hand
     smelter: tuple[Smelter, Load, Bus],
 ) -> None:
     here, load, server = smelter
-    await load.run(3 * CAPACITY, 2, ["critical_plus"], timeout=0.6)
+    await load.run(3 * CAPACITY, 1.5, ["critical_plus"], timeout=0.6)
     shed = [each for each in server.report.stats().series if each.name == "messages.shed"]
     assert {each.labels["reason"] for each in shed} == {"deadline"}
     assert len(load.refused) >= 50
