@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bus.messaging.dependency_wait import DEPENDENCY_RETURNS, DEPENDENCY_WAIT
+from bus.messaging.dependency_wait import DEPENDENCY_RETURNS
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, REPLAYS
 from bus.messaging.ports.transport import Delivery
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 Repeats = str | int | tuple[str | int, str | int]
-RETURNED = (REPLAYS, FIRST_FAILED, DEPENDENCY_WAIT)
-"""Headers of a message that returned after an attempt. Its number can still be 1."""
+RETURNED = (REPLAYS, FIRST_FAILED, DEPENDENCY_RETURNS)
+"""Headers of a message that can have returned after an attempt. Its number can still be 1."""
 RedeliveryKey = tuple[str, str, int, Repeats, int]
 """(sender, message id, attempt, replay count, collision number).
 

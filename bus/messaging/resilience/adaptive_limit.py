@@ -42,7 +42,9 @@ STRAINED_GRADIENT = 0.67
 MAX_STRAINED_WINDOWS = 5
 """Number of windows with a lower gradient in a row after which a probe is due."""
 FIRST_PROBE_WINDOWS, MAX_PROBE_WINDOWS = 10, 60
-"""Number of windows at the limit before the next probe. It doubles if a probe changes nothing."""
+"""Number of windows at the limit before the next probe. It doubles if a probe changes nothing.
+
+A probe of which the limit is kept has changed something: a long queue needs several of them."""
 OWN_LATENCY_SHARE = 0.8
 """Share of the latency before a probe from which the latency is the handler's own."""
 QUEUED_LATENCY_SHARE = 0.6
@@ -241,12 +243,13 @@ class GradientLimit:
         low, before = window.mean, self._last
         if not low or not before or probe is None:
             return
-        if low <= QUEUED_LATENCY_SHARE * before:
+        is_kept = low <= QUEUED_LATENCY_SHARE * before
+        if is_kept:
             self._estimate = float(probe)
         known = self._long
         is_own = low >= OWN_LATENCY_SHARE * before
         self._long = low if is_own else min(known, low)
-        has_changed = not known / TOLERANCE <= self._long <= known * TOLERANCE
+        has_changed = is_kept or not known / TOLERANCE <= self._long <= known * TOLERANCE
         self._probe_windows = (
             FIRST_PROBE_WINDOWS if has_changed else min(MAX_PROBE_WINDOWS, 2 * self._probe_windows)
         )

@@ -35,7 +35,9 @@ def instance_problems(records: Sequence[InstanceStats]) -> Iterator[Problem]:
     breakers = sorted((breaker for record in records for breaker in record.breakers), key=_kind_of)
     for _, group in groupby(breakers, key=_kind_of):
         alike = list(group)
-        latest = max(alike, key=lambda breaker: breaker.since)
+        # A breaker stays half-open while no call is made, and rejects nothing.
+        rejecting = [breaker for breaker in alike if breaker.state != "half-open"]
+        latest = max(rejecting or alike, key=lambda breaker: breaker.since)
         share = f"{len(alike)} of {count_noun(len(records), 'instance')}"
         yield _breaker_problem(latest, share)
 
@@ -65,7 +67,7 @@ def _breaker_problem(breaker: BreakerInfo, share: str) -> Problem:
     elif breaker.state == "isolated":
         text = f"{breaker.name}: an operator has isolated the calls of {share}{_order(breaker)}"
     else:
-        text = f"{breaker.name}: the circuit breaker of {share} is open{cause}"
+        text = f"{breaker.name}: the circuit breaker of {share} is {breaker.state}{cause}"
     return Problem("breaker", f"{text}; run `bus breakers list`")
 
 

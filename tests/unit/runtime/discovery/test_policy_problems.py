@@ -26,11 +26,27 @@ def problems(*records: InstanceStats) -> list[str]:
 
 
 def test_an_open_breaker_is_a_problem_with_its_cause_and_the_number_of_instances() -> None:
-    later = breaker(since=2, state="half-open", cause="50% of 20 calls failed")
+    later = breaker(since=2, cause="50% of 20 calls failed")
     assert problems(stats("a", breakers=[breaker()]), stats("b", breakers=[later]), stats("c")) == [
         (
             "stock.find.v2: the circuit breaker of 2 of 3 instances is open after 50% of 20 calls "
             "failed; run `bus breakers list`"
+        )
+    ]
+
+
+def test_a_half_open_breaker_is_not_called_open_unless_another_instance_rejects_calls() -> None:
+    idle = breaker(since=2, state="half-open", cause="50% of 20 calls failed")
+    assert problems(stats("a", breakers=[idle])) == [
+        (
+            "stock.find.v2: the circuit breaker of 1 of 1 instance is half-open after 50% of 20 "
+            "calls failed; run `bus breakers list`"
+        )
+    ]
+    assert problems(stats("a", breakers=[idle]), stats("b", breakers=[breaker()])) == [
+        (
+            "stock.find.v2: the circuit breaker of 2 of 2 instances is open after 5 consecutive "
+            "failures; run `bus breakers list`"
         )
     ]
 

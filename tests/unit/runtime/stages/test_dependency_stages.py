@@ -297,3 +297,8 @@ async def test_a_request_that_meets_an_open_breaker_is_refused_and_says_when_to_
     handler.error = None
     await asyncio.sleep(6)
     assert (await watched(message)).error is None
+
+
+def test_a_job_that_has_returned_may_have_been_begun_by_a_handler() -> None:
+    assert not job("a").is_repeated
+    assert job("a", headers={DEPENDENCY_RETURNS: 1}).is_repeated
