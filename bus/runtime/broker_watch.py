@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 from bus.messaging.ports.liveness import Liveness
@@ -35,6 +36,8 @@ class BrokerWatch:
             is_waiting: Function that returns True if a request waits for its reply.
         """
         self._liveness, self._is_waiting = liveness, is_waiting
+        self._context = Context()
+        """Context of the timers. A copy of a caller's would keep the message that it handles."""
         self._interval = float("inf")
         self.timer: asyncio.TimerHandle | None = None
         """The next check. None if no request has waited since the last check."""
@@ -59,7 +62,7 @@ class BrokerWatch:
         if self._first_connected_at is None:
             self._first_connected_at = self._liveness.connected_at
         self._checked_at, self._pinged_at = loop.time(), None
-        self.timer = loop.call_later(self._interval, self._check, loop)
+        self._start_timer(loop)
 
     def close(self) -> None:
         """Stop to check."""
@@ -95,7 +98,10 @@ class BrokerWatch:
         if self._pinged_at is None and now - self._liveness.heard_at >= self._interval:
             self._pinged_at = now
             self._liveness.ping()
-        self.timer = loop.call_later(self._interval, self._check, loop)
+        self._start_timer(loop)
+
+    def _start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.timer = loop.call_later(self._interval, self._check, loop, context=self._context)
 
     def _note_trouble(self, now: float) -> None:
         """Note the time if the broker does not answer a ping, or if this process was blocked."""

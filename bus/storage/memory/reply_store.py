@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +43,8 @@ class MemoryReplyStore:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: OrderedDict[ReplyKey, _Entry] = OrderedDict()
+        self._context = Context()
+        """Context of the timers. A copy of the caller's would keep the message that it handles."""
         self.bytes = 0
         """Estimated number of bytes of all replies."""
 
@@ -70,7 +73,9 @@ class MemoryReplyStore:
             return
         while len(self._entries) >= self._max_entries or self.bytes + size > self._max_bytes:
             self._remove(next(iter(self._entries)))
-        timer = asyncio.get_running_loop().call_later(seconds, self._remove, key)
+        timer = asyncio.get_running_loop().call_later(
+            seconds, self._remove, key, context=self._context
+        )
         self._entries[key] = _Entry(reply, size, timer)
         self.bytes += size
 

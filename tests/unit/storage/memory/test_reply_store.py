@@ -1,6 +1,8 @@
 import asyncio
 import gc
+import sys
 import tracemalloc
+from contextvars import ContextVar
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.reply_store import ReplyKey
@@ -28,6 +30,20 @@ async def test_a_reply_is_kept_for_its_seconds_and_then_leaves_the_memory() -> N
     await asyncio.sleep(0.2)
     assert (len(store), store.bytes) == (0, 0)
     assert store.find(key(1)) is None
+
+
+@virtual
+async def test_a_kept_reply_keeps_nothing_of_the_context_of_its_caller() -> None:
+    handled: ContextVar[Envelope | None] = ContextVar("handled", default=None)
+    message = envelope("ledger.print.v1")
+    count = sys.getrefcount(message)
+    store = MemoryReplyStore()
+    token = handled.set(message)
+    store.add(key(1), reply(), 60)
+    handled.reset(token)
+    assert sys.getrefcount(message) == count
+    await asyncio.sleep(61)
+    assert len(store) == 0
 
 
 @virtual
