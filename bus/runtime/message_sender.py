@@ -143,7 +143,7 @@ class MessageSender:
                 ),
                 envelope,
             )
-            sent_at = loop_time()
+            sent_at = asyncio.get_running_loop().time()  # faster than `loop_time`
             if (send_time := current_send.get()) is not None:
                 send_time.at = sent_at
             self._replies.mark_sent(envelope.id)
