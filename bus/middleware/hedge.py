@@ -172,8 +172,9 @@ class _HedgedCall:
         try:
             return await self._copy
         except BusError as error:
-            if self._failure is not None and error.origin == "local":
-                raise self._failure from None  # this process has not sent the copy
+            is_unsent = error.origin == "local" and executed_of(error) == "no"
+            if self._failure is not None and is_unsent:
+                raise self._failure from None
             if not self._is_in_doubt:
                 raise
             raise mark_in_doubt(error) from None

@@ -12,6 +12,7 @@ from bus.errors import (
     NotServed,
     ResourceExhausted,
     Unavailable,
+    executed_of,
 )
 from bus.messaging.envelope import Envelope
 from bus.messaging.instruments import CALLS_HEDGED, CALLS_REJECTED
@@ -225,6 +226,16 @@ async def test_the_error_of_the_service_is_raised_if_this_process_rejects_the_se
     calls = Calls((1.5, of_service(Unavailable("busy"))), (3, Unavailable("no slot")))
     with pytest.raises(Unavailable, match="busy"):
         await calls.call()
+
+
+@virtual
+async def test_a_second_copy_in_flight_when_the_bus_is_closed_leaves_its_doubt() -> None:
+    refused = of_service(Unavailable("refused", executed="no"))
+    closed = ConnectionLost("the bus was closed", maybe_executed=True)
+    closed.origin = "local"
+    with pytest.raises(ConnectionLost) as caught:
+        await Calls((1.5, refused), (3, closed)).call()
+    assert executed_of(caught.value) == "maybe"
 
 
 @virtual
