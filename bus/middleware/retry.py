@@ -8,7 +8,7 @@ import asyncio
 from typing import Final
 
 from bus.contracts.contract import CATALOG, Catalog
-from bus.errors import BusError, executed_of
+from bus.errors import BusError, DeadlineExceeded, executed_of
 from bus.messaging.backoff import backoff
 from bus.messaging.call_limits import limits_of_attempt
 from bus.messaging.envelope import Envelope
@@ -46,6 +46,9 @@ def retry(destination: Destination, *, catalog: Catalog = CATALOG) -> Middleware
     - The wait ends before the deadline. The wait is the service's `retry_after`, or else a random
       time (full jitter).
     - `policy.retries` permits a further attempt, and the retry budget has a token.
+
+    An attempt that timed out while the broker did not answer is repeated, too, if that is safe. It
+    takes no token, as a resend after a lost connection.
 
     Otherwise the last error of the service is raised. This error is also raised if a policy of this
     process rejects a further attempt. If an earlier attempt may have reached a handler,
@@ -115,7 +118,9 @@ class _Decision:
         """
         destination = self._destination
         budget = destination.budget
-        if not self._is_retried(error):
+        if _is_unanswered_by_broker(error) and self._is_safe(error):
+            budget = None
+        elif not self._is_retried(error):
             if budget is not None and error.origin == "service" and error.code in ANSWER_CODES:
                 budget.succeeded()
             return None
@@ -135,10 +140,19 @@ class _Decision:
         """Return True if the service permits a retry, and if the retry is safe."""
         if error.origin != "service" or not error.retryable or error.code not in RETRIED_CODES:
             return False
+        return self._is_safe(error)
+
+    def _is_safe(self, error: BusError) -> bool:
+        """Return True if a second execution is not possible, or does no harm."""
         if executed_of(error) == "no":
             return True
         contract = self._catalog.get(self._destination.type)
         return contract is not None and contract.idempotent
+
+
+def _is_unanswered_by_broker(error: BusError) -> bool:
+    """Return True if an attempt has timed out, and the broker may be the cause."""
+    return error.origin == "broker" and isinstance(error, DeadlineExceeded)
 
 
 def _attempt_of(envelope: Envelope, attempt_timeout: float | None, attempt: int) -> Envelope:
@@ -147,8 +161,11 @@ def _attempt_of(envelope: Envelope, attempt_timeout: float | None, attempt: int)
 
 
 def _is_rejection(error: BusError) -> bool:
-    """Return True if a policy of this process has rejected an attempt, such as a breaker."""
-    return error.origin == "local" and error.code in RETRIED_CODES
+    """Return True if a policy of this process has rejected an attempt, such as a breaker.
+
+    An attempt that was in flight when the bus was closed is not one of them: it can have run.
+    """
+    return error.origin == "local" and error.code in RETRIED_CODES and executed_of(error) == "no"
 
 
 def _last_error(error: BusError, *, in_doubt: bool) -> BusError:

@@ -14,14 +14,10 @@ from bus.messaging.context import JobHandle
 from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
-from bus.messaging.ports.meter import Meter
 from bus.messaging.ports.transport import ConsumerHandle, Transport
-from bus.messaging.resilience.chaos import Chaos
-from bus.messaging.resilience.destinations import Destinations
-from bus.messaging.timers import LoopTimer, call_later
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, server_stack, with_spans
+from bus.middleware.stacks import client_stack, with_spans
 from bus.operations.dead_letters import (
     EVERYTHING,
     DeadLetter,
@@ -33,30 +29,24 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
-from bus.runtime.breaker_orders import add_breaker_orders
-from bus.runtime.breaker_reports import reported_breakers
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
-from bus.runtime.chaos_orders import add_chaos_orders, check_chaos_targets
+from bus.runtime.chaos_orders import check_chaos_targets
 from bus.runtime.client import Client
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.discovery import discovery_of
 from bus.runtime.forking import protect_parent
 from bus.runtime.instance_report import InstanceReport, State
-from bus.runtime.life_cycle import LifeCycle, new_instance, running_loop
-from bus.runtime.measuring import measuring_of
-from bus.runtime.order_executor import OrderExecutor
+from bus.runtime.life_cycle import LifeCycle, running_loop
 from bus.runtime.router import Router
 from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_names import check_configured_services
-from bus.runtime.service_runtime import ServiceRuntime
-from bus.runtime.traces import span_source
+from bus.runtime.service_parts import build_runtime, default_server_stack, order_executor
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
-from bus.storage.memory.reply_store import MemoryReplyStore
 from bus.transports.rabbitmq import RabbitMQTransport
 
-__all__ = ["Bus", "default_server_stack"]
+__all__ = ["Bus"]
 
 R = TypeVar("R", bound=Message | None)
 
@@ -126,26 +116,15 @@ class Bus:
 
     def _build(self) -> None:
         """Create the parts that belong to one connection."""
-        self.instance = new_instance()
-        spans = span_source(self.settings, self.instance)
-        meter, history = measuring_of(self.settings, self._clock)
-        runtime = ServiceRuntime(
-            service=self.service,
-            transport=self._transport,
-            settings=self.settings,
-            instance=self.instance,
+        runtime = build_runtime(
+            self.service,
+            self.settings,
+            self._transport,
             security=self._security,
             inbox=self._inbox,
             clock=self._clock,
-            spans=spans,
-            meter=meter,
-            destinations=destinations_of(self.settings, meter, self._clock),
-            chaos=Chaos(self.service, clock=self._clock, meter=meter, call_later=call_later),
-            history=history,
-            reply_store=MemoryReplyStore(
-                max_entries=self.settings.cache_entries, max_bytes=self.settings.cache_bytes
-            ),
         )
+        self.instance = runtime.instance
         self._started: float | None = None
         self._report = InstanceReport(
             runtime,
@@ -155,13 +134,9 @@ class Bus:
         )
         self._chaos = runtime.chaos
         self._has_begun_chaos = False
-        orders = OrderExecutor(
-            self._report.state, clock=self._clock, leeway=self.settings.clock_leeway
-        )
-        add_breaker_orders(orders, self.service, runtime.destinations)
-        add_chaos_orders(orders, runtime.chaos, self._served_types)
+        orders = order_executor(runtime, self._report.state, self._served_types)
         self._discovery = discovery_of(runtime, self._report, orders.execute)
-        self._client = Client(runtime, with_spans(self._client_layers, spans))
+        self._client = Client(runtime, with_spans(self._client_layers, runtime.spans))
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
@@ -475,26 +450,3 @@ class Bus:
         check_bus_arguments(self.service, {"until": until})
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
-
-
-def destinations_of(settings: Settings, meter: Meter, clock: Callable[[], float]) -> Destinations:
-    """Return the destinations of a bus. They have the policies in the settings."""
-    timer, registry = LoopTimer(), settings.registry
-    return Destinations(
-        registry.policies(),
-        registry.default_policy(),
-        timer=timer,
-        clock=clock,
-        meter=meter,
-        breakers=reported_breakers(timer, clock, meter),
-    )
-
-
-def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
-    """Return the server stack of a bus for which the user has chosen no other stack."""
-    return server_stack(
-        clock=clock,
-        leeway=settings.clock_leeway,
-        longest=settings.request_timeout,
-        log_messages=settings.log_messages,
-    )

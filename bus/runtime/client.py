@@ -3,104 +3,40 @@
 Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import TypeVar, cast, overload
 
-from bus.contracts.contract import (
-    Contract,
-    Event,
-    Job,
-    Kind,
-    Message,
-    Request,
-    encode,
-)
-from bus.errors import (
-    BusError,
-    DeadlineExceeded,
-    FailedPrecondition,
-    Internal,
-    NotServed,
-    ResourceExhausted,
-    Unauthenticated,
-    Unavailable,
-    UnknownKey,
-)
-from bus.messaging.body_limit import unread_reply
+from bus.contracts.contract import Contract, Event, Job, Message, Request, encode
+from bus.errors import BusError, Internal
 from bus.messaging.call_limits import CallLimits
 from bus.messaging.criticality import criticality_header
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.error_state import mark_as_broker_error, mark_as_call_error
+from bus.messaging.error_state import mark_as_call_error
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.instruments import FALLBACKS
-from bus.messaging.labels import message_facts, message_label, one_line
-from bus.messaging.outcomes import OK, outcome_of
-from bus.messaging.ports.liveness import Liveness
-from bus.messaging.ports.transport import (
-    Accepted,
-    ConsumerHandle,
-    Delivery,
-    Nacked,
-    PublishOutcome,
-    Returned,
-)
-from bus.messaging.send_time import current_send
+from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.sent_time import SENT_AT
-from bus.messaging.timers import loop_time
-from bus.messaging.topology.addresses import address_of
-from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.middleware.stacks import call_policies, with_security
-from bus.runtime.broker_watch import BrokerWatch
 from bus.runtime.cache_access import cache_access
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
 from bus.runtime.job_handle import PendingJob
+from bus.runtime.message_sender import MessageSender
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import check_reply, decode_reply
-from bus.runtime.sent_history import sent_history
+from bus.runtime.pending_request import decode_reply
+from bus.runtime.reply_receiver import ReplyReceiver
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
-from bus.runtime.service_waits import ServiceWaits
-from bus.security.anonymous import AnonymousIdentity
 
 __all__ = ["Client"]
 
 log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
-
-MAX_EXPIRATION_MS = 2**32 - 1
-"""The longest expiration that the client sets on a request, in ms: 49 days.
-
-RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
-Every call in flight on that channel would then fail.
-"""
-GRACE_SECONDS = 0.05
-"""Seconds that the client waits longer for the reply to an attempt than the service may work.
-
-A service that ends a handler at the end of the attempt sends an error. If this error came after the
-next attempt was sent, it would end the next attempt, because both have the same message id.
-"""
-FULL_PART = 0.9
-"""Part of the configured time after which an attempt counts as one that had its full time.
-
-The send itself takes a part of the time, and the service's clock can differ a little.
-"""
-TOO_MANY_CHECKS = (
-    "the signing key is not in the receiver's BUS_JWKS, and too many replies with unknown keys "
-    "wait for the next read of it"
-)
-MAX_CHECKS, MAX_CHECKED_BYTES = 100, 16 * 1024 * 1024
-"""Maximum number of replies that wait for a read of the public keys, and of bytes in their bodies.
-
-Any client of the broker can send replies with an unknown key, and a slow read can take seconds.
-"""
 
 
 class Client:
@@ -115,9 +51,7 @@ class Client:
                 and the security policies inside them.
         """
         self._service = runtime.service
-        self._instance = runtime.instance
         self._reply_to = reply_queue(runtime.service, runtime.instance)
-        self._transport = runtime.transport
         self._settings = runtime.settings
         registry = runtime.settings.registry
         self._default_limits = runtime.settings.request_timeout, registry.default_limits()
@@ -131,113 +65,19 @@ class Client:
         self._inner: dict[str, Handler] = {}
         """The policies of a destination, the security policies and the send, by message type."""
         self._stack = compose(layers, self._pass_to_policies)
-        # At the innermost place, where the ids and the trace of a message are complete.
-        self._remember = sent_history(runtime.history, runtime.clock)
         self._measure = send_meter(runtime.meter, runtime.clock)
         self._security = runtime.security
-        self._verifier = runtime.security.identity.verifier
-        self._checks: dict[asyncio.Task[None], int] = {}
-        """The tasks that check replies again, each with the number of bytes in the body."""
-        self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies(runtime.meter)
-        self._watch = (
-            BrokerWatch(self._transport, self.replies.is_waiting)
-            if isinstance(self._transport, Liveness)
-            else None
-        )
-        """None if the transport cannot tell whether the broker answers."""
-        self.waits = ServiceWaits(self._call_service_again, self._remaining)
+        self._receiver = ReplyReceiver(runtime, self.replies)
+        self._sender = MessageSender(runtime, self.replies, self._receiver, self._timeout_of)
+        self.waits = self._sender.waits
+        """The requests that wait until a service serves them."""
         self._cache = cache_access(runtime, self.waits.ids.__contains__)
 
     async def start(self) -> ConsumerHandle:
         """Start to receive replies, and return the consumer of the reply queue."""
         self.replies.start()
-        topology = reply_topology(self._service, self._instance)
-        is_anonymous = self._security.identity.is_anonymous
-        spec = ConsumerSpec(
-            queue=topology.queues[0],
-            topology=topology,
-            prefetch=0,
-            acks=False,
-            max_body_bytes=self._settings.max_message,
-        )
-        on_delivery = self._on_unsigned_reply if is_anonymous else self._on_reply
-        self._consumer = await self._transport.consume(spec, on_delivery)
-        return self._consumer
-
-    def _on_unsigned_reply(self, delivery: Delivery) -> None:
-        self._dispatch(delivery.envelope)
-
-    def _on_reply(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        error = self._verify_reply(envelope)
-        if error is None:
-            self._dispatch(envelope)
-        elif isinstance(error, UnknownKey):
-            self._recheck_soon(envelope)
-        else:
-            self._reject_reply(envelope, error)
-
-    def _dispatch(self, reply: Envelope) -> None:
-        """Decrypt a reply, and pass it to the call or job that waits for it."""
-        if reply.unread_bytes is not None:
-            self.replies.dispatch(unread_reply(reply))
-            return
-        try:
-            reply = self._security.cipher.decrypt(reply)
-        except BusError as error:
-            log.warning(
-                "%s could not be decrypted: %s",
-                message_label(reply),
-                one_line(str(error)),
-                extra=message_facts(reply, why=str(error)),
-            )
-            self.replies.record_rejected_reply(reply, str(error))
-        else:
-            self.replies.dispatch(reply)
-
-    def _verify_reply(self, reply: Envelope) -> BusError | None:
-        """Return the reason why a reply is invalid, or None if it is valid.
-
-        A reply without a pending call or job is not verified, because it is dropped as late.
-        """
-        request = self.replies.find_request(reply)
-        if request is None:
-            return None
-        return self._verifier.check_reply(
-            reply, service_of(request.type), is_job=request.is_job, proofs=request.proofs
-        )
-
-    def _reject_reply(self, reply: Envelope, error: BusError) -> None:
-        # The proof signs a digest of the body, so it cannot be checked if the body was dropped.
-        if reply.unread_bytes is not None and reply.proof is not None:
-            error = FailedPrecondition(reply.fault or "")
-        self._verifier.record_rejection(reply, error)
-        self.replies.record_rejected_reply(reply, str(error))
-
-    def _recheck_soon(self, reply: Envelope) -> None:
-        """Start a task that checks a reply again, unless too many replies wait for that.
-
-        A single reply can be larger than `MAX_CHECKED_BYTES`.
-        """
-        size = len(reply.body)
-        if self._checks and (
-            len(self._checks) >= MAX_CHECKS or sum(self._checks.values()) + size > MAX_CHECKED_BYTES
-        ):
-            self._reject_reply(reply, Unauthenticated(TOO_MANY_CHECKS))
-            return
-        check = asyncio.get_running_loop().create_task(self._recheck_reply(reply))
-        self._checks[check] = size
-        check.add_done_callback(self._checks.pop)
-
-    async def _recheck_reply(self, reply: Envelope) -> None:
-        """Fetch the public keys, and then verify a reply again whose signing key was unknown."""
-        await self._verifier.refresh_keys()
-        error = self._verify_reply(reply)
-        if error is None:
-            self._dispatch(reply)
-        else:
-            self._reject_reply(reply, error)
+        return await self._receiver.start()
 
     @overload
     async def request(
@@ -504,165 +344,20 @@ class Client:
         if envelope.role == "request":
             destination = self._destinations.of(envelope.type)
             policies = call_policies(destination, is_sent=self.replies.is_sent, access=self._cache)
-            if self._watch is not None:
-                self._watch.expect(
+            if self._sender.watch is not None:
+                self._sender.watch.expect(
                     destination.policy.attempt_timeout or self._timeout_of(envelope.type)
                 )
-        return compose(with_security(policies, self._security), self._send)
-
-    def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
-        """Send a message. If the message is a request, also wait for its reply.
-
-        This method is the innermost handler of the client's middlewares.
-        """
-        if envelope.role != "request":
-            return self._publish(envelope)
-        if envelope.id in self.waits.ids:
-            return self.waits.call(envelope)
-        return self._call_service(envelope)
+        return compose(with_security(policies, self._security), self._sender.send)
 
     def close(self) -> None:
         """Fail the pending calls and job handles, because the bus is closed."""
         self.waits.close()
         self.replies.close()
         self._cache.store.clear()
-        if self._watch is not None:
-            self._watch.close()
-
-    async def _publish(self, envelope: Envelope) -> None:
-        kind, started = cast("Kind", envelope.role), perf_counter()
-        if kind == "job":
-            self.replies.record_job_sent(envelope)
-        try:
-            outcome = await self._transport.send(
-                envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
-            )
-            _raise_unless_accepted(outcome, envelope)
-        except BaseException as error:  # such as the cancellation of the caller
-            mark_as_broker_error(error)
-            self._remember(envelope, started, outcome_of(error))
-            raise
-        self._remember(envelope, started, OK)
-
-    def _call_service_again(self, envelope: Envelope) -> Awaitable[Envelope]:
-        """Send a request that may have waited. Its token could have expired in the meantime."""
-        identity = self._security.identity
-        if not isinstance(identity, AnonymousIdentity):
-            envelope = identity.signer.sign(envelope)
-        return self._call_service(envelope)
-
-    async def _call_service(self, envelope: Envelope) -> Envelope:
-        started = perf_counter()
-        if self._consumer is None or not self._consumer.ready:
-            await self._wait_for_reply_consumer(envelope)
-        remaining = seconds = self._remaining(envelope)
-        limits = envelope.limits
-        attempt_timeout = None if limits is None else limits.attempt_timeout
-        if attempt_timeout is not None and attempt_timeout < remaining:
-            seconds = attempt_timeout
-            envelope = envelope.replace(deadline=int((self._clock() + seconds) * 1000))
-        # The broker drops the request when this expiration has passed. The deadline header is not
-        # enough, because the clock of the server can differ from the clock of this process.
-        envelope = envelope.replace(expiration=min(int(seconds * 1000), MAX_EXPIRATION_MS))
-        future = self.replies.register(
-            envelope.id, remaining, envelope.type, envelope.authorization, limits
-        )
-        if self._watch is not None and self._watch.timer is None:
-            self._watch.start()
-        sent_at: float | None = None
-        try:
-            _raise_unless_accepted(
-                await self._transport.send(
-                    envelope, address_of("request", envelope.type), timeout=remaining
-                ),
-                envelope,
-            )
-            sent_at = self._clock()
-            if (send_time := current_send.get()) is not None:
-                send_time.at = loop_time()
-            self.replies.mark_sent(envelope.id)
-            if seconds < remaining:
-                # The time without a connection is not part of the attempt.
-                self.replies.limit_wait(future, seconds + GRACE_SECONDS)
-            reply = await future
-        except BaseException as error:  # as above
-            if sent_at is None:
-                mark_as_broker_error(error)
-            elif isinstance(error, DeadlineExceeded):
-                self._note_time(envelope, error, sent_at, is_reply=False)
-            self._remember(envelope, started, outcome_of(error))
-            raise
-        finally:
-            self.replies.discard(envelope.id, future)
-            del future  # a failed future is a reference cycle: its error's traceback has this frame
-        self._remember(envelope, started, reply.error or OK)
-        try:
-            check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
-        except DeadlineExceeded as error:
-            self._note_time(envelope, error, sent_at, is_reply=True)
-            raise
-        return reply
-
-    def _note_time(
-        self, envelope: Envelope, error: DeadlineExceeded, sent_at: float, *, is_reply: bool
-    ) -> None:
-        """Note in a time-out of the service if the attempt had its configured time.
-
-        If the broker did not answer in this time, the service may have had no part in the time-out.
-        """
-        if error.origin != "service":
-            return
-        limits, seconds = envelope.limits, self._clock() - sent_at
-        configured = None if limits is None else limits.attempt_timeout
-        if configured is None:
-            configured = self._timeout_of(envelope.type)
-        error.had_full_time = seconds >= configured * FULL_PART
-        if self._watch is not None:
-            now = loop_time()
-            if not self._watch.answered_since(now - seconds, now):
-                error.had_full_time = False
-                if not is_reply:
-                    error.origin = "broker"
+        if self._sender.watch is not None:
+            self._sender.watch.close()
 
     def _timeout_of(self, type_: str) -> float:
         """Return the seconds that a request of a type waits by default."""
         return self._limits.get(service_of(type_), self._default_limits)[0]
-
-    async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
-        """Wait until the consumer of the reply queue is ready, before a request is sent."""
-        if self._consumer is None:
-            raise Unavailable("the client is not started. Use it inside `async with Bus(…)`.")
-        try:
-            async with asyncio.timeout(self._remaining(envelope)):
-                await self._consumer.wait_ready()
-        except TimeoutError:
-            unconnected = Unavailable(
-                f"{envelope.type}: the request was not sent, because the bus is not connected to "
-                "the broker. Check that RabbitMQ runs."
-            )
-            mark_as_broker_error(unconnected)
-            raise unconnected from None
-
-    def _remaining(self, envelope: Envelope) -> float:
-        """Return the seconds until the deadline of a message."""
-        if envelope.deadline is None:
-            return self._settings.request_timeout
-        return max(0.0, envelope.deadline / 1000 - self._clock())
-
-
-def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:
-    match outcome:
-        case Accepted():
-            return
-        case Returned(reason=reason):
-            raise NotServed(
-                f"{envelope.type}: no service serves it ({reason}). "
-                "Start the service in a version that has a handler for it."
-            )
-        case Nacked(reason=reason):
-            # A queue without a leader can nack a message although the queue has stored it.
-            raise ResourceExhausted(
-                f"{envelope.type}: the broker refused the message ({reason}), because the queue is "
-                "full or has no leader. Inspect the queue.",
-                maybe_executed=True,
-            )

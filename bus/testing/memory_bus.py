@@ -12,8 +12,9 @@ from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Envelope, Progress
 from bus.messaging.failure_origin import mark_remote_cause
 from bus.middleware.stacks import client_stack
-from bus.runtime.bus import Bus, default_server_stack
+from bus.runtime.bus import Bus
 from bus.runtime.router import Router
+from bus.runtime.service_parts import default_server_stack
 from bus.settings import Settings
 from bus.testing.work import Work, chain_causes, record_failures, record_sent
 from bus.transports.memory import MemoryTransport

@@ -63,7 +63,7 @@ class Order(Request[Count]):
 
 @contract("grocer.weigh", version=1, idempotent=True)
 class Weigh(Request[Count]):
-    """A request that is so slow that its callers send it twice."""
+    """A request that is so slow that its callers send it twice, and the service sheds some."""
 
     title: str
 
@@ -120,13 +120,22 @@ async def order(request: Order) -> Count:
     raise Unavailable(f"the publisher is closed ({len(request.title)})", executed="no")
 
 
-@grocer.request(Weigh, concurrency=2)
+@grocer.request(Weigh, concurrency=1)
 async def weigh(request: Weigh) -> Count:
     await asyncio.sleep(0.1)
     return Count(books=len(request.title))
 
 
-@grocer.job(Pack, retry=RetryPolicy(attempts=2, first_delay=1))
+class ScalesBroken(Exception):
+    """The error of a dependency that always works here."""
+
+
+@grocer.job(
+    Pack,
+    retry=RetryPolicy(attempts=2, first_delay=1),
+    dependency="scales",
+    failures=(ScalesBroken,),
+)
 async def pack(job: Pack, context: Context) -> None:
     if job.title == "Torn":
         raise Unavailable("no paper is left")
@@ -138,7 +147,8 @@ async def sell(job: Sell, context: Context) -> None:
     await context.bus.request(PriceV1(title=job.title))
     await context.bus.request(PriceV2(title=job.title))
     await context.bus.submit(Pack(title=job.title))
-    await context.bus.request(Weigh(title=job.title))
+    weighing = (context.bus.request(Weigh(title=job.title), timeout=0.35) for _ in range(6))
+    await asyncio.gather(*weighing, return_exceptions=True)
     for title in ("Emma", "Persuasion"):  # the second one is above the rate
         await context.bus.request(CountBooks(title=title), fallback=Count(books=0))
     for failing in (PriceV1(title="Unknown"), PriceV2(title="Torn"), Order(title=job.title)):

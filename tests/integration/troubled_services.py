@@ -171,11 +171,18 @@ class PrintLabel(Job[None]):
     number: int
 
 
+@contract("stamps.find", version=1, idempotent=True)
+class FindStamp(Request[Found]):
+    """A request to a service that is overloaded."""
+
+    item: str
+
+
 class PrinterDown(Exception):
     """The label printer does not answer."""
 
 
-carriers, labels = Router("carriers"), Router("labels")
+carriers, labels, stamps = Router("carriers"), Router("labels"), Router("stamps")
 stock, billing, warehouse = Router("stock"), Router("billing"), Router("warehouse")
 orders, budget, post, press = Router("orders"), Router("budget"), Router("post"), Router("press")
 reports = Router("reports")
@@ -276,3 +283,9 @@ async def rate(_request: AskRate) -> Price:
 @labels.job(PrintLabel, concurrency=1, dependency="printer", failures=(PrinterDown,))
 async def print_label(_job: PrintLabel) -> None:
     raise PrinterDown
+
+
+@stamps.request(FindStamp, concurrency=1)
+async def find_stamp(request: FindStamp) -> Found:
+    await asyncio.sleep(0.2)
+    return Found(amount=len(request.item))

@@ -28,6 +28,8 @@ STUCK = "c2e8f4b6-91d7-4a3e-8b5c-7f1a0d6e9c38"
 LOST_TWICE, LOST_TOO_OFTEN = 2, 10
 """Numbers of lost deliveries: of a poison candidate, and the limit of the bus."""
 PATIENT = 40
+LOAD = {services.FindItem(item="a chair"): 6, services.FindStamp(item="a stamp"): 4}
+"""Requests that are sent all the time, with the number of callers."""
 
 
 class System:
@@ -170,14 +172,20 @@ async def troubled_system(url: str, management_url: str, health: int) -> AsyncIt
         system = System(url, management_url, stack)
         routers = (services.post, services.index_earlier, services.orders, services.budget)
         await asyncio.gather(*(system.was_served(each) for each in routers))
-        # The load on the slow service must not end because its callers protect it.
-        impatient = ServiceConfig(name="stock", breaker="off", retries=0)
-        shop = await system.open("shop", services=[impatient])
+        # The load must not end because the callers protect the slow services.
+        impatient = [
+            ServiceConfig(name=name, breaker="off", retries=0) for name in ("stock", "stamps")
+        ]
+        shop = await system.open("shop", services=impatient)
         await leave_messages(system, shop)
         orders = await start_services(system, health)
         await send_messages(system, shop, orders)
         async with asyncio.TaskGroup() as group:
-            load = [group.create_task(call_for_ever(shop)) for _ in range(6)]
+            load = [
+                group.create_task(call_for_ever(shop, request))
+                for request, callers in LOAD.items()
+                for _ in range(callers)
+            ]
             yield system
             for task in load:
                 task.cancel()
@@ -200,7 +208,8 @@ async def start_services(system: System, health: int) -> Bus:
     system.in_thread("warehouse", services.warehouse)
     orders = await system.open("orders", services.orders, clock_leeway=0)
     await asyncio.gather(
-        system.open("stock", services.stock, max_message=100_000),
+        system.open("stock", services.stock, max_message=100_000, load_shedding="off"),
+        system.open("stamps", services.stamps),
         system.open("billing", services.billing),
         system.open("index", services.index),
         system.open("archive", services.archive),
@@ -244,6 +253,7 @@ async def call(bus: Bus, request: Request[Any], timeout: float = 5) -> None:
         await bus.request(request, timeout=timeout)
 
 
-async def call_for_ever(bus: Bus) -> None:
+async def call_for_ever(bus: Bus, request: Request[Any]) -> None:
     while True:
-        await call(bus, services.FindItem(item="a chair"), timeout=0.6)
+        await call(bus, request, timeout=0.6)
+        await asyncio.sleep(0.01)  # a request can be refused at once

@@ -11,8 +11,9 @@ from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.names import reply_queue
 from bus.middleware.sign import sign
 from bus.middleware.stacks import client_stack
-from bus.runtime.client import MAX_CHECKED_BYTES, MAX_CHECKS, Client
+from bus.runtime.client import Client
 from bus.runtime.pending_request import check_reply
+from bus.runtime.reply_receiver import MAX_CHECKED_BYTES, MAX_CHECKS
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
@@ -419,7 +420,7 @@ async def test_answers_with_unknown_keys_are_kept_in_a_limited_number_while_the_
     forgery = update.replace(body=bytes(size), proof=token)
     for number in range(limit + 50):
         office.hear(forgery.replace(id=f"forged-{number}"))
-    assert len(office.client._checks) == limit
+    assert len(office.client._receiver._checks) == limit
     assert sum(office.verifier.rejections.values()) == 50
     with pytest.raises(DeadlineExceeded, match="too many replies with unknown keys wait"):
         await handle.result(timeout=1)
@@ -427,7 +428,7 @@ async def test_answers_with_unknown_keys_are_kept_in_a_limited_number_while_the_
     assert (await call).total == 7, "an answer with a known key does not wait"
     key_server.set()
     await settle_down()
-    assert not office.client._checks
+    assert not office.client._receiver._checks
     assert sum(office.verifier.rejections.values()) == limit + 50
 
 

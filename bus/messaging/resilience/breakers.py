@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from bus.messaging.breaker_info import BreakerInfo
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.circuit_breaker import BreakerKind, CircuitBreaker
+from bus.messaging.timers import bound_timer
 
 __all__ = ["Breakers"]
 
@@ -41,7 +42,7 @@ class Breakers:
         breaker = self._breakers.get((kind, name))
         if breaker is None:
             breaker = self._breakers[kind, name] = CircuitBreaker(
-                policy, name, kind, self._timer, self._clock, self._on_change
+                policy, name, kind, bound_timer(self._timer), self._clock, self._on_change
             )
         return breaker
 

@@ -14,6 +14,7 @@ from bus.messaging.resilience.bulkhead import Bulkhead
 from bus.messaging.resilience.call_policy import CallPolicy
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker
 from bus.messaging.resilience.retry_budget import RetryBudget
+from bus.messaging.timers import bound_timer
 from bus.messaging.topology.names import service_of
 
 __all__ = ["Destination", "Destinations"]
@@ -127,7 +128,9 @@ class Destinations:
             return None
         budget = self._budgets.get(service)
         if budget is None:
-            budget = self._budgets[service] = RetryBudget(policy.retry_budget, self.timer)
+            budget = self._budgets[service] = RetryBudget(
+                policy.retry_budget, bound_timer(self.timer)
+            )
         return budget
 
     def _bulkhead_of(self, service: str, policy: CallPolicy) -> Bulkhead | None:

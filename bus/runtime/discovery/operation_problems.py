@@ -118,21 +118,11 @@ def _shedding(row: OperationSummary) -> Iterator[tuple[str, str]]:
     refused = row.recently_shed
     limited = refused[RATE_LIMIT]
     if shed := refused.total() - limited:
-        yield (
-            "shedding",
-            (
-                f"{count_noun(shed, 'request')} refused in the last 1 to 2 minutes because of an "
-                "overload; add instances"
-            ),
-        )
+        text = f"{count_noun(shed, 'request')} shed in the last 1 to 2 minutes; add instances"
+        yield "shedding", text
     if limited:
-        yield (
-            "limited",
-            (
-                f"{count_noun(limited, 'request')} refused in the last 1 to 2 minutes, because "
-                "callers exceed their rate limit"
-            ),
-        )
+        text = f"{count_noun(limited, 'request')} above the rate limit in the last 1 to 2 minutes"
+        yield "limited", text
 
 
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:

@@ -198,6 +198,36 @@ def test_an_error_of_this_process_or_of_the_broker_is_not_retried(error: BusErro
     run()
 
 
+def unanswered() -> BusError:
+    """Return the error of an attempt that timed out while the broker did not answer."""
+    error = timed_out()
+    error.origin = "broker"
+    return error
+
+
+@virtual
+async def test_an_attempt_that_the_broker_cuts_off_is_repeated_without_a_token() -> None:
+    calls = Calls(policy=CallPolicy(attempt_timeout=1, retry_budget=0.2))
+    assert await calls.request(unanswered(), unanswered(), deadline=deadline(60)) == 3
+    assert calls.counted(RETRY_BUDGET_TOKENS, "ledger") == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "retries", "attempts"), [(IDEMPOTENT, 1, 2), (IDEMPOTENT, 0, 1), (OTHER, 2, 1)]
+)
+def test_the_settings_and_the_contract_limit_the_repeats_after_a_silent_broker(
+    type_: str, retries: int, attempts: int
+) -> None:
+    @virtual
+    async def run() -> None:
+        calls = Calls(type_, CallPolicy(retries=retries))
+        with pytest.raises(DeadlineExceeded):
+            await calls.request(*[unanswered() for _ in range(9)], deadline=deadline(60))
+        assert len(calls.sent) == attempts
+
+    run()
+
+
 @virtual
 async def test_the_settings_limit_the_number_of_retries() -> None:
     for retries, attempts in ((0, 1), (1, 2), (5, 6), (None, 1 + DEFAULT_RETRIES)):
@@ -285,6 +315,16 @@ def test_a_call_fails_with_the_error_of_the_service_if_a_policy_rejects_the_retr
         assert executed_of(error) == expected
 
     run()
+
+
+@virtual
+async def test_a_retry_in_flight_when_the_bus_is_closed_leaves_its_doubt() -> None:
+    closed = ConnectionLost("the bus was closed", maybe_executed=True)
+    closed.origin = "local"
+    with pytest.raises(BusError) as raised:
+        await Calls(OTHER).request(refused(), closed)
+    assert raised.value is closed
+    assert executed_of(raised.value) == "maybe"
 
 
 @virtual

@@ -12,7 +12,7 @@ import pytest
 from bus import ServiceConfig, ServiceDefaults, Settings
 from bus.messaging.ports.meter import NO_METER
 from bus.messaging.resilience.call_policy import BreakerPolicy, CallPolicy
-from bus.runtime.bus import destinations_of
+from bus.runtime.service_parts import destinations_of
 from bus.settings import load_settings
 from bus.settings.service_config import KEYS
 from bus.settings.service_defaults import POLICY_KEYS

@@ -55,14 +55,12 @@ def test_an_operation_without_recent_attempts_has_no_problem() -> None:
 
 def test_requests_that_are_shed_are_a_problem_with_their_number() -> None:
     assert texts(shed(30, "age"), shed(9, "criticality"), counted(200)) == [
-        "39 requests refused in the last 1 to 2 minutes because of an overload; add instances"
+        "39 requests shed in the last 1 to 2 minutes; add instances"
     ]
 
 
 def test_callers_above_their_rate_limit_are_no_overload() -> None:
-    assert texts(shed(1, "rate")) == [
-        "1 request refused in the last 1 to 2 minutes, because callers exceed their rate limit"
-    ]
+    assert texts(shed(1, "rate")) == ["1 request above the rate limit in the last 1 to 2 minutes"]
 
 
 def test_an_overload_that_ended_is_no_problem() -> None:
