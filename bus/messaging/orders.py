@@ -81,15 +81,19 @@ class Order(Question[OrderResult]):
         return self.name
 
 
-class IsolateBreaker(Order):
-    """ISOLATE: keep a circuit breaker open until the end of the order."""
-
-    name = "bus.control.isolate-breaker.v1"
+class BreakerOrder(Order):
+    """An order for the circuit breakers with one name."""
 
     breaker: Name
     """Name of the breaker: the type of an operation, or the name of a dependency."""
     kind: Literal["call", "dependency"] | None = None
     """Kind of the breaker. None: both kinds."""
+
+
+class IsolateBreaker(BreakerOrder):
+    """ISOLATE: keep a circuit breaker open until the end of the order."""
+
+    name = "bus.control.isolate-breaker.v1"
 
     @property
     @override
@@ -98,16 +102,11 @@ class IsolateBreaker(Order):
         return f"isolate the breaker {self.breaker}"
 
 
-class ResetBreaker(Order):
+class ResetBreaker(BreakerOrder):
     """RESET: close a circuit breaker. An order that arrives after its end does nothing."""
 
     name = "bus.control.reset-breaker.v1"
     is_lasting = False
-
-    breaker: Name
-    """Name of the breaker: the type of an operation, or the name of a dependency."""
-    kind: Literal["call", "dependency"] | None = None
-    """Kind of the breaker. None: both kinds."""
 
     @property
     @override

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bus.messaging.histograms import merge
-from bus.messaging.instruments import BREAKER_STATE, INSTRUMENTS, READY
+from bus.messaging.instruments import BREAKER_STATE, INSTRUMENTS, READY, RETRY_BUDGET_TOKENS
 from bus.messaging.ports.meter import Instrument, Labels
 from bus.messaging.service_info import InstanceStats, Series
 
@@ -20,6 +20,7 @@ MAX_TRACE_ID_LENGTH: Final = 100
 COMBINED: Final[Mapping[Instrument, Callable[[float, float], float]]] = {
     READY: min,  # the processes of a service are ready if all of them are
     BREAKER_STATE: max,  # the sum of two states has no meaning, and an open breaker must be seen
+    RETRY_BUDGET_TOKENS: min,  # tokens of one process do not help another one
 }
 """Functions that combine the gauges of several processes. All other gauges are added."""
 BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}
@@ -84,16 +85,18 @@ class Totals:
                 continue
             labels = tuple(clean_label(series.labels.get(name, "")) for name in instrument.labels)
             totals = self._totals.setdefault(instrument, {}).setdefault(owner, {})
+            labels = self._limited(totals, labels)
             combine = COMBINED.get(instrument)
             if combine is not None and labels in totals:
                 totals[labels].value = combine(totals[labels].value, series.value)
             else:
-                self._total(totals, labels).add(series)
+                totals.setdefault(labels, Total()).add(series)
 
-    def _total(self, totals: dict[Labels, Total], labels: Labels) -> Total:
-        if self._max_series is not None and len(totals) >= self._max_series:
-            labels = labels if labels in totals else (OTHER,) * len(labels)
-        return totals.setdefault(labels, Total())
+    def _limited(self, totals: Mapping[Labels, Total], labels: Labels) -> Labels:
+        """Return the labels of a series, or the shared labels if there are too many series."""
+        if self._max_series is None or len(totals) < self._max_series or labels in totals:
+            return labels
+        return (OTHER,) * len(labels)
 
     def set_not_ready(self, services: Iterable[str]) -> None:
         """Set the gauge `ready` of these services to 0."""

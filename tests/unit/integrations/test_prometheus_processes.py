@@ -9,7 +9,7 @@ from bus.integrations.prometheus import ProcessesCollector, processes_registry
 from bus.integrations.prometheus import processes as processes_module
 from bus.integrations.prometheus.exposition import render
 from bus.integrations.prometheus.totals import Totals
-from bus.messaging.instruments import BREAKER_STATE
+from bus.messaging.instruments import BREAKER_STATE, RETRY_BUDGET_TOKENS
 from bus.messaging.service_info import InstanceStats, ProcessStats
 from tests.unit.integrations.stats import durations, handled, number, ready, slots, stats
 
@@ -86,6 +86,22 @@ def test_the_state_of_a_breaker_is_the_worst_of_the_processes() -> None:
         totals.add(stats(state), ("library",))
     ((labels, total),) = totals.rows(BREAKER_STATE)
     assert (labels, total.value) == (("library", "billing.quote.v1", "call"), 2)
+
+
+def test_breakers_above_the_number_of_series_share_the_worst_state() -> None:
+    totals = Totals(max_series=1)
+    for name in "abc":
+        totals.add(stats(number(BREAKER_STATE, 2, name=name, kind="call")), ("library",))
+    assert [total.value for _, total in totals.rows(BREAKER_STATE)] == [2, 2]
+
+
+def test_the_tokens_for_retries_are_those_of_the_process_with_the_fewest() -> None:
+    totals = Totals()
+    for value in (9, 0.5, 3):
+        tokens = number(RETRY_BUDGET_TOKENS, value, destination="billing")
+        totals.add(stats(tokens), ("library",))
+    ((_, total),) = totals.rows(RETRY_BUDGET_TOKENS)
+    assert total.value == 0.5
 
 
 def test_a_process_without_an_answer_has_no_gauges_and_is_not_ready() -> None:
