@@ -23,11 +23,16 @@ class HoldEnd(Enum):
 class HeldMessage:
     """A message that waits for a permit."""
 
-    __slots__ = ("_end", "until")
+    __slots__ = ("_end", "sender", "until")
 
-    def __init__(self, until: float) -> None:
-        """Create a message that is held until a time of the event loop at the latest."""
-        self.until = until
+    def __init__(self, until: float, sender: str) -> None:
+        """Create a message that is held until a time of the event loop at the latest.
+
+        Args:
+            until: Time of the event loop at which the hold ends.
+            sender: Service that the message names as its sender. It is not authenticated yet.
+        """
+        self.until, self.sender = until, sender
         self._end: asyncio.Future[Permit | HoldEnd] = asyncio.get_running_loop().create_future()
 
     @property

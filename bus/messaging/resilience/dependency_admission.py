@@ -2,7 +2,8 @@
 
 With `n` handlers that run at the same time, an ordinary breaker admits up to `n - 1` calls more
 than its threshold. This object admits fewer messages after the first failure. So without a
-success, at most the threshold or `n` calls begin, the larger one.
+success, at most the threshold or `n` calls begin, the larger one. Calls that never end cannot stop
+the admission: after the maximum seconds of one message without a result, one more is admitted.
 """
 
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
@@ -20,6 +21,8 @@ class DependencyAdmission:
         self.breaker = breaker
         self.running = 0
         """Messages that were admitted and have not ended."""
+        self._waits_since: float | None = None
+        """Time of the first message that had to wait under suspicion since the last result."""
 
     @property
     def is_open(self) -> bool:
@@ -43,7 +46,9 @@ class DependencyAdmission:
         failed = breaker.consecutive
         limit = self.dependency.consecutive_failures
         if is_limited and failed and failed + self.running >= limit and not self.is_open:
-            return None
+            if not self._is_result_overdue(seconds):
+                return None
+            self._waits_since = None
         if breaker.retry_after > 0:  # `admit` would count a rejection, but nothing is rejected
             return None
         permit = breaker.admit(seconds)
@@ -53,15 +58,26 @@ class DependencyAdmission:
 
     def succeed(self, permit: Permit) -> None:
         """Count a message whose handler succeeded."""
-        self.running -= 1
+        self._end()
         self.breaker.success(permit)
 
     def fail(self, permit: Permit, cause: str) -> None:
         """Count a message that failed because of the dependency. `cause` is a name for the log."""
-        self.running -= 1
+        self._end()
         self.breaker.failure(permit, 0.0, cause)
 
     def ignore(self, permit: Permit) -> None:
         """Count nothing: the message failed for another reason, or its handler did not run."""
-        self.running -= 1
+        self._end()
         self.breaker.ignore(permit)
+
+    def _end(self) -> None:
+        self.running -= 1
+        self._waits_since = None
+
+    def _is_result_overdue(self, seconds: float) -> bool:
+        """Return True if messages have waited for a result for the given seconds."""
+        now = self.breaker.timer()
+        if self._waits_since is None:
+            self._waits_since = now
+        return now >= self._waits_since + seconds

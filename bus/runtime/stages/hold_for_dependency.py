@@ -39,7 +39,7 @@ def hold_for_dependency(state: EndpointState) -> InboundStage:
     def stage(inner: InboundHandler) -> InboundHandler:
         async def hold(message: InboundMessage) -> HandlingResult:
             began = loop_time()
-            end = await waiting_room.wait()
+            end = await waiting_room.wait(message.envelope.source)
             if end is HoldEnd.REQUEUE:
                 return REQUEUE
             if not any(delivery.is_open for delivery in message.deliveries):
@@ -56,7 +56,7 @@ def hold_for_dependency(state: EndpointState) -> InboundStage:
             return result
 
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
-            permit = gate.enter(waiting_room.handling_seconds)
+            permit = gate.enter(message.envelope.source, waiting_room.handling_seconds)
             return hold(message) if permit is None else _run(message, permit, gate, inner)
 
         return call
@@ -89,12 +89,12 @@ class _WaitingRoom:
         self.handling_seconds = (state.endpoint.timeout or 0.0) + SETTLING_SECONDS
         """Maximum seconds of one handling, after which a probe counts as lost."""
 
-    async def wait(self) -> Permit | HoldEnd:
-        """Wait for a permit, or for the end of the hold."""
+    async def wait(self, sender: str) -> Permit | HoldEnd:
+        """Hold a message of a sender. Return its permit, or the end of the hold."""
         in_flight = self._in_flight
         if in_flight.refuses_holds is not None:
             return in_flight.refuses_holds
-        held = HeldMessage(loop_time() + self._hold_seconds)
+        held = HeldMessage(loop_time() + self._hold_seconds, sender)
         in_flight.held[held] = None
         try:
             self._gate.hold(held, self.handling_seconds)
