@@ -23,11 +23,16 @@ class HoldEnd(Enum):
 class HeldMessage:
     """A message that waits for a permit."""
 
-    __slots__ = ("_end", "until")
+    __slots__ = ("_end", "arrival", "until")
 
-    def __init__(self, until: float) -> None:
-        """Create a message that is held until a time of the event loop at the latest."""
-        self.until = until
+    def __init__(self, until: float, arrival: int) -> None:
+        """Create a message that is held until a time of the event loop at the latest.
+
+        Args:
+            until: The time of the event loop.
+            arrival: Number of the message in the order of arrival.
+        """
+        self.until, self.arrival = until, arrival
         self._end: asyncio.Future[Permit | HoldEnd] = asyncio.get_running_loop().create_future()
 
     @property

@@ -3,6 +3,9 @@
 With `n` handlers that run at the same time, an ordinary breaker admits up to `n - 1` calls more
 than its threshold. This object admits fewer messages after the first failure. So without a
 success, at most the threshold or `n` calls begin, the larger one.
+
+An admitted message can wait for a slot before its handler runs. Failures in that time count for the
+message, too, so it is checked again when it begins.
 """
 
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
@@ -20,6 +23,8 @@ class DependencyAdmission:
         self.breaker = breaker
         self.running = 0
         """Messages that were admitted and have not ended."""
+        self._waiting = 0
+        """The admitted messages that have not begun."""
 
     @property
     def is_open(self) -> bool:
@@ -50,6 +55,39 @@ class DependencyAdmission:
         if permit is not None:
             self.running += 1
         return permit
+
+    def reserve(self, seconds: float) -> Permit | None:
+        """Return a permit for a message that begins later, or None if the message must wait.
+
+        Args:
+            seconds: Maximum seconds until the message has ended.
+        """
+        permit = self.admit(seconds)
+        if permit is not None:
+            self._waiting += 1
+        return permit
+
+    def begin(self, permit: Permit) -> bool:
+        """Begin a message with the permit of `reserve`.
+
+        Returns:
+            False if the permit is void, so that the message needs another one. The failures after
+            the permit was given can have opened the breaker, or can do so with the calls that run.
+        """
+        breaker = self.breaker
+        failed, running = breaker.consecutive, self.running - self._waiting
+        if breaker.counts(permit) and (
+            not failed or failed + running < self.dependency.consecutive_failures
+        ):
+            self._waiting -= 1
+            return True
+        self.withdraw(permit)
+        return False
+
+    def withdraw(self, permit: Permit) -> None:
+        """End the permit of `reserve` without the begin of its message."""
+        self._waiting -= 1
+        self.ignore(permit)
 
     def succeed(self, permit: Permit) -> None:
         """Count a message whose handler succeeded."""
