@@ -27,16 +27,25 @@ isolation of a breaker at any time."""
 
 MAX_CAUSE_LENGTH = 100
 """Maximum number of characters in the name of an error's class."""
+MAX_SENDERS = 1_000
+"""Maximum number of senders that wait for their next turn. Any client can invent names."""
 
 
 class DependencyGate:
-    """Holds messages, and admits them in the order of their arrival."""
+    """Holds messages, and admits them in the order of their arrival.
+
+    While the dependency is down, the senders take turns: the next probe is the oldest held message
+    of a sender that had no probe yet. So a sender with messages that always fail does not keep the
+    messages of all others.
+    """
 
     def __init__(self, service: str, admission: DependencyAdmission) -> None:
         self._service = service
         self._admission = admission
         self._held: deque[tuple[HeldMessage, float]] = deque()
         """The held messages, with the seconds that their handlers may take."""
+        self._probed: set[str] = set()
+        """The senders that had a probe in this round, since the breaker opened."""
         self._timer: asyncio.TimerHandle | None = None
         self._opened_at: float | None = None
         """Time at which the breaker opened. None while it is closed."""
@@ -72,19 +81,22 @@ class DependencyGate:
 
     # --- Admission ---
 
-    def enter(self, seconds: float) -> Permit | None:
+    def enter(self, sender: str, seconds: float) -> Permit | None:
         """Return a permit for an event or job. Return None if the message must be held.
 
-        A message that arrives later never overtakes a held one.
+        A message that arrives later overtakes a held one only as a probe.
 
         Args:
+            sender: Service that the message names as its sender.
             seconds: Maximum seconds that the message may take.
         """
-        return None if self._held else self._reserve(seconds)
+        return None if self._held else self._reserve(sender, seconds)
 
-    def enter_at_once(self, seconds: float) -> Permit | None:
+    def enter_at_once(self, sender: str, seconds: float) -> Permit | None:
         """Return a permit for a request, which cannot wait. Return None if it must be refused."""
-        return self._note_probe(self._admission.admit(seconds, is_limited=False))
+        if self._held and sender in self._probed and self.is_open:
+            self._release()  # the turn is another sender's, if a probe is due
+        return self._note(self._admission.admit(seconds, is_limited=False), sender)
 
     def begin(self, permit: Permit) -> bool:
         """Begin a message with the permit of `enter` or `hold`.
@@ -114,27 +126,46 @@ class DependencyGate:
         self._note_change()  # an operator's order can have opened the breaker
         self._release()
 
-    def _reserve(self, seconds: float) -> Permit | None:
-        return self._note_probe(self._admission.reserve(seconds))
+    def _reserve(self, sender: str, seconds: float) -> Permit | None:
+        return self._note(self._admission.reserve(seconds), sender)
 
-    def _note_probe(self, permit: Permit | None) -> Permit | None:
+    def _note(self, permit: Permit | None, sender: str) -> Permit | None:
+        """Count a permit that is a probe, and return the permit."""
         if permit is not None and self._opened_at is not None:
-            self._probes += permit.is_probe
+            if permit.is_probe:
+                self._probes += 1
+                self._take_turn(sender)
             self._note_change()
         return permit
 
+    def _take_turn(self, sender: str) -> None:
+        if len(self._probed) >= MAX_SENDERS:
+            self._probed.clear()
+        self._probed.add(sender)
+
     def _release(self) -> None:
-        """Admit the oldest held messages."""
+        """Admit the oldest held messages. A probe is the oldest one of the next sender."""
         held = self._held
         while held:
-            message, seconds = held[0]
-            if message.is_waiting:
-                permit = self._reserve(seconds)
-                if permit is None:
-                    break
-                message.end(permit)
-            held.popleft()
+            if not held[0][0].is_waiting:
+                held.popleft()
+                continue
+            if self.retry_after > 0:
+                break
+            message, seconds = self._next_probe() if self.is_open else held[0]
+            permit = self._reserve(message.sender, seconds)
+            if permit is None:
+                break
+            message.end(permit)
         self._schedule()
+
+    def _next_probe(self) -> tuple[HeldMessage, float]:
+        """Return the oldest held message of a sender without a probe in this round."""
+        for each in self._held:
+            if each[0].is_waiting and each[0].sender not in self._probed:
+                return each
+        self._probed.clear()
+        return self._held[0]
 
     def _schedule(self) -> None:
         """Check the held messages at the time of the next probe, and at least every second."""
@@ -191,6 +222,7 @@ class DependencyGate:
         if is_open and self._opened_at is None:
             self._opened_at = loop_time()
             self._probes = self._returned = 0
+            self._probed.clear()
             self._log_open()
         elif not is_open and self._opened_at is not None:
             seconds, self._opened_at = loop_time() - self._opened_at, None

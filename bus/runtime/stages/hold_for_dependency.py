@@ -57,7 +57,8 @@ def hold_for_dependency(state: EndpointState) -> InboundStage:
                 permit = None
 
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
-            return run(message, gate.enter(waiting_room.handling_seconds))
+            permit = gate.enter(message.envelope.source, waiting_room.handling_seconds)
+            return run(message, permit)
 
         return call
 
@@ -113,7 +114,7 @@ class _WaitingRoom:
             return in_flight.refuses_holds
         if message.candidate is not None:  # other candidates wait until its turn has ended
             return HoldEnd.RETURN
-        held = HeldMessage(arrived + self._hold_seconds, arrival)
+        held = HeldMessage(arrived + self._hold_seconds, message.envelope.source, arrival)
         in_flight.held[held] = None
         try:
             self._gate.hold(held, self.handling_seconds)

@@ -430,3 +430,29 @@ async def test_the_handlers_of_one_dependency_share_the_bound_of_its_calls(
     await happens(lambda: ("dependency:ehr",) in pauses_of(ledger), "an open breaker")
     await asyncio.sleep(20)
     assert len(ehr.calls) == 4 + 3
+
+
+@in_memory
+async def test_jobs_that_always_fail_do_not_keep_those_of_another_sender(
+    buses: MemoryBuses,
+) -> None:
+    router, done, loop = Router("ledger"), list[int](), asyncio.get_running_loop()
+
+    @router.job(
+        CloseBooks, dependency=of_ehr(consecutive_failures=2, probe_interval=10), concurrency=16
+    )
+    async def close(job: CloseBooks) -> Total:
+        if job.year < 0:
+            raise EhrDown
+        done.append(job.year)
+        return Total(total=job.year)
+
+    ledger, shop = await buses.bus("ledger"), await buses.bus("shop")
+    evil = [await buses.bus(f"evil{number}") for number in range(3)]
+    await buses.serve(ledger, router)
+    for number in range(4 + 8):
+        await evil[number % 3].submit(CloseBooks(year=-1))
+    began = loop.time()
+    await shop.submit(CloseBooks(year=1))
+    await happens(lambda: done, "the job of the other sender")
+    assert loop.time() - began <= 4 * 10 + 1

@@ -211,7 +211,7 @@ async def test_a_message_that_ends_before_it_has_a_slot_gives_its_permit_back() 
     gate = endpoint.dependency
     assert gate is not None
     for _ in range(2):
-        permit = gate.enter(60)
+        permit = gate.enter("office", 60)
         assert permit is not None
         assert gate.begin(permit)
         gate.fail(permit, EhrDown())
