@@ -131,6 +131,10 @@ class CircuitBreaker:
             return self._shared
         return self._admit_probe(seconds)
 
+    def counts(self, permit: Permit) -> bool:
+        """Return True if the result of a call with this permit would count now."""
+        return permit is self._shared or permit is self._probe
+
     def success(self, permit: Permit, seconds: float = 0.0) -> None:
         """Count a call that succeeded.
 
