@@ -6,6 +6,7 @@ All handlers of one process that name the dependency share the gate. ADR 0040 ha
 import asyncio
 import logging
 from collections import deque
+from itertools import count
 
 from bus.errors import ContractError, error_name
 from bus.messaging.resilience.breakers import Breakers
@@ -50,6 +51,8 @@ class DependencyGate:
         """Time at which the breaker opened. None while it is closed."""
         self._probes = self._returned = 0
         """Messages that were admitted, and messages that returned, since the breaker opened."""
+        self.arrivals = count()
+        """Numbers of the messages in the order of their arrival."""
 
     @property
     def dependency(self) -> Dependency:
@@ -87,22 +90,47 @@ class DependencyGate:
             sender: Service that the message names as its sender.
             seconds: Maximum seconds that the message may take.
         """
-        return None if self._held else self._admit(sender, seconds)
+        return None if self._held else self._reserve(sender, seconds)
 
     def enter_at_once(self, sender: str, seconds: float) -> Permit | None:
         """Return a permit for a request, which cannot wait. Return None if it must be refused."""
         if self._held and sender in self._probed and self.is_open:
             self._release()  # the turn is another sender's, if a probe is due
-        return self._admit(sender, seconds, is_limited=False)
+        return self._note(self._admission.admit(seconds, is_limited=False), sender)
+
+    def begin(self, permit: Permit) -> bool:
+        """Begin a message with the permit of `enter` or `hold`.
+
+        Returns:
+            False if the permit is void, and the message must be held again.
+        """
+        # A void permit admits no other message: the caller holds this one first.
+        return self._admission.begin(permit)
+
+    def withdraw(self, permit: Permit) -> None:
+        """Take the permit of `enter` or `hold` from a message that does not begin."""
+        self._admission.withdraw(permit)
+        self._after_result()
 
     def hold(self, message: HeldMessage, seconds: float) -> None:
-        """Hold a message until it receives a permit, or until its hold ends."""
-        self._held.append((message, seconds))
+        """Hold a message until it receives a permit, or until its hold ends.
+
+        The held messages stay in the order of their arrival. A message can be held again, after
+        messages that arrived later.
+        """
+        held = self._held
+        place = len(held)
+        while place and held[place - 1][0].arrival > message.arrival:
+            place -= 1
+        held.insert(place, (message, seconds))
         self._note_change()  # an operator's order can have opened the breaker
         self._release()
 
-    def _admit(self, sender: str, seconds: float, *, is_limited: bool = True) -> Permit | None:
-        permit = self._admission.admit(seconds, is_limited=is_limited)
+    def _reserve(self, sender: str, seconds: float) -> Permit | None:
+        return self._note(self._admission.reserve(seconds), sender)
+
+    def _note(self, permit: Permit | None, sender: str) -> Permit | None:
+        """Count a permit that is a probe, and return the permit."""
         if permit is not None and self._opened_at is not None:
             if permit.is_probe:
                 self._probes += 1
@@ -125,7 +153,7 @@ class DependencyGate:
             if self.retry_after > 0:
                 break
             message, seconds = self._next_probe() if self.is_open else held[0]
-            permit = self._admit(message.sender, seconds)
+            permit = self._reserve(message.sender, seconds)
             if permit is None:
                 break
             message.end(permit)

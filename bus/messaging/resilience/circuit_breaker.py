@@ -72,6 +72,7 @@ class CircuitBreaker:
         self._window = SlidingWindow(policy.window, timer())
         self._state: BreakerState = "closed"
         self._since = clock()
+        self._not_closed_since: float | None = None
         self._shared: Permit | None = Permit(is_probe=False)
         """The permit of all calls. None unless the breaker is closed."""
         self._probe: Permit | None = None
@@ -129,6 +130,10 @@ class CircuitBreaker:
         if self._shared is not None:
             return self._shared
         return self._admit_probe(seconds)
+
+    def counts(self, permit: Permit) -> bool:
+        """Return True if the result of a call with this permit would count now."""
+        return permit is self._shared or permit is self._probe
 
     def success(self, permit: Permit, seconds: float = 0.0) -> None:
         """Count a call that succeeded.
@@ -212,7 +217,7 @@ class CircuitBreaker:
         calls, failures, slow = self._window.counts(now)
         is_waiting = state in {"open", "isolated"}
         left = self._until - now
-        since = self._since
+        since, begin = self._since, self._not_closed_since
         if state != self._state:  # the wait has ended, and no call has begun since then
             since += self._wait
         return BreakerInfo(
@@ -220,6 +225,7 @@ class CircuitBreaker:
             kind=self.kind,
             state=state,
             since=int(since * 1000),
+            not_closed_since=None if begin is None else int(begin * 1000),
             until=int((self._clock() + left) * 1000) if is_waiting else None,
             calls=calls,
             failures=failures,
@@ -290,9 +296,11 @@ class CircuitBreaker:
         self._probe, self._consecutive, self._successes = None, 0, 0
         self._shared = Permit(is_probe=False) if state == "closed" else None
         if state == "closed":
+            self._not_closed_since = None
             self._window.clear(now)
         elif state != "half-open":
             self._until = now + self._wait
+            self._not_closed_since = self._not_closed_since or self._since
         self._on_change(self.info())
         if self.on_open is not None and state in {"open", "isolated"}:
             self.on_open()

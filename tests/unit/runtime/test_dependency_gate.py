@@ -30,7 +30,9 @@ class World:
         self.gate.fail(permit, OSError())
 
     def hold(self, *senders: str) -> list[HeldMessage]:
-        messages = [HeldMessage(loop_time() + 900, sender) for sender in senders]
+        messages = [
+            HeldMessage(loop_time() + 900, sender, next(self.gate.arrivals)) for sender in senders
+        ]
         for message in messages:
             self.gate.hold(message, 60)
         return messages

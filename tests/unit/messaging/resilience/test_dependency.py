@@ -230,3 +230,21 @@ def test_messages_that_never_end_do_not_stop_the_admission_under_suspicion() -> 
     (permit,) = admit_all(gate, 4)
     gate.succeed(permit)
     assert len(admit_all(gate, 100)) == 100
+
+
+def test_a_message_that_is_admitted_because_results_are_overdue_can_begin() -> None:
+    clock = Clock()
+    gate = admission(clock, consecutive_failures=2)
+    first, _hangs, waits = (gate.reserve(60) for _ in range(3))
+    assert first is not None
+    assert waits is not None
+    assert [gate.begin(first), gate.begin(first)] == [True, True]
+    gate.fail(first, "EhrDown")
+    assert not gate.begin(waits)
+    assert gate.reserve(60) is None
+    clock.now += 60
+    last = gate.reserve(60)
+    assert last is not None
+    assert gate.begin(last)
+    gate.fail(last, "EhrDown")
+    assert (gate.is_open, gate.running) == (True, 1)
