@@ -16,7 +16,7 @@ from bus.messaging.send_time import current_send
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
 from bus.runtime.broker_watch import BrokerWatch
-from bus.runtime.pending_replies import PendingReplies
+from bus.runtime.pending_replies import PendingReplies, name_broker
 from bus.runtime.pending_request import check_reply
 from bus.runtime.reply_receiver import ReplyReceiver
 from bus.runtime.sent_history import sent_history
@@ -193,6 +193,8 @@ class MessageSender:
             error.had_full_time = False
             if not is_reply:
                 error.origin = "broker"
+                error.was_broker_silent = self.watch.was_silent_since(sent_at)
+                name_broker(error)
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""

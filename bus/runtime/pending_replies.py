@@ -16,7 +16,17 @@ from bus.messaging.timers import SharedTimer, format_seconds
 from bus.runtime.job_handle import PendingJob, log_unknown_type
 from bus.runtime.pending_request import PendingRequest, R
 
-__all__ = ["PendingReplies"]
+__all__ = ["PendingReplies", "name_broker"]
+
+SERVICE_ADVICE = "Check that the service runs and is not overloaded, or "
+"""Beginning of the advice in the error of a request without a reply."""
+SILENT_BROKER = (
+    "RabbitMQ did not answer in this time either. Check that it runs, and can be reached."
+)
+RECOVERING_BROKER = (
+    "RabbitMQ, the connection or this process was interrupted in this time, or shortly before. "
+    "Check that RabbitMQ runs, and that no handler blocks the event loop."
+)
 
 
 class PendingReplies:
@@ -284,6 +294,16 @@ class PendingCall(PendingRequest):
         advice = (
             f"A reply was rejected: {self.rejection}"
             if self.rejection
-            else f"Check that the service runs and is not overloaded, or {remedy}."
+            else f"{SERVICE_ADVICE}{remedy}."
         )
         return f"{self.type}: no reply within {format_seconds(seconds)}{attempt}. {advice}"
+
+
+def name_broker(error: DeadlineExceeded) -> None:
+    """Let the error of a request without a reply name the broker instead of the service.
+
+    An error with the reason of a rejected reply keeps its text.
+    """
+    fact, found, _ = str(error).partition(SERVICE_ADVICE)
+    if found:
+        error.args = (fact + (SILENT_BROKER if error.was_broker_silent else RECOVERING_BROKER),)
