@@ -16,9 +16,10 @@ from bus.messaging.send_time import current_send
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.addresses import address_of
 from bus.runtime.broker_watch import BrokerWatch
-from bus.runtime.pending_replies import PendingReplies, name_broker
+from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply
 from bus.runtime.reply_receiver import ReplyReceiver
+from bus.runtime.reply_timeouts import name_broker
 from bus.runtime.sent_history import sent_history
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.service_waits import ServiceWaits

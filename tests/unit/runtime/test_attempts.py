@@ -137,9 +137,7 @@ class FrozenBroker(FakeTransport):
 
 
 @virtual
-async def test_a_broker_that_is_frozen_longer_than_three_attempts_fails_no_idempotent_call() -> (
-    None
-):
+async def test_a_broker_that_is_frozen_for_many_attempts_fails_no_idempotent_call() -> None:
     transport = FrozenBroker()
     transport.thaws_at = 5.0
 
