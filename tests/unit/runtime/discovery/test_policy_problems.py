@@ -10,7 +10,7 @@ from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.measurements import Measurement
 from bus.runtime.discovery.operation_summary import summarize
 from bus.runtime.discovery.service_summary import summarize_services
-from tests.unit.runtime.discovery.records import SENT, called, counted, rejected, stats
+from tests.unit.runtime.discovery.records import SENT, called, counted, handler, rejected, stats
 
 
 def breaker(name: str = "stock.find.v2", **fields: Any) -> BreakerInfo:
@@ -78,6 +78,17 @@ def test_a_dependency_that_is_down_is_a_problem() -> None:
     ]
 
 
+def test_failed_probes_of_a_dependency_are_not_failures_of_the_operation() -> None:
+    failed = counted(20, "internal")
+    waiting, works = handler(pauses=["dependency:ehr"]), handler()
+    assert problems(stats(handlers=[waiting], series=[failed])) == [
+        "billing.get.v1: 1 of 1 consumers paused by dependency:ehr"
+    ]
+    assert problems(stats("a", handlers=[waiting]), stats("b", handlers=[works], series=[failed]))[
+        -1
+    ].endswith("100% of the attempts in the last 1 to 2 minutes failed")
+
+
 def test_chaos_is_a_problem_until_it_ends() -> None:
     line = "billing.get: error=unavailable@5% (by anna, until 2026-11-30T16:00:00+00:00)"
     assert problems(stats("a", chaos=[line]), stats("b")) == [f"chaos in 1 of 2 instances: {line}"]
@@ -127,6 +138,8 @@ def test_calls_that_an_open_breaker_rejects_and_few_failed_calls_have_no_line_of
     failed = counted(20, "unavailable", labels=SENT)
     (line,) = problems(stats(series=[failed], breakers=[breaker()]))
     assert "the circuit breaker of" in line
+    idle = breaker(state="half-open")
+    assert len(problems(stats(series=[failed], breakers=[idle]))) == 2
     few = [counted(100, labels=SENT), counted(2, "unavailable", labels=SENT, latest=2)]
     assert problems(stats(series=few)) == []
     refused = counted(20, "not_found", labels=SENT)
