@@ -1,7 +1,7 @@
 """The text of the error of a request that has no reply in time."""
 
 from bus.errors import DeadlineExceeded
-from bus.messaging.call_limits import CallLimits, timeout_advice
+from bus.messaging.call_limits import CallLimits, attempt_advice, timeout_advice
 from bus.messaging.timers import format_seconds
 from bus.runtime.pending_request import PendingRequest
 
@@ -30,7 +30,7 @@ def describe_timeout(request: PendingRequest, seconds: float, limits: CallLimits
     if limits is not None and limits.attempt_timeout is not None:
         attempt = f" in attempt {limits.attempt}"
         if limits.attempt_timeout < seconds:
-            seconds, remedy = limits.attempt_timeout, "raise its attempt_timeout"
+            seconds, remedy = limits.attempt_timeout, attempt_advice(limits)
     advice = (
         f"A reply was rejected: {request.rejection}"
         if request.rejection
