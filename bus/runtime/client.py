@@ -31,6 +31,7 @@ from bus.runtime.pending_request import decode_reply
 from bus.runtime.reply_receiver import ReplyReceiver
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.service_waits import ServiceWaits
 
 __all__ = ["Client"]
 
@@ -70,7 +71,7 @@ class Client:
         self.replies = PendingReplies(runtime.meter)
         self._receiver = ReplyReceiver(runtime, self.replies)
         self._sender = MessageSender(runtime, self.replies, self._receiver, self._timeout_of)
-        self.waits = self._sender.waits
+        self.waits = ServiceWaits(self._sender.remaining)
         """The requests that wait until a service serves them."""
         self._cache = cache_access(runtime, self.waits.ids.__contains__)
 
@@ -343,7 +344,12 @@ class Client:
         policies: list[Middleware] = []
         if envelope.role == "request":
             destination = self._destinations.of(envelope.type)
-            policies = call_policies(destination, is_sent=self.replies.is_sent, access=self._cache)
+            policies = call_policies(
+                destination,
+                is_sent=self.replies.is_sent,
+                access=self._cache,
+                waits=self.waits.layer,
+            )
             if self._sender.watch is not None:
                 self._sender.watch.expect(
                     destination.policy.attempt_timeout or self._timeout_of(envelope.type)
