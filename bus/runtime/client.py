@@ -118,7 +118,8 @@ class Client:
                 setting `services`, or the setting `request_timeout`. Inside the handler of a
                 request, the deadline of that request applies as well.
             wait_for_service: True to wait within the timeout until a service serves the request.
-                The request is published again after `NotServed`, at most once a second.
+                The request is published again after `NotServed`, at most once a second. It also
+                waits while the circuit breaker of its operation is open.
             fallback: A reply to return if the service or the broker does not work, or a function
                 that receives the error and returns a reply. It replaces errors with the code
                 `unavailable`, `resource_exhausted` or `deadline_exceeded`.
@@ -153,7 +154,8 @@ class Client:
                 service wait already (`max_in_flight` and `max_waiting` of the service): the
                 request was not sent.
             Unavailable: The bus is not open, or is not connected to the broker. Or the circuit
-                breaker of the request's operation is open. The request was not sent.
+                breaker of the request's operation is open. The request was not sent. With
+                `wait_for_service` this error is raised only after `timeout`.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
                 of the reply is not the type in the contract, and `maybe_executed` is true.
