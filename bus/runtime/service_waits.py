@@ -4,7 +4,7 @@ The broker returns a request that no queue accepts, so the client can safely pub
 requests of one type take turns. So a thousand waiting requests cost the broker as much as one.
 
 A request waits outside the circuit breaker and the bulkhead, and passes them at each publish. So a
-waiting request holds no permit of its service, and it is no probe while it waits.
+waiting request holds no permit of its service, and does not prevent the probes of the breaker.
 """
 
 import asyncio
