@@ -315,7 +315,7 @@ def test_a_breaker_stays_open_for_the_time_that_the_service_states(
     world, found = World(), list[float]()
     world.run("ffff")
     for _ in waits:
-        world.breaker.failure(world.admitted(), 0, "resource_exhausted", stated)
+        world.breaker.failure(world.admitted(), 0, "unavailable", stated)
         found.append(world.breaker.retry_after)
         world.wait_for_probe()
     assert found == pytest.approx(waits)
