@@ -12,7 +12,7 @@ from bus.messaging.labels import short_id
 from bus.messaging.plurals import count_noun
 from bus.runtime.discovery.operation_summary import OperationSummary
 
-__all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
+__all__ = ["FAILING_SHARE", "MIN_LATEST", "Problem", "is_slower", "problems_of"]
 
 POISON_ISOLATION: Final = "poison-isolation"
 """Reason of a pause: the instance handles a poison candidate alone."""
@@ -51,8 +51,8 @@ class Problem:
     """A state of a service that an operator may have to act on."""
 
     code: str
-    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `rejecting`, or
-    a code of an operation.
+    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `calls-failing`,
+    `fallbacks`, `rejecting`, or a code of an operation.
 
     The codes of an operation are `paused`, `shedding`, `limited`, `failing`, `long`, `full` and
     `slow`.

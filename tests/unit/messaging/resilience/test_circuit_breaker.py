@@ -319,6 +319,25 @@ def test_an_isolated_breaker_rejects_calls_until_its_end_and_then_probes() -> No
     assert world.breaker.info().ordered_by is None
 
 
+def test_an_outage_begins_with_the_first_opening_and_ends_when_the_breaker_closes() -> None:
+    world = World()
+    assert world.breaker.info().not_closed_since is None
+    world.wait(7)
+    begin = world.times.after(0)
+    world.run("fffff")
+    for _ in range(3):
+        world.wait_for_probe()
+        assert world.breaker.info().not_closed_since == begin
+        world.run("f")
+    assert world.breaker.info().not_closed_since == begin
+    world.wait_for_probe()
+    world.run("ss")
+    assert world.breaker.info().not_closed_since is None
+    world.wait(1)
+    world.breaker.isolate(world.times.after(60), "anna", "test")
+    assert world.breaker.info().not_closed_since == world.times.after(0)
+
+
 def test_results_do_not_end_an_isolation() -> None:
     world = World()
     running = world.admitted()
