@@ -78,6 +78,19 @@ def test_a_dependency_that_is_down_is_a_problem() -> None:
     ]
 
 
+def test_a_dependency_that_waits_for_a_message_was_down() -> None:
+    tried = breaker("ehr", kind="dependency", state="half-open", since=9, cause="5 failures")
+    waiting = (
+        "the dependency ehr was down for 1 of 1 instance after 5 failures; the next message tries "
+        "it; run `bus breakers list`"
+    )
+    assert problems(stats(breakers=[tried])) == [waiting]
+    down = breaker("ehr", kind="dependency", cause="2 failures")
+    assert problems(stats("a", breakers=[tried]), stats("b", breakers=[down])) == [
+        "the dependency ehr is down for 2 of 2 instances after 2 failures; run `bus breakers list`"
+    ]
+
+
 def test_chaos_is_a_problem_until_it_ends() -> None:
     line = "billing.get: error=unavailable@5% (by anna, until 2026-11-30T16:00:00+00:00)"
     assert problems(stats("a", chaos=[line]), stats("b")) == [f"chaos in 1 of 2 instances: {line}"]
