@@ -10,7 +10,7 @@ from bus.runtime.discovery.live_view import LiveView
 from bus.runtime.discovery.measurements import Measurement
 from bus.runtime.discovery.operation_summary import summarize
 from bus.runtime.discovery.service_summary import summarize_services
-from tests.unit.runtime.discovery.records import SENT, called, counted, rejected, stats
+from tests.unit.runtime.discovery.records import SENT, called, counted, handler, rejected, stats
 
 
 def breaker(name: str = "stock.find.v2", **fields: Any) -> BreakerInfo:
@@ -89,6 +89,17 @@ def test_a_dependency_that_waits_for_a_message_was_down() -> None:
     assert problems(stats("a", breakers=[tried]), stats("b", breakers=[down])) == [
         "the dependency ehr is down for 2 of 2 instances after 2 failures; run `bus breakers list`"
     ]
+
+
+def test_failed_probes_of_a_dependency_are_not_failures_of_the_operation() -> None:
+    failed = counted(20, "internal")
+    waiting, works = handler(pauses=["dependency:ehr"]), handler()
+    assert problems(stats(handlers=[waiting], series=[failed])) == [
+        "billing.get.v1: 1 of 1 consumers paused by dependency:ehr"
+    ]
+    assert problems(stats("a", handlers=[waiting]), stats("b", handlers=[works], series=[failed]))[
+        -1
+    ].endswith("100% of the attempts in the last 1 to 2 minutes failed")
 
 
 def test_chaos_is_a_problem_until_it_ends() -> None:
