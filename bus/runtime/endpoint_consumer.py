@@ -96,7 +96,7 @@ class EndpointConsumer:
             self._current, self._has_failed = full, False
             if initial is not None:
                 await self._close_initial_consumer(initial)
-        except Exception as error:  # noqa: BLE001 - nobody awaits this task
+        except Exception as error:  # noqa: BLE001 - the exception would only end this task
             if self._current is initial:
                 self._prefetch, self._raising = earlier
             self._log_failure(error)

@@ -104,8 +104,8 @@ class Responder:
         self._replays_end = loop_time() + MAX_WINDOW_SECONDS + 2 * leeway
         """Time at which all orders from before the start have expired, by the event loop's clock.
 
-        If the clock was fast at the start and was then set back, all new orders look older for as
-        long as the clock was fast. The signer and this process can differ by the leeway each.
+        If the clock was fast at the start and is then set back, new orders look older than the
+        start. The clocks of the signer and of this process can each be wrong by the leeway.
         """
 
     def on_question(self, question: Envelope) -> None:
