@@ -1,6 +1,5 @@
 """Injection of slow and failing handlers, for tests and game days."""
 
-import asyncio
 from collections.abc import Awaitable
 
 from bus.messaging.envelope import Envelope
@@ -22,9 +21,7 @@ def inject_handler_faults(chaos: Chaos) -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         async def call_with_faults(envelope: Envelope) -> Envelope | None:
-            seconds = chaos.latency(envelope.type)
-            if seconds:
-                await asyncio.sleep(seconds)
+            await chaos.delay(envelope.type)
             error = chaos.error(envelope.type)
             if error is not None:
                 raise error

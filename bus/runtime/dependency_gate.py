@@ -6,6 +6,7 @@ All handlers of one process that name the dependency share the gate. ADR 0040 ha
 import asyncio
 import logging
 from collections import deque
+from itertools import count
 
 from bus.errors import ContractError, error_name
 from bus.messaging.resilience.breakers import Breakers
@@ -26,21 +27,32 @@ isolation of a breaker at any time."""
 
 MAX_CAUSE_LENGTH = 100
 """Maximum number of characters in the name of an error's class."""
+MAX_SENDERS = 1_000
+"""Maximum number of senders that wait for their next turn. Any client can invent names."""
 
 
 class DependencyGate:
-    """Holds messages, and admits them in the order of their arrival."""
+    """Holds messages, and admits them in the order of their arrival.
+
+    While the dependency is down, the senders take turns: the next probe is the oldest held message
+    of a sender that had no probe yet. So a sender with messages that always fail does not keep the
+    messages of all others.
+    """
 
     def __init__(self, service: str, admission: DependencyAdmission) -> None:
         self._service = service
         self._admission = admission
         self._held: deque[tuple[HeldMessage, float]] = deque()
         """The held messages, with the seconds that their handlers may take."""
+        self._probed: set[str] = set()
+        """The senders that had a probe in this round, since the breaker opened."""
         self._timer: asyncio.TimerHandle | None = None
         self._opened_at: float | None = None
         """Time at which the breaker opened. None while it is closed."""
         self._probes = self._returned = 0
         """Messages that were admitted, and messages that returned, since the breaker opened."""
+        self.arrivals = count()
+        """Numbers of the messages in the order of their arrival."""
 
     @property
     def dependency(self) -> Dependency:
@@ -69,45 +81,91 @@ class DependencyGate:
 
     # --- Admission ---
 
-    def enter(self, seconds: float) -> Permit | None:
+    def enter(self, sender: str, seconds: float) -> Permit | None:
         """Return a permit for an event or job. Return None if the message must be held.
 
-        A message that arrives later never overtakes a held one.
+        A message that arrives later overtakes a held one only as a probe.
 
         Args:
+            sender: Service that the message names as its sender.
             seconds: Maximum seconds that the message may take.
         """
-        return None if self._held else self._admit(seconds)
+        return None if self._held else self._reserve(sender, seconds)
 
-    def enter_at_once(self, seconds: float) -> Permit | None:
+    def enter_at_once(self, sender: str, seconds: float) -> Permit | None:
         """Return a permit for a request, which cannot wait. Return None if it must be refused."""
-        return self._admit(seconds, is_limited=False)
+        if self._held and sender in self._probed and self.is_open:
+            self._release()  # the turn is another sender's, if a probe is due
+        return self._note(self._admission.admit(seconds, is_limited=False), sender)
+
+    def begin(self, permit: Permit) -> bool:
+        """Begin a message with the permit of `enter` or `hold`.
+
+        Returns:
+            False if the permit is void, and the message must be held again.
+        """
+        # A void permit admits no other message: the caller holds this one first.
+        return self._admission.begin(permit)
+
+    def withdraw(self, permit: Permit) -> None:
+        """Take the permit of `enter` or `hold` from a message that does not begin."""
+        self._admission.withdraw(permit)
+        self._after_result()
 
     def hold(self, message: HeldMessage, seconds: float) -> None:
-        """Hold a message until it receives a permit, or until its hold ends."""
-        self._held.append((message, seconds))
+        """Hold a message until it receives a permit, or until its hold ends.
+
+        The held messages stay in the order of their arrival. A message can be held again, after
+        messages that arrived later.
+        """
+        held = self._held
+        place = len(held)
+        while place and held[place - 1][0].arrival > message.arrival:
+            place -= 1
+        held.insert(place, (message, seconds))
         self._note_change()  # an operator's order can have opened the breaker
         self._release()
 
-    def _admit(self, seconds: float, *, is_limited: bool = True) -> Permit | None:
-        permit = self._admission.admit(seconds, is_limited=is_limited)
+    def _reserve(self, sender: str, seconds: float) -> Permit | None:
+        return self._note(self._admission.reserve(seconds), sender)
+
+    def _note(self, permit: Permit | None, sender: str) -> Permit | None:
+        """Count a permit that is a probe, and return the permit."""
         if permit is not None and self._opened_at is not None:
-            self._probes += permit.is_probe
+            if permit.is_probe:
+                self._probes += 1
+                self._take_turn(sender)
             self._note_change()
         return permit
 
+    def _take_turn(self, sender: str) -> None:
+        if len(self._probed) >= MAX_SENDERS:
+            self._probed.clear()
+        self._probed.add(sender)
+
     def _release(self) -> None:
-        """Admit the oldest held messages."""
+        """Admit the oldest held messages. A probe is the oldest one of the next sender."""
         held = self._held
         while held:
-            message, seconds = held[0]
-            if message.is_waiting:
-                permit = self._admit(seconds)
-                if permit is None:
-                    break
-                message.end(permit)
-            held.popleft()
+            if not held[0][0].is_waiting:
+                held.popleft()
+                continue
+            if self.retry_after > 0:
+                break
+            message, seconds = self._next_probe() if self.is_open else held[0]
+            permit = self._reserve(message.sender, seconds)
+            if permit is None:
+                break
+            message.end(permit)
         self._schedule()
+
+    def _next_probe(self) -> tuple[HeldMessage, float]:
+        """Return the oldest held message of a sender without a probe in this round."""
+        for each in self._held:
+            if each[0].is_waiting and each[0].sender not in self._probed:
+                return each
+        self._probed.clear()
+        return self._held[0]
 
     def _schedule(self) -> None:
         """Check the held messages at the time of the next probe, and at least every second."""
@@ -164,6 +222,7 @@ class DependencyGate:
         if is_open and self._opened_at is None:
             self._opened_at = loop_time()
             self._probes = self._returned = 0
+            self._probed.clear()
             self._log_open()
         elif not is_open and self._opened_at is not None:
             seconds, self._opened_at = loop_time() - self._opened_at, None

@@ -23,11 +23,17 @@ class HoldEnd(Enum):
 class HeldMessage:
     """A message that waits for a permit."""
 
-    __slots__ = ("_end", "until")
+    __slots__ = ("_end", "arrival", "sender", "until")
 
-    def __init__(self, until: float) -> None:
-        """Create a message that is held until a time of the event loop at the latest."""
-        self.until = until
+    def __init__(self, until: float, sender: str, arrival: int) -> None:
+        """Create a message that is held until a time of the event loop at the latest.
+
+        Args:
+            until: Time of the event loop at which the hold ends.
+            sender: Service that the message names as its sender. It is not authenticated yet.
+            arrival: Number of the message in the order of arrival.
+        """
+        self.until, self.sender, self.arrival = until, sender, arrival
         self._end: asyncio.Future[Permit | HoldEnd] = asyncio.get_running_loop().create_future()
 
     @property

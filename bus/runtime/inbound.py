@@ -29,6 +29,7 @@ from bus.runtime.stages.reject_expired import reject_expired
 from bus.runtime.stages.reject_malformed import reject_malformed
 from bus.runtime.stages.reject_oversized import reject_oversized
 from bus.runtime.stages.shed_load import shed_load
+from bus.runtime.stages.start_with_permit import start_with_permit
 from bus.runtime.stages.watch_dependency import watch_dependency
 
 __all__ = ["INBOUND", "compose_inbound"]
@@ -39,6 +40,7 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     hold_for_dependency,  # before a candidate's turn and a slot, which other messages need
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
     limit_concurrency,  # before the checks, because they take time
+    start_with_permit,  # with a slot: the dependency can have failed during the wait for it
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
     inject_delivery_faults,  # outside of the deduplication, as a lost reply or ack would be
     recall_result,  # a handled message whose ack was lost is not handled again

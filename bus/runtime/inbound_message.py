@@ -12,6 +12,7 @@ from bus.runtime.poison_isolation import PoisonCandidate
 from bus.runtime.slots import Slots
 
 __all__ = [
+    "HOLD",
     "NO_ACTION",
     "REQUEUE",
     "SETTLED",
@@ -174,6 +175,9 @@ REQUEUE = HandlingResult()
 A stage after `deduplicate` must not return this result, because `deduplicate` records each message
 without an error as handled.
 """
+HOLD = HandlingResult()
+"""The result of a message that has not begun, because its permit is void. `hold_for_dependency`
+holds the message again."""
 NO_ACTION = HandlingResult()
 """The result of a delivery that needs no settlement. Either an earlier delivery of the message is
 still being handled, and is settled together with this delivery. Or the broker will deliver the

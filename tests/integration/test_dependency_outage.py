@@ -33,7 +33,11 @@ class Shelf:
 
     down = False
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, concurrency: int, probe_interval: float = 1.0, seconds: float = 0.005
+    ) -> None:
+        self.seconds = seconds
+        """Duration of each call."""
         self.calls: list[float] = []
         """Times of the calls while it was down."""
         self.done: list[int] = []
@@ -43,16 +47,16 @@ class Shelf:
             name="shelf",
             failures=(ShelfDown,),
             consecutive_failures=THRESHOLD,
-            probe_interval=1.0,
+            probe_interval=probe_interval,
         )
-        self.router.event(Printed, dependency=shelf, concurrency=CONCURRENCY)(self.put)
+        self.router.event(Printed, dependency=shelf, concurrency=concurrency)(self.put)
 
     async def put(self, event: Printed, context: Context) -> None:
         self.attempts[context.envelope.attempt] += 1
         is_down = Shelf.down
         if is_down:
             self.calls.append(time.monotonic())
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(self.seconds)
         if is_down:
             raise ShelfDown
         self.done.append(event.number)
@@ -75,7 +79,7 @@ def deliveries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, object]]:
 async def test_two_processes_wait_for_a_dependency_and_lose_no_message_attempt_or_delivery(
     vhost_url: str, deliveries: list[tuple[bool, object]]
 ) -> None:
-    shelves = [Shelf(), Shelf()]
+    shelves = [Shelf(concurrency=CONCURRENCY), Shelf(concurrency=CONCURRENCY)]
     settings = load_settings(url=vhost_url, auth="off")
 
     def done() -> int:
@@ -117,3 +121,23 @@ async def test_two_processes_wait_for_a_dependency_and_lose_no_message_attempt_o
         assert len(shelf.calls) <= THRESHOLD + int(seconds) + 1
         assert all(later - earlier >= 0.99 for earlier, later in pairwise(shelf.calls[THRESHOLD:]))
     assert set(deliveries) <= {(False, None), (False, 0)}
+
+
+async def test_a_burst_into_an_idle_queue_makes_no_more_calls_than_the_bound(
+    vhost_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shelf, "down", True)
+    shelf = Shelf(concurrency=8, probe_interval=30, seconds=0.2)
+    settings = load_settings(url=vhost_url, auth="off")
+    async with (
+        Bus("library", settings=settings) as library,
+        Bus("printing", settings=settings) as printing,
+        library.serving(shelf.router),
+    ):
+        await printing.publish(Printed(number=0))
+        await until(lambda: len(shelf.calls) == 1, "the first call")
+        await asyncio.gather(*(printing.publish(Printed(number=each)) for each in range(1, 40)))
+        await until(lambda: library.report.pauses, "an open breaker")
+        opened = time.monotonic()
+        await until(lambda: time.monotonic() - opened > 0.5, "further calls")
+    assert len(shelf.calls) == 8  # the concurrency, which is larger than the threshold

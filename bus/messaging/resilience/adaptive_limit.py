@@ -56,7 +56,7 @@ messages then take about half of the time, so the throughput is the same."""
 HEADROOM = 1.5
 """Highest limit before the prefetch follows, as a multiple of the prefetch.
 
-No latency is known for a limit above the prefetch, because so many messages have never run."""
+The latency above the prefetch is not known, because this number of messages has never run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

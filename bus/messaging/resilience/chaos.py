@@ -4,10 +4,12 @@ The experiment injects faults where messages are handled. So a caller sees the s
 service that is ill, and its policies count the same.
 """
 
+import asyncio
 import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +57,8 @@ class Experiment:
     """End, in seconds since the epoch."""
     seed: int
     timer: Timer | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the end of the experiment."""
     faults: dict[str, tuple[Fault, ...]] = field(default_factory=dict)
     """The faults by the type of the message."""
     counts: Counter[str] = field(default_factory=Counter)
@@ -141,6 +145,7 @@ class Chaos:
         experiment, self.experiment = self.experiment, None
         if experiment is None:
             return False
+        experiment.ended.set()
         if experiment.timer is not None:
             experiment.timer.cancel()
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted(experiment.counts.items()))
@@ -171,10 +176,21 @@ class Chaos:
     # --- Decisions for one message ---
 
     def latency(self, type_: str) -> float:
-        """Return the seconds to wait before a message is handled. 0 for no wait."""
-        return sum(
-            self._random.uniform(fault.low, fault.high) for fault in self._hits(type_, "latency")
-        )
+        """Return the seconds to wait before a message is handled. 0 for no wait.
+
+        If several latencies apply, the message waits for the longest one.
+        """
+        hits = self._hits(type_, "latency")
+        return max((self._random.uniform(each.low, each.high) for each in hits), default=0.0)
+
+    async def delay(self, type_: str) -> None:
+        """Wait before a message is handled. The wait ends with the experiment."""
+        experiment, seconds = self.experiment, self.latency(type_)
+        if experiment is None or not seconds:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await experiment.ended.wait()
 
     def error(self, type_: str) -> BusError | None:
         """Return the error that the handler of a message raises, or None."""

@@ -90,6 +90,11 @@ class CircuitBreaker:
         return "half-open" if self._is_wait_over() else self._state
 
     @property
+    def timer(self) -> Callable[[], float]:
+        """Function that returns monotonic seconds."""
+        return self._timer
+
+    @property
     def since(self) -> float:
         """Time of the last change of the state, in seconds since the epoch."""
         return self._since
@@ -110,7 +115,9 @@ class CircuitBreaker:
         if self._shared is not None:
             return 0.0
         if self._state == "half-open":
-            return 0.0 if self._probe is None else BUSY_RETRY_SECONDS
+            if self._probe is None:
+                return 0.0
+            return max(0.0, min(BUSY_RETRY_SECONDS, self._probe_ends - self._timer()))
         return max(0.0, self._until - self._timer())
 
     def admit(self, seconds: float = PROBE_SECONDS) -> Permit | None:
@@ -123,6 +130,10 @@ class CircuitBreaker:
         if self._shared is not None:
             return self._shared
         return self._admit_probe(seconds)
+
+    def counts(self, permit: Permit) -> bool:
+        """Return True if the result of a call with this permit would count now."""
+        return permit is self._shared or permit is self._probe
 
     def success(self, permit: Permit, seconds: float = 0.0) -> None:
         """Count a call that succeeded.

@@ -4,11 +4,14 @@ A request tells when it was sent, by the clock of its sender. The clocks of two 
 by seconds, so the difference to the time of arrival is not the wait. A request that found a slot
 that had been free for some time has not waited. Its difference is that of the clocks, and is
 subtracted from those of later requests of the same sender.
+
+A sender can state a wrong time. So a time that contradicts the known difference decides about the
+requests of this sender only, and tells nothing about the queue.
 """
 
 from collections import OrderedDict
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = ["INTERVAL_SECONDS", "MAX_SENDERS", "QueueWait"]
 
@@ -20,6 +23,20 @@ MAX_SENDERS: Final = 1_000
 """Maximum number of senders with a known difference of the clocks."""
 
 
+class _ClockOffset(NamedTuple):
+    """The difference between the clocks of a sender and of this process."""
+
+    seconds: float
+    """Seconds by which the clock of this process is ahead."""
+    least: float
+    """Difference below which the sender's clock is doubtful, until its next idle moment."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """True if the waits of this sender tell nothing about the queue."""
+        return self.seconds < self.least
+
+
 class QueueWait:
     """The waits of the requests in one queue, by monotonic seconds."""
 
@@ -29,8 +46,7 @@ class QueueWait:
         """True if the clock of a new sender is taken as equal, as long as this is plausible."""
         self.idle_at = 0.0
         """Time of the last request that has not waited."""
-        self._offsets: OrderedDict[str, float] = OrderedDict()
-        """Seconds by which the clock of this process is ahead, by sender."""
+        self._offsets: OrderedDict[str, _ClockOffset] = OrderedDict()
         self._began = 0.0
         self._lowest = self._earlier = 0.0
         """Shortest waits of the present and of the last interval."""
@@ -44,10 +60,12 @@ class QueueWait:
             now: The present time.
         """
         self.idle_at = now
-        offset = self._offsets.get(sender, age)
+        known = self._offsets.get(sender)
+        offset = age if known is None else known.seconds
         # A short age is exact, because a delivery can only be delayed. A clock that was set back
         # raises all ages, so the difference follows them within seconds.
-        self._offsets[sender] = age if age < offset else offset + RISE * (age - offset)
+        seconds = age if age < offset else offset + RISE * (age - offset)
+        self._offsets[sender] = _ClockOffset(seconds, seconds - INTERVAL_SECONDS)
         self._offsets.move_to_end(sender)
         self._limit_senders()
 
@@ -66,6 +84,8 @@ class QueueWait:
     ) -> float:
         """Return the seconds that a request has waited, and note them.
 
+        They are not noted if the clock of the sender is doubtful.
+
         Args:
             sender: Instance that sent the request.
             age: Time of arrival minus time of the send, in seconds, by two clocks.
@@ -75,15 +95,22 @@ class QueueWait:
         """
         offset = self._offsets.get(sender)
         if offset is None:
-            # The broker drops a request at its deadline. So an older one shows different clocks.
-            is_plausible = self.trusts_clocks and 0 <= age <= allowed
-            offset = self._offsets[sender] = 0.0 if is_plausible else age
+            offset = self._offsets[sender] = self._offset_of_new(age, allowed)
             self._limit_senders()
-        elif age < offset:  # no wait is negative, so the clocks have changed
-            self._offsets[sender] = offset = age
-        waited = age - offset + inside
-        self._note(waited, now)
+        elif age < offset.seconds:  # no wait is negative, so the clocks have changed
+            offset = self._offsets[sender] = offset._replace(seconds=age)
+        waited = age - offset.seconds + inside
+        if not offset.is_doubtful:
+            self._note(waited, now)
         return waited
+
+    def _offset_of_new(self, age: float, allowed: float) -> _ClockOffset:
+        if not self.trusts_clocks:
+            return _ClockOffset(age, -inf)
+        # The broker drops a request at its deadline. So an older one shows different clocks.
+        if 0 <= age <= allowed:
+            return _ClockOffset(0.0, -INTERVAL_SECONDS)
+        return _ClockOffset(age, inf)
 
     def _note(self, waited: float, now: float) -> None:
         if now < self._began + INTERVAL_SECONDS:

@@ -35,8 +35,10 @@ def inject_delivery_faults(state: EndpointState) -> InboundStage:
                 return result
             if can_repeat and chaos.duplicates(type_):
                 again = await inner(message)
-                # A skipped duplicate has no result, and the result of the first is not sent yet.
-                result = result if again is SETTLED else again
+                # The result of the first delivery is not sent yet. If the second one is skipped or
+                # refused, its result tells nothing about the handler.
+                if again.has_run:
+                    result = again
             if has_reply and chaos.drops_reply(type_):
                 return SETTLED  # the receiver only acks it, and the caller waits in vain
             return result

@@ -34,7 +34,7 @@ def watch_dependency(state: EndpointState) -> InboundStage:
         async def call(message: InboundMessage) -> HandlingResult:
             permit = message.permit
             if permit is None:
-                permit = gate.enter_at_once(PROBE_SECONDS)
+                permit = gate.enter_at_once(message.envelope.source, PROBE_SECONDS)
                 if permit is None:
                     return _refused(message, gate, tier)
             message.permit = None

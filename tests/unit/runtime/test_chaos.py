@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from bus import Bus, ConfigurationError, DeadlineExceeded, Router, Unavailable
+from bus import (
+    Bus,
+    ConfigurationError,
+    DeadlineExceeded,
+    NotFound,
+    RateLimit,
+    Router,
+    Unavailable,
+)
 from bus.contracts.contract import Event, Job, Message, Request, contract
 from bus.messaging.chaos_info import ChaosInfo
 from bus.messaging.control import GetChaos, GetStats, Target
@@ -118,6 +126,39 @@ async def test_a_latency_beyond_the_deadline_ends_as_a_slow_handler_does(
 
 
 @in_memory
+async def test_a_latency_ends_with_its_experiment(buses: MemoryBuses) -> None:
+    toll, _, car = await toll_with(buses, "*: latency=600s; for=4s")
+    began = buses.clock()
+    assert (await (await car.submit(Bill())).result(timeout=60)).amount == 7
+    assert buses.clock() - began < 4.5
+    assert toll.calls == ["Bill"]
+
+
+@in_memory
+async def test_a_latency_ends_when_an_operator_stops_the_experiment(buses: MemoryBuses) -> None:
+    toll, served, car = await toll_with(buses, "*: latency=600s")
+    began = buses.clock()
+    handles = [await car.submit(Bill(month=month)) for month in (1, 2)]
+    await asyncio.sleep(1)
+    assert toll.calls == []
+    served._chaos.stop("a test")
+    for handle in handles:
+        await handle.result(timeout=60)
+    assert buses.clock() - began < 1.5
+
+
+@in_memory
+async def test_a_message_with_several_latencies_waits_for_the_longest_one(
+    buses: MemoryBuses,
+) -> None:
+    _, served, car = await toll_with(buses, "toll.fee: latency=2s, latency=3s; *: latency=1s")
+    began = buses.clock()
+    await car.request(GetFee(), timeout=10)
+    assert 3 <= buses.clock() - began < 3.5
+    assert faults(served) == {("toll.fee", "latency"): 1}
+
+
+@in_memory
 async def test_an_error_is_the_reply_of_the_service(buses: MemoryBuses) -> None:
     toll, served, car = await toll_with(buses, "toll.pay: error=unavailable")
     with pytest.raises(Unavailable, match="a chaos experiment injected this error") as caught:
@@ -181,6 +222,29 @@ async def test_a_duplicate_of_a_failed_job_reaches_the_handler_again(buses: Memo
     await buses.serve(served, router)
     assert (await (await car.submit(Bill())).result(timeout=2)).amount == 7
     assert attempts == [1, 1]
+
+
+@in_memory
+async def test_a_duplicate_that_is_refused_does_not_replace_the_reply_of_the_first(
+    buses: MemoryBuses,
+) -> None:
+    runs: list[int] = []
+    router = Router("toll")
+
+    @router.request(GetFee, rate=RateLimit(1, per=3600))
+    async def fee(request: GetFee) -> Fee:
+        runs.append(request.axles)
+        if request.axles == 13:
+            raise NotFound("no such fee")
+        return Fee(amount=7)
+
+    served = await buses.bus("toll", chaos="*: duplicate")
+    cars = [await buses.bus("car"), await buses.bus("van")]
+    await buses.serve(served, router)
+    assert (await cars[0].request(GetFee(), timeout=2)).amount == 7
+    with pytest.raises(NotFound):
+        await cars[1].request(GetFee(axles=13), timeout=2)
+    assert runs == [2, 13]
 
 
 @in_memory

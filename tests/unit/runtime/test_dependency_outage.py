@@ -386,3 +386,73 @@ async def test_each_message_is_handled_once_if_the_connection_is_lost_while_it_i
     await asyncio.sleep(60)
     assert (sorted(ehr.done), dead(buses, JOBS)) == ([*range(40)], 0)
     assert set(ehr.attempts) == {1}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "concurrency"), [(5, 5), (2, 2), (1, 4), (5, 8), (5, 16), (20, 4), (1, 1)]
+)
+def test_at_most_the_threshold_or_the_concurrency_of_calls_meet_an_outage_in_an_idle_queue(
+    threshold: int, concurrency: int
+) -> None:
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        ehr = Ehr(is_down=True, seconds=0.3)
+        dependency = of_ehr(consecutive_failures=threshold, probe_interval=30)
+        ledger, client = await buses.bus("ledger"), await buses.bus("client")
+        await buses.serve(ledger, job_router(ehr, dependency, concurrency=concurrency))
+        await submit(client, 1)
+        await happens(lambda: ehr.calls, "the first call")
+        await submit(client, 60)  # the broker delivers one more than the concurrency
+        await happens(lambda: pauses_of(ledger) == [("dependency:ehr",)], "an open breaker")
+        await asyncio.sleep(20)
+        assert len(ehr.calls) == max(threshold, concurrency)
+
+    run()
+
+
+@in_memory
+async def test_the_handlers_of_one_dependency_share_the_bound_of_its_calls(
+    buses: MemoryBuses,
+) -> None:
+    ehr, dependency = Ehr(is_down=True, seconds=0.3), of_ehr(probe_interval=30)
+    router = job_router(ehr, dependency, concurrency=4)
+
+    @router.event(BooksClosed, dependency=dependency, concurrency=3)
+    async def note(event: BooksClosed, context: Context) -> None:
+        await ehr.call(event.year, context)
+
+    ledger, client = await buses.bus("ledger"), await buses.bus("client")
+    await buses.serve(ledger, router)
+    await asyncio.gather(submit(client, 1), ledger.publish(BooksClosed()))
+    await happens(lambda: len(ehr.calls) == 2, "the first calls")
+    await submit(client, 20)
+    await asyncio.gather(*(ledger.publish(BooksClosed()) for _ in range(20)))
+    await happens(lambda: ("dependency:ehr",) in pauses_of(ledger), "an open breaker")
+    await asyncio.sleep(20)
+    assert len(ehr.calls) == 4 + 3
+
+
+@in_memory
+async def test_jobs_that_always_fail_do_not_keep_those_of_another_sender(
+    buses: MemoryBuses,
+) -> None:
+    router, done, loop = Router("ledger"), list[int](), asyncio.get_running_loop()
+
+    @router.job(
+        CloseBooks, dependency=of_ehr(consecutive_failures=2, probe_interval=10), concurrency=16
+    )
+    async def close(job: CloseBooks) -> Total:
+        if job.year < 0:
+            raise EhrDown
+        done.append(job.year)
+        return Total(total=job.year)
+
+    ledger, shop = await buses.bus("ledger"), await buses.bus("shop")
+    evil = [await buses.bus(f"evil{number}") for number in range(3)]
+    await buses.serve(ledger, router)
+    for number in range(4 + 8):
+        await evil[number % 3].submit(CloseBooks(year=-1))
+    began = loop.time()
+    await shop.submit(CloseBooks(year=1))
+    await happens(lambda: done, "the job of the other sender")
+    assert loop.time() - began <= 4 * 10 + 1

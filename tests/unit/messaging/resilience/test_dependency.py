@@ -201,3 +201,50 @@ def test_messages_that_wait_are_not_counted_as_rejected_calls() -> None:
     for _ in range(100):
         gate.admit(60)
     assert gate.breaker.info().rejected == 0
+
+
+def test_after_a_lost_probe_the_next_message_is_the_probe() -> None:
+    clock = Clock()
+    gate = admission(clock)
+    call_while_down(gate, 1)
+    clock.now += 30
+    assert gate.admit(92) is not None  # and its result never comes
+    clock.now += 91.5
+    assert (gate.admit(92), gate.retry_after) == (None, 0.5)
+    clock.now += 0.5
+    assert gate.retry_after == 0
+    (probe,) = admit_all(gate, 4)
+    gate.succeed(probe)
+    assert not gate.is_open
+
+
+def test_messages_that_never_end_do_not_stop_the_admission_under_suspicion() -> None:
+    clock = Clock()
+    gate = admission(clock, consecutive_failures=2)
+    (failing, _lost) = admit_all(gate, 2)
+    gate.fail(failing, "EhrDown")
+    assert admit_all(gate, 4) == []
+    clock.now += 59
+    assert admit_all(gate, 4) == []
+    clock.now += 1
+    (permit,) = admit_all(gate, 4)
+    gate.succeed(permit)
+    assert len(admit_all(gate, 100)) == 100
+
+
+def test_a_message_that_is_admitted_because_results_are_overdue_can_begin() -> None:
+    clock = Clock()
+    gate = admission(clock, consecutive_failures=2)
+    first, _hangs, waits = (gate.reserve(60) for _ in range(3))
+    assert first is not None
+    assert waits is not None
+    assert [gate.begin(first), gate.begin(first)] == [True, True]
+    gate.fail(first, "EhrDown")
+    assert not gate.begin(waits)
+    assert gate.reserve(60) is None
+    clock.now += 60
+    last = gate.reserve(60)
+    assert last is not None
+    assert gate.begin(last)
+    gate.fail(last, "EhrDown")
+    assert (gate.is_open, gate.running) == (True, 1)

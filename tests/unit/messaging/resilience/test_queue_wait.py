@@ -109,3 +109,35 @@ def test_the_number_of_senders_is_bounded_and_the_oldest_is_forgotten() -> None:
     assert len(queue._offsets) == MAX_SENDERS
     assert queue.wait_of("s1", 7.5, 0.0, 10.0, 10.0) == 0.5
     assert "s0" not in queue._offsets
+
+
+@pytest.mark.parametrize(
+    ("known", "ages"),
+    [
+        (True, [-2.0 - 5 * number for number in range(8)]),  # ever later send times
+        (True, [-2.0 + 0.001 * number for number in range(8)]),  # one jump
+        (True, [3.0 - 0.09 * number for number in range(40)]),  # many small steps
+        (False, [-2.0 + 0.001 * number for number in range(8)]),  # a new sender
+        (False, [11.0] * 8),
+    ],
+)
+def test_a_sender_that_states_contradicting_times_does_not_lower_the_wait_of_the_queue(
+    known: bool, ages: list[float]
+) -> None:
+    queue = QueueWait()
+    queue.learn("good", 0.0, 1.0)
+    if known:
+        queue.learn("liar", 3.0, 1.0)
+    for number, age in enumerate([*ages, *[ages[-1]] * 5]):
+        queue.wait_of("good", 4.0, 0.0, 10.0 + number * 0.05, 10.0)
+        queue.wait_of("liar", age, 0.0, 10.01 + number * 0.05, 10.0)
+    assert queue.standing(10.02 + (len(ages) + 4) * 0.05) == 4.0
+
+
+def test_a_sender_is_believed_again_after_an_idle_moment() -> None:
+    queue = QueueWait()
+    queue.learn("a", 0.0, 1.0)
+    busy(queue, "a", [-5.0] * 4)
+    queue.learn("a", -5.0, 11.0)
+    busy(queue, "a", [-2.0] * 8, start=12.0)
+    assert queue.standing(12.4) == 3.0

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
-from bus import Dependency, Router
+from bus import AdaptiveLimit, Dependency, Router
 from bus.errors import Unavailable
 from bus.messaging.dependency_wait import DEPENDENCY_FAILURES, DEPENDENCY_RETURNS
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
@@ -24,10 +25,12 @@ from bus.runtime.inbound_message import (
     InboundHandler,
     InboundMessage,
 )
-from bus.runtime.poison_isolation import CandidateQueue
+from bus.runtime.poison_isolation import CandidateQueue, PoisonCandidate
 from bus.runtime.server import receiver_for
 from bus.runtime.service_activator import ServiceStack
 from bus.runtime.stages.hold_for_dependency import hold_for_dependency
+from bus.runtime.stages.limit_concurrency import limit_concurrency
+from bus.runtime.stages.start_with_permit import start_with_permit
 from bus.runtime.stages.watch_dependency import watch_dependency
 from bus.security.anonymous import OpenGuard
 from tests.unit.fakes import (
@@ -93,7 +96,17 @@ class Handler:
 
 
 def stages(endpoint: EndpointState, handler: InboundHandler) -> InboundHandler:
-    return hold_for_dependency(endpoint)(watch_dependency(endpoint)(handler))
+    """Return the handler inside the stages of its dependency, and the one that gives slots."""
+    started = start_with_permit(endpoint)(watch_dependency(endpoint)(handler))
+    inner = hold_for_dependency(endpoint)(limit_concurrency(endpoint)(started))
+
+    async def handle(message: InboundMessage) -> HandlingResult:
+        try:
+            return await inner(message)
+        finally:
+            endpoint.in_flight.finish(message)
+
+    return handle
 
 
 async def opened(endpoint: EndpointState) -> None:
@@ -115,13 +128,15 @@ def held(endpoint: EndpointState, handler: InboundHandler, id: str) -> asyncio.T
 @virtual
 async def test_endpoints_without_a_dependency_have_neither_stage() -> None:
     endpoint, handler = state(dependency=None), Handler()
-    assert stages(endpoint, handler) is handler
+    for stage in (hold_for_dependency, start_with_permit, watch_dependency):
+        assert stage(endpoint)(handler) is handler
 
 
 @virtual
 async def test_a_request_is_not_held() -> None:
     endpoint, handler = state(GetTotal), Handler()
-    assert hold_for_dependency(endpoint)(handler) is handler
+    for stage in (hold_for_dependency, start_with_permit):
+        assert stage(endpoint)(handler) is handler
 
 
 @virtual
@@ -134,6 +149,90 @@ async def test_held_messages_start_one_at_a_time_and_the_oldest_one_first() -> N
         await asyncio.sleep(began + 10 * count + 0.1 - loop_time())
         assert handler.seen == [*"123"[:count]]
     assert all(result.dependency_return for result in await asyncio.gather(*tasks))
+
+
+class SlowHandler(Handler):
+    """A handler that runs for a second."""
+
+    @override
+    async def __call__(self, message: InboundMessage) -> HandlingResult:
+        self.seen.append(message.envelope.id)
+        await asyncio.sleep(1)
+        return HandlingResult(error=self.error)
+
+
+@virtual
+async def test_a_message_that_waited_for_a_slot_does_not_start_in_an_outage() -> None:
+    endpoint, handler = state(concurrency=2), SlowHandler(EhrDown())
+    tasks = [held(endpoint, handler, name) for name in "123456"]
+    await asyncio.sleep(9)
+    assert handler.seen == [*"12"]
+    handler.error = None
+    await asyncio.sleep(100)
+    assert handler.seen == [*"123456"]  # in the order of their arrival
+    assert (await tasks[2]).error is None
+    assert endpoint.slots.used == 0
+
+
+@virtual
+async def test_messages_above_a_lowered_adaptive_limit_do_not_start_after_a_failure() -> None:
+    limit = AdaptiveLimit(max=16, start=16)
+    endpoint, handler = state(concurrency=limit), SlowHandler(EhrDown())
+    endpoint.slots.resize(3)
+    for number in range(16):
+        held(endpoint, handler, str(number))
+    await asyncio.sleep(9)
+    assert handler.seen == [*"012"]
+
+
+@virtual
+async def test_under_suspicion_a_message_with_a_slot_waits_until_the_running_ones_end() -> None:
+    endpoint, handler = state(concurrency=2), SlowHandler()
+    failing = SlowHandler(EhrDown())
+    held(endpoint, failing, "1")
+    await asyncio.sleep(0.5)
+    for name in "234":
+        held(endpoint, handler, name)
+    await asyncio.sleep(0.75)
+    assert (failing.seen, handler.seen) == (["1"], ["2"])  # a slot is free
+    await asyncio.sleep(0.5)
+    assert handler.seen == [*"234"]
+
+
+@virtual
+async def test_a_message_that_ends_before_it_has_a_slot_gives_its_permit_back() -> None:
+    endpoint, handler = state(concurrency=1), SlowHandler()
+    first, second = held(endpoint, handler, "1"), held(endpoint, handler, "2")
+    await asyncio.sleep(0.5)
+    second.cancel()
+    await asyncio.sleep(0)
+    assert (await first).error is None
+    endpoint.slots.refuse_waiters()
+    assert await stages(endpoint, handler)(job("3")) is REQUEUE
+    gate = endpoint.dependency
+    assert gate is not None
+    for _ in range(2):
+        permit = gate.enter("office", 60)
+        assert permit is not None
+        assert gate.begin(permit)
+        gate.fail(permit, EhrDown())
+    assert gate.is_open
+
+
+@virtual
+async def test_a_poison_candidate_with_a_void_permit_returns_by_a_tier_and_ends_its_turn() -> None:
+    endpoint, handler = state(concurrency=1), SlowHandler(EhrDown())
+    held(endpoint, handler, "1")
+    message = job("2")
+    message.candidate = PoisonCandidate(queue=QUEUE, id="2", losses=2)
+    running = asyncio.ensure_future(stages(endpoint, handler)(message))
+    held(endpoint, handler, "3")
+    await asyncio.sleep(0.5)
+    (breaker,) = endpoint.runtime.breakers.get("ehr", "dependency")
+    breaker.isolate(int((NOW + 3600) * 1000), "anna", "maintenance")
+    result = await running
+    assert result.dependency_return is not None
+    assert handler.seen == ["1"]
 
 
 @virtual
