@@ -78,6 +78,19 @@ def test_a_dependency_that_is_down_is_a_problem() -> None:
     ]
 
 
+def test_a_dependency_that_waits_for_a_message_was_down() -> None:
+    tried = breaker("ehr", kind="dependency", state="half-open", since=9, cause="5 failures")
+    waiting = (
+        "the dependency ehr was down for 1 of 1 instance after 5 failures; the next message tries "
+        "it; run `bus breakers list`"
+    )
+    assert problems(stats(breakers=[tried])) == [waiting]
+    down = breaker("ehr", kind="dependency", cause="2 failures")
+    assert problems(stats("a", breakers=[tried]), stats("b", breakers=[down])) == [
+        "the dependency ehr is down for 2 of 2 instances after 2 failures; run `bus breakers list`"
+    ]
+
+
 def test_failed_probes_of_a_dependency_are_not_failures_of_the_operation() -> None:
     failed = counted(20, "internal")
     waiting, works = handler(pauses=["dependency:ehr"]), handler()
