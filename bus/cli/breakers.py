@@ -133,9 +133,9 @@ def isolate(
 ) -> None:
     """Keep a circuit breaker open until a time. Its calls then fail at once.
 
-    Name the service whose instances stop calling the operation with --service, or let all services
-    stop with --all. The order ends by itself after --for, and `bus breakers reset` ends it earlier.
-    A breaker of a dependency pauses the queues of its handlers. No message is lost.
+    --service names the calling service: its instances stop calling the operation. With --all, all
+    services stop. The order ends by itself after --for, and `bus breakers reset` ends it earlier. A
+    breaker of a dependency pauses the queues of its handlers. No message is lost.
 
     With BUS_AUTH=on the command needs BUS_OPERATOR_KEY, and the right `control.order`.
     """
