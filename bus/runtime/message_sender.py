@@ -20,6 +20,7 @@ from bus.runtime.broker_watch import BrokerWatch
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply
 from bus.runtime.reply_receiver import ReplyReceiver
+from bus.runtime.reply_timeouts import name_broker
 from bus.runtime.sent_history import sent_history
 from bus.runtime.service_runtime import ServiceRuntime
 
@@ -188,6 +189,8 @@ class MessageSender:
             error.had_full_time = False
             if not is_reply:
                 error.origin = "broker"
+                error.was_broker_silent = self.watch.was_silent_since(sent_at)
+                name_broker(error)
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""
