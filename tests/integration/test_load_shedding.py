@@ -106,9 +106,7 @@ class Load:
 async def smelter(vhost_url: str) -> AsyncIterator[tuple[Smelter, Load, Bus]]:
     here = Smelter()
     settings = Settings(url=SecretStr(vhost_url))
-    alone = Settings(
-        url=SecretStr(vhost_url), services=[ServiceConfig("smelter", retries=0, breaker="off")]
-    )
+    alone = Settings(url=SecretStr(vhost_url), services=[ServiceConfig("smelter", retries=0)])
     async with (
         Bus("smelter", settings=settings) as server,
         Bus("foundry", settings=alone) as caller,
