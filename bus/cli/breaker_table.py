@@ -12,16 +12,17 @@ from bus.cli.quantities import format_ago, format_duration, format_number
 from bus.cli.queue_table import UNKNOWN
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
-from bus.messaging.policy_info import BreakerInfo, BreakerState, InstanceBreakers
+from bus.messaging.policy_info import BreakerInfo, InstanceBreakers
 
 __all__ = ["breaker_table", "breakers_to_json"]
 
-STYLES: dict[BreakerState, str] = {
+STYLES = {
     "closed": "green",
     "half-open": "yellow",
     "open": "bold red",
     "isolated": "bold magenta",
 }
+"""Styles of the states. A service with a later version of the bus can have more states."""
 COLUMNS = (
     Column("service", is_text=True),
     Column("instance", 6, is_text=True),
@@ -74,7 +75,7 @@ def _order_lines(rows: Iterable[Row]) -> Iterator[Text]:
 def _rows(records: Iterable[InstanceBreakers]) -> list[Row]:
     """Return the breakers of all instances. Those that are not closed come first."""
     rows = [(record, each) for record in records for each in record.breakers]
-    order = {"isolated": 0, "open": 1, "half-open": 2}
+    order = {"isolated": 0, "open": 1, "half-open": 2, "closed": 4}
     return sorted(
         rows,
         key=lambda row: (
@@ -92,8 +93,8 @@ def _row(row: Row, now: float) -> tuple[str | Text, ...]:
         Text(one_line(record.service), style="bold"),
         one_line(record.instance),
         one_line(info.name),
-        info.kind,
-        Text(info.state, style=STYLES[info.state]),
+        one_line(info.kind),
+        Text(one_line(info.state), style=STYLES.get(info.state, "yellow")),
         format_ago(info.since, now),
         UNKNOWN if info.until is None else format_duration(max(0.0, info.until / 1000 - now)),
         # An opening forgets the window.

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli.doctor_report import Report, print_report
+from bus.cli.doctor_report import OTHER_SERVICES, Report, print_report
 from bus.cli.env_file import current_file
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.policy_text import describe_policy
@@ -54,8 +54,6 @@ CORE = (
     "rich",
 )
 """Distributions that the bus always requires."""
-OTHER_SERVICES = "other services"
-"""Name of the policy for services without a configuration. No service has a name with a space."""
 EXTRAS = {
     "containers": ("testcontainers",),
     "depends": ("fast-depends",),

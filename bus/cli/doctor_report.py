@@ -14,7 +14,10 @@ from bus.cli.errors import exit_code
 from bus.errors import BusError
 from bus.messaging.escaped_text import one_line
 
-__all__ = ["Report", "print_report"]
+__all__ = ["OTHER_SERVICES", "Report", "print_report"]
+
+OTHER_SERVICES = "other services"
+"""Name of the policy for services without a configuration. No service has a name with a space."""
 
 SECURITY = {
     "on": "each message is signed and verified",
@@ -153,7 +156,8 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
     if report.defaults:
         yield "defaults of calls", ", ".join(report.defaults)
     for service, policy in report.policies.items():
-        yield f"policy for {service}", policy
+        is_default = service == OTHER_SERVICES
+        yield "policy by default" if is_default else f"policy for {service}", policy
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
 

@@ -17,9 +17,13 @@ class BreakerInfo(Record):
 
     name: Name
     """Type of the called operation, for example `billing.quote.v1`, or name of a dependency."""
-    kind: Literal["call", "dependency"]
-    """`call`: requests that this process sends. `dependency`: messages that it consumes."""
-    state: BreakerState
+    kind: Name
+    """`call`: requests that this process sends. `dependency`: messages that it consumes.
+
+    A later version of the bus can have more kinds.
+    """
+    state: Name
+    """One of `BreakerState`. A later version of the bus can have more states."""
     since: Milliseconds
     """Time of the last change of the state, in milliseconds since the epoch."""
     until: Milliseconds | None = None

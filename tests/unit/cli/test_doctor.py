@@ -101,7 +101,7 @@ def test_the_doctor_shows_the_policy_that_applies_to_each_called_service(
         "attempt timeout off; retries at most 0, budget 0.2; breaker off; in flight without a "
         "limit; hedge off; cache on"
     )
-    assert shown["policy for other services"] == (
+    assert shown["policy by default"] == (
         "attempt timeout 3 s; retries at most 2, budget 0.2; breaker opens at 0.5 of failed calls "
         "or 0.5 of calls from 1.5 s (of 20 in 10 s) or 5 failures in a row, for 30 s to 300 s; in "
         "flight at most 1000, waiting at most 10000; hedge off; cache on"

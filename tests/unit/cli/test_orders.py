@@ -83,6 +83,19 @@ def listed(*records: InstanceBreakers, width: int = 200, everything: bool = Fals
 # --- bus breakers list ---
 
 
+def test_a_breaker_with_a_state_and_a_kind_of_a_later_version_is_shown() -> None:
+    answer = InstanceBreakers(
+        **identity("1"), breakers=(CLOSED, breaker(state="forced-open", kind="queue"), ISOLATED)
+    )
+    record = InstanceBreakers.model_validate_json(answer.model_dump_json())
+    rows = listed(record, everything=True)[3:]
+    assert [row.split()[3:5] for row in rows] == [
+        ["call", "isolated"],
+        ["queue", "forced-open"],
+        ["call", "closed"],
+    ]
+
+
 def test_the_breakers_that_are_not_closed_have_a_row_and_the_others_are_counted() -> None:
     records = (
         InstanceBreakers(**identity("1"), breakers=(CLOSED, breaker())),
