@@ -31,7 +31,7 @@ COLUMNS = (
     Column("state", is_text=True),
     Column("since", 3),
     Column("ends in", 2),
-    Column("failed/calls", 4),
+    Column("failed/calls 10s", 4),
     Column("rejected", 5),
     Column("cause", 1, is_text=True),
 )
@@ -95,13 +95,21 @@ def _row(row: Row, now: float) -> tuple[str | Text, ...]:
         one_line(info.name),
         one_line(info.kind),
         Text(one_line(info.state), style=STYLES.get(info.state, "yellow")),
-        format_ago(info.since, now),
-        UNKNOWN if info.until is None else format_duration(max(0.0, info.until / 1000 - now)),
+        format_ago(info.not_closed_since or info.since, now),
+        _end(info, now),
         # An opening forgets the window.
         f"{format_number(info.failures)}/{format_number(info.calls)}" if info.calls else UNKNOWN,
         format_number(info.rejected),
         _cause(info),
     )
+
+
+def _end(info: BreakerInfo, now: float) -> str:
+    """Return the time until the next probe, or until the end of an order."""
+    if info.until is None:
+        return UNKNOWN
+    left = info.until / 1000 - now  # the answer is as old as the wait for the others
+    return format_duration(left) if left > 0 else "now"
 
 
 def _cause(info: BreakerInfo) -> str:

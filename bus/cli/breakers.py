@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import typer
@@ -23,16 +25,19 @@ from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.sender import AsAsker
 from bus.cli.services.commands import check_service
 from bus.cli.services.questions import no_answer
-from bus.messaging.control import GetBreakers, Target
+from bus.errors import BusError
+from bus.messaging.control import GetBreakers, GetInfo, Target
 from bus.messaging.orders import MAX_ORDER_SECONDS, IsolateBreaker, ResetBreaker
 from bus.messaging.policy_info import InstanceBreakers
+from bus.messaging.suggestions import did_you_mean
+from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
 
 DEFAULT_SECONDS = "10m"
-NO_BREAKER = "it has no breaker with this name. `bus breakers list --all` shows the names."
+NO_BREAKER = "it has no breaker with this name"
 RESET_SECONDS = 60.0
 """Seconds after which a reset that has not arrived does nothing."""
 
@@ -76,9 +81,9 @@ def list_(
 
     A breaker of the kind "call" belongs to an operation that the instance calls. One of the kind
     "dependency" belongs to something that its handlers need. "ends in" is the time until the next
-    probe, or until the end of an operator's order. "failed/calls" counts the sliding window, and
-    "rejected" the calls since the start of the instance. "cause" names the operator and the reason
-    of an order.
+    probe, or until the end of an operator's order. "since" is the time since the first
+    opening, also after failed probes. "failed/calls 10s" counts the last 10 s, and "rejected" the
+    calls since the start of the instance. "cause" names the operator of an order.
 
     Each instance has breakers of its own. The command needs the right `control.read`, and changes
     nothing.
@@ -142,9 +147,7 @@ def isolate(
         until=end_after(for_, MAX_ORDER_SECONDS),
         operator=operator_name(settings),
     )
-    with suppress_library_logs():
-        obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"isolated {name}", missing=NO_BREAKER, as_json=as_json)
+    give(settings, order, target, window, as_json=as_json)
 
 
 @command.command()
@@ -175,9 +178,58 @@ def reset(
         until=end_after(RESET_SECONDS, MAX_ORDER_SECONDS),
         operator=operator_name(settings),
     )
+    give(settings, order, target, window, as_json=as_json)
+
+
+def give(
+    settings: Settings,
+    order: IsolateBreaker | ResetBreaker,
+    target: Target,
+    window: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Give an order, and print what the instances have done."""
+
+    async def send() -> tuple[Obeyed, str]:
+        obeyed = await send_order(settings, order, target, window)
+        if obeyed.applied:
+            return obeyed, f"{NO_BREAKER}."
+        names: set[str] = set()
+        # An operator can have the right to order without the right to read.
+        with suppress(BusError):
+            async with open_asker(settings) as asker:
+                names = await breaker_names(asker, target, window)
+        return obeyed, without_breaker(order.breaker, names)
+
     with suppress_library_logs():
-        obeyed = asyncio.run(send_order(settings, order, target, window))
-    report(shown(obeyed, target), f"reset {name}", missing=NO_BREAKER, as_json=as_json)
+        obeyed, missing = asyncio.run(send())
+    done = f"{'isolated' if order.is_lasting else 'reset'} {order.breaker}"
+    report(shown(obeyed, target), done, missing=missing, as_json=as_json)
+
+
+async def breaker_names(asker: Asker, target: Target, window: float) -> set[str]:
+    """Return the names that a breaker of live instances can have.
+
+    A service does not tell which contracts it calls, so the types are those that any service
+    handles.
+    """
+    infos, breakers = await asyncio.gather(
+        asker.ask(GetInfo(), window=window), asker.ask(GetBreakers(), target, window=window)
+    )
+    contracts = [each for answer in infos for each in answer.record.contracts]
+    types = {each.type for each in contracts if each.kind == "request"}
+    return types | {each.name for answer in breakers for each in answer.record.breakers}
+
+
+def without_breaker(name: str, names: Collection[str]) -> str:
+    """Return why an instance ignores an order, with similar names and the meaning of a name."""
+    similar = did_you_mean(name, [each for each in names if each != name]) or "."
+    return (
+        f"{NO_BREAKER}{similar} NAME is a type with its version, such as billing.quote.v1, or a "
+        "dependency. The breaker of a type is in the service that calls it, so --service is the "
+        "caller. `bus breakers list --all` shows the names."
+    )
 
 
 def shown(obeyed: Obeyed, target: Target) -> Obeyed:

@@ -117,7 +117,9 @@ def duration(text: str) -> float:
     """Convert a duration such as `90s`, `15m`, `2h` or `7d` to seconds."""
     match = DURATION.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration. Write 90s, 15m, 2h or 7d.")
+        raise typer.BadParameter(
+            f"{text!r} is not a duration. Write a number with a unit (s, m, h or d), such as 15m."
+        )
     seconds = float(match[1]) * UNITS[match[2]]
     if seconds > MAX_SECONDS:
         raise typer.BadParameter(f"{text!r} is longer than 100 years. Write a shorter time.")

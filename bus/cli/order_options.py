@@ -45,7 +45,7 @@ ForService = Annotated[
         "--service",
         metavar="SERVICE",
         show_default=False,
-        help="The service whose instances obey.",
+        help="The service with the instances that obey. A breaker is in the service that calls.",
     ),
 ]
 AllServices = Annotated[bool, typer.Option("--all", help="Let the instances of all services obey.")]
@@ -87,7 +87,8 @@ def target_of(service: str | None, instance: str | None, *, all_: bool) -> Targe
     """
     if (service is None) is not all_:
         raise ContractError(
-            "an order needs either --service SERVICE or --all. Choose one of the two."
+            "an order needs either --service SERVICE or --all. Choose one of the two. A "
+            "breaker is in the service that calls, and chaos in the service that handles."
         )
     if service is None:
         if instance is not None:

@@ -1,6 +1,5 @@
 """Sending of an order to live instances, and the report of what they have done."""
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bus.messaging.escaped_text import one_line
 from bus.messaging.orders import Order, OrderResult
 from bus.messaging.plurals import count_noun
 from bus.messaging.resilience.chaos_plan import FAULT_LIMITS
+from bus.messaging.timers import utc_time
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings
@@ -165,7 +165,7 @@ def _cause(result: OrderResult, missing: str) -> str:
 
 
 def _end(obeyed: Obeyed) -> str:
-    return f", until {time.strftime('%H:%M:%S', time.localtime(obeyed.order.until / 1000))}"
+    return f", until {utc_time(obeyed.order.until / 1000)}"
 
 
 def _to_json(obeyed: Obeyed) -> dict[str, object]:

@@ -164,7 +164,7 @@ class Contract:
     encrypted: bool = False
     """True if the bus encrypts the message, its reply, its result and its progress."""
     criticality: Criticality = "critical"
-    """Importance of the message. An overloaded service rejects `sheddable` requests first."""
+    """Importance of the message, compared with others of this contract in an overload."""
     cache: float | None = None
     """Seconds for which a client keeps a reply, and answers equal requests with it. None: never."""
 
@@ -261,7 +261,7 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             progress. The broker cannot read encrypted payloads. The sender and the receivers need
             the encryption keys.
         criticality: Importance of the message: `critical_plus`, `critical`, `sheddable_plus` or
-            `sheddable`. An overloaded service rejects `sheddable` requests first.
+            `sheddable`. An overloaded handler refuses the `sheddable` ones of its requests first.
         cache: Seconds, up to 86400, for which a client keeps a reply in its memory. It answers
             equal requests with the kept reply. Only an idempotent request can have it.
         catalog: Registry to which the contract is added.

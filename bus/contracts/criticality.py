@@ -8,7 +8,7 @@ from typing import Final, Literal, cast, get_args
 __all__ = ["CRITICALITIES", "DEFAULT_CRITICALITY", "Criticality"]
 
 Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
-"""Importance of a message. An overloaded service rejects `sheddable` first.
+"""Importance of a message. An overloaded handler refuses `sheddable` requests first.
 
 `critical_plus` is for the most important user actions. `critical` is for a user who waits.
 `sheddable_plus` is for work that can be repeated in minutes, such as a batch. `sheddable` is for

@@ -26,6 +26,11 @@ class BreakerInfo(Record):
     """One of `BreakerState`. A later version of the bus can have more states."""
     since: Milliseconds
     """Time of the last change of the state, in milliseconds since the epoch."""
+    not_closed_since: Milliseconds | None = None
+    """Begin of the outage: the first opening since the breaker was closed. None if it is closed.
+
+    Failed probes do not change it.
+    """
     until: Milliseconds | None = None
     """Time of the next probe, or end of the isolation. None if the breaker is closed."""
     calls: Count = 0

@@ -1,6 +1,5 @@
 """The chaos experiment of one process, as the control channel and the commands show it."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from bus.messaging.service_info import (
     Record,
     Text,
 )
+from bus.messaging.timers import utc_time
 
 __all__ = ["ChaosInfo", "InstanceChaos"]
 
@@ -41,7 +41,7 @@ class ChaosInfo(Record):
     @property
     def lines(self) -> tuple[str, ...]:
         """The rules, each with the person who started the experiment and its end."""
-        ends = datetime.fromtimestamp(self.until / 1000, UTC).isoformat(timespec="seconds")
+        ends = utc_time(self.until / 1000)
         return tuple(f"{rule} (by {self.ordered_by}, until {ends})" for rule in self.rules)
 
 

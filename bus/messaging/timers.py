@@ -6,6 +6,7 @@ more processor time than all other work of waiting for the operation.
 
 import asyncio
 from collections.abc import Callable, Hashable
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = [
     "call_later",
     "format_seconds",
     "loop_time",
+    "utc_date_and_time",
+    "utc_time",
 ]
 
 TICK_SECONDS = 0.02
@@ -192,3 +195,17 @@ class LoopTimer:
 def bound_timer(timer: Callable[[], float]) -> Callable[[], float]:
     """Return the fastest function that gives the times of `timer`. Call it in the event loop."""
     return timer.bound() if isinstance(timer, LoopTimer) else timer
+
+
+def utc_time(seconds: float) -> str:
+    """Return a time of today or tomorrow for an operator: `16:38:16 UTC`.
+
+    Args:
+        seconds: Seconds since the epoch.
+    """
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
+
+
+def utc_date_and_time(seconds: float) -> str:
+    """Return a time for a log line or an error, which is read later: `2026-11-30 16:38:16 UTC`."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

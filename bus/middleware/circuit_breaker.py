@@ -4,7 +4,6 @@ Source: Nygard, "Release It!" (2007).
 """
 
 import asyncio
-from datetime import UTC, datetime
 
 from bus.errors import BusError, Unavailable, code_of
 from bus.messaging.envelope import Envelope
@@ -14,7 +13,7 @@ from bus.messaging.instruments import CALLS_REJECTED
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
 from bus.messaging.resilience.destinations import Destination
 from bus.messaging.send_time import SendTime, current_send
-from bus.messaging.timers import format_seconds
+from bus.messaging.timers import format_seconds, utc_date_and_time
 
 __all__ = ["circuit_breaker"]
 
@@ -110,7 +109,7 @@ def _rejection(destination: Destination, breaker: CircuitBreaker) -> Unavailable
     """Report and return the error of a request that is not sent."""
     destination.meter.count(CALLS_REJECTED, (*destination.labels, POLICY))
     wait, state = breaker.retry_after, breaker.state
-    since = datetime.fromtimestamp(breaker.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    since = utc_date_and_time(breaker.since)
     if state == "isolated":
         why = f"an operator has isolated the operation since {since}"
     else:

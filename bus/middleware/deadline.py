@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from bus.errors import DeadlineExceeded
-from bus.messaging.call_limits import timeout_advice
+from bus.messaging.call_limits import HANDLER_ENDED, timeout_advice
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
@@ -87,7 +87,7 @@ def server_deadline(
                     return await inner(envelope)
             except TimerExpired as expired:
                 raise DeadlineExceeded(
-                    f"{envelope.type}: the handler did not end within {format_seconds(left)}"
+                    f"{envelope.type}: {HANDLER_ENDED} {format_seconds(left)}"
                     f"{_limit_advice(envelope)}"
                 ) from expired.__context__  # the cancellation, which has the handler's location
 

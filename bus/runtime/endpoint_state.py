@@ -40,15 +40,20 @@ class EndpointState:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", Slots(self.endpoint.concurrency))
-        bounds = self.endpoint.adaptive
-        adaptive = None if bounds is None else GradientLimit(bounds, timer=loop_time)
-        object.__setattr__(self, "adaptive", adaptive)
+        object.__setattr__(self, "adaptive", self._adaptive_limit())
         object.__setattr__(self, "in_flight", InFlight(self.guard))
         measures = EndpointMeasures(self.endpoint, self.runtime)
         object.__setattr__(self, "measures", measures if self.runtime.is_measured else None)
         dependency = self.endpoint.policies.dependency
         gate = None if dependency is None else self.runtime.dependencies.of(dependency)
         object.__setattr__(self, "dependency", gate)
+
+    def _adaptive_limit(self) -> GradientLimit | None:
+        bounds = self.endpoint.adaptive
+        if bounds is None:
+            return None
+        prefetch = None if self.runs_at_most_once else self.spec.prefetch
+        return GradientLimit(bounds, timer=loop_time, prefetch=prefetch)
 
     @property
     def runs_at_most_once(self) -> bool:

@@ -7,6 +7,7 @@ from typing import cast
 
 from bus.contracts.contract import Kind
 from bus.errors import DeadlineExceeded, NotServed, ResourceExhausted, Unavailable
+from bus.messaging.call_limits import name_attempt
 from bus.messaging.envelope import Envelope
 from bus.messaging.error_state import mark_as_broker_error
 from bus.messaging.outcomes import OK, outcome_of
@@ -166,6 +167,7 @@ class MessageSender:
             check_reply(reply, envelope.type)  # here, so that the middlewares receive the exception
         except DeadlineExceeded as error:
             self._note_time(envelope, error, sent_at, is_reply=True)
+            _name_attempt(envelope, error, loop_time() - sent_at)
             raise
         return reply
 
@@ -215,6 +217,16 @@ class MessageSender:
         if envelope.deadline is None:
             return self._request_timeout
         return max(0.0, envelope.deadline / 1000 - self._clock())
+
+
+def _name_attempt(envelope: Envelope, error: DeadlineExceeded, passed: float) -> None:
+    """Name the attempt in a time-out of the service, if the time of the attempt has passed."""
+    limits, expiration = envelope.limits, envelope.expiration
+    if limits is None or limits.attempt_timeout is None or expiration is None:
+        return
+    seconds = expiration / 1000
+    if passed >= seconds * FULL_PART:
+        name_attempt(error, envelope.type, seconds, limits)
 
 
 def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:

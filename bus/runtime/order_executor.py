@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from bus.messaging.labels import one_line
 from bus.messaging.orders import Applied, Order, OrderResult, Why, reason_to_ignore
 from bus.messaging.service_info import InstanceState
+from bus.messaging.timers import utc_date_and_time
 
 __all__ = ["OrderExecutor"]
 
@@ -53,14 +53,15 @@ class OrderExecutor:
         why = done if isinstance(done, str) else None
         if not isinstance(done, Applied):
             done = Applied(changed=done if isinstance(done, int) else 0)
-        facts = {
+        facts: dict[str, object] = {
             "service": state.service,
             "operator": operator,
             "order": order.name,
             "reason": order.reason,
-            "until": order.until,
             "outcome": why or "applied",
         }
+        if order.is_lasting:
+            facts["until"] = order.until
         done_text = f". It was ignored: {why}" if why is not None else f": {order.reason}"
         # The reason of an operator is a text for operators: it is not data of a message.
         log.warning(
@@ -68,7 +69,7 @@ class OrderExecutor:
             state.service,
             one_line(operator),
             one_line(order.subject),
-            f" until {_shown_time(order.until)}" if order.is_lasting else "",
+            f" until {utc_date_and_time(order.until / 1000)}" if order.is_lasting else "",
             one_line(done_text),
             extra=facts,
         )
@@ -79,7 +80,3 @@ class OrderExecutor:
             changed=done.changed,
             unused=done.unused,
         )
-
-
-def _shown_time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

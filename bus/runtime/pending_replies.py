@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Origin
-from bus.messaging.call_limits import CallLimits, timeout_advice
+from bus.messaging.call_limits import CallLimits, attempt_advice, timeout_advice
 from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.error_state import mark_as_broker_error
 from bus.messaging.instruments import CONNECTIONS_LOST
@@ -280,7 +280,7 @@ class PendingCall(PendingRequest):
         if self.limits is not None and self.limits.attempt_timeout is not None:
             attempt = f" in attempt {self.limits.attempt}"
             if self.limits.attempt_timeout < seconds:
-                seconds, remedy = self.limits.attempt_timeout, "raise its attempt_timeout"
+                seconds, remedy = self.limits.attempt_timeout, attempt_advice(self.limits)
         advice = (
             f"A reply was rejected: {self.rejection}"
             if self.rejection

@@ -1,8 +1,9 @@
 """The prefetch of consumers with an adaptive concurrency limit, which follows the limit.
 
-The process applies a new limit at once. The prefetch decides how many messages wait in this process
-and not in the queue, where another process could take them. It also bounds the growth of the limit.
-A change registers a new consumer at the broker, so the prefetch changes only now and then.
+The prefetch decides how many messages wait in this process and not in the queue, where another
+process could take them. The process applies a lower limit at once. A higher limit has no effect
+until the prefetch follows, except for requests that are acked before they run. A change registers a
+new consumer at the broker, so the prefetch changes only now and then.
 """
 
 import asyncio
@@ -50,6 +51,7 @@ async def _follow(consumer: EndpointConsumer, limit: GradientLimit) -> None:
         earlier, settled = consumer.prefetch, limit.settled
         if abs(settled - earlier) < MIN_CHANGE * earlier or not consumer.change_prefetch(settled):
             continue
+        limit.follow(settled)
         log.info(
             "%s: the concurrency limit is now %d (before: %d)",
             consumer.name,

@@ -1,6 +1,7 @@
 """The services file, `BUS_SERVICES_FILE`: the configurations of services as TOML."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ from bus.security.grants_faults import GrantsFaults
 from bus.security.secret_files import read_trusted_file
 from bus.settings.service_config import KEYS, RULES
 from bus.settings.service_defaults import POLICY_KEYS
-from bus.settings.service_variables import DEFAULTS, ServiceValues, unknown_default
+from bus.settings.service_variables import (
+    DEFAULTS,
+    MAX_NAME_LENGTH,
+    ServiceValues,
+    unknown_default,
+)
+from bus.settings.unknown_keys import nearest_keys, other_place
 
 __all__ = ["read_services_file"]
 
@@ -93,12 +100,13 @@ class _FileReader:
         for key, value in table.items():
             if key in KEYS:
                 self._read_value(service, key, value)
+            elif instead := other_place(key):
+                self._faults.add(
+                    f"{SERVICES}.{service}", key, f"{SERVICES}.{service}.{key}: {instead}"
+                )
             else:
                 self._faults.add(
-                    f"{SERVICES}.{service}",
-                    key,
-                    f"unknown key {key!r} (the keys of a service are {', '.join(KEYS)})",
-                    similar=KEYS,
+                    f"{SERVICES}.{service}", key, _describe_key(key, "a service", KEYS)
                 )
 
     def _read_defaults(self, table: dict[str, Any]) -> None:
@@ -109,10 +117,7 @@ class _FileReader:
                 self._faults.add(DEFAULTS_TABLE, key, f"{DEFAULTS_TABLE}.{key}: {instead}")
             else:
                 self._faults.add(
-                    DEFAULTS_TABLE,
-                    key,
-                    f"unknown key {key!r} (the keys of the defaults are {', '.join(POLICY_KEYS)})",
-                    similar=POLICY_KEYS,
+                    DEFAULTS_TABLE, key, _describe_key(key, "the defaults", POLICY_KEYS)
                 )
 
     def _read_value(self, service: str, key: str, value: Any) -> None:
@@ -129,6 +134,12 @@ class _FileReader:
         table = _table_of(service)
         line = self._faults.find_line(table, key)
         return f"{SUBJECT}: {self._path}:{line}: {table}.{key}"
+
+
+def _describe_key(key: str, subject: str, keys: Sequence[str]) -> str:
+    """Return the text about an unknown key: first the nearest keys, and then all keys."""
+    nearest = nearest_keys(key, keys) if len(key) <= MAX_NAME_LENGTH else ""
+    return f"unknown key {key!r}{nearest or '.'} The keys of {subject} are {', '.join(keys)}"
 
 
 def _table_of(service: str) -> str:

@@ -22,7 +22,7 @@ from bus.settings.value_rules import TIMED_KEYS
 __all__ = ["DEFAULT_REQUEST_TIMEOUT", "ServiceRegistry", "Source"]
 
 NO_ORIGINS: Mapping[tuple[str, str], str] = MappingProxyType({})
-REQUEST_TIMEOUT = "BUS_REQUEST_TIMEOUT"
+REQUEST_TIMEOUT, ATTEMPT_TIMEOUT = "BUS_REQUEST_TIMEOUT", "attempt_timeout"
 Source = Literal["code", "variables", "file"]
 """A place where a service is configured."""
 NOT_NAMED: Mapping[str, Mapping[Source, str]] = MappingProxyType({})
@@ -106,14 +106,20 @@ class ServiceRegistry(Sequence[ServiceConfig]):
         policies = self.policies()
         return {
             config.name: CallLimits(
-                setting=self._name_timeout(config), retries=policies[config.name].retries
+                setting=self._name_timeout(config),
+                retries=policies[config.name].retries,
+                attempt_setting=self._name_attempt_timeout(config),
             )
             for config in self._configs
         }
 
     def default_limits(self) -> CallLimits:
         """Return the limits of calls to a service that has no configuration."""
-        return CallLimits(setting=REQUEST_TIMEOUT, retries=self.defaults.retries)
+        return CallLimits(
+            setting=REQUEST_TIMEOUT,
+            retries=self.defaults.retries,
+            attempt_setting=self._name_attempt_timeout(self.defaults),
+        )
 
     def policies(self) -> dict[str, CallPolicy]:
         """Return the policies of calls, by service."""
@@ -133,12 +139,26 @@ class ServiceRegistry(Sequence[ServiceConfig]):
         """Return the setting that an operator raises if requests to the service time out."""
         if config.timeout is None:
             return REQUEST_TIMEOUT
-        origin = self._origins.get((config.name, "timeout"))
+        return self._name_setting(config.name, "timeout")
+
+    def _name_attempt_timeout(self, values: CallValues) -> str | None:
+        """Return the setting that an operator raises if attempts time out, or None."""
+        if isinstance(values, ServiceConfig) and values.attempt_timeout is not None:
+            return self._name_setting(values.name, ATTEMPT_TIMEOUT)
+        if self.defaults.attempt_timeout is not None:
+            return self._name_setting(DEFAULTS, ATTEMPT_TIMEOUT)
+        return None
+
+    def _name_setting(self, service: str, key: str) -> str:
+        """Return the variable, the key of the file or the argument that has set a value."""
+        origin = self._origins.get((service, key))
         if origin is None:
-            return f"ServiceConfig({config.name!r}).timeout"
+            subject = "ServiceDefaults" if service == DEFAULTS else f"ServiceConfig({service!r})"
+            return f"{subject}.{key}"
         if origin.startswith("BUS_"):
             return origin
-        return f"services.{config.name}.timeout in {origin}"
+        table = "defaults" if service == DEFAULTS else f"services.{service}"
+        return f"{table}.{key} in {origin}"
 
 
 def _format(key: str, value: float | str) -> str:

@@ -4,21 +4,24 @@ The variables of the defaults for all services, such as `BUS_SERVICE_DEFAULTS__R
 too.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bus.contracts.names import check_part
 from bus.errors import ConfigurationError, ContractError
-from bus.messaging.suggestions import did_you_mean
 from bus.messaging.variable_values import strip_value
+from bus.settings.misspelled_prefixes import DEFAULTS_VARIABLE, VARIABLE, find_misspelled
 from bus.settings.service_config import KEYS, RULES
 from bus.settings.service_defaults import POLICY_KEYS
+from bus.settings.unknown_keys import nearest_keys, other_place
 
 __all__ = [
     "DEFAULTS",
     "DEFAULTS_PREFIX",
     "DEFAULTS_VARIABLE",
+    "MAX_NAME_LENGTH",
     "PREFIX",
     "VARIABLE",
     "ServiceValues",
@@ -27,9 +30,10 @@ __all__ = [
     "variable_of",
 ]
 
-VARIABLE, DEFAULTS_VARIABLE = "BUS_SERVICES", "BUS_SERVICE_DEFAULTS"
 PREFIX, DEFAULTS_PREFIX = f"{VARIABLE}__", f"{DEFAULTS_VARIABLE}__"
 EXAMPLE = f"{PREFIX}BILLING__TIMEOUT=10"
+JOINED = re.compile(rf"(?P<service>\w+?)_(?P<key>{'|'.join(KEYS).upper()})", re.ASCII)
+"""Service and key of a variable that has one underscore before the key."""
 DEFAULTS = ""
 """Key of the defaults among the names of services. No service has this name."""
 MAX_NAME_LENGTH = 100
@@ -56,7 +60,8 @@ def read_variables(environment: Mapping[str, str]) -> ServiceValues:
     """Return the values of the variables of services, and of those of the defaults.
 
     Their names are `BUS_SERVICES__<SERVICE>__<KEY>` and `BUS_SERVICE_DEFAULTS__<KEY>`. The name of
-    the service is in capitals, with `_` or `-` for `-`. An empty variable is not set.
+    the service is in capitals, with `_` or `-` for `-`. An empty variable is not set. A variable
+    with a misspelled beginning is a fault.
 
     Args:
         environment: The environment variables.
@@ -76,6 +81,12 @@ def read_variables(environment: Mapping[str, str]) -> ServiceValues:
             f"{DEFAULTS_VARIABLE}: each value has one variable. Write {DEFAULTS_PREFIX}RETRIES=3, "
             "or set BUS_SERVICES_FILE"
         )
+    for name, right in find_misspelled(environment).items():
+        if strip_value(environment[name]):
+            found.faults.append(
+                f"{_shown(name)}: the bus does not read this name. Write {_shown(right)}, or "
+                "remove the variable"
+            )
     names = sorted(
         name for name in environment if name.upper().startswith((PREFIX, DEFAULTS_PREFIX))
     )
@@ -95,10 +106,12 @@ def variable_of(service: str, key: str) -> str:
 
 
 def unknown_default(key: str) -> str:
-    """Return what to write instead of a key that the defaults do not have, or an empty text."""
+    """Return the instruction for a key that the defaults do not have, or an empty text."""
     if key == "timeout":
         return "the timeout of all services is BUS_REQUEST_TIMEOUT. Set that variable instead"
-    return "each service has its own address. Set base_url of a service" * (key == "base_url")
+    if key == "base_url":
+        return "each service has its own address. Set base_url of a service"
+    return other_place(key)
 
 
 def _check_capitals(names: Iterable[str]) -> None:
@@ -124,9 +137,11 @@ def _read_variable(name: str, text: str, found: ServiceValues) -> None:
         )
         return
     if not delimiter:
+        joined = JOINED.fullmatch(last)
+        meant = f"{PREFIX}{joined['service']}__{joined['key']}" if joined else f"{name}__TIMEOUT"
         found.faults.append(
-            f"{_shown(name)}: the name must end with a key. Write {_shown(name)}__TIMEOUT, or "
-            "remove the variable"
+            f"{_shown(name)}: the name must end with two underscores and a key. Write "
+            f"{_shown(meant)}, or remove the variable"
         )
         return
     try:
@@ -138,11 +153,8 @@ def _read_variable(name: str, text: str, found: ServiceValues) -> None:
         )
         return
     if key not in KEYS:
-        meant = did_you_mean(last, map(str.upper, KEYS)) or f" ({', '.join(KEYS).upper()})."
-        found.faults.append(
-            f"{_shown(name)}: {_shown(last)} is not a key of a service{meant} Correct or remove "
-            "the variable"
-        )
+        instead = other_place(key) or _describe_key(last, "a service", KEYS)
+        found.faults.append(f"{_shown(name)}: {instead}")
         return
     if (service, key) in found.origins:
         found.faults.append(
@@ -160,14 +172,15 @@ def _read_default(name: str, text: str, found: ServiceValues) -> None:
     if key in POLICY_KEYS:
         _add_value((DEFAULTS, key), name, text, found)
         return
-    instead = unknown_default(key)
-    if not instead:
-        meant = did_you_mean(last, map(str.upper, POLICY_KEYS))
-        meant = meant or f" ({', '.join(POLICY_KEYS).upper()})."
-        instead = (
-            f"{_shown(last)} is not a key of the defaults{meant} Correct or remove the variable"
-        )
+    instead = unknown_default(key) or _describe_key(last, "the defaults", POLICY_KEYS)
     found.faults.append(f"{_shown(name)}: {instead}")
+
+
+def _describe_key(written: str, subject: str, keys: Sequence[str]) -> str:
+    """Return the text about an unknown key, with the nearest keys, or else with all keys."""
+    capitals = [key.upper() for key in keys]
+    meant = nearest_keys(written, capitals) or f" ({', '.join(capitals)})."
+    return f"{_shown(written)} is not a key of {subject}{meant} Correct or remove the variable"
 
 
 def _add_value(place: tuple[str, str], name: str, text: str, found: ServiceValues) -> None:

@@ -100,10 +100,10 @@ def _count_rule(least: int, most: int, example: int, *, can_be_off: bool = False
     )
 
 
-def _switch_rule() -> ValueRule:
+def _switch_rule(advice: str = 'Write the text "off" for none') -> ValueRule:
     return ValueRule(
         allowed=f"{ON} or {OFF}",
-        advice='Write the text "off" for none',
+        advice=advice,
         read=lambda value: value if isinstance(value, str) and value in {ON, OFF} else None,
         parse=str,
     )
@@ -132,7 +132,11 @@ POLICY_RULES: Final[Mapping[str, ValueRule]] = {
     "max_in_flight": _count_rule(1, MAX_CALLS, 1000, can_be_off=True),
     "max_waiting": _count_rule(0, MAX_CALLS, 10_000),
     "hedge_after": _seconds_rule("0.5", can_be_off=True),
-    "cache": _switch_rule(),
+    # A user can expect the seconds here. The contract sets them.
+    "cache": _switch_rule(
+        'Write the text "off" to keep no reply. The seconds are an option of the contract, such as '
+        "@contract(…, cache=30)"
+    ),
 }
 """The rules of the policies' values, by key."""
 TIMED_KEYS: Final = frozenset(

@@ -1,16 +1,14 @@
 """Names of environment variables that look like settings of the bus, and are not."""
 
 import re
-from collections.abc import Iterator, Mapping
-
-from pydantic_settings import BaseSettings
+from collections.abc import Mapping
 
 from bus.contracts.similar_names import similar_names
-from bus.settings.environment import aliases_of
+from bus.settings.misspelled_prefixes import find_misspelled
 from bus.settings.service_config import KEYS
-from bus.settings.service_defaults import POLICY_KEYS
 from bus.settings.service_variables import DEFAULTS_PREFIX
 from bus.settings.service_variables import PREFIX as SERVICE_PREFIX
+from bus.settings.setting_names import nested_prefixes, setting_names
 
 __all__ = ["OTHER_VARIABLES", "describe_unknown_variables"]
 
@@ -33,12 +31,11 @@ MAX_DESCRIBED = 10
 MAX_CHARACTERS = 60
 """Maximum length of a name in a description."""
 IGNORED = "is not a setting of the bus, so the bus ignores it"
-FLAT = re.compile(rf"BUS_SERVICES?_+(?P<service>\w+?)_+(?P<key>{'|'.join(KEYS).upper()})", re.ASCII)
-"""A variable of one service with a single underscore, or without the S of its beginning."""
-FLAT_DEFAULT = re.compile(
-    rf"BUS_SERVICES?_+DEFAULTS?_+(?P<key>{'|'.join(POLICY_KEYS).upper()})", re.ASCII
-)
-"""A variable of the defaults for all services with a single underscore."""
+FLAT = re.compile(rf"BUS_SERVICE_(?P<service>\w+?)_(?P<key>{'|'.join(KEYS).upper()})", re.ASCII)
+"""A variable of one service with single underscores and without the S of its beginning.
+
+It can also be the variable of another program, so the settings do not refuse it.
+"""
 KUBERNETES = re.compile(
     r"BUS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -50,20 +47,24 @@ KUBERNETES_PORT = re.compile(r"BUS_(\w+_)?PORT"), re.compile(r"(tcp|udp|sctp)://
 def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Return a sentence for each variable that looks like a setting of the bus, and is not.
 
+    The settings themselves refuse a variable of a service with a misspelled beginning.
+
     The settings of all loaded classes of pydantic-settings are known, so call this function after
     the imports of the service.
 
     Args:
         environment: The environment variables.
     """
-    known = {*OTHER_VARIABLES, *_setting_names(BaseSettings)}
+    known = {*OTHER_VARIABLES, *setting_names()}
     bare = {name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)}
-    delimited = (SERVICE_PREFIX, DEFAULTS_PREFIX, *_nested_prefixes(BaseSettings))
+    delimited = (SERVICE_PREFIX, DEFAULTS_PREFIX, *nested_prefixes())
+    refused = find_misspelled(environment)
     unknown = [
         name
         for name, value in sorted(environment.items())
         if name.upper().startswith(PREFIX)
         and name.upper() not in known
+        and name not in refused
         and not name.startswith(delimited)
         and not _is_from_kubernetes(name, value)
     ]
@@ -76,9 +77,7 @@ def describe_unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def _describe(name: str, bare: set[str]) -> str:
-    # `BUS_SERVICES_BILLING_TIMEOUT` is similar to no name of a setting.
-    if flat := FLAT_DEFAULT.fullmatch(name.upper()):
-        return f"{_shown(name)} {IGNORED}; did you mean {DEFAULTS_PREFIX}{flat['key']}?"
+    # `BUS_SERVICE_BILLING_TIMEOUT` is similar to no name of a setting.
     if flat := FLAT.fullmatch(name.upper()):
         meant = f"{SERVICE_PREFIX}{flat['service']}__{flat['key']}"
         return f"{_shown(name)} {IGNORED}; did you mean {_shown(meant)}?"
@@ -96,22 +95,3 @@ def _shown(name: str) -> str:
 def _is_from_kubernetes(name: str, value: str) -> bool:
     port, link = KUBERNETES_PORT
     return bool(KUBERNETES.fullmatch(name) or (port.fullmatch(name) and link.fullmatch(value)))
-
-
-def _setting_names(settings: type[BaseSettings]) -> Iterator[str]:
-    """Yield the names of the variables of a class and its subclasses, in capitals."""
-    prefix = settings.model_config.get("env_prefix") or ""
-    for name, field in settings.model_fields.items():
-        yield f"{prefix}{name}".upper()
-        yield from (alias.upper() for alias in aliases_of(field))
-    for subclass in settings.__subclasses__():
-        yield from _setting_names(subclass)
-
-
-def _nested_prefixes(settings: type[BaseSettings]) -> Iterator[str]:
-    """Yield the beginnings of the variables of nested fields, in capitals."""
-    if delimiter := settings.model_config.get("env_nested_delimiter"):
-        prefix = settings.model_config.get("env_prefix") or ""
-        yield from (f"{prefix}{name}{delimiter}".upper() for name in settings.model_fields)
-    for subclass in settings.__subclasses__():
-        yield from _nested_prefixes(subclass)

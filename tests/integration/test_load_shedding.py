@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from bus import (
+    AdaptiveLimit,
     Bus,
     Context,
     Criticality,
@@ -34,6 +35,14 @@ class Fire(Request[None]):
     number: int
 
 
+ADAPTIVE_START, ADAPTIVE_SECONDS = 16, 0.2
+
+
+@contract("smelter.cast", version=1, idempotent=True)
+class Cast(Request[None]):
+    number: int
+
+
 @dataclass
 class Smelter:
     handled: set[int] = field(default_factory=set)
@@ -50,6 +59,11 @@ class Smelter:
             self.time_left.append(context.envelope.deadline / 1000 - time.time())
             await asyncio.sleep(HANDLER_SECONDS)
 
+        @router.request(Cast, concurrency=AdaptiveLimit(max=64, start=ADAPTIVE_START))
+        async def cast(request: Cast) -> None:
+            self.handled.add(request.number)
+            await asyncio.sleep(ADAPTIVE_SECONDS)
+
         return router
 
 
@@ -58,6 +72,7 @@ class Load:
     """Callers that send requests at a rate, each without a retry."""
 
     bus: Bus
+    model: type[Fire] | type[Cast] = Fire
     answered: Counter[Criticality] = field(default_factory=Counter)
     sent: Counter[Criticality] = field(default_factory=Counter)
     refused: dict[int, ResourceExhausted] = field(default_factory=dict)
@@ -78,7 +93,7 @@ class Load:
         self.sent[criticality] += 1
         try:
             with lowered_criticality(criticality):
-                await self.bus.request(Fire(number=number), timeout=timeout)
+                await self.bus.request(self.model(number=number), timeout=timeout)
         except ResourceExhausted as error:
             self.refused[number] = error
         except DeadlineExceeded:
@@ -138,3 +153,22 @@ async def test_requests_that_cannot_be_answered_in_time_are_refused_and_not_hand
     # The handler worked almost only for callers that still waited.
     assert load.answered["critical_plus"] >= 0.8 * sum(each >= 0 for each in here.handled)
     await until(lambda: not server._server.consumers[0].state.in_flight.tasks, "the last ack")
+
+
+async def test_an_adaptive_limit_that_grew_above_its_prefetch_refuses_requests_in_an_overload(
+    smelter: tuple[Smelter, Load, Bus],
+) -> None:
+    here, load, server = smelter
+    load.model = Cast
+    await asyncio.gather(*(load.call(-number, "critical", 5) for number in range(1, 11)))
+    here.handled.clear()
+    load.answered.clear()
+    adaptive = next(each.state for each in server._server.consumers if each.state.adaptive)
+    await load.run(3 * ADAPTIVE_START / ADAPTIVE_SECONDS, 2.5, ["critical"], timeout=1)
+    assert adaptive.adaptive is not None
+    assert adaptive.adaptive.settled > ADAPTIVE_START
+    assert adaptive.slots.limit <= ADAPTIVE_START
+    assert len(load.refused) >= 200
+    # The handler worked almost only for callers that still waited.
+    assert load.answered["critical"] >= 0.8 * len(here.handled)
+    await until(lambda: not adaptive.in_flight.tasks, "the last ack")

@@ -101,6 +101,7 @@ def service_detail(
     if service.totals.sent:
         parts += ["", fitting_table(SENT, _sent_rows(service), console)]
         parts += _error_lines(service.totals.sent, "sends ")
+        parts += _policy_lines(service.totals.sent)
     if verbose and infos:
         parts += ["", fitting_table(CONTRACTS, _contract_rows(infos), console)]
     return Group(*parts)
@@ -217,6 +218,22 @@ def _error_lines(rows: Iterable[OperationSummary], verb: str) -> Iterator[Text]:
         if counts or last:
             name, comma = name_of(row.operation), ";" if counts and last else ""
             yield Text(one_line(f"{verb}{name}{counts}{comma}{last}"), style="red")
+
+
+def _policy_lines(rows: Iterable[OperationSummary]) -> Iterator[Text]:
+    """Yield a line for each operation that is called, with what the policies of its caller did."""
+    for row in rows:
+        refused = row.rejected.most_common()
+        counts = [
+            (row.retried, "sent again"),
+            (row.hedged, "hedged"),
+            *((count, f"not sent by the {policy}") for policy, count in refused),
+            (row.fallbacks, "answered by a fallback"),
+        ]
+        facts = [f"{format_number(count)} {what}" for count, what in counts if count]
+        if facts:
+            text = f"sends {name_of(row.operation)} since start: {', '.join(facts)}"
+            yield Text(one_line(text), style="yellow")
 
 
 def _incomplete_lines(records: Iterable[InstanceState]) -> Iterator[Text]:

@@ -51,6 +51,11 @@ QUEUED_LATENCY_SHARE = 0.6
 """Share of the latency before a probe up to which the limit of the probe is kept. Half of the
 messages then take about half of the time, so the throughput is the same."""
 
+HEADROOM = 1.5
+"""Highest limit before the prefetch follows, as a multiple of the prefetch.
+
+The latency above the prefetch is not known, because this number of messages has never run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveLimit:
@@ -120,14 +125,19 @@ class _Window:
 class GradientLimit:
     """The present limit of one handler in one process. Each message that ends can change it."""
 
-    def __init__(self, bounds: AdaptiveLimit, *, timer: Callable[[], float]) -> None:
+    def __init__(
+        self, bounds: AdaptiveLimit, *, timer: Callable[[], float], prefetch: int | None = None
+    ) -> None:
         """Create a limit that begins at `bounds.first`.
 
         Args:
             bounds: The lowest, the highest and the first limit.
             timer: Function that returns monotonic seconds.
+            prefetch: Maximum number of messages that the broker lets run. None: it limits none,
+                because a message is acked before it runs.
         """
         self._bounds, self._timer = bounds, timer
+        self._prefetch = prefetch
         self._estimate = float(bounds.first)
         self._window = _Window(ends=0.0)
         self._long = 0.0
@@ -145,13 +155,30 @@ class GradientLimit:
 
     @property
     def limit(self) -> int:
-        """The number of messages that may run at a time now."""
-        return self.settled if self._probe is None else self._probe
+        """The number of messages that may run at a time now. It is at most the prefetch.
+
+        Without this bound, the slots of an overloaded handler would never be full.
+        """
+        return self._full if self._probe is None else min(self._probe, self._full)
 
     @property
     def settled(self) -> int:
-        """The limit without a probe. It is the number of messages to receive at a time."""
+        """The limit without a probe and the prefetch. It is the next prefetch."""
         return int(self._estimate)
+
+    @property
+    def _full(self) -> int:
+        """The number of messages that may run at a time without a probe."""
+        return self.settled if self._prefetch is None else min(self.settled, self._prefetch)
+
+    def follow(self, prefetch: int) -> None:
+        """Note that the prefetch of the consumer has changed.
+
+        Args:
+            prefetch: The new prefetch, at least 1.
+        """
+        if self._prefetch is not None:
+            self._prefetch = prefetch
 
     def succeeded(self, seconds: float, in_flight: int) -> None:
         """Count a message that was handled without an error.
@@ -200,7 +227,7 @@ class GradientLimit:
     def _adapt(self, window: _Window) -> None:
         """Set the next limit after a window, and begin a probe if it is due."""
         self._last = window.mean
-        was_at_limit = window.peak >= self.settled
+        was_at_limit = window.peak >= self._full
         gradient = self._gradient_of(window.mean, can_rise=not was_at_limit)
         gradient *= 1 - window.drop_share
         if window.peak < self._estimate / 2 and not window.drops:
@@ -211,8 +238,8 @@ class GradientLimit:
         is_due = self._since_probe >= self._probe_windows or self._strained >= MAX_STRAINED_WINDOWS
         if is_due and window.mean is not None:
             self._since_probe = self._strained = 0
-            if self.settled > self._bounds.min:
-                self._probe = max(self._bounds.min, self.settled // 2)
+            if self._full > self._bounds.min:
+                self._probe = max(self._bounds.min, self._full // 2)
 
     def _gradient_of(self, mean: float | None, *, can_rise: bool) -> float:
         """Add a latency to the long-term latency, and return their quotient, at most 1."""
@@ -232,7 +259,10 @@ class GradientLimit:
         now, bounds = self._estimate, self._bounds
         # A window with a drop does not raise the limit.
         target = now * max(LOWEST_GRADIENT, gradient) + (0 if has_drops else sqrt(now))
-        self._estimate = min(bounds.max, max(bounds.min, now + SMOOTHING * (target - now)))
+        most = float(bounds.max)
+        if self._prefetch is not None:
+            most = min(most, max(self._prefetch + 1, HEADROOM * self._prefetch))
+        self._estimate = min(most, max(bounds.min, now + SMOOTHING * (target - now)))
 
     def _end_probe(self, window: _Window) -> None:
         """Compare the latency of a probe with the latency before, and return to the full limit."""

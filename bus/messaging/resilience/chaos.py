@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from bus.errors import BusError, error_for
@@ -27,6 +26,7 @@ from bus.messaging.resilience.chaos_plan import (
     FaultKind,
     operation_of,
 )
+from bus.messaging.timers import utc_date_and_time
 
 __all__ = ["Chaos", "Experiment", "Timer"]
 
@@ -118,7 +118,7 @@ class Chaos:
             self._service,
             one_line(by),
             one_line(reason),
-            datetime.fromtimestamp(experiment.until, UTC).isoformat(timespec="seconds"),
+            utc_date_and_time(experiment.until),
             seed,
             plan,
             extra={

@@ -72,6 +72,7 @@ class CircuitBreaker:
         self._window = SlidingWindow(policy.window, timer())
         self._state: BreakerState = "closed"
         self._since = clock()
+        self._not_closed_since: float | None = None
         self._shared: Permit | None = Permit(is_probe=False)
         """The permit of all calls. None unless the breaker is closed."""
         self._probe: Permit | None = None
@@ -216,7 +217,7 @@ class CircuitBreaker:
         calls, failures, slow = self._window.counts(now)
         is_waiting = state in {"open", "isolated"}
         left = self._until - now
-        since = self._since
+        since, begin = self._since, self._not_closed_since
         if state != self._state:  # the wait has ended, and no call has begun since then
             since += self._wait
         return BreakerInfo(
@@ -224,6 +225,7 @@ class CircuitBreaker:
             kind=self.kind,
             state=state,
             since=int(since * 1000),
+            not_closed_since=None if begin is None else int(begin * 1000),
             until=int((self._clock() + left) * 1000) if is_waiting else None,
             calls=calls,
             failures=failures,
@@ -294,9 +296,11 @@ class CircuitBreaker:
         self._probe, self._consecutive, self._successes = None, 0, 0
         self._shared = Permit(is_probe=False) if state == "closed" else None
         if state == "closed":
+            self._not_closed_since = None
             self._window.clear(now)
         elif state != "half-open":
             self._until = now + self._wait
+            self._not_closed_since = self._not_closed_since or self._since
         self._on_change(self.info())
         if self.on_open is not None and state in {"open", "isolated"}:
             self.on_open()

@@ -15,7 +15,7 @@ MIN_STATED_SECONDS: Final = 1.0
 
 
 class OpenTime:
-    """The open time, which grows while the destination does not recover."""
+    """The open time. It grows while the destination does not recover, and states no time."""
 
     __slots__ = ("_closed_at", "_openings", "_policy")
 
@@ -45,14 +45,19 @@ class OpenTime:
     def take(self, stated: float | None) -> float:
         """Return the seconds of the next wait.
 
+        A stated time does not grow, because the service works and knows it: a rate limit, for
+        example, states the time of the next token.
+
         Args:
-            stated: Seconds after which the destination states that it is back, or None.
+            stated: Seconds after which the destination states that it is back, or None. The
+                policy's time replaces a stated time that is longer than the first open time.
         """
-        policy, first = self._policy, self._policy.open_time
-        if stated is not None:
-            first = min(first, max(stated, MIN_STATED_SECONDS))
-        # The exponent has a limit, because a float cannot hold any power.
-        seconds = first * policy.open_growth ** min(self._openings, 100)
-        self._openings += 1
+        policy = self._policy
+        if stated is not None and stated < policy.open_time:
+            seconds = min(max(stated, MIN_STATED_SECONDS), policy.open_time)
+        else:
+            # The exponent has a limit, because a float cannot hold any power.
+            seconds = policy.open_time * policy.open_growth ** min(self._openings, 100)
+            self._openings += 1
         jitter = 1 + JITTER * random.random()  # noqa: S311 - it only spreads the probes
         return min(seconds * jitter, policy.longest_open_time)

@@ -16,8 +16,8 @@ MAX_SECONDS_PER_REQUEST = 86_400
 class RateLimit:
     """The maximum rate at which one service may send requests to a handler.
 
-    Each calling service has its own token bucket in each process of the handler. With
-    `BUS_AUTH=off`, the caller is the name that the sender gives.
+    The limit is the same for each calling service. Each of them has its own token bucket in each
+    process of the handler. With `BUS_AUTH=off`, the caller is the name that the sender gives.
 
     >>> limit = RateLimit(100, per=1.0, burst=20)  # @router.request(GetInvoice, rate=limit)
 

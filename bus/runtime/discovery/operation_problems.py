@@ -12,10 +12,12 @@ from bus.messaging.labels import short_id
 from bus.messaging.plurals import count_noun
 from bus.runtime.discovery.operation_summary import OperationSummary
 
-__all__ = ["FAILING_SHARE", "Problem", "is_slower", "problems_of"]
+__all__ = ["FAILING_SHARE", "MIN_LATEST", "Problem", "is_slower", "problems_of"]
 
 POISON_ISOLATION: Final = "poison-isolation"
 """Reason of a pause: the instance handles a poison candidate alone."""
+DEPENDENCY: Final = "dependency:"
+"""Begin of the reason of a pause: a dependency is down, and its name follows."""
 RATE_LIMIT: Final = "rate"
 """Reason of a refused request: its caller exceeds the rate limit."""
 FAILING_SHARE: Final = 0.05
@@ -51,8 +53,8 @@ class Problem:
     """A state of a service that an operator may have to act on."""
 
     code: str
-    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `rejecting`, or
-    a code of an operation.
+    """`gone`, `not-ready`, `starting`, `draining`, `versions`, `chaos`, `breaker`, `calls-failing`,
+    `fallbacks`, `rejecting`, or a code of an operation.
 
     The codes of an operation are `paused`, `shedding`, `limited`, `failing`, `long`, `full` and
     `slow`.
@@ -126,7 +128,13 @@ def _shedding(row: OperationSummary) -> Iterator[tuple[str, str]]:
 
 
 def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:
-    """Yield a problem if attempts failed lately, after any number of good ones before."""
+    """Yield a problem if attempts failed lately, after any number of good ones before.
+
+    While all consumers are paused by a dependency, the attempts are its probes. The dependency has
+    a line of its own.
+    """
+    if row.handlers and _paused_by_dependency(row) == len(row.handlers):
+        return
     latest = sum(row.latest_errors[code] for code in FAILURES)
     recent = sum(row.recent_errors[code] for code in FAILURES)
     if latest >= MIN_LATEST and latest >= FAILING_SHARE * row.latest:
@@ -134,6 +142,13 @@ def _failing(row: OperationSummary) -> Iterator[tuple[str, str]]:
     elif recent and recent >= FAILING_SHARE * row.recent:
         share = f"{recent / row.recent:.0%}"
         yield "failing", f"{share} of the attempts in the last 1 to 2 minutes failed"
+
+
+def _paused_by_dependency(row: OperationSummary) -> int:
+    return sum(
+        any(reason.startswith(DEPENDENCY) for reason in handler.pauses)
+        for _, handler in row.handlers
+    )
 
 
 def _long(row: OperationSummary) -> Iterator[tuple[str, str]]:

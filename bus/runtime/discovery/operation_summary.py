@@ -78,7 +78,16 @@ class OperationSummary:
     latest_errors: Counter[str] = field(default_factory=Counter)
     """As `errors`, in the last 10 to 20 s or in the interval."""
     retried: int = 0
+    """Failed attempts after which a message entered a retry tier, or requests sent again."""
     dead_lettered: int = 0
+    hedged: int = 0
+    """Second copies of requests that were sent."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Number of attempts that were not sent, by policy. The budget also refuses hedges."""
+    fallbacks: int = 0
+    """Failed requests for which the caller received its fallback."""
+    recent_fallbacks: int = 0
+    """As `fallbacks`, in the last 1 to 2 minutes or in the interval."""
     recently_shed: Counter[str] = field(default_factory=Counter)
     """Number of requests that were refused in the last 1 to 2 minutes, by reason."""
     recently_rejected: Counter[str] = field(default_factory=Counter)
@@ -206,14 +215,29 @@ def _add(
             row.busy = (row.busy or 0.0) + series.value / seconds
     elif instrument is instruments.START_DELAY_SECONDS:
         row.delays.add(series)
-    elif instrument is instruments.RETRIES:
+    elif instrument in RETRIED:
         row.retried += round(series.value)
     elif instrument is instruments.DEAD_LETTERS:
         row.dead_lettered += round(series.value)
     elif instrument is instruments.SHED and (refused := round(series.recent_value)):
         row.recently_shed[series.labels.get("reason", "")] += refused
-    elif instrument is instruments.CALLS_REJECTED and (rejected := round(series.recent_value)):
-        row.recently_rejected[series.labels.get("policy", "")] += rejected
+    else:
+        _add_policy(row, instrument, series)
+
+
+def _add_policy(row: OperationSummary, instrument: Instrument, series: Series) -> None:
+    """Add a count of a policy of the caller."""
+    amount, recent = round(series.value), round(series.recent_value)
+    if instrument is instruments.CALLS_HEDGED:
+        row.hedged += amount
+    elif instrument is instruments.FALLBACKS:
+        row.fallbacks += amount
+        row.recent_fallbacks += recent
+    elif instrument is instruments.CALLS_REJECTED:
+        policy = series.labels.get("policy", "")
+        for counts, count in ((row.rejected, amount), (row.recently_rejected, recent)):
+            if count:
+                counts[policy] += count
 
 
 def _add_attempts(row: OperationSummary, series: Series, seconds: float | None) -> None:
@@ -255,7 +279,7 @@ class _Table(dict[Operation, OperationSummary]):
         """Return the summary of a series' operation, or None if the series has no operation."""
         labels = series.labels
         name, kind = labels.get("operation", ""), labels.get("kind", "")
-        if series.name == instruments.CALLS_REJECTED.name:
+        if INSTRUMENTS[series.name] in POLICIES:
             kind = "request"  # Only requests pass the policies, so the series have no kind.
         if not name or kind not in KINDS:
             return None
@@ -274,6 +298,13 @@ MAX_OPERATIONS = 2000
 VERSION = re.compile(r"[0-9]{1,4}")
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 INSTRUMENTS = {each.name: each for each in instruments.INSTRUMENTS}
-SENDING = {instruments.SENT, instruments.SEND_SECONDS, instruments.CALLS_REJECTED}
+POLICIES = {
+    instruments.CALLS_RETRIED,
+    instruments.CALLS_HEDGED,
+    instruments.CALLS_REJECTED,
+    instruments.FALLBACKS,
+}
+SENDING = {instruments.SENT, instruments.SEND_SECONDS, *POLICIES}
+RETRIED = {instruments.RETRIES, instruments.CALLS_RETRIED}
 COUNTERS = {instruments.SENT, instruments.HANDLED}
 DURATIONS = {instruments.SEND_SECONDS, instruments.HANDLER_SECONDS}

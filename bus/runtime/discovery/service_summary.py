@@ -186,9 +186,11 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
             "versions", f"instances run different versions: {', '.join(service.versions)}"
         )
     records = [each.record for each in service.live]
-    yield from instance_problems([each for each in records if isinstance(each, InstanceStats)])
+    stats = [each for each in records if isinstance(each, InstanceStats)]
+    yield from instance_problems(stats)
+    rejected = {breaker.name for each in stats for breaker in each.breakers}
     for row in service.totals.sent:
-        yield from call_problems(row)
+        yield from call_problems(row, rejected)
     yield from sorted(_operation_problems(service), key=lambda each: ORDER.index(each.code))
 
 

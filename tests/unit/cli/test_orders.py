@@ -12,8 +12,10 @@ from rich.console import Console
 
 from bus.cli import order_sending
 from bus.cli.breaker_table import breaker_table, breakers_to_json
+from bus.cli.breakers import breaker_names, without_breaker
 from bus.cli.chaos import chaos_table, parse_plan, warn_unused
 from bus.cli.errors import exit_code
+from bus.cli.options import duration
 from bus.cli.order_options import check_reason, end_after, target_of
 from bus.cli.order_sending import Obeyed, give_order, report
 from bus.cli.output import EscapingConsole
@@ -27,11 +29,12 @@ from bus.errors import (
     Unavailable,
 )
 from bus.messaging.chaos_info import ChaosInfo, InstanceChaos
-from bus.messaging.control import ALL, Ping, Question, Target
+from bus.messaging.control import ALL, GetInfo, Ping, Question, Target
 from bus.messaging.orders import IsolateBreaker, Order, OrderResult, ResetBreaker
 from bus.messaging.policy_info import BreakerInfo, InstanceBreakers
 from bus.testing.explicit_settings import ExplicitSettings
 from tests.unit.runtime.discovery.fake_asker import FakeAsker
+from tests.unit.runtime.discovery.records import info, served
 
 NOW = 1_700_000_000.0
 UNTIL = int((NOW + 90) * 1000)
@@ -104,7 +107,7 @@ def test_the_breakers_that_are_not_closed_have_a_row_and_the_others_are_counted(
     assert listed(*records) == [
         "web: billing.quote.v1 was isolated by ida in 1 instance: r",
         "3 breakers, 1 closed; --all shows the closed ones",
-        "service instance breaker kind state since ends in failed/calls rejected cause",
+        "service instance breaker kind state since ends in failed/calls 10s rejected cause",
         "web 2 billing.quote.v1 call isolated 3m 20s 20/25 1,234 isolated by an operator (ida)",
         "web 1 billing.quote.v1 call open 3m 20s 20/25 1,234 5 consecutive failures (unavailable)",
     ]
@@ -114,9 +117,16 @@ def test_all_breakers_are_shown_on_request() -> None:
     rows = listed(InstanceBreakers(**identity(), breakers=(CLOSED,)), everything=True)
     assert rows == [
         "1 breaker, 1 closed",
-        "service instance breaker kind state since failed/calls rejected",
+        "service instance breaker kind state since failed/calls 10s rejected",
         "web 1 stock.find.v1 call closed 3m 20/25 1,234",
     ]
+
+
+def test_an_outage_begins_with_the_first_opening_and_a_probe_that_is_due_ends_it_now() -> None:
+    probed = breaker(since=int(NOW * 1000), not_closed_since=int((NOW - 180) * 1000))
+    due = probed.model_copy(update={"until": int((NOW - 1) * 1000)})
+    rows = listed(InstanceBreakers(**identity(), breakers=(probed, due)))[2:]
+    assert ["open 3m 20s" in rows[0], "open 3m now" in rows[1]] == [True, True]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -194,8 +204,31 @@ def test_a_report_counts_the_instances_that_obeyed(capsys: pytest.CaptureFixture
     obeyed = Obeyed(ORDER, [result("1"), result("2", "not-found")], 2)
     report(obeyed, "isolated x", missing=MISSING, as_json=False)
     told = capsys.readouterr()
-    assert re.fullmatch(r"isolated x: 1 of 2 instances, until \d\d:\d\d:\d\d\n", told.out)
+    assert re.fullmatch(r"isolated x: 1 of 2 instances, until \d\d:\d\d:\d\d UTC\n", told.out)
     assert told.err == f"web 2: ignored, because {MISSING}\n"
+
+
+def test_an_order_for_an_unknown_breaker_names_similar_ones_and_the_meaning_of_a_name() -> None:
+    names = {"store.count.v1", "desk.ask.v1", "printer"}
+    for name in ("store.count", "store.cuont.v1"):
+        text = without_breaker(name, names)
+        assert text.startswith(
+            "it has no breaker with this name; did you mean 'store.count.v1'? NAME is a type with "
+            "its version"
+        )
+        assert "--service is the caller" in text
+    assert "did you mean" not in without_breaker("store.count.v1", {"store.count.v1"})
+
+
+async def test_the_names_of_breakers_are_those_of_handled_requests_and_of_dependencies() -> None:
+    def answers(question: Question[Any]) -> list[Any]:
+        if isinstance(question, GetInfo):
+            return [info("a", served(), served(type="billing.paid.v1", kind="event"))]
+        printer = breaker(name="printer", kind="dependency")
+        return [InstanceBreakers(**identity(), breakers=(printer,))]
+
+    names = await breaker_names(FakeAsker(answers), Target("web"), 0.01)
+    assert names == {"billing.get.v1", "printer"}
 
 
 def test_a_reset_has_no_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,6 +291,12 @@ def test_an_order_needs_a_service_or_all() -> None:
 def test_a_reason_has_limits(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="1 to 200 characters"):
         check_reason(text)
+
+
+@pytest.mark.parametrize("text", ["5", "7w", "", "m"])
+def test_a_duration_without_a_unit_is_refused_with_the_units(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"a number with a unit \(s, m, h or d\)"):
+        duration(text)
 
 
 @pytest.mark.parametrize("seconds", [0, 3601])

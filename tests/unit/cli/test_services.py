@@ -33,6 +33,7 @@ from tests.unit.runtime.discovery.fake_asker import FakeAsker
 from tests.unit.runtime.discovery.records import (
     GET,
     SENT,
+    called,
     counted,
     handler,
     info,
@@ -199,6 +200,26 @@ def test_the_detail_has_the_messages_that_a_service_sends() -> None:
         "stock.find.v2 request 10 10 20% 180ms 200ms 200ms",
         "sends stock.find.v2 since start: 2 unavailable",
     ]
+
+
+def test_the_detail_and_the_json_have_the_hedges_the_refused_hedges_and_the_fallbacks() -> None:
+    record = stats(
+        series=[
+            counted(8, labels=SENT),
+            called(instruments.CALLS_RETRIED, 4),
+            called(instruments.CALLS_HEDGED, 5),
+            called(instruments.CALLS_REJECTED, 3, policy="budget"),
+            called(instruments.FALLBACKS, 2, recent=0),
+        ]
+    )
+    assert detail(record)[-1] == (
+        "sends stock.find.v2 since start: 4 sent again, 5 hedged, 3 not sent by the budget, "
+        "2 answered by a fallback"
+    )
+    (service,) = services_to_json(summarize_services(view_of(record).instances()), at=0)["services"]
+    (sent,) = service["sent"]
+    found = [sent[key] for key in ("retried", "hedged", "rejected", "fallbacks")]
+    assert found == [4, 5, {"budget": 3}, 2]
 
 
 def test_the_tables_have_the_recent_attempts_and_the_detail_also_those_since_the_start() -> None:

@@ -117,9 +117,65 @@ async def test_the_error_of_a_slow_attempt_names_its_time_and_its_number() -> No
         await client.request(GetTotal(), timeout=10)
     assert str(raised.value) == (
         "ledger.total.v1: no reply within 1 s in attempt 3. Check that the service runs and is not "
-        "overloaded, or raise its attempt_timeout."
+        "overloaded, or raise the attempt_timeout."
     )
     assert (raised.value.origin, executed_of(raised.value)) == ("service", "maybe")
+
+
+def ending_at_the_deadline(text: str) -> FakeTransport:
+    """Return a transport with a service that answers at the end of each attempt, with an error."""
+    transport = FakeTransport()
+
+    def take(sent: Envelope) -> PublishOutcome | None:
+        assert sent.expiration is not None
+        answer = error_reply(sent, DeadlineExceeded(text), source="ledger")
+        asyncio.get_running_loop().call_later(
+            sent.expiration / 1000, transport.deliver, FakeDelivery(answer)
+        )
+        return None
+
+    transport.answer = take
+    return transport
+
+
+OF_THE_SERVICE = (
+    "ledger.total.v1: the handler did not end within 1 s, the time that the caller's deadline "
+    "left. Raise the timeout of the caller."
+)
+
+
+@virtual
+async def test_the_time_out_that_the_service_reports_names_the_attempt_and_its_setting() -> None:
+    client = await client_of(ending_at_the_deadline(OF_THE_SERVICE))
+    with pytest.raises(DeadlineExceeded) as raised:
+        await client.request(GetTotal(), timeout=10)
+    assert str(raised.value) == (
+        "ledger.total.v1: the handler did not end within 1 s in attempt 3. Check that the service "
+        "is not overloaded, or raise the attempt_timeout."
+    )
+    assert raised.value.had_full_time
+
+
+@virtual
+async def test_the_last_attempt_of_a_short_call_names_the_timeout() -> None:
+    client = await client_of(ending_at_the_deadline(OF_THE_SERVICE))
+    with pytest.raises(DeadlineExceeded) as raised:
+        await client.request(GetTotal(), timeout=0.5)
+    assert str(raised.value).endswith(
+        " in attempt 1. Check that the service is not overloaded, or raise the timeout."
+    )
+
+
+@virtual
+async def test_the_time_out_of_a_nested_call_keeps_its_text_beside_the_attempt() -> None:
+    nested = "bank.pay.v1: no reply within 0.9 s. Check that the service runs."
+    client = await client_of(ending_at_the_deadline(nested))
+    with pytest.raises(DeadlineExceeded) as raised:
+        await client.request(GetTotal(), timeout=10)
+    assert str(raised.value) == (
+        f"ledger.total.v1: {nested} Attempt 3 had 1 s. Shorten the work, or raise the "
+        "attempt_timeout."
+    )
 
 
 @virtual

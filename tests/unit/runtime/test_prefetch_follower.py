@@ -19,6 +19,10 @@ from tests.unit.ledger import GetTotal, Total
 @dataclass
 class FakeLimit:
     settled: int = 10
+    prefetch: int = 10
+
+    def follow(self, prefetch: int) -> None:
+        self.prefetch = prefetch
 
 
 @dataclass
@@ -56,6 +60,7 @@ async def test_the_prefetch_follows_the_limit_at_most_every_30_seconds(
         for second in range(100):
             limit.settled = 20 + second
             await asyncio.sleep(1)
+    assert limit.prefetch == consumer.prefetch
     await asyncio.sleep(100)
     assert [(round(at), prefetch) for at, prefetch in consumer.changes] == [
         (30, 49),
@@ -84,6 +89,8 @@ async def test_a_change_that_was_not_possible_is_made_later() -> None:
     consumer = FakeConsumer(state=FakeState(FakeLimit(settled=20)), accepts=False)
     async with following(consumer):
         await asyncio.sleep(70)
+        assert consumer.state.adaptive is not None
+        assert consumer.state.adaptive.prefetch == 10
         consumer.accepts = True
         await asyncio.sleep(30)
     assert consumer.changes == [(90.0, 20)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus import ServiceConfig
+from bus import ServiceConfig, ServiceDefaults
 from bus.contracts.contract import Event, Job, Message, Request, contract
 from bus.errors import ConnectionLost, DeadlineExceeded
 from bus.messaging.call_limits import CallLimits
@@ -87,6 +87,24 @@ async def test_the_timeout_of_a_caller_wins_over_that_of_the_service(buses: Memo
     text, seconds = await time_out(bus.request(Ask(), timeout=1))
     assert seconds == pytest.approx(1, abs=0.1)
     assert text.endswith("or raise the timeout.")
+
+
+@in_memory
+async def test_each_side_names_the_attempt_and_the_setting_of_its_timeout(
+    buses: MemoryBuses,
+) -> None:
+    await buses.serve(await buses.bus("limited"), silent())
+    config = ServiceConfig("limited", attempt_timeout=0.5, retries=0)
+    defaults = ServiceDefaults(attempt_timeout=0.5, retries=0)
+    for given, setting in (
+        ({"services": [config]}, "ServiceConfig('limited').attempt_timeout"),
+        ({"service_defaults": defaults}, "ServiceDefaults.attempt_timeout"),
+    ):
+        bus = await buses.bus("caller", **given)
+        for timeout in (None, 3):
+            text, _ = await time_out(bus.request(Ask(), timeout=timeout))
+            assert " within 0.5 s in attempt 1. Check that the service " in text
+            assert text.endswith(f"or raise the attempt_timeout ({setting}).")
 
 
 @in_memory

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus import Bus, ServiceConfig, ServiceDefaults
 from bus.errors import ConfigurationError
@@ -94,6 +95,14 @@ def toml(value: Any) -> str:
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
 
 
+def test_seconds_as_the_value_of_cache_are_referred_to_the_contract() -> None:
+    (found,) = read_variables({"BUS_SERVICES__LAB__CACHE": "30"}).faults
+    assert found == (
+        'BUS_SERVICES__LAB__CACHE: must be on or off. Write the text "off" to keep no reply. The '
+        "seconds are an option of the contract, such as @contract(…, cache=30)"
+    )
+
+
 def test_every_key_has_wrong_values_in_these_tests() -> None:
     assert tuple(ALLOWED) == POLICY_KEYS
 
@@ -152,6 +161,13 @@ def test_a_wrong_policy_fails_when_the_bus_is_created(monkeypatch: pytest.Monkey
         Bus("shop")
 
 
+class Till(BaseSettings):
+    """Settings of a user's program, with nested fields that begin as those of a service."""
+
+    model_config = SettingsConfigDict(env_prefix="BUS_SERVICE_", env_nested_delimiter="__")
+    till: dict[str, int] = {}
+
+
 # --- Unknown keys ---
 
 
@@ -180,6 +196,28 @@ def test_a_wrong_policy_fails_when_the_bus_is_created(monkeypatch: pytest.Monkey
             ),
         ),
         (
+            "BUS_SERVICE_DEFAULTS__BREAKER_FAILURES",
+            (
+                "BREAKER_FAILURES is not a key of the defaults; did you mean "
+                "'BREAKER_CONSECUTIVE_FAILURES' or 'BREAKER_FAILURE_RATE'? Correct or remove the "
+                "variable"
+            ),
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__OPEN_TIME",
+            (
+                "OPEN_TIME is not a key of the defaults; did you mean 'BREAKER_OPEN_TIME' or "
+                "'BREAKER_LONGEST_OPEN_TIME'? Correct or remove the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICE_DEFAULTS__CRITICALITY",
+            (
+                "criticality is an option of the contract. Write criticality= in @contract(…) "
+                "instead"
+            ),
+        ),
+        (
             "BUS_SERVICE_DEFAULTS__TIMEOUT",
             "the timeout of all services is BUS_REQUEST_TIMEOUT. Set that variable instead",
         ),
@@ -203,6 +241,57 @@ def test_a_wrong_name_of_a_variable_gets_the_right_one(
     assert fault() == f"{name}: {text}"
 
 
+MISSPELLED = {
+    "BUS_SERVICE__LAB__RETRIES": "BUS_SERVICES__LAB__RETRIES",
+    "BUS_SERVICE__LAB__RETRYS": "BUS_SERVICES__LAB__RETRYS",
+    "BUS_SERVCES__LAB__BASE_URL": "BUS_SERVICES__LAB__BASE_URL",
+    "BUS_SERVICE_LAB__CACHE": "BUS_SERVICES__LAB__CACHE",
+    "BUS_SERVICES_A__RETRIES": "BUS_SERVICES__A__RETRIES",
+    "BUS_SERVICES_LAB__RETRIES": "BUS_SERVICES__LAB__RETRIES",
+    "BUS_SERVICES_LAB_EU_ATTEMPT_TIMEOUT": "BUS_SERVICES__LAB_EU__ATTEMPT_TIMEOUT",
+    "bus_service__lab__retries": "BUS_SERVICES__LAB__RETRIES",
+    "BUS_SERVICES_DEFAULTS__RETRIES": "BUS_SERVICE_DEFAULTS__RETRIES",
+    "BUS_SERVICE_DEFAULT__HEDGE_AFTER": "BUS_SERVICE_DEFAULTS__HEDGE_AFTER",
+    "BUS_SERVICE_DEFAULTS_RETRIES": "BUS_SERVICE_DEFAULTS__RETRIES",
+    "BUS_SERVICES_DEFAULTS_MAX_WAITING": "BUS_SERVICE_DEFAULTS__MAX_WAITING",
+    "BUS_SERVICE_DEFAUTLS__RETRIES": "BUS_SERVICE_DEFAULTS__RETRIES",
+    "BUS_DEFAULTS__BREAKER_FAILURES": "BUS_SERVICE_DEFAULTS__BREAKER_FAILURES",
+    "BUS_SERVICE__RETRIES": "BUS_SERVICE_DEFAULTS__RETRIES",
+}
+
+
+@pytest.mark.parametrize(("name", "right"), MISSPELLED.items())
+def test_a_variable_with_a_misspelled_beginning_gets_the_right_name(
+    name: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert fault() == (
+        f"{name}: the bus does not read this name. Write {right}, or remove the variable"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BUS_SERVICE_VERSION",
+        "BUS_SERVICES_FILE",
+        "BUS_SERVICE_HOST",
+        "BUS_SERVICE_PORT_AMQP",
+        "BUS_SERVICE_SERVICE_HOST",
+        "BUS_SERVICE_DB_TIMEOUT",
+        "BUS_SERVICE__DB__HOST",
+        "BUS_DEVICES__DOOR__TIMEOUT",
+        "BUS_SERVICE_TILL__CACHE",
+    ],
+)
+def test_a_variable_that_can_be_another_programs_is_no_fault(name: str) -> None:
+    assert read_variables({name: "1"}).faults == []
+
+
+def test_an_empty_variable_with_a_misspelled_beginning_is_not_set() -> None:
+    assert read_variables({"BUS_SERVICE__LAB__RETRIES": " "}).faults == []
+
+
 def test_a_variable_of_the_defaults_must_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUS_SERVICE_DEFAULTS__retries", "1")
     assert fault() == (
@@ -217,8 +306,8 @@ def test_a_variable_of_the_defaults_must_be_in_capitals(monkeypatch: pytest.Monk
         (
             "[defaults]\nretrys = 3",
             (
-                f":2: unknown key 'retrys' (the keys of the defaults are {', '.join(POLICY_KEYS)})"
-                "; did you mean 'retries'?"
+                ":2: unknown key 'retrys'; did you mean 'retries'? The keys of the defaults are "
+                f"{', '.join(POLICY_KEYS)}"
             ),
         ),
         (

@@ -172,8 +172,24 @@ def test_the_registry_never_changes() -> None:
             "BUS_SERVICES__BILLING",
             SECRET,
             (
-                "the name must end with a key. Write BUS_SERVICES__BILLING__TIMEOUT, or remove the "
-                "variable"
+                "the name must end with two underscores and a key. Write "
+                "BUS_SERVICES__BILLING__TIMEOUT, or remove the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICES__BILLING_EU_MAX_WAITING",
+            SECRET,
+            (
+                "the name must end with two underscores and a key. Write "
+                "BUS_SERVICES__BILLING_EU__MAX_WAITING, or remove the variable"
+            ),
+        ),
+        (
+            "BUS_SERVICES__BILLING__CRITICALITY",
+            SECRET,
+            (
+                "criticality is an option of the contract. Write criticality= in @contract(…) "
+                "instead"
             ),
         ),
         *[
@@ -300,8 +316,19 @@ def test_a_long_or_strange_name_makes_a_short_line(monkeypatch: pytest.MonkeyPat
         (
             "[services.billing]\ntimeuot = 3",
             (
-                f":2: unknown key 'timeuot' (the keys of a service are {', '.join(KEYS)}); "
-                "did you mean 'timeout'?"
+                ":2: unknown key 'timeuot'; did you mean 'timeout'? The keys of a service are "
+                f"{', '.join(KEYS)}"
+            ),
+        ),
+        (
+            "[services.billing]\ncolour = 3",
+            f":2: unknown key 'colour'. The keys of a service are {', '.join(KEYS)}",
+        ),
+        (
+            "[services.billing]\nencrypted = true",
+            (
+                ":2: services.billing.encrypted: encrypted is an option of the contract. Write "
+                "encrypted= in @contract(…) instead"
             ),
         ),
         ("\n[services.billing]\ntimeout = true", f":3: services.billing.timeout: {NUMBER}"),

@@ -12,6 +12,7 @@ from bus.messaging.resilience.adaptive_limit import AdaptiveLimit, GradientLimit
 
 CAPACITY = 10
 """Number of messages that the simulated server handles at a time without a wait."""
+FOLLOW_SECONDS = 30.0
 BASE = 0.1
 """Seconds that a message takes on a server that is not full."""
 
@@ -25,17 +26,23 @@ class Server:
         bounds: AdaptiveLimit,
         *,
         offered: int = 10**9,
+        has_prefetch: bool = False,
     ) -> None:
-        """`latency` returns the seconds of a message that starts at a time among other messages."""
+        """`latency` returns the seconds of a message that starts at a time among other messages.
+
+        With a prefetch, the prefetch follows the limit every 30 s.
+        """
         self.now = 0.0
-        self.limit = GradientLimit(bounds, timer=lambda: self.now)
+        self.prefetch = bounds.first if has_prefetch else None
+        self._follows_at = FOLLOW_SECONDS
+        self.limit = GradientLimit(bounds, timer=lambda: self.now, prefetch=self.prefetch)
         self.handled = 0
         self._latency, self._offered = latency, offered
         self._running: list[tuple[float, float]] = []
         self._random = random.Random(4)
 
     def run(self, seconds: float) -> list[int]:
-        """Run for a time, and return the limit at the end of each second."""
+        """Run for a time, and return the limit without a probe at the end of each second."""
         ends, limits, running = self.now + seconds, [], self._running
         second = self.now + 1
         while self.now < ends:
@@ -46,8 +53,12 @@ class Server:
             self.now, started = heapq.heappop(running)
             self.limit.succeeded(self.now - started, len(running) + 1)
             self.handled += 1
+            if self.prefetch is not None and self.now >= self._follows_at:
+                self._follows_at += FOLLOW_SECONDS
+                self.prefetch = self.limit.settled
+                self.limit.follow(self.prefetch)
             while second <= self.now:
-                limits.append(self.limit.settled)
+                limits.append(min(self.limit.settled, self.prefetch or 10**9))
                 second += 1
         return limits
 
@@ -67,6 +78,54 @@ def test_the_limit_settles_between_once_and_twice_the_capacity_of_the_server(sta
     assert CAPACITY <= limits[len(limits) // 10] <= limits[-len(limits) // 20] <= 2 * CAPACITY
     assert 0.7 * CAPACITY <= limits[0] <= limits[-1] <= 2.2 * CAPACITY
     assert server.handled >= 0.95 * 200 * CAPACITY / BASE * 0.956  # the mean of the noise is 1.046
+
+
+@pytest.mark.parametrize("start", [1, 10, 64, 200])
+def test_a_limit_that_the_prefetch_bounds_settles_at_the_same_number(start: int) -> None:
+    server = Server(queued, AdaptiveLimit(max=200, start=start), has_prefetch=True)
+    server.run(300)
+    limits = sorted(server.run(300))
+    assert CAPACITY <= limits[len(limits) // 10] <= limits[-len(limits) // 20] <= 2 * CAPACITY
+
+
+def test_a_limit_that_the_prefetch_bounds_reaches_the_highest_limit() -> None:
+    server = Server(lambda _, __: 0.5, AdaptiveLimit(max=64), has_prefetch=True)
+    assert server.run(150)[-1] == 64
+
+
+def test_messages_run_up_to_the_prefetch_and_the_limit_grows_by_half_above_it() -> None:
+    now = 0.0
+    limit = GradientLimit(AdaptiveLimit(max=64, start=8), timer=lambda: now, prefetch=8)
+
+    def run(seconds: int) -> set[int]:
+        nonlocal now
+        limits = set()
+        for _ in range(20 * seconds):
+            now += 0.05
+            limit.succeeded(0.5, limit.limit)
+            limits.add(limit.limit)
+        return limits
+
+    assert run(30) <= {8, 4}  # a probe has half of them
+    assert limit.settled == 12
+    limit.follow(12)
+    assert max(run(30)) == 12
+    assert limit.settled == 18
+
+
+@pytest.mark.parametrize("prefetch", [1, 2])
+def test_the_limit_of_a_small_prefetch_grows(prefetch: int) -> None:
+    bounds = AdaptiveLimit(max=64, start=prefetch)
+    server = Server(lambda _, __: 0.1, bounds, has_prefetch=True)
+    server.run(29)
+    assert server.limit.settled == prefetch + 1
+
+
+def test_a_request_that_is_acked_before_it_runs_is_not_bound_by_the_prefetch() -> None:
+    server = Server(lambda _, __: 0.1, AdaptiveLimit(max=64, start=8))
+    server.limit.follow(8)
+    server.run(60)
+    assert server.limit.limit > 16
 
 
 def test_a_long_overload_does_not_raise_the_limit() -> None:

@@ -7,6 +7,7 @@ import pytest
 from bus.messaging.policy_info import BreakerInfo
 from bus.messaging.resilience.call_policy import BreakerPolicy
 from bus.messaging.resilience.circuit_breaker import CircuitBreaker, Permit
+from bus.messaging.resilience.rates import Rates
 from tests.unit.messaging.resilience.times import Times
 
 RATES_ONLY = BreakerPolicy(consecutive_failures=None)
@@ -286,7 +287,7 @@ def test_the_open_time_has_a_random_part_of_up_to_a_fifth(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("stated", "waits"),
-    [(8.0, [8, 12, 18]), (0.0, [1, 1.5, 2.25]), (100.0, [30, 45, 67.5]), (None, [30, 45, 67.5])],
+    [(8.0, [8, 8, 8]), (0.0, [1, 1, 1]), (100.0, [30, 45, 67.5]), (None, [30, 45, 67.5])],
 )
 def test_a_breaker_stays_open_for_the_time_that_the_service_states(
     stated: float | None, waits: list[float]
@@ -298,6 +299,31 @@ def test_a_breaker_stays_open_for_the_time_that_the_service_states(
         found.append(world.breaker.retry_after)
         world.wait_for_probe()
     assert found == pytest.approx(waits)
+
+
+def test_a_stated_time_does_not_lengthen_the_next_open_time_without_one() -> None:
+    world = World()
+    world.run("ffff")
+    for _ in range(3):
+        world.breaker.failure(world.admitted(), 0, "resource_exhausted", 2)
+        world.wait_for_probe()
+    world.run("f")
+    assert world.breaker.retry_after == 30
+
+
+def test_a_caller_above_its_rate_limit_still_gets_a_part_of_the_permitted_rate() -> None:
+    world = World()
+    rates = Rates(20, burst=20, max_keys=1, timer=world.times.timer)
+    answered = 0
+    for _ in range(80 * 300):
+        permit = world.breaker.admit()
+        if permit is not None and rates.take("desk"):
+            world.breaker.success(permit)
+            answered += 1
+        elif permit is not None:
+            world.breaker.failure(permit, 0, "resource_exhausted", rates.wait("desk"))
+        world.wait(1 / 80)
+    assert answered > 0.8 * 20 * 300
 
 
 def test_an_isolated_breaker_rejects_calls_until_its_end_and_then_probes() -> None:
@@ -317,6 +343,25 @@ def test_an_isolated_breaker_rejects_calls_until_its_end_and_then_probes() -> No
     world.run("ss")
     assert world.state == "closed"
     assert world.breaker.info().ordered_by is None
+
+
+def test_an_outage_begins_with_the_first_opening_and_ends_when_the_breaker_closes() -> None:
+    world = World()
+    assert world.breaker.info().not_closed_since is None
+    world.wait(7)
+    begin = world.times.after(0)
+    world.run("fffff")
+    for _ in range(3):
+        world.wait_for_probe()
+        assert world.breaker.info().not_closed_since == begin
+        world.run("f")
+    assert world.breaker.info().not_closed_since == begin
+    world.wait_for_probe()
+    world.run("ss")
+    assert world.breaker.info().not_closed_since is None
+    world.wait(1)
+    world.breaker.isolate(world.times.after(60), "anna", "test")
+    assert world.breaker.info().not_closed_since == world.times.after(0)
 
 
 def test_results_do_not_end_an_isolation() -> None:

@@ -78,11 +78,17 @@ def shed(amount: int, reason: str, **fields: Any) -> Series:
 
 def rejected(amount: int, policy: str, **fields: Any) -> Series:
     """Return the counter of calls that a policy did not send, as `shed` does."""
+    return called(instruments.CALLS_REJECTED, amount, policy=policy, **fields)
+
+
+def called(instrument: Instrument, amount: int, **fields: Any) -> Series:
+    """Return a counter of the caller's policies, as `shed` does. Other fields are labels."""
+    recent = fields.pop("recent", amount)
     return Series(
-        name=instruments.CALLS_REJECTED.name,
-        labels={"operation": SENT["operation"], "version": SENT["version"], "policy": policy},
+        name=instrument.name,
+        labels={"operation": SENT["operation"], "version": SENT["version"], **fields},
         value=amount,
-        recent_value=fields.pop("recent", amount),
+        recent_value=recent,
     )
 
 

@@ -12,14 +12,14 @@ from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.router import Router
 from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from tests.unit.fakes import FakeDelivery, FakeTransport, envelope, state_of, virtual
-from tests.unit.ledger import GetTotal, Total
+from tests.unit.ledger import Add, GetTotal, Total
 
 
-def state(concurrency: int | AdaptiveLimit) -> EndpointState:
+def state(concurrency: int | AdaptiveLimit, model: Any = GetTotal) -> EndpointState:
     router = Router("ledger")
 
-    @router.request(GetTotal, concurrency=concurrency)
-    async def total(_: GetTotal) -> Total:
+    @router.request(model, concurrency=concurrency)
+    async def total(_: Any) -> Total:
         return Total(total=1)
 
     return state_of(router, FakeTransport())
@@ -46,10 +46,20 @@ async def run(endpoint: EndpointState, result: HandlingResult) -> None:
 @virtual
 async def test_a_steady_handler_gets_more_slots() -> None:
     endpoint = state(AdaptiveLimit(max=64, start=4))
-    for _ in range(10):
-        await run(endpoint, HandlingResult())
     assert endpoint.adaptive is not None
+    for _ in range(10):
+        endpoint.adaptive.follow(endpoint.adaptive.settled)
+        await run(endpoint, HandlingResult())
     assert 4 < endpoint.slots.limit == endpoint.adaptive.limit
+
+
+@virtual
+async def test_slots_above_the_prefetch_do_not_exist_except_for_requests_that_run_once() -> None:
+    for model, has_more in ((GetTotal, False), (Add, True)):
+        endpoint = state(AdaptiveLimit(max=64, start=4), model)
+        for _ in range(10):
+            await run(endpoint, HandlingResult())
+        assert (endpoint.slots.limit > 4) is has_more
 
 
 @virtual

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from bus.errors import BusError, NotFound, ResourceExhausted, executed_of
+from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.router import Router
+from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from bus.runtime.stages.limit_concurrency import limit_concurrency
 from bus.runtime.stages.shed_load import shed_load
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, envelope, state_of, virtual
@@ -22,7 +24,12 @@ class Ledger:
     """An endpoint with one slot whose handler takes a second, on the clock of the loop."""
 
     def __init__(
-        self, model: Any = GetTotal, *, error: BusError | None = None, skew: float = 0.0
+        self,
+        model: Any = GetTotal,
+        *,
+        error: BusError | None = None,
+        skew: float = 0.0,
+        concurrency: int | AdaptiveLimit = 1,
     ) -> None:
         router = Router("ledger")
 
@@ -30,14 +37,15 @@ class Ledger:
             return Total(total=1)
 
         registers: dict[Any, Any] = {CloseBooks: router.job, BooksClosed: router.event}
-        registers.get(model, router.request)(model, concurrency=1)(work)
+        registers.get(model, router.request)(model, concurrency=concurrency)(work)
         self.state: EndpointState = state_of(router, FakeTransport(), clock=self.clock)
         self.type = next(iter(router.endpoints.values())).contract.type
         self.handled: list[str] = []
         self.results: dict[str, HandlingResult] = {}
         self.result = HandlingResult(error=error)
         self.skew = skew
-        self._call = limit_concurrency(self.state)(shed_load(self.state)(self.handle))
+        inner = shed_load(self.state)(adapt_concurrency(self.state)(self.handle))
+        self._call = limit_concurrency(self.state)(inner)
         self._number = 0
 
     def clock(self) -> float:
@@ -215,6 +223,42 @@ async def test_the_log_has_one_line_a_minute_with_the_number_of_requests(
     assert [each.getMessage() for each in caplog.records] == [
         f"{text.format(number)}Start more workers." for number in (1, 41)
     ]
+
+
+@virtual
+@pytest.mark.parametrize(
+    "concurrency", [4, AdaptiveLimit(max=64, start=4)], ids=["fixed", "adaptive"]
+)
+async def test_a_prefetch_below_the_adaptive_limit_refuses_as_a_fixed_limit(
+    concurrency: int | AdaptiveLimit,
+) -> None:
+    ledger, loop = Ledger(concurrency=concurrency), asyncio.get_running_loop()
+    await ledger.warm_up()
+    queue: asyncio.Queue[float] = asyncio.Queue()  # the time at which each request was sent
+    answered: list[float] = []
+    refused: list[ResourceExhausted] = []
+
+    async def deliver() -> None:
+        """Deliver a request when an earlier one is settled, as a broker with a prefetch does."""
+        while True:
+            sent = await queue.get()
+            age = loop.time() - sent
+            if age > 5:
+                continue  # it has expired
+            result = await ledger.receive(age=age, timeout=5)
+            if result.error is not None:
+                refused.append(error_of(result))
+            elif loop.time() - sent <= 5:
+                answered.append(sent)
+
+    prefetch = [asyncio.create_task(deliver()) for _ in range(4)]
+    for _ in range(300):  # 10 requests a second, and the handler can answer 4
+        queue.put_nowait(loop.time())
+        await asyncio.sleep(0.1)
+    for task in prefetch:
+        task.cancel()
+    assert len(answered) > 0.9 * 30 * 4
+    assert len(refused) > 100
 
 
 @virtual
