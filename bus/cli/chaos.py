@@ -20,7 +20,7 @@ from bus.cli.order_options import (
     end_after,
     target_of,
 )
-from bus.cli.order_sending import Obeyed, operator_name, report, send_order
+from bus.cli.order_sending import Obeyed, operator_name, report, run_order
 from bus.cli.output import print_json, say, suppress_library_logs, table_console
 from bus.cli.quantities import format_duration
 from bus.cli.sender import AsAsker
@@ -115,8 +115,7 @@ def start(
         until=end_after(seconds, MAX_CHAOS_SECONDS),
         operator=operator_name(settings),
     )
-    with suppress_library_logs():
-        obeyed = asyncio.run(send_order(settings, order, target, window))
+    obeyed = run_order(settings, order, target, window)
     report(obeyed, "chaos began", missing=NO_OPERATION, as_json=as_json)
     warn_unused(parsed, obeyed)
 
@@ -165,8 +164,7 @@ def stop(
         until=end_after(STOP_SECONDS, MAX_CHAOS_SECONDS),
         operator=operator_name(settings),
     )
-    with suppress_library_logs():
-        obeyed = asyncio.run(send_order(settings, order, target, window))
+    obeyed = run_order(settings, order, target, window)
     # Instances without an experiment are not worth a line if others had one.
     report(obeyed.without_missing(), "chaos ended", missing=NO_EXPERIMENT, as_json=as_json)
 

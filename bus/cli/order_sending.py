@@ -1,5 +1,6 @@
 """Sending of an order to live instances, and the report of what they have done."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import typer
 
 from bus.cli.audit import who
 from bus.cli.broker_name import BROKER_IN_BUS_URL, name_broker
-from bus.cli.output import print_json, say
+from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.services.questions import no_answer
 from bus.errors import (
     DeadlineExceeded,
@@ -26,7 +27,7 @@ from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings
 
-__all__ = ["Obeyed", "give_order", "operator_name", "report", "send_order"]
+__all__ = ["Obeyed", "give_order", "operator_name", "report", "run_order", "send_order"]
 
 REASONS = {
     "ended": "the end of the order is over by its clock",
@@ -73,6 +74,12 @@ class Obeyed:
 def operator_name(settings: Settings) -> str | None:
     """Return the name that an order states for its operator. With a key it is not needed."""
     return None if settings.auth == "on" else one_line(who())[:255]
+
+
+def run_order(settings: Settings, order: Order, target: Target, window: float) -> Obeyed:
+    """Give an order in an event loop of its own, without the log lines of libraries."""
+    with suppress_library_logs():
+        return asyncio.run(send_order(settings, order, target, window))
 
 
 async def send_order(settings: Settings, order: Order, target: Target, window: float) -> Obeyed:

@@ -62,7 +62,7 @@ async def run_processes(command: Command) -> int:
         sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
         checks, pages = aggregate(sockets), parent_pages(sockets)
         async with serve_probes(
-            command.health, ready=checks["ready"], live=checks["live"], pages=pages
+            command.health, ready=checks.ready, live=checks.live, note=checks.note, pages=pages
         ):
             return await _run(
                 command,

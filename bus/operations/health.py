@@ -7,6 +7,7 @@ line. The line contains no data about messages, queues or addresses.
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -20,6 +21,7 @@ __all__ = [
     "LIVE",
     "READY",
     "Check",
+    "CombinedChecks",
     "aggregate",
     "always_live",
     "no_note",
@@ -43,6 +45,8 @@ After this time the parent reports that the event loop of the child process is s
 """
 LINE = re.compile(rb"([ -~]*)\n?")
 """Content of a reply to a probe."""
+READY_LINE = re.compile(r"ready(?: \((.*)\))?")
+"""Text of a ready process, with its note."""
 
 
 async def always_live() -> str | None:
@@ -132,31 +136,58 @@ async def read_probe(at: HttpAddress, probe: str, *, timeout: float) -> tuple[bo
     return reply.status == HTTPStatus.OK, line[1].decode("ascii")
 
 
-def aggregate(addresses: Sequence[HttpAddress]) -> Mapping[str, Check]:
-    """Return the combined checks of several processes, as arguments of `serve_probes`.
+def aggregate(addresses: Sequence[HttpAddress]) -> "CombinedChecks":
+    """Return the combined checks of the processes at these addresses."""
+    return CombinedChecks(addresses)
 
-    The check `ready` fails if a process is not ready. The check `live` fails if a process is stuck.
-    A process that does not listen does not count as stuck, because this process is starting or
-    stopping. The parent process supervises it.
-    """
 
-    async def ready() -> str | None:
-        verdicts = await asyncio.gather(
-            *(probe(address, READY, timeout=SIBLING_TIMEOUT_SECONDS) for address in addresses),
+class CombinedChecks:
+    """The checks of several processes, as arguments of `serve_probes` in their parent."""
+
+    def __init__(self, addresses: Sequence[HttpAddress]) -> None:
+        self._addresses = addresses
+        self._notes: list[str] = []
+        """The note of each process at the last check of `ready`."""
+
+    async def ready(self) -> str | None:
+        """Return None if each process is ready. If not, return how many are not ready."""
+        answers = await self._ask(READY)
+        self._notes = [
+            note[1] or ""
+            for answer in answers
+            if isinstance(answer, tuple) and answer[0] and (note := READY_LINE.fullmatch(answer[1]))
+        ]
+        not_ready = sum(isinstance(answer, BaseException) or not answer[0] for answer in answers)
+        return f"{not_ready} of {len(answers)} processes" if not_ready else None
+
+    async def live(self) -> str | None:
+        """Return None if no process is stuck. If not, return how many are stuck.
+
+        A process that does not listen does not count as stuck, because this process is starting or
+        stopping. The parent process supervises it.
+        """
+        answers = await self._ask(LIVE)
+        stuck = sum(
+            isinstance(answer, DeadlineExceeded) or (isinstance(answer, tuple) and not answer[0])
+            for answer in answers
+        )
+        return f"{stuck} of {len(answers)} processes" if stuck else None
+
+    def note(self) -> str:
+        """Return the different notes of the processes, each with the number of its processes."""
+        total = len(self._addresses)
+        return "; ".join(
+            note if count == total else f"{note}, in {count} of {total} processes"
+            for note, count in sorted(Counter(self._notes).items())
+            if note
+        )
+
+    async def _ask(self, probe: str) -> list[tuple[bool, str] | BaseException]:
+        """Send a health probe to each process, and return the answers or the errors."""
+        return await asyncio.gather(
+            *(read_probe(at, probe, timeout=SIBLING_TIMEOUT_SECONDS) for at in self._addresses),
             return_exceptions=True,
         )
-        not_ready = sum(verdict is not None for verdict in verdicts)
-        return f"{not_ready} of {len(addresses)} processes" if not_ready else None
-
-    async def live() -> str | None:
-        verdicts = await asyncio.gather(
-            *(probe(address, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for address in addresses),
-            return_exceptions=True,
-        )
-        stuck = sum(isinstance(verdict, str | DeadlineExceeded) for verdict in verdicts)
-        return f"{stuck} of {len(addresses)} processes" if stuck else None
-
-    return {"ready": ready, "live": live}
 
 
 def _page_of(probe: str, check: Check, note: Callable[[], str] = no_note) -> Page:

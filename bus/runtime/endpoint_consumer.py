@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from bus.errors import BusError
+from bus.messaging.failure_location import failure_facts
+from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.runtime.consumer_cancellation import cancel_all, cancel_consumer, wait_registered
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.held_messages import HoldEnd
 from bus.runtime.poison_isolation import is_poison_candidate
@@ -22,9 +23,6 @@ POISON_ISOLATION = "poison-isolation"
 """Reason of a pause: the process handles a poison candidate alone."""
 DEPENDENCY_PAUSE = "dependency:"
 """Prefix of the reason of a pause: the dependency with the name that follows is down."""
-REGISTER_TIMEOUT_SECONDS = 5.0
-"""Seconds that a pause waits for a consumer that is registering. Registration takes
-milliseconds, unless the queue does not exist."""
 
 
 class EndpointConsumer:
@@ -53,6 +51,8 @@ class EndpointConsumer:
         self._current: ConsumerHandle | None = None
         """The transport's consumer in use. The properties of this class return its state."""
         self._raising: asyncio.Task[None] | None = None
+        self._has_failed = False
+        """True if the last change of the prefetch failed."""
         self._broker_call: asyncio.Task[None] | None = None
         """The last call to the broker that a cancellation must not interrupt."""
         self._paused = asyncio.Event()
@@ -78,17 +78,40 @@ class EndpointConsumer:
         self._receiver.on_delivery(delivery)
         may_raise = self._raising is None and not self._paused.is_set()
         if may_raise and not is_poison_candidate(delivery):
-            self._raising = asyncio.create_task(
-                self._raise_prefetch(), name=f"raising the prefetch of {self.name}"
-            )
+            self._start_change(self._prefetch)
 
-    async def _raise_prefetch(self) -> None:
+    def _start_change(self, prefetch: int) -> None:
+        earlier = self._prefetch, self._raising
+        self._prefetch = prefetch
+        self._raising = asyncio.create_task(
+            self._change(earlier), name=f"changing the prefetch of {self.name}"
+        )
+
+    async def _change(self, earlier: tuple[int, asyncio.Task[None] | None]) -> None:
+        """Replace the consumer. If this fails, restore the `earlier` state for the next attempt."""
         initial = self._current
-        full = await self._consume(self._prefetch, self._receiver.on_delivery)
-        await full.wait_ready()
-        self._current = full
-        if initial is not None:
-            await self._close_initial_consumer(initial)
+        try:
+            full = await self._consume(self._prefetch, self._receiver.on_delivery)
+            await full.wait_ready()
+            self._current, self._has_failed = full, False
+            if initial is not None:
+                await self._close_initial_consumer(initial)
+        except Exception as error:  # noqa: BLE001 - the exception would only end this task
+            if self._current is initial:
+                self._prefetch, self._raising = earlier
+            self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log that a change failed, once until a change succeeds."""
+        facts = failure_facts(error)
+        log.log(
+            logging.DEBUG if self._has_failed else logging.WARNING,
+            "%s: the consumer could not be replaced to change the prefetch: %s",
+            self.name,
+            failure_label(facts),
+            extra={"queue": self.name, **facts},
+        )
+        self._has_failed = True
 
     def change_prefetch(self, prefetch: int) -> bool:
         """Replace the consumer by one with another prefetch.
@@ -109,11 +132,10 @@ class EndpointConsumer:
         is_being_replaced = self._raising is not None and not self._raising.done()
         if is_being_replaced or not self.ready:
             return False
-        self._prefetch = prefetch
-        if not is_initial:  # otherwise the first delivery registers the consumer with this prefetch
-            self._raising = asyncio.create_task(
-                self._raise_prefetch(), name=f"changing the prefetch of {self.name}"
-            )
+        if is_initial:  # the first delivery registers the consumer with this prefetch
+            self._prefetch = prefetch
+        else:
+            self._start_change(prefetch)
         return True
 
     @property
@@ -126,7 +148,7 @@ class EndpointConsumer:
 
         If the consumer were closed earlier, the broker would requeue the messages.
         """
-        await self._run_shielded(_cancel(initial))
+        await self._run_shielded(cancel_consumer(initial))
         if running := self._in_flight.running():
             await asyncio.wait(running)
         # A message that waits to be processed alone still needs the consumer's channel. The poison
@@ -198,7 +220,7 @@ class EndpointConsumer:
         """
         self._paused.set()
         await self._stop_raising_prefetch()
-        await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))
+        await asyncio.gather(*(wait_registered(consumer) for consumer in self._open))
         await self.cancel()
         self._in_flight.end_holds(HoldEnd.RETURN)
         await self._in_flight.wait_idle()
@@ -255,34 +277,9 @@ class EndpointConsumer:
         """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
         # Shielded, because a stop of the service can cancel the task that runs `pause`.
-        await self._run_shielded(_cancel_all([*self._open]))
+        await self._run_shielded(cancel_all([*self._open]))
 
     async def close(self) -> None:
         """Close all consumers. The broker requeues every unacked message."""
         await self._stop_raising_prefetch()
         await asyncio.gather(*(consumer.close() for consumer in self._open))
-
-
-async def _wait_registered(consumer: ConsumerHandle) -> None:
-    """Wait until a consumer is registered, so that it can be cancelled.
-
-    If the consumer were cancelled earlier, the broker would requeue the consumer's deliveries.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):
-            await consumer.wait_ready()
-
-
-async def _cancel_all(consumers: Sequence[ConsumerHandle]) -> None:
-    await asyncio.gather(*(_cancel(consumer) for consumer in consumers))
-
-
-async def _cancel(consumer: ConsumerHandle) -> None:
-    """Cancel a consumer. An error is only logged: the channel is closed, and delivers nothing."""
-    try:
-        await consumer.cancel()
-    except BusError as error:
-        facts = {"queue": consumer.name, "why": str(error)}
-        log.warning(
-            "the consumer of %s could not be cancelled: %s", consumer.name, error, extra=facts
-        )

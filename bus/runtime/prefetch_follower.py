@@ -49,6 +49,7 @@ async def _follow(consumer: EndpointConsumer, limit: GradientLimit) -> None:
     while True:
         await asyncio.sleep(FOLLOW_SECONDS)
         earlier, settled = consumer.prefetch, limit.settled
+        limit.follow(earlier)  # the last change can have failed
         if abs(settled - earlier) < MIN_CHANGE * earlier or not consumer.change_prefetch(settled):
             continue
         limit.follow(settled)

@@ -1,5 +1,6 @@
 """The attack table of orders: only a fresh order of an operator with the right is obeyed, once."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -254,6 +255,25 @@ async def test_an_order_cannot_be_replayed_to_a_process_that_started_after_it() 
     await ledger.deliver(asked)
     assert len(ledger.obeyed) == 1
     assert ledger.refusals == {"replayed": 1}
+
+
+@virtual
+async def test_a_process_that_started_with_a_fast_clock_obeys_orders_two_minutes_later() -> None:
+    ledger = await Ledger.started()
+    clock = ledger.world.yard.clock
+    clock.now = NOW + 3600
+    await ledger.start()
+    clock.now = NOW  # the clock was set back
+    await ledger.deliver(order(ledger.world, window=60))
+    assert (ledger.obeyed, ledger.refusals) == ([], {"replayed": 1})
+    await asyncio.sleep(119)
+    clock.now = NOW + 119
+    await ledger.deliver(order(ledger.world, window=60))
+    assert (ledger.obeyed, ledger.refusals) == ([], {"replayed": 2})
+    await asyncio.sleep(2)
+    clock.now = NOW + 121
+    await ledger.deliver(order(ledger.world, window=60))
+    assert len(ledger.obeyed) == 1
 
 
 async def test_an_isolation_cannot_be_replayed_after_a_later_order() -> None:

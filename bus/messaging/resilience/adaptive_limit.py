@@ -45,6 +45,8 @@ FIRST_PROBE_WINDOWS, MAX_PROBE_WINDOWS = 10, 60
 """Number of windows at the limit before the next probe. It doubles if a probe changes nothing.
 
 A probe of which the limit is kept has changed something: a long queue needs several of them."""
+FAILED_PROBE_SECONDS = 5.0
+"""Seconds after the first window of a probe at which the probe ends if all messages fail early."""
 OWN_LATENCY_SHARE = 0.8
 """Share of the latency before a probe from which the latency is the handler's own."""
 QUEUED_LATENCY_SHARE = 0.6
@@ -106,11 +108,12 @@ class AdaptiveLimit:
 class _Window:
     """The messages that ended in one window."""
 
-    __slots__ = ("count", "drops", "ends", "peak", "total")
+    __slots__ = ("count", "drops", "ends", "failed", "peak", "total")
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
         self.count = self.drops = self.peak = 0
+        self.failed = 0  # in a row
         self.total = 0.0
 
     @property
@@ -188,6 +191,7 @@ class GradientLimit:
             in_flight: Number of messages that ran when the message ended, with this message.
         """
         now, window = self._timer(), self._window
+        window.failed = 0
         if self._probe is not None and not self._is_of_probe(now - seconds, now, in_flight):
             return
         window.count += 1
@@ -202,8 +206,18 @@ class GradientLimit:
             in_flight: Number of messages that ran when the message ended, with this message.
         """
         self._window.drops += 1
+        self._window.failed = 0
         self._window.peak = max(self._window.peak, in_flight)
         self._close_window(self._timer())
+
+    def failed(self) -> None:
+        """Count a message that failed early. The duration is not used, but a probe can end."""
+        now, window = self._timer(), self._window
+        window.failed += 1
+        is_over = window.failed >= MIN_SAMPLES and now >= window.ends + FAILED_PROBE_SECONDS
+        if self._probe is not None and is_over:
+            self._probe = self._probe_began = None
+            self._window = _Window(now + WINDOW_SECONDS)
 
     def _is_of_probe(self, started: float, now: float, in_flight: int) -> bool:
         """Return True if at most `_probe` messages ran while a message was handled."""

@@ -49,7 +49,7 @@ class Discovery:
 
     async def start(self) -> None:
         """Open the control channel. Wait a moment, because it is usually ready at once."""
-        self.responder.started = self._member.clock()
+        self.responder.start()
         await self._link.open(self._on_message)
         with suppress(Unavailable):
             await self._link.wait_ready(START_SECONDS)

@@ -99,11 +99,13 @@ def _breaker_problem(breaker: BreakerInfo, share: str) -> Problem:
     """Return the problem of one breaker, with the cause and the command that shows all of them."""
     cause = f" after {breaker.cause}" if breaker.cause else ""
     is_dependency = breaker.kind == "dependency"
+    subject = f"the dependency {breaker.name}" if is_dependency else breaker.name
     if breaker.state == "isolated":
-        subject = f"the dependency {breaker.name}" if is_dependency else breaker.name
         text = f"{subject}: isolated in {share} by {_order(breaker)}"
+    elif is_dependency and breaker.state == "half-open":  # also at night, if no message comes
+        text = f"{subject} was down for {share}{cause}; the next message tries it"
     elif is_dependency:
-        text = f"the dependency {breaker.name} is down for {share}{cause}"
+        text = f"{subject} is down for {share}{cause}"
     else:
         text = f"{breaker.name}: the circuit breaker of {share} is {breaker.state}{cause}"
     return Problem("breaker", f"{text}; run `bus breakers list`")

@@ -67,8 +67,7 @@ class Responder:
     ) -> None:
         """Create the responder of a process that answers over `link`, and obeys by `execute`."""
         self._execute = execute
-        self.started = member.clock()
-        """Start of the process. An order that was signed earlier was not for this process."""
+        self._started, self._replays_end = 0.0, 0.0
         self._member, self._link, self._bodies = member, link, bodies
         timer = loop_time
         service = member.source
@@ -96,6 +95,18 @@ class Responder:
         """The questions that were refused."""
         self.answered = 0
         """Number of answers that were sent."""
+
+    def start(self) -> None:
+        """Record the start of the process, before its first question can arrive."""
+        leeway = self._member.leeway
+        self._started = self._member.clock()
+        """An order that was signed earlier was not for this process."""
+        self._replays_end = loop_time() + MAX_WINDOW_SECONDS + 2 * leeway
+        """Time at which all orders from before the start have expired, by the event loop's clock.
+
+        If the clock was fast at the start and is then set back, new orders look older than the
+        start. The clocks of the signer and of this process can each be wrong by the leeway.
+        """
 
     def on_question(self, question: Envelope) -> None:
         """Check a question, and start to answer it. The method neither blocks nor raises."""
@@ -179,7 +190,8 @@ class Responder:
         return (
             question.type in ORDERS
             and signed is not None
-            and signed + ROUNDING_SECONDS < self.started
+            and signed + ROUNDING_SECONDS < self._started
+            and loop_time() < self._replays_end
         )
 
     def _start(

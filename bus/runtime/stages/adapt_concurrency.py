@@ -20,8 +20,8 @@ DROP_CODES = frozenset({DeadlineExceeded.code, ResourceExhausted.code})
 def adapt_concurrency(state: EndpointState) -> InboundStage:
     """Return the stage that reports each attempt to the adaptive limit of the endpoint.
 
-    An endpoint with a fixed limit does not have this stage. Most errors are not reported, because
-    a handler that fails early tells nothing about its usual duration.
+    An endpoint with a fixed limit does not have this stage. Most errors are reported without their
+    duration, because a handler that fails early tells nothing about its usual duration.
     """
     adaptive, slots = state.adaptive, state.slots
     if adaptive is None:
@@ -35,6 +35,8 @@ def adapt_concurrency(state: EndpointState) -> InboundStage:
                 adaptive.succeeded(loop_time() - started, slots.used)
             elif _is_drop(result.error):
                 adaptive.dropped(slots.used)
+            else:
+                adaptive.failed()
             if adaptive.limit != slots.limit:
                 slots.resize(adaptive.limit)
             return result

@@ -10,8 +10,9 @@ import pytest
 
 from bus.cli import process_supervisor
 from bus.cli.code_changes import CodeChanges
-from bus.cli.process_supervisor import Child, forward_signals
-from tests.polling import BRIEF, until
+from bus.cli.process_supervisor import Child, Command, forward_signals, run_processes
+from bus.operations.health import READY, read_probe
+from tests.polling import BRIEF, POLL, until
 
 
 async def test_a_change_while_a_process_starts_is_not_missed() -> None:
@@ -107,3 +108,35 @@ async def test_a_failed_start_shows_its_exit_code_or_signal(
     stop.set()
     await asyncio.wait_for(running, 5)
     assert f"has failed to start ({shown}); waiting for a change of the code" in "".join(said)
+
+
+CHILD_WITH_A_NOTE = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[sys.argv.index("--health-socket") + 1])
+    listener.listen()
+    while True:
+        client, _ = listener.accept()
+        client.recv(4096)
+        client.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 15\\r\\n\\r\\nready (paused)\\n")
+        client.close()
+"""
+READY_WITH_NOTE = (True, "ready (paused)")
+
+
+async def test_the_parent_answers_with_the_notes_of_its_processes(tmp_path: Path) -> None:
+    program, at = tmp_path / "program.py", tmp_path / "parent"
+    program.write_text(CHILD_WITH_A_NOTE)
+    arguments = [sys.executable, "-S", "-E", str(program)]
+    parent = asyncio.ensure_future(
+        run_processes(Command(arguments=arguments, processes=1, health=at))
+    )
+
+    try:
+        async with asyncio.timeout(20):
+            while not at.exists() or await read_probe(at, READY, timeout=5) != READY_WITH_NOTE:  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(POLL)
+    finally:
+        if not parent.done():
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(parent, 10)

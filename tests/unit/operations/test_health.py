@@ -275,11 +275,33 @@ async def test_a_family_is_ready_when_all_are(tmp_path: Path) -> None:
     together = aggregate([tmp_path / "1", tmp_path / "2"])
 
     async with serve_probes(tmp_path / "1", ready=one.ready):
-        assert await together["ready"]() == "1 of 2 processes"
+        assert await together.ready() == "1 of 2 processes"
         async with serve_probes(tmp_path / "2", ready=other.ready):
-            assert await together["ready"]() is None
+            assert await together.ready() is None
             one.why = other.why = "stopping"
-            assert await together["ready"]() == "2 of 2 processes"
+            assert await together.ready() == "2 of 2 processes"
+
+
+async def test_a_family_that_is_ready_passes_the_notes_of_its_processes_on(tmp_path: Path) -> None:
+    one, other, paused = Service(tmp_path), Service(tmp_path), "paused: a dependency is down"
+    notes, parent = ["", ""], tmp_path / "parent"
+    together = aggregate([tmp_path / "1", tmp_path / "2"])
+
+    async with (
+        serve_probes(tmp_path / "1", ready=one.ready, note=lambda: notes[0]),
+        serve_probes(tmp_path / "2", ready=other.ready, note=lambda: notes[1]),
+        serve_probes(parent, ready=together.ready, live=together.live, note=together.note),
+    ):
+        assert await read_probe(parent, READY, timeout=5) == (True, "ready")
+        notes[1] = paused
+        some = f"ready ({paused}, in 1 of 2 processes)"
+        assert await read_probe(parent, READY, timeout=5) == (True, some)
+        notes[0] = paused
+        assert await read_probe(parent, READY, timeout=5) == (True, f"ready ({paused})")
+        assert await read_probe(parent, LIVE, timeout=5) == (True, "live")
+        one.why = "stopping"
+        refused = "not ready: 1 of 2 processes"
+        assert await read_probe(parent, READY, timeout=5) == (False, refused)
 
 
 async def test_a_family_is_live_unless_one_is_stuck(
@@ -288,7 +310,7 @@ async def test_a_family_is_live_unless_one_is_stuck(
     monkeypatch.setattr(health, "SIBLING_TIMEOUT_SECONDS", 0.05)
     together = aggregate([tmp_path / "1", tmp_path / "2"])
 
-    assert await together["live"]() is None  # both processes are starting
+    assert await together.live() is None  # both processes are starting
     async with silent(tmp_path / "1"):
-        assert await together["live"]() == "1 of 2 processes"
-        assert await together["ready"]() == "2 of 2 processes"
+        assert await together.live() == "1 of 2 processes"
+        assert await together.ready() == "2 of 2 processes"

@@ -1,19 +1,34 @@
 """The prefetch of a consumer follows its adaptive limit, on virtual time."""
 
 import asyncio
+import gc
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from typing_extensions import override
 
+from bus.errors import Unavailable
+from bus.messaging.envelope import new_id
+from bus.messaging.ports.transport import ConsumerHandle, Delivery
 from bus.messaging.resilience.adaptive_limit import AdaptiveLimit
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.poison_isolation import CandidateQueue
 from bus.runtime.prefetch_follower import following_limits
 from bus.runtime.router import Router
-from tests.unit.fakes import FakeTransport, receiver_of, settle_down, virtual
-from tests.unit.ledger import GetTotal, Total
+from tests.unit.fakes import (
+    FakeConsumerHandle,
+    FakeDelivery,
+    FakeTransport,
+    envelope,
+    receiver_of,
+    settle_down,
+    virtual,
+)
+from tests.unit.ledger import CloseBooks, GetTotal, Total
 
 
 @dataclass
@@ -125,3 +140,73 @@ async def test_a_consumer_that_is_not_registered_or_is_paused_keeps_its_prefetch
     await consumer.pause()
     assert (consumer.change_prefetch(32), consumer.prefetch) == (False, 16)
     await consumer.resume()
+
+
+class RefusingTransport(FakeTransport):
+    """Transport that can refuse to register a consumer, as a transport of an application can."""
+
+    refuses: bool = False
+
+    @override
+    async def consume(
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
+    ) -> ConsumerHandle:
+        if self.refuses:
+            raise Unavailable("no channel")
+        return await super().consume(spec, on_delivery)
+
+
+@virtual
+async def test_a_change_that_fails_is_logged_once_and_made_at_a_later_follow(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    router, unhandled = Router("ledger"), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+
+    @router.request(GetTotal, concurrency=AdaptiveLimit(max=64, start=8))
+    async def total(_: GetTotal) -> Total:
+        return Total(total=1)
+
+    transport = RefusingTransport()
+    receiver = receiver_of(router, transport, candidates=CandidateQueue())
+    limit = FakeLimit(settled=12)
+    object.__setattr__(receiver.state, "adaptive", limit)
+    consumer = EndpointConsumer(transport, receiver)
+    await consumer.start()
+    transport.refuses = True
+    async with following_limits([consumer]):
+        await asyncio.sleep(65)
+        gc.collect()
+        assert (consumer.prefetch, unhandled) == (8, [])
+        warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
+        (text,) = [each.getMessage() for each in warnings]
+        assert text.startswith(
+            f"{consumer.name}: the consumer could not be replaced to change the prefetch: "
+            "Unavailable at "
+        )
+        transport.refuses = False
+        await asyncio.sleep(30)
+        await settle_down()
+    assert (consumer.prefetch, limit.prefetch) == (12, 12)
+
+
+@virtual
+async def test_a_first_consumer_that_was_not_replaced_is_replaced_at_a_later_delivery() -> None:
+    router = Router("ledger")
+
+    @router.job(CloseBooks, concurrency=8)
+    async def close(_: CloseBooks) -> Total:
+        return Total(total=1)
+
+    transport = RefusingTransport()
+    receiver = receiver_of(router, transport, candidates=CandidateQueue())
+    consumer = EndpointConsumer(transport, receiver)
+    await consumer.start()
+    transport.refuses = True
+    transport.deliver(FakeDelivery(envelope(role="job", id=new_id())))
+    await settle_down()
+    first = transport.consumption
+    transport.refuses, transport.consumption = False, FakeConsumerHandle()
+    transport.deliver(FakeDelivery(envelope(role="job", id=new_id())))
+    await settle_down()
+    assert (first.closed, consumer.ready) == (1, True)

@@ -217,6 +217,40 @@ def test_a_probe_counts_only_messages_that_started_after_the_others_had_ended() 
     assert (limit.limit, limit.settled) == (10, 10)  # the throughput was the same
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_probe_in_which_all_messages_fail_early_ends_after_six_seconds(first: bool) -> None:
+    now = 0.0
+    limit = GradientLimit(AdaptiveLimit(max=20, start=20), timer=lambda: now)
+    while limit.limit == limit.settled:
+        now += 0.1
+        limit.succeeded(0.1, 20)
+    assert (limit.limit, limit.settled) == (10, 20)
+    if first:  # one message of the probe does not fail
+        limit.succeeded(0.1, 10)
+        limit.succeeded(0.0, 10)
+    for _ in range(59):
+        now += 0.1
+        limit.failed()
+    assert limit.limit == 10
+    now += 0.2
+    limit.failed()
+    assert (limit.limit, limit.settled) == (20, 20)
+
+
+def test_a_probe_of_a_slow_handler_lasts_until_ten_messages_have_ended() -> None:
+    now = 0.0
+    limit = GradientLimit(AdaptiveLimit(max=20, start=20), timer=lambda: now)
+    while limit.limit == limit.settled:
+        now += 10
+        limit.succeeded(10.0, 20)
+    assert limit.limit == 10
+    for _ in range(9):  # a few messages that fail do not end the probe
+        now += 10
+        limit.succeeded(10.0, 20)
+        limit.failed()
+    assert limit.limit == 10
+
+
 def test_messages_that_take_no_time_change_nothing() -> None:
     now = 0.0
     limit = GradientLimit(AdaptiveLimit(max=20, start=20), timer=lambda: now)

@@ -78,6 +78,19 @@ def test_a_dependency_that_is_down_is_a_problem() -> None:
     ]
 
 
+def test_a_dependency_that_waits_for_a_message_was_down() -> None:
+    tried = breaker("ehr", kind="dependency", state="half-open", since=9, cause="5 failures")
+    waiting = (
+        "the dependency ehr was down for 1 of 1 instance after 5 failures; the next message tries "
+        "it; run `bus breakers list`"
+    )
+    assert problems(stats(breakers=[tried])) == [waiting]
+    down = breaker("ehr", kind="dependency", cause="2 failures")
+    assert problems(stats("a", breakers=[tried]), stats("b", breakers=[down])) == [
+        "the dependency ehr is down for 2 of 2 instances after 2 failures; run `bus breakers list`"
+    ]
+
+
 def test_failed_probes_of_a_dependency_are_not_failures_of_the_operation() -> None:
     failed = counted(20, "internal")
     waiting, works = handler(pauses=["dependency:ehr"]), handler()
@@ -138,6 +151,8 @@ def test_calls_that_an_open_breaker_rejects_and_few_failed_calls_have_no_line_of
     failed = counted(20, "unavailable", labels=SENT)
     (line,) = problems(stats(series=[failed], breakers=[breaker()]))
     assert "the circuit breaker of" in line
+    idle = breaker(state="half-open")
+    assert len(problems(stats(series=[failed], breakers=[idle]))) == 2
     few = [counted(100, labels=SENT), counted(2, "unavailable", labels=SENT, latest=2)]
     assert problems(stats(series=few)) == []
     refused = counted(20, "not_found", labels=SENT)

@@ -82,6 +82,19 @@ async def test_other_errors_change_nothing() -> None:
 
 
 @virtual
+async def test_a_probe_ends_if_all_messages_fail() -> None:
+    endpoint = state(AdaptiveLimit(max=8, start=8))
+    adaptive = endpoint.adaptive
+    assert adaptive is not None
+    while adaptive.limit == adaptive.settled:
+        await run(endpoint, HandlingResult())
+    assert endpoint.slots.limit < adaptive.settled
+    for _ in range(4):
+        await run(endpoint, HandlingResult(error=NotFound("x")))
+    assert endpoint.slots.limit == adaptive.settled
+
+
+@virtual
 async def test_a_fixed_limit_has_no_stage() -> None:
     async def handle(_: Any) -> HandlingResult:
         return HandlingResult()

@@ -14,7 +14,8 @@ from bus.messaging.resilience.call_policy import DEFAULT_POLICY
 from bus.messaging.resilience.destinations import Destinations
 from bus.messaging.timers import loop_time
 from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.runtime.endpoint_consumer import REGISTER_TIMEOUT_SECONDS, EndpointConsumer
+from bus.runtime.consumer_cancellation import REGISTER_TIMEOUT_SECONDS
+from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.held_messages import HoldEnd
 from bus.runtime.inbound_message import (
