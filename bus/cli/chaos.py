@@ -20,8 +20,8 @@ from bus.cli.order_options import (
     end_after,
     target_of,
 )
-from bus.cli.order_sending import operator_name, report, run_order
-from bus.cli.output import print_json, suppress_library_logs, table_console
+from bus.cli.order_sending import Obeyed, operator_name, report, run_order
+from bus.cli.output import print_json, say, suppress_library_logs, table_console
 from bus.cli.quantities import format_duration
 from bus.cli.sender import AsAsker
 from bus.cli.services.commands import check_service
@@ -32,7 +32,12 @@ from bus.messaging.escaped_text import one_line
 from bus.messaging.orders import StartChaos, StopChaos
 from bus.messaging.plurals import count_noun
 from bus.messaging.resilience.chaos_grammar import ChaosSyntaxError, parse_chaos
-from bus.messaging.resilience.chaos_plan import DEFAULT_CHAOS_SECONDS, MAX_CHAOS_SECONDS, ChaosPlan
+from bus.messaging.resilience.chaos_plan import (
+    DEFAULT_CHAOS_SECONDS,
+    FAULT_LIMITS,
+    MAX_CHAOS_SECONDS,
+    ChaosPlan,
+)
 from bus.runtime.discovery.open_asker import open_asker
 from bus.settings import Settings, load_settings
 
@@ -112,6 +117,19 @@ def start(
     )
     obeyed = run_order(settings, order, target, window)
     report(obeyed, "chaos began", missing=NO_OPERATION, as_json=as_json)
+    warn_unused(parsed, obeyed)
+
+
+def warn_unused(plan: ChaosPlan, obeyed: Obeyed) -> None:
+    """Print a line on standard error for each fault without an effect in any instance."""
+    faults = plan.faults
+    for number in sorted(obeyed.unused):
+        if number < len(faults):
+            rule, fault = faults[number]
+            say(
+                f"{rule.target}: {fault}: without an effect. Check the name with "
+                f"`bus services SERVICE -v`; {FAULT_LIMITS}."
+            )
 
 
 def parse_plan(text: str) -> ChaosPlan:

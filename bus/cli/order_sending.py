@@ -21,6 +21,7 @@ from bus.messaging.control import Ping, Target
 from bus.messaging.escaped_text import one_line
 from bus.messaging.orders import Order, OrderResult
 from bus.messaging.plurals import count_noun
+from bus.messaging.resilience.chaos_plan import FAULT_LIMITS
 from bus.messaging.timers import utc_time
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.open_asker import open_asker
@@ -31,6 +32,7 @@ __all__ = ["Obeyed", "give_order", "operator_name", "report", "run_order", "send
 REASONS = {
     "ended": "the end of the order is over by its clock",
     "too-long": "the end of the order is too far ahead by its clock",
+    "no-effect": f"the faults do not affect its operations: {FAULT_LIMITS}",
     "not-understood": "its version of the bus does not know a value of the order",
 }
 
@@ -53,6 +55,13 @@ class Obeyed:
     def ignored(self) -> list[OrderResult]:
         """The answers of the other instances."""
         return [each for each in self.results if each.outcome != "applied"]
+
+    @property
+    def unused(self) -> set[int]:
+        """Numbers of the faults without an effect in any instance that has obeyed."""
+        return (
+            set.intersection(*({*each.unused} for each in self.applied)) if self.applied else set()
+        )
 
     def without_missing(self) -> "Obeyed":
         """Return the answers without the instances that lack the object, if others have it."""
@@ -106,7 +115,9 @@ async def give_order(
         alive = len(await asker.ask(Ping(), target, window=window))
     answers = await asker.ask(order, target, window=window, expected=alive or None)
     if not alive and not answers:
-        raise await no_answer(asker, target.service, window, broker=broker)
+        raise await no_answer(
+            asker, target.service, window, instance=target.instance, broker=broker
+        )
     results = sorted((each.record for each in answers), key=lambda it: (it.service, it.instance))
     return Obeyed(order, results, max(alive, len(results)))
 

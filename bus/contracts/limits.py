@@ -24,7 +24,7 @@ def check_seconds(
     argument: str,
     subject: str,
     *,
-    can_be_zero: bool = False,
+    shortest: float | None = None,
     longest: float = MAX_SECONDS,
     error: type[BusError] = ConfigurationError,
 ) -> float:
@@ -34,7 +34,7 @@ def check_seconds(
         value: Number of seconds. An `int`, a `float`, or another real number.
         argument: Name of the argument, for the error message.
         subject: Type of the message or name of the declaration, for the error message.
-        can_be_zero: True if 0 is valid.
+        shortest: Minimum number of seconds. None: above 0.
         longest: Maximum number of seconds.
         error: Class of the error.
 
@@ -42,14 +42,15 @@ def check_seconds(
         BusError: `value` is not a number, or is out of range. The error has the class `error`.
     """
     # A comparison with NaN is false, so NaN is out of range.
-    if value.__class__ in PLAIN_NUMBERS and 0 < value <= longest:  # fast, for each request
+    least = shortest or 0
+    if value.__class__ in PLAIN_NUMBERS and 0 < value <= longest and value >= least:  # fast
         checked: float = value
         return checked
-    if is_number(value) and (0 < value <= longest or (can_be_zero and value == 0)):
+    if is_number(value) and least <= value <= longest and (value > 0 or shortest == 0):
         return float(value)
-    least = "from 0" if can_be_zero else "above 0 and up"
+    lower = "above 0 and up" if shortest is None else f"from {shortest:g}"
     raise error(
-        f"{subject}: {argument} must be a number of seconds {least} to {longest:.10g}, not "
+        f"{subject}: {argument} must be a number of seconds {lower} to {longest:.10g}, not "
         f"{describe(value)}. {_remedy(value, argument)}"
     )
 
@@ -95,9 +96,11 @@ def describe(value: object) -> str:
     if not isinstance(value, Real):
         return f"a value of type {type(value).__name__}"
     try:
-        return f"{float(value):.10g}"
+        text = f"{float(value):.10g}"
     except OverflowError:
         return "a larger number"
+    is_whole = isinstance(value, Integral)
+    return f"{text}.0" if text.removeprefix("-").isdigit() and not is_whole else text
 
 
 def _remedy(value: object, argument: str) -> str:

@@ -93,7 +93,7 @@ class RetryPolicy:
 
 
 def _check_wait(value: Any, field: str) -> float:
-    return check_seconds(value, field, SUBJECT, can_be_zero=True, longest=MAX_DELAY_SECONDS)
+    return check_seconds(value, field, SUBJECT, shortest=0, longest=MAX_DELAY_SECONDS)
 
 
 def _check_delay(position: int, value: Any) -> float:

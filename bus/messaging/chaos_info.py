@@ -30,7 +30,7 @@ class ChaosInfo(Record):
     until: Milliseconds
     """End of the experiment, in milliseconds since the epoch."""
     ordered_by: Name
-    """Operator who started the experiment, or `BUS_CHAOS`."""
+    """Operator who started the experiment, or `the settings`."""
     reason: Text = ""
     """Reason that the operator gave."""
     seed: Count

@@ -5,6 +5,7 @@ own, and carries a reason and an end. Each instance obeys an order at most once.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_ORDER_SECONDS",
     "MAX_REASON_LENGTH",
     "ORDERS",
+    "Applied",
     "IsolateBreaker",
     "Order",
     "OrderResult",
@@ -39,11 +41,12 @@ Reason = Annotated[
     str, Field(min_length=1, max_length=MAX_REASON_LENGTH, pattern=r"^\P{Cc}*[^\p{Cc}\s]\P{Cc}*$")
 ]
 """Reason of the operator. It has no control characters, and not only white space."""
-Why = Literal["ended", "too-long", "not-found", "not-understood"]
+Why = Literal["ended", "too-long", "not-found", "no-effect", "not-understood"]
 """Reason why an instance has ignored an order.
 
 `ended`: the end is over. `too-long`: the end is too far ahead. `not-found`: the instance does not
-have the object. `not-understood`: this version of the bus does not know a value of the order.
+have the object. `no-effect`: the faults do not affect messages of these kinds. `not-understood`:
+this version of the bus does not know a value of the order.
 """
 
 
@@ -56,6 +59,19 @@ class OrderResult(InstanceState):
     """Reason why the instance has ignored the order, one of `Why`. None if it has obeyed."""
     changed: Count = 0
     """Number of objects that the order has changed, such as breakers."""
+    unused: tuple[Count, ...] = ()
+    """Numbers of the faults that have no effect in this instance, from 0 in the order of the plan.
+    Earlier versions of the bus omit them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The effect of an order that an instance has obeyed."""
+
+    changed: int
+    """Number of objects that the order has changed."""
+    unused: tuple[int, ...] = ()
+    """Numbers of the parts without an effect."""
 
 
 class Order(Question[OrderResult]):

@@ -30,7 +30,7 @@ from bus.operations.dead_letters import (
     replay,
 )
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
-from bus.runtime.chaos_orders import check_chaos_targets
+from bus.runtime.chaos_orders import SETTINGS, SETTINGS_REASON, check_chaos_targets
 from bus.runtime.client import Client
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.discovery import discovery_of
@@ -440,7 +440,7 @@ class Bus:
         check_chaos_targets(plan, self.service, [each.type for each in router.contracts])
         if not self._has_begun_chaos:
             self._has_begun_chaos = True
-            self._chaos.start(plan, by="BUS_CHAOS", reason="set in the environment")
+            self._chaos.start(plan, by=SETTINGS, reason=SETTINGS_REASON)
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
         """Serve a router until the event `until` is set, or forever if `until` is None.

@@ -3,18 +3,26 @@
 import logging
 from collections.abc import Callable, Collection
 
-from bus.contracts.contract import CATALOG
+from bus.contracts.contract import CATALOG, Contract
 from bus.errors import ConfigurationError
-from bus.messaging.orders import StartChaos, StopChaos, Why
+from bus.messaging.orders import Applied, StartChaos, StopChaos, Why
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.chaos_grammar import ChaosSyntaxError, parse_chaos
-from bus.messaging.resilience.chaos_plan import EVERY_OPERATION, ChaosPlan
+from bus.messaging.resilience.chaos_plan import (
+    EVERY_OPERATION,
+    FAULT_LIMITS,
+    ChaosPlan,
+    Fault,
+)
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.order_executor import OrderExecutor
 
-__all__ = ["add_chaos_orders", "check_chaos_targets"]
+__all__ = ["SETTINGS", "SETTINGS_REASON", "add_chaos_orders", "check_chaos_targets"]
 
 log = logging.getLogger("bus.chaos")
+
+SETTINGS, SETTINGS_REASON = "the settings", "BUS_CHAOS, or chaos in the code"
+"""Operator and reason of an experiment that the settings of the process start."""
 
 
 def add_chaos_orders(
@@ -28,16 +36,20 @@ def add_chaos_orders(
         served: Returns the types that the process handles now.
     """
 
-    def start(order: StartChaos, operator: str) -> int | Why:
+    def start(order: StartChaos, operator: str) -> Applied | Why:
         try:
             plan = parse_chaos(order.plan)
         except ChaosSyntaxError:  # a plan of a later version
             return "not-understood"
-        matched = sum(map(plan.matches, served()))
+        contracts = _contracts_of(served())
+        matched = sum(plan.matches(each.type) for each in contracts)
+        unused = _unused_faults(plan, contracts)
         if not matched:
             return "not-found"
+        if len(unused) == len(plan.faults):
+            return "no-effect"
         chaos.start(plan, by=operator, reason=order.reason, until=order.until / 1000)
-        return matched
+        return Applied(changed=matched, unused=unused)
 
     def stop(order: StopChaos, operator: str) -> int | Why:
         is_stopped = chaos.stop(f"the operator {operator} stopped it ({order.reason})")
@@ -45,6 +57,30 @@ def add_chaos_orders(
 
     executor.add(StartChaos, start)
     executor.add(StopChaos, stop)
+
+
+def _contracts_of(types: Collection[str]) -> list[Contract]:
+    return [each for each in CATALOG if each.type in types]
+
+
+def _unused_faults(plan: ChaosPlan, contracts: Collection[Contract]) -> tuple[int, ...]:
+    """Return the numbers of the faults that cannot affect any of the contracts, from 0."""
+    return tuple(
+        number
+        for number, (rule, fault) in enumerate(plan.faults)
+        if not any(rule.matches(each.type) and _affects(fault, each) for each in contracts)
+    )
+
+
+def _affects(fault: Fault, contract: Contract) -> bool:
+    """Return False if the fault is never injected into messages of the contract.
+
+    The stage `inject_delivery_faults` drops only replies to requests. It never repeats a request
+    that runs at most once.
+    """
+    if fault.kind == "drop-reply":
+        return contract.kind == "request"
+    return fault.kind != "duplicate" or contract.kind != "request" or contract.idempotent
 
 
 def check_chaos_targets(plan: ChaosPlan, service: str, served: Collection[str]) -> None:
@@ -77,3 +113,15 @@ def check_chaos_targets(plan: ChaosPlan, service: str, served: Collection[str]) 
             service,
             extra={"service": service},
         )
+    contracts, faults = _contracts_of(served), plan.faults
+    for number in _unused_faults(plan, contracts):
+        rule, fault = faults[number]
+        if any(map(rule.matches, served)):
+            log.warning(
+                "%s: BUS_CHAOS has %s for %s, which does nothing there. %s.",
+                service,
+                fault.kind,
+                rule.target,
+                FAULT_LIMITS,
+                extra={"service": service, "fault": fault.kind, "target": rule.target},
+            )

@@ -93,7 +93,7 @@ def seconds_of(timeout: float | None, default: float, contract: Contract) -> flo
     """
     if timeout is None:
         return default
-    return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
+    return check_seconds(timeout, "timeout", contract.type, shortest=0)
 
 
 def check_wait(value: object, contract: Contract) -> None:

@@ -141,9 +141,7 @@ class PendingJob(Generic[R]):
         """
         limit = self._timeout
         if timeout is not None:
-            limit = check_seconds(
-                timeout, "timeout", subject_of(self.type, self.id), can_be_zero=True
-            )
+            limit = check_seconds(timeout, "timeout", subject_of(self.type, self.id), shortest=0)
         envelope = self._result or await self._wait_result(limit)
         try:
             return cast("R", decode_reply(self._contract, envelope, job_id=self.id))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from bus.messaging.labels import one_line
-from bus.messaging.orders import Order, OrderResult, Why, reason_to_ignore
+from bus.messaging.orders import Applied, Order, OrderResult, Why, reason_to_ignore
 from bus.messaging.service_info import InstanceState
 from bus.messaging.timers import utc_date_and_time
 
@@ -30,15 +30,16 @@ class OrderExecutor:
             leeway: Seconds by which the clocks of two machines may differ.
         """
         self._state, self._clock, self._leeway = state, clock, leeway
-        self._functions: dict[type[Order], Callable[[Any, str], int | Why]] = {}
+        self._functions: dict[type[Order], Callable[[Any, str], Applied | int | Why]] = {}
 
-    def add(self, kind: type[O], apply: Callable[[O, str], int | Why]) -> None:
+    def add(self, kind: type[O], apply: Callable[[O, str], Applied | int | Why]) -> None:
         """Obey one kind of order from now on.
 
         Args:
             kind: Class of the orders.
-            apply: Function that receives an order and the name of its operator. It returns the
-                number of objects that it has changed, or why it has ignored the order.
+            apply: Function that receives an order and the name of its operator. It returns
+                its effect, the number of objects that it has changed, or why it has ignored the
+                order.
         """
         self._functions[kind] = apply
 
@@ -46,10 +47,12 @@ class OrderExecutor:
         """Obey an order of an operator with the right to give it, and return the answer."""
         state = self._state()
         apply = self._functions.get(type(order))
-        done: int | Why | None = reason_to_ignore(order, self._clock(), self._leeway)
+        done: Applied | int | Why | None = reason_to_ignore(order, self._clock(), self._leeway)
         if done is None:
             done = "not-understood" if apply is None else apply(order, operator)
         why = done if isinstance(done, str) else None
+        if not isinstance(done, Applied):
+            done = Applied(changed=done if isinstance(done, int) else 0)
         facts: dict[str, object] = {
             "service": state.service,
             "operator": operator,
@@ -74,5 +77,6 @@ class OrderExecutor:
             **state.model_dump(),
             outcome="applied" if why is None else "ignored",
             why=why,
-            changed=done if isinstance(done, int) else 0,
+            changed=done.changed,
+            unused=done.unused,
         )

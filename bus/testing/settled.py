@@ -50,7 +50,7 @@ async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retr
     """Wait until nothing is in progress. `MemoryBuses.settled` describes the rules."""
     __tracebackhide__ = True
     quiet, remaining = 0, NOTHING
-    seconds = check_seconds(timeout, "timeout", "settled", can_be_zero=True)
+    seconds = check_seconds(timeout, "timeout", "settled", shortest=0)
     with _alarm(seconds, broker) as is_over:
         while quiet < QUIET_TURNS:
             remaining = _find_remaining(broker, work, retries=retries)

@@ -52,13 +52,36 @@ async def ask_services(
 
 
 async def no_answer(
-    asker: Asker, service: str | None, window: float, *, broker: str = BROKER_IN_BUS_URL
+    asker: Asker,
+    service: str | None,
+    window: float,
+    *,
+    instance: str | None = None,
+    broker: str = BROKER_IN_BUS_URL,
 ) -> NotFound | Unavailable:
-    """Return the error for a question that no instance answered."""
+    """Return the error for a question that no instance answered.
+
+    Args:
+        asker: The asker that asks which services and instances are alive.
+        service: Service that the question was for. None: all services.
+        window: Seconds to wait for answers.
+        instance: Instance that the question was for. None: all instances of the service.
+        broker: Name of the broker in the error.
+    """
     if service is not None:
-        names = {answer.record.service for answer in await asker.ask(Ping(), ALL, window=window)}
-        if names:
-            return unknown_service(service, names, window)
+        alive = [answer.record for answer in await asker.ask(Ping(), ALL, window=window)]
+        instances = {each.instance for each in alive if each.service == service}
+        if instances and instance is not None and instance not in instances:
+            return _unknown_instance(service, instance, instances, window)
+        if instances:
+            return Unavailable(
+                f"service {service!r}: it is alive, but no instance answered the question within "
+                f"{window:g} s. Check that its instances run this version of the bus, and that the "
+                "key of this command has the right control.read. For slow instances, pass a longer "
+                "--window."
+            )
+        if alive:
+            return unknown_service(service, {each.service for each in alive}, window)
     return Unavailable(
         f"no instance of a service answered within {window:g} s. Check that services run and use "
         f"{broker}, that BUS_DISCOVERY is not off, that BUS_AUTH has the same value for them and "
@@ -73,3 +96,11 @@ def unknown_service(service: str, names: set[str], window: float) -> NotFound:
     if not hint:
         hint = f". These services answered: {', '.join(sorted(names))}."
     return NotFound(f"service {service!r}: no instance answered within {window:g} s{hint}")
+
+
+def _unknown_instance(service: str, instance: str, instances: set[str], window: float) -> NotFound:
+    hint = did_you_mean(instance, instances) or f". `bus services {service}` lists its instances."
+    return NotFound(
+        f"instance {instance!r} of the service {service!r}: it did not answer within "
+        f"{window:g} s{hint}"
+    )

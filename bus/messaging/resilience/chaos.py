@@ -49,7 +49,7 @@ class Experiment:
 
     plan: ChaosPlan
     by: str
-    """Operator who started it, or `BUS_CHAOS`."""
+    """Operator who started it, or `the settings`."""
     reason: str
     since: float
     """Begin, in seconds since the epoch."""
@@ -98,7 +98,7 @@ class Chaos:
 
         Args:
             plan: The faults.
-            by: Operator who starts it, or `BUS_CHAOS`.
+            by: Operator who starts it, or `the settings`.
             reason: Reason of the operator.
             until: End, in seconds since the epoch. None: the end of the plan.
         """

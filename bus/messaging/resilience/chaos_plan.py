@@ -11,6 +11,7 @@ from typing_extensions import override
 __all__ = [
     "DEFAULT_CHAOS_SECONDS",
     "EVERY_OPERATION",
+    "FAULT_LIMITS",
     "MAX_CHAOS_SECONDS",
     "ChaosPlan",
     "ChaosRule",
@@ -24,6 +25,10 @@ DEFAULT_CHAOS_SECONDS: Final = 600.0
 MAX_CHAOS_SECONDS: Final = 3600.0
 """Maximum seconds of an experiment."""
 EVERY_OPERATION: Final = "*"
+FAULT_LIMITS: Final = (
+    "drop-reply affects requests, and duplicate affects events, jobs and idempotent requests"
+)
+"""The messages that some kinds of faults affect, for texts. The others affect all messages."""
 
 FaultKind = Literal["latency", "error", "drop-reply", "duplicate"]
 
@@ -79,6 +84,11 @@ class ChaosPlan:
     """Duration of the experiment. None: `DEFAULT_CHAOS_SECONDS`."""
     seed: int | None = None
     """Seed with which the same messages get the same faults. None: a random seed."""
+
+    @property
+    def faults(self) -> list[tuple[ChaosRule, Fault]]:
+        """The faults of all rules, in the order of the plan."""
+        return [(rule, fault) for rule in self.rules for fault in rule.faults]
 
     def matches(self, type_: str) -> bool:
         """Return True if a rule applies to messages of this type."""

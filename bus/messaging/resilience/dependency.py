@@ -55,19 +55,14 @@ class Dependency:
             most=MAX_THRESHOLD,
             error=ContractError,
         )
-        interval = check_seconds(
+        check_seconds(
             self.probe_interval,
             "probe_interval",
             subject,
+            shortest=MIN_PROBE_INTERVAL,
             longest=MAX_PROBE_INTERVAL,
             error=ContractError,
         )
-        if interval < MIN_PROBE_INTERVAL:
-            raise ContractError(
-                f"{subject}: probe_interval must be a number of seconds from "
-                f"{MIN_PROBE_INTERVAL:g} to {MAX_PROBE_INTERVAL:g}, not {interval:g}. Write a "
-                "number such as 30."
-            )
 
     @property
     def policy(self) -> BreakerPolicy:
@@ -126,8 +121,9 @@ def _check_failures(failures: object, subject: str) -> None:
                 f"{subject}: failures must contain only subclasses of Exception, not {given}. "
                 "Write the class of the error, such as failures=(ConnectionError,)."
             )
-        if each is Exception:
+        if each in {Exception, ExceptionGroup}:
             raise ContractError(
-                f"{subject}: failures cannot contain Exception, because a bug of the handler would "
-                "count as a failure of the dependency. Name the errors of the dependency."
+                f"{subject}: failures cannot contain {each.__name__}, because a bug of the handler "
+                "would count as a failure of the dependency. Name the errors of the dependency. "
+                "An exception group counts if one of its errors is among them."
             )

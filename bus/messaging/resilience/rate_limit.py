@@ -8,6 +8,8 @@ from bus.errors import ContractError
 __all__ = ["RateLimit"]
 
 MAX_REQUESTS = 1_000_000
+MAX_SECONDS_PER_REQUEST = 86_400
+"""Maximum seconds until a caller has one more token: a day. The error names them to the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class RateLimit:
     """
 
     requests: float
-    """Number of requests in `per` seconds that one service may send."""
+    """Number of requests in `per` seconds that one service may send, at least one in a day."""
     per: float = 1.0
     """Seconds."""
     burst: int | None = None
@@ -37,6 +39,12 @@ class RateLimit:
                 f"{describe(self.requests)}. Write a number such as 100."
             )
         check_seconds(self.per, "per", "RateLimit", error=ContractError)
+        if self.per / self.requests > MAX_SECONDS_PER_REQUEST:
+            raise ContractError(
+                "RateLimit: the rate is one request in more than "
+                f"{MAX_SECONDS_PER_REQUEST} s, and a process does not keep the count for so long. "
+                "Write a higher number of requests, or a shorter per."
+            )
         if self.burst is not None:
             check_count(self.burst, "burst", "RateLimit", most=MAX_REQUESTS, error=ContractError)
 

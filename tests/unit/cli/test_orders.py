@@ -13,7 +13,7 @@ from rich.console import Console
 from bus.cli import order_sending
 from bus.cli.breaker_table import breaker_table, breakers_to_json
 from bus.cli.breakers import breaker_names, without_breaker
-from bus.cli.chaos import chaos_table, parse_plan
+from bus.cli.chaos import chaos_table, parse_plan, warn_unused
 from bus.cli.errors import exit_code
 from bus.cli.options import duration
 from bus.cli.order_options import check_reason, end_after, target_of
@@ -183,6 +183,21 @@ async def test_an_order_without_live_instances_says_so() -> None:
         await give_order(FakeAsker(), ORDER, ALL, 0.01)
 
 
+@pytest.mark.parametrize(
+    ("instance", "hint"),
+    [("2a3x", "; did you mean '2a3b'?"), ("nope", ". `bus services web` lists its instances.")],
+)
+async def test_an_order_for_an_unknown_instance_names_those_of_the_service(
+    instance: str, hint: str
+) -> None:
+    asker = FakeAsker([result("2a3b"), OrderResult(**identity("3", "shop"), outcome="applied")])
+    with pytest.raises(NotFound) as refused:
+        await give_order(asker, ORDER, Target("web", instance), 0.01)
+    assert str(refused.value) == (
+        f"instance {instance!r} of the service 'web': it did not answer within 0.01 s{hint}"
+    )
+
+
 async def test_an_operator_without_the_right_to_read_can_order() -> None:
     asker = FakeAsker([result("1")])
     refused = PermissionDenied("the operator 'ida' may not read the state of services")
@@ -325,6 +340,22 @@ RUNNING = ChaosInfo(
     seed=7,
     faults={"latency": 3, "duplicate": 1},
 )
+
+
+def test_a_fault_without_an_effect_in_any_instance_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = parse_plan("tol.fee: drop-reply; toll.fee: duplicate; toll.bill: drop-reply@5%")
+    results = [
+        OrderResult(**identity(name), outcome="applied", unused=unused)
+        for name, unused in [("1", (0, 1, 2)), ("2", (0, 2, 9))]
+    ]
+    warn_unused(plan, Obeyed(ORDER, results, 2))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("tol.fee: drop-reply: without an effect. Check the name")
+    assert second.startswith("toll.bill: drop-reply@5%: without an effect")
+    warn_unused(plan, Obeyed(ORDER, [*results, result("3")], 3))  # of an earlier version
+    assert capsys.readouterr().err == ""
 
 
 def test_a_running_experiment_has_a_row_for_each_rule() -> None:

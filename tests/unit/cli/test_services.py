@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
@@ -381,6 +382,18 @@ async def test_an_unknown_service_is_an_error_with_the_nearest_live_name(
     with pytest.raises(NotFound) as raised:
         await ask_services(FakeAsker(answers), name, BRIEF)
     assert str(raised.value) == text
+
+
+async def test_live_instances_that_do_not_answer_a_question_are_no_unknown_service() -> None:
+    def pings(question: Question[InstanceState]) -> Sequence[InstanceState]:
+        return answers(question) if isinstance(question, Ping) else ()
+
+    with pytest.raises(Unavailable) as raised:
+        await ask_services(FakeAsker(pings), "billing", BRIEF)
+    text = str(raised.value)
+    assert text.startswith("service 'billing': it is alive, but no instance answered the question")
+    assert "did you mean" not in text
+    assert "version of the bus" in text
 
 
 @pytest.mark.parametrize("name", [None, "billing"])

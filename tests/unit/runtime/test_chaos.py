@@ -310,7 +310,7 @@ async def test_an_experiment_is_logged_and_ends_by_itself(buses: MemoryBuses) ->
     finally:
         logging.getLogger("bus.chaos").removeHandler(handler)
     first, last = (record.getMessage() for record in caught)
-    assert first.startswith("toll: chaos begins, by BUS_CHAOS")
+    assert first.startswith("toll: chaos begins, by the settings")
     assert first.endswith("with seed=5: toll.pay: error=unavailable")
     assert last == "toll: chaos ends, because its time is over. Injected faults: error 1"
     assert {record.levelno for record in caught} == {logging.WARNING}
@@ -381,7 +381,40 @@ async def test_a_plan_for_other_services_only_is_logged(caplog: pytest.LogCaptur
         assert "BUS_CHAOS names no operation that this service handles" in caplog.text
 
 
+async def test_a_fault_that_does_nothing_to_an_operation_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = "toll.pay: duplicate, drop-reply; toll.bill: drop-reply, duplicate; garage.a: drop-reply"
+    async with MemoryBuses() as buses:
+        bus = await buses.bus("toll", chaos=plan)
+        with caplog.at_level(logging.WARNING, "bus.chaos"):
+            await buses.serve(bus, Toll().router)
+    lines = [line for line in caplog.messages if "does nothing" in line]
+    assert len(lines) == 2
+    assert lines[0].startswith("toll: BUS_CHAOS has duplicate for toll.pay, which does nothing")
+    assert "drop-reply for toll.bill" in lines[1]
+
+
+async def test_an_experiment_of_the_settings_names_the_settings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with MemoryBuses() as buses:
+        with caplog.at_level(logging.WARNING, "bus.chaos"):
+            await toll_with(buses, "toll.pay: drop-reply")
+    assert "chaos begins, by the settings (BUS_CHAOS, or chaos in the code)" in caplog.text
+
+
 # --- Orders ---
+
+
+@in_memory
+async def test_an_order_is_answered_with_the_faults_that_do_nothing(buses: MemoryBuses) -> None:
+    _, _, car = await toll_with(buses, None)
+    plan = (
+        "tol.fee: duplicate; toll.fee: duplicate, drop-reply; toll.bill: drop-reply; *: duplicate"
+    )
+    result = await order(car, StartChaos, plan=plan)
+    assert (result.outcome, result.unused) == ("applied", (0, 3))
 
 
 async def order(bus: Bus, kind: type[Any], seconds: float = 60, **fields: Any) -> OrderResult:
@@ -429,9 +462,11 @@ async def test_an_ordered_experiment_ends_with_the_order(buses: MemoryBuses) -> 
     ("plan", "seconds", "why"),
     [
         ("garage.open: duplicate", 60, "not-found"),
+        ("toll.pay: duplicate", 60, "no-effect"),
+        ("toll.bill: drop-reply; toll.opened.v1: drop-reply", 60, "no-effect"),
         ("toll.pay: explode", 60, "not-understood"),
-        ("toll.pay: duplicate", 3700, "too-long"),
-        ("toll.pay: duplicate", -1, "ended"),
+        ("toll.pay: drop-reply", 3700, "too-long"),
+        ("toll.pay: drop-reply", -1, "ended"),
     ],
 )
 async def test_an_order_that_cannot_be_obeyed_is_answered_with_the_reason(
@@ -449,7 +484,7 @@ async def test_the_statistics_show_a_running_experiment(buses: MemoryBuses) -> N
     _, _, car = await toll_with(buses, "toll.fee: duplicate@2%, error=internal@1%")
     (answer,) = await car.discovery.ask(GetStats(), Target("toll"), expected=1)
     (line,) = answer.record.chaos
-    assert line.startswith("toll.fee: duplicate@2%, error=internal@1% (by BUS_CHAOS, until ")
+    assert line.startswith("toll.fee: duplicate@2%, error=internal@1% (by the settings, until ")
     assert line.endswith(" UTC)")
 
 

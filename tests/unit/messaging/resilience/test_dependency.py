@@ -56,12 +56,13 @@ def test_another_error_with_a_failure_as_its_cause_is_not_a_failure() -> None:
         ({"failures": ("EhrDown",)}, "failures must contain only subclasses of Exception"),
         ({"failures": (KeyboardInterrupt,)}, "only subclasses of Exception, not KeyboardInterrupt"),
         ({"failures": (Exception,)}, "failures cannot contain Exception"),
+        ({"failures": (ExceptionGroup,)}, "failures cannot contain ExceptionGroup"),
         ({"consecutive_failures": 0}, "consecutive_failures must be a whole number from 1"),
         ({"consecutive_failures": 2.5}, "consecutive_failures must be a whole number from 1"),
-        ({"probe_interval": -1}, "probe_interval must be a number of seconds"),
-        ({"probe_interval": 0.5}, "probe_interval must be a number of seconds from 1 to 3600"),
-        ({"probe_interval": 3601}, "probe_interval must be a number of seconds"),
-        ({"probe_interval": float("nan")}, "probe_interval must be a number of seconds"),
+        *(
+            ({"probe_interval": wrong}, "probe_interval must be a number of seconds from 1 to 3600")
+            for wrong in (-1, 0, 0.5, 3601, float("nan"), "3")
+        ),
     ],
 )
 def test_a_dependency_refuses_values_that_are_out_of_range(
