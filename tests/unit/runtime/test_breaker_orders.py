@@ -107,7 +107,7 @@ async def test_the_log_line_of_an_order_has_an_end_only_if_the_order_lasts(
 ) -> None:
     lines: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = lines.append  # type: ignore[method-assign]
+    handler.emit = lines.append  # type: ignore[assignment,method-assign]
     logger = logging.getLogger("bus.orders")
     logger.addHandler(handler)
     try:
