@@ -153,6 +153,10 @@ class BusError(Exception):
 
     A handler that passes the error on states nothing about its own work.
     """
+    was_broker_silent: bool = False
+    """True if an attempt of a request timed out while the broker answered nothing at all."""
+    answered_copies: int = 1
+    """Number of copies of a hedged request that the service has answered with this error."""
     had_full_time: bool = False
     """True if an attempt of a request failed only after its configured time.
 

@@ -54,22 +54,30 @@ def breaker_table(
     closed = sum(each.state == "closed" for _, each in rows)
     head = f"{count_noun(len(rows), 'breaker')}, {closed} closed"
     note = "" if everything or not closed else "; --all shows the closed ones"
-    parts: list[RenderableType] = [*_order_lines(rows), Text(f"{head}{note}", style="dim")]
+    parts: list[RenderableType] = [*_order_lines(shown), Text(f"{head}{note}", style="dim")]
     if shown:
         parts.append(fitting_table(COLUMNS, [_row(row, now) for row in shown], console))
     return Group(*parts)
 
 
 def _order_lines(rows: Iterable[Row]) -> Iterator[Text]:
-    """Yield a line for each order that isolates breakers now. A narrow table has no such column."""
+    """Yield a line for each order that put breakers into their state, with its reason.
+
+    A narrow table has no column for it.
+    """
     orders = Counter(
-        (record.service, each.name, each.ordered_by, each.reason)
+        (record.service, each.name, _past_order(each), each.ordered_by, each.reason)
         for record, each in rows
-        if each.state == "isolated"
+        if each.ordered_by
     )
-    for (service, name, operator, reason), count in orders.items():
-        text = f"{service}: {name} was isolated by {operator} in {count_noun(count, 'instance')}"
+    for (service, name, order, operator, reason), count in orders.items():
+        text = f"{service}: {name} {order} by {operator} in {count_noun(count, 'instance')}"
         yield Text(one_line(f"{text}: {reason}"), style="yellow")
+
+
+def _past_order(info: BreakerInfo) -> str:
+    """Return the order of an operator. An isolation that has ended leaves a breaker half-open."""
+    return "was reset" if info.state == "closed" else "was isolated"
 
 
 def _rows(records: Iterable[InstanceBreakers]) -> list[Row]:

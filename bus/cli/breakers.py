@@ -83,7 +83,8 @@ def list_(
     "dependency" belongs to something that its handlers need. "ends in" is the time until the next
     probe, or until the end of an operator's order. "since" is the time since the first
     opening, also after failed probes. "failed/calls 10s" counts the last 10 s, and "rejected" the
-    calls since the start of the instance. "cause" names the operator of an order.
+    calls since the start of the instance. "cause" names the operator of an order. A line above the
+    table has the operator and the reason.
 
     Each instance has breakers of its own. The command needs the right `control.read`, and changes
     nothing.

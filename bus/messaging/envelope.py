@@ -190,6 +190,11 @@ class ErrorReply(Message):
     """
     retry_after: float | None = None
     """Seconds after which the caller may send the message again. None: the caller decides."""
+    copies: int | None = None
+    """Number of copies of the request that this reply answers. None: one.
+
+    Copies that one process gets while it handles the first have one reply.
+    """
 
 
 class Progress(Message):
@@ -240,6 +245,7 @@ def error_reply(
     source: str,
     has_run: bool = True,
     is_repeated: bool = False,
+    copies: int = 1,
 ) -> Envelope:
     """Return the error reply to a request or job.
 
@@ -253,11 +259,14 @@ def error_reply(
         source: Sending service.
         has_run: False if certainly no handler has begun this attempt.
         is_repeated: True if a handler may have begun an earlier attempt or delivery.
+        copies: Number of copies of the request that the reply answers.
     """
     executed: Executed = executed_on_wire(error, has_run=has_run)
     # A refusal, or a handler's own statement, is about this attempt only.
     is_unknown = executed == "maybe" or (executed == "no" and is_repeated)
     body = _describe_error(error, request.id, executed=None if is_unknown else executed)
+    if copies > 1:
+        body = body.model_copy(update={"copies": copies})
     # A member without a value is left out, so that the body stays as short as before.
     encoded = ErrorReply.__pydantic_serializer__.to_json(body, exclude_none=True)
     return _build_answer(request, ERROR_TYPE, encoded, source=source, error=body.code)

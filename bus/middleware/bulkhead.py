@@ -95,9 +95,10 @@ def _full_error(destination: Destination, permits: Bulkhead) -> ResourceExhauste
     destination.meter.count(CALLS_REJECTED, (*destination.labels, POLICY))
     busy = _describe_busy(destination, permits)
     more = permits.max_waiting
+    limit = f"{more} more {_wait_verb(more)} to be sent" if more else "max_waiting permits no more"
     return ResourceExhausted(
-        f"{destination.type}: the request was not sent, because {busy}, and {more} more "
-        f"{_wait_verb(more)} to be sent. Send fewer requests at a time, or raise max_in_flight or "
+        f"{destination.type}: the request was not sent, because {busy}, and {limit}. Send fewer "
+        "requests at a time, or raise max_in_flight or "
         f"max_waiting of the service {destination.service} in the settings.",
         executed="no",
     )

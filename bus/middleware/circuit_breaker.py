@@ -5,7 +5,7 @@ Source: Nygard, "Release It!" (2007).
 
 import asyncio
 
-from bus.errors import BusError, Unavailable, code_of
+from bus.errors import BusError, Unavailable, code_of, executed_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.error_state import retry_after_of
 from bus.messaging.handler import Handler, Middleware
@@ -19,7 +19,8 @@ __all__ = ["circuit_breaker"]
 
 POLICY = "breaker"
 TIME_OUT = "deadline_exceeded"
-FAILURES = frozenset({"unavailable", "resource_exhausted", TIME_OUT})
+LOAD_CONTROL = "resource_exhausted"
+FAILURES = frozenset({"unavailable", LOAD_CONTROL, TIME_OUT})
 """Codes of the service's errors that can count as failures."""
 
 
@@ -31,6 +32,9 @@ def circuit_breaker(destination: Destination, breaker: CircuitBreaker) -> Middle
     because the service works. An error of this process or of the broker counts nothing, nor does a
     cancelled request. If the service has lost its connection, it answers `unavailable` with
     `maybe_executed` to a request that is delivered again. This error counts nothing, too.
+
+    The load control of a service refuses single requests, and others succeed at the same time. So a
+    `resource_exhausted` that was not executed and has a `retry_after` counts nothing.
 
     Args:
         destination: The called operation.
@@ -87,12 +91,22 @@ def _count_error(
     code = code_of(error)
     if code not in FAILURES:
         breaker.success(permit, seconds)
+    elif code == LOAD_CONTROL and _is_refusal(error):
+        breaker.ignore(permit)
     elif error.had_full_time if code == TIME_OUT else not error.maybe_executed:
         breaker.failure(permit, seconds, code, retry_after_of(error))
     else:
         # The caller had left less time than the service may take. Or the service does not know the
         # outcome, because it has lost a connection to the broker.
         breaker.ignore(permit)
+
+
+def _is_refusal(error: BusError) -> bool:
+    """Return True if the service has refused the request before its handler, and tells how long.
+
+    Load shedding and rate limits do so. The retry policy obeys the time.
+    """
+    return executed_of(error) == "no" and retry_after_of(error) is not None
 
 
 async def _rejected(destination: Destination, breaker: CircuitBreaker) -> Unavailable:

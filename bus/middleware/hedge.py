@@ -25,7 +25,8 @@ def hedge(destination: Destination, *, is_sent: Callable[[str], bool]) -> Middle
 
     The copies have the same message id, and one deadline. The first final answer ends the call, and
     the other copy is cancelled at this client. A service can handle the two copies. An error that a
-    repetition can solve is not final while the other copy is in flight.
+    repetition can solve is not final while the other copy is in flight. If one process has joined
+    the copies, its error answers both, and ends the call.
 
     A request has at most one second copy in each attempt, and the copy takes a token of the retry
     budget. A request that waits for a connection, a slot or the start of the service has no second
@@ -153,7 +154,8 @@ class _HedgedCall:
         """Return True if the error of the first copy is the result, and False if the copy decides.
 
         A lost connection fails both copies, and the client then sends the request again. The time
-        of both copies ends with the time of the first.
+        of both copies ends with the time of the first. An error that answers both copies is the
+        last reply.
         """
         if self._copy is None:
             return True
@@ -161,6 +163,8 @@ class _HedgedCall:
             failure = self._copy.exception()
             return failure is not None and not _is_answer(failure)
         if _is_answer(error) or isinstance(error, ConnectionLost | DeadlineExceeded):
+            return True
+        if error.answered_copies > 1:
             return True
         self._is_in_doubt |= executed_of(error) != "no"
         self._failure = error

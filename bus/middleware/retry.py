@@ -48,7 +48,8 @@ def retry(destination: Destination, *, catalog: Catalog = CATALOG) -> Middleware
     - `policy.retries` permits a further attempt, and the retry budget has a token.
 
     An attempt that timed out while the broker did not answer is repeated, too, if that is safe. It
-    takes no token, as a resend after a lost connection.
+    takes no token, as a resend after a lost connection. Only the deadline and the setting `retries`
+    limit these attempts.
 
     Otherwise the last error of the service is raised. This error is also raised if a policy of this
     process rejects a further attempt. If an earlier attempt may have reached a handler,
@@ -64,7 +65,7 @@ def retry(destination: Destination, *, catalog: Catalog = CATALOG) -> Middleware
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            attempt, in_doubt, sent = 1, False, envelope
+            attempt, counted, in_doubt, sent = 1, 0, False, envelope
             failure: BusError | None = None
             if attempt_timeout is not None:
                 sent = _attempt_of(envelope, attempt_timeout, 1)
@@ -76,7 +77,8 @@ def retry(destination: Destination, *, catalog: Catalog = CATALOG) -> Middleware
                         if failure is not None and _is_rejection(error):
                             # Nothing was sent. The call fails because of the service's error.
                             raise _last_error(failure, in_doubt=in_doubt) from None
-                        wait = decision.wait_for(envelope, error, attempt)
+                        counted += not error.was_broker_silent
+                        wait = decision.wait_for(envelope, error, attempt, counted)
                         if wait is None:
                             if not in_doubt:
                                 raise
@@ -104,16 +106,19 @@ class _Decision:
     def __init__(self, destination: Destination, catalog: Catalog) -> None:
         policy = destination.policy
         self._destination = destination
-        self._retries = DEFAULT_RETRIES if policy.retries is None else policy.retries
+        self._retries = policy.retries
         self._catalog = catalog
 
-    def wait_for(self, envelope: Envelope, error: BusError, attempt: int) -> float | None:
+    def wait_for(
+        self, envelope: Envelope, error: BusError, attempt: int, counted: int
+    ) -> float | None:
         """Return the seconds until the next attempt, or None if no further attempt is permitted.
 
         Args:
             envelope: The request.
             error: Error of the last attempt.
             attempt: Number of the last attempt, from 1.
+            counted: Number of attempts that have failed while the broker answered.
         """
         destination = self._destination
         budget = destination.budget
@@ -128,7 +133,7 @@ class _Decision:
             envelope.deadline is not None
             and (destination.clock() + wait) * 1000 >= envelope.deadline
         )
-        if is_late or attempt > self._retries:
+        if is_late or not self._has_retry_left(attempt, counted):
             return None
         if budget is not None and not budget.take():
             destination.meter.count(CALLS_REJECTED, (*destination.labels, "budget"))
@@ -136,6 +141,15 @@ class _Decision:
         if error.origin == "service":
             destination.meter.count(CALLS_RETRIED, destination.labels)
         return wait
+
+    def _has_retry_left(self, attempt: int, counted: int) -> bool:
+        """Return True if the number of attempts permits a further one.
+
+        Without a setting, a broker that stays silent longer than some attempts fails no call.
+        """
+        if self._retries is None:
+            return counted <= DEFAULT_RETRIES
+        return attempt <= self._retries
 
     def _is_retried(self, error: BusError) -> bool:
         """Return True if the service permits a retry, and if the retry is safe."""

@@ -54,6 +54,7 @@ def call_policies(
     *,
     is_sent: Callable[[str], bool] = lambda _: True,
     access: CacheAccess | None = None,
+    waits: Middleware | None = None,
 ) -> list[Middleware]:
     """Return the policies for the requests to one destination. The outermost policy is first.
 
@@ -65,6 +66,8 @@ def call_policies(
         is_sent: Function that returns True if the request with this message id was sent, and waits
             for its reply.
         access: Access to the kept replies. None: no reply is kept.
+        waits: Middleware that lets a request wait until a service serves it. None: no request
+            waits.
     """
     # The order, from the outside: cache, retry, hedge, circuit breaker, bulkhead. The fallback is
     # outside the whole client stack, because it also replaces what is left after the resends.
@@ -80,6 +83,10 @@ def call_policies(
     # Two services can handle the two copies of a request, so only an idempotent one has a copy.
     if policy.hedge_after is not None and contract is not None and contract.idempotent:
         layers.append(hedge(destination, is_sent=is_sent))
+    if waits is not None:
+        # Inside `hedge`: a request that waits is not late. Outside the circuit breaker and the
+        # bulkhead: it holds no permit of them while it waits.
+        layers.append(waits)
     if destination.breaker is not None:
         # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
         # breaker rejects takes no place.

@@ -41,7 +41,7 @@ class BrokerWatch:
         self._interval = float("inf")
         self.timer: asyncio.TimerHandle | None = None
         """The next check. None if no request has waited since the last check."""
-        self._checked_at = self._troubled_at = float("-inf")
+        self._checked_at = self._troubled_at = self._silent_at = float("-inf")
         self._pinged_at: float | None = None
         self._first_connected_at: float | None = None
         """Time of the first connection. The other services have not lost theirs, so it is not a
@@ -86,6 +86,14 @@ class BrokerWatch:
             recovered_from = max(connected_at, recovered_from)
         return sent_at >= recovered_from + RECOVERY_SECONDS
 
+    def was_silent_since(self, sent_at: float) -> bool:
+        """Return True if a ping had no answer since a request was sent.
+
+        Call this method after `answered_since`. It returns False if the broker has only recovered
+        since then, or if this process was blocked.
+        """
+        return self._silent_at >= sent_at
+
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self.timer = None
         if not self._is_waiting():
@@ -111,5 +119,7 @@ class BrokerWatch:
             and self._liveness.heard_at <= pinged_at
             and now - pinged_at >= self._interval
         )
-        if is_silent or now - self._checked_at > self._interval + STALL_SECONDS:
+        if is_silent:
+            self._silent_at = self._troubled_at = now
+        elif now - self._checked_at > self._interval + STALL_SECONDS:
             self._troubled_at = now

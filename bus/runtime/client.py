@@ -31,6 +31,7 @@ from bus.runtime.pending_request import decode_reply
 from bus.runtime.reply_receiver import ReplyReceiver
 from bus.runtime.sent_measures import send_meter
 from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.service_waits import ServiceWaits
 
 __all__ = ["Client"]
 
@@ -70,7 +71,7 @@ class Client:
         self.replies = PendingReplies(runtime.meter)
         self._receiver = ReplyReceiver(runtime, self.replies)
         self._sender = MessageSender(runtime, self.replies, self._receiver, self._timeout_of)
-        self.waits = self._sender.waits
+        self.waits = ServiceWaits(self._sender.remaining)
         """The requests that wait until a service serves them."""
         self._cache = cache_access(runtime, self.waits.ids.__contains__)
 
@@ -117,7 +118,8 @@ class Client:
                 setting `services`, or the setting `request_timeout`. Inside the handler of a
                 request, the deadline of that request applies as well.
             wait_for_service: True to wait within the timeout until a service serves the request.
-                The request is published again after `NotServed`, at most once a second.
+                The request is published again after `NotServed`, at most once a second. It also
+                waits while the circuit breaker of its operation is open.
             fallback: A reply to return if the service or the broker does not work, or a function
                 that receives the error and returns a reply. It replaces errors with the code
                 `unavailable`, `resource_exhausted` or `deadline_exceeded`.
@@ -152,7 +154,8 @@ class Client:
                 service wait already (`max_in_flight` and `max_waiting` of the service): the
                 request was not sent.
             Unavailable: The bus is not open, or is not connected to the broker. Or the circuit
-                breaker of the request's operation is open. The request was not sent.
+                breaker of the request's operation is open. The request was not sent. With
+                `wait_for_service` this error is raised only after `timeout`.
             Internal: A middleware of the client returned no reply.
             Unknown: This version of the bus does not have the error code of the reply. Or the type
                 of the reply is not the type in the contract, and `maybe_executed` is true.
@@ -343,7 +346,12 @@ class Client:
         policies: list[Middleware] = []
         if envelope.role == "request":
             destination = self._destinations.of(envelope.type)
-            policies = call_policies(destination, is_sent=self.replies.is_sent, access=self._cache)
+            policies = call_policies(
+                destination,
+                is_sent=self.replies.is_sent,
+                access=self._cache,
+                waits=self.waits.layer,
+            )
             if self._sender.watch is not None:
                 self._sender.watch.expect(
                     destination.policy.attempt_timeout or self._timeout_of(envelope.type)

@@ -97,6 +97,14 @@ class InboundMessage:
         return self.envelope.attempt > 1 or has_returned or self.deliveries[0].redelivered
 
     @property
+    def copies(self) -> int:
+        """Number of copies of the message that are handled together.
+
+        The broker redelivers a copy only after the channel of its last delivery was closed.
+        """
+        return sum(delivery.is_open for delivery in self.deliveries)
+
+    @property
     def lost_deliveries(self) -> int:
         """The broker's count of lost deliveries. 0 if the message is not processed alone."""
         return 0 if self.candidate is None else self.candidate.losses
@@ -157,6 +165,8 @@ class HandlingResult:
     """
     is_repeated: bool = False
     """True if a handler may have begun an earlier delivery or attempt. The settler sets it."""
+    copies: int = 1
+    """Number of copies of a request that its error reply answers. The settler sets it."""
     traceparent: str | None = None
     """Span of this attempt. None if no span was recorded."""
     is_counted: bool = False

@@ -20,10 +20,9 @@ from bus.runtime.broker_watch import BrokerWatch
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply
 from bus.runtime.reply_receiver import ReplyReceiver
+from bus.runtime.reply_timeouts import name_broker
 from bus.runtime.sent_history import sent_history
 from bus.runtime.service_runtime import ServiceRuntime
-from bus.runtime.service_waits import ServiceWaits
-from bus.security.anonymous import AnonymousIdentity
 
 __all__ = ["MessageSender"]
 
@@ -68,7 +67,6 @@ class MessageSender:
             timeout_of: Function that returns the seconds that a request of a type waits by default.
         """
         self._transport = runtime.transport
-        self._identity = runtime.security.identity
         self._clock = runtime.clock
         self._request_timeout = runtime.settings.request_timeout
         self._replies = replies
@@ -82,7 +80,7 @@ class MessageSender:
             else None
         )
         """None if the transport cannot tell whether the broker answers."""
-        self.waits = ServiceWaits(self._call_service_again, self._remaining)
+        self._notes_sends = runtime.destinations.need_send_times
 
     def send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """Send a message. If the message is a request, also wait for its reply.
@@ -91,8 +89,6 @@ class MessageSender:
         """
         if envelope.role != "request":
             return self._publish(envelope)
-        if envelope.id in self.waits.ids:
-            return self.waits.call(envelope)
         return self._call_service(envelope)
 
     async def _publish(self, envelope: Envelope) -> None:
@@ -101,7 +97,7 @@ class MessageSender:
             self._replies.record_job_sent(envelope)
         try:
             outcome = await self._transport.send(
-                envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
+                envelope, address_of(kind, envelope.type), timeout=self.remaining(envelope)
             )
             _raise_unless_accepted(outcome, envelope)
         except BaseException as error:  # such as the cancellation of the caller
@@ -110,19 +106,12 @@ class MessageSender:
             raise
         self._remember(envelope, started, OK)
 
-    def _call_service_again(self, envelope: Envelope) -> Awaitable[Envelope]:
-        """Send a request that may have waited. Its token could have expired in the meantime."""
-        identity = self._identity
-        if not isinstance(identity, AnonymousIdentity):
-            envelope = identity.signer.sign(envelope)
-        return self._call_service(envelope)
-
     async def _call_service(self, envelope: Envelope) -> Envelope:
         started = perf_counter()
         consumer = self._receiver.consumer
         if consumer is None or not consumer.ready:
             await self._wait_for_reply_consumer(envelope)
-        remaining = seconds = self._remaining(envelope)
+        remaining = seconds = self.remaining(envelope)
         limits = envelope.limits
         attempt_timeout = None if limits is None else limits.attempt_timeout
         if attempt_timeout is not None and attempt_timeout < remaining:
@@ -145,9 +134,8 @@ class MessageSender:
                 envelope,
             )
             sent_at = asyncio.get_running_loop().time()  # faster than `loop_time`
-            if (send_time := current_send.get()) is not None:
-                send_time.at = sent_at
-            self._replies.mark_sent(envelope.id)
+            if self._notes_sends:
+                self._note_send(envelope.id, sent_at)
             if seconds < remaining:
                 # The time without a connection is not part of the attempt.
                 self._replies.limit_wait(future, seconds + GRACE_SECONDS)
@@ -170,6 +158,12 @@ class MessageSender:
             _name_attempt(envelope, error, loop_time() - sent_at)
             raise
         return reply
+
+    def _note_send(self, message_id: str, sent_at: float) -> None:
+        """Note the time of a send for the circuit breaker and for the hedge."""
+        if (send_time := current_send.get()) is not None:
+            send_time.at = sent_at
+        self._replies.mark_sent(message_id)
 
     def _note_time(
         self, envelope: Envelope, error: DeadlineExceeded, sent_at: float, *, is_reply: bool
@@ -195,6 +189,8 @@ class MessageSender:
             error.had_full_time = False
             if not is_reply:
                 error.origin = "broker"
+                error.was_broker_silent = self.watch.was_silent_since(sent_at)
+                name_broker(error)
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """Wait until the consumer of the reply queue is ready, before a request is sent."""
@@ -202,7 +198,7 @@ class MessageSender:
         if consumer is None:
             raise Unavailable("the client is not started. Use it inside `async with Bus(…)`.")
         try:
-            async with asyncio.timeout(self._remaining(envelope)):
+            async with asyncio.timeout(self.remaining(envelope)):
                 await consumer.wait_ready()
         except TimeoutError:
             unconnected = Unavailable(
@@ -212,7 +208,7 @@ class MessageSender:
             mark_as_broker_error(unconnected)
             raise unconnected from None
 
-    def _remaining(self, envelope: Envelope) -> float:
+    def remaining(self, envelope: Envelope) -> float:
         """Return the seconds until the deadline of a message."""
         if envelope.deadline is None:
             return self._request_timeout

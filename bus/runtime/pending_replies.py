@@ -7,14 +7,15 @@ from weakref import WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Origin
-from bus.messaging.call_limits import CallLimits, attempt_advice, timeout_advice
+from bus.messaging.call_limits import CallLimits
 from bus.messaging.envelope import Envelope, is_final
 from bus.messaging.error_state import mark_as_broker_error
 from bus.messaging.instruments import CONNECTIONS_LOST
 from bus.messaging.ports.meter import NO_METER, Meter
-from bus.messaging.timers import SharedTimer, format_seconds
+from bus.messaging.timers import SharedTimer
 from bus.runtime.job_handle import PendingJob, log_unknown_type
 from bus.runtime.pending_request import PendingRequest, R
+from bus.runtime.reply_timeouts import describe_timeout
 
 __all__ = ["PendingReplies"]
 
@@ -271,19 +272,7 @@ class PendingCall(PendingRequest):
     def on_deadline(self) -> None:
         """Fail the call if it has no reply yet."""
         if not self.answer.done():
-            error = DeadlineExceeded(self._describe_timeout(), maybe_executed=True)
+            text = describe_timeout(self, self.seconds, self.limits)
+            error = DeadlineExceeded(text, maybe_executed=True)
             error.origin = "service"
             self.answer.set_exception(error)
-
-    def _describe_timeout(self) -> str:
-        seconds, remedy, attempt = self.seconds, timeout_advice(self.limits), ""
-        if self.limits is not None and self.limits.attempt_timeout is not None:
-            attempt = f" in attempt {self.limits.attempt}"
-            if self.limits.attempt_timeout < seconds:
-                seconds, remedy = self.limits.attempt_timeout, attempt_advice(self.limits)
-        advice = (
-            f"A reply was rejected: {self.rejection}"
-            if self.rejection
-            else f"Check that the service runs and is not overloaded, or {remedy}."
-        )
-        return f"{self.type}: no reply within {format_seconds(seconds)}{attempt}. {advice}"

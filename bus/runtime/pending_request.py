@@ -86,6 +86,8 @@ def _error_of(body: ErrorReply) -> BusError:
     )
     error.origin, error.retry_after = "service", body.retry_after
     error.retry_after = retry_after_of(error)
+    if body.copies is not None:
+        error.answered_copies = body.copies
     match body.executed:
         case "yes":
             error.stated_executed, error.maybe_executed = "yes", True

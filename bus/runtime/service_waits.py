@@ -2,6 +2,9 @@
 
 The broker returns a request that no queue accepts, so the client can safely publish it again. The
 requests of one type take turns. So a thousand waiting requests cost the broker as much as one.
+
+A request waits outside the circuit breaker and the bulkhead, and passes them at each publish. So a
+waiting request holds no permit of its service, and does not prevent the probes of the breaker.
 """
 
 import asyncio
@@ -11,9 +14,10 @@ from contextlib import contextmanager
 from random import uniform
 from typing import Final
 
-from bus.errors import NotServed, Unavailable
+from bus.errors import BusError, NotServed, Unavailable
 from bus.messaging.call_limits import timeout_advice
 from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler
 from bus.messaging.timers import format_seconds
 from bus.messaging.topology.names import service_of
 from bus.runtime.start_listener import StartListener
@@ -32,24 +36,18 @@ INHERITED_PART = 0.9
 class ServiceWaits:
     """The requests of one client that wait until a service serves their type."""
 
-    def __init__(
-        self,
-        send: Callable[[Envelope], Awaitable[Envelope]],
-        remaining: Callable[[Envelope], float],
-    ) -> None:
+    def __init__(self, remaining: Callable[[Envelope], float]) -> None:
         """Create the object without waiting requests.
 
         Args:
-            send: Function that sends a request, and waits for its reply.
             remaining: Function that returns the seconds until the deadline of a request.
         """
-        self._send = send
         self._remaining = remaining
         self.ids: dict[str, float] = {}
         """The requests that wait until a service serves them: their ids, and their timeouts."""
         self.listener = StartListener(self.on_started)
         self._queues: dict[str, _WaitingQueue] = {}
-        """The requests that were returned at least once, by type."""
+        """The requests that were returned or rejected at least once, by type."""
 
     @contextmanager
     def waiting(self, message_id: str, seconds: float) -> Iterator[None]:
@@ -65,46 +63,57 @@ class ServiceWaits:
         finally:
             del self.ids[message_id]
 
-    async def call(self, request: Envelope) -> Envelope:
+    def layer(self, inner: Handler) -> Handler:
+        """Return a handler that lets the requests in `ids` wait. Others pass through it."""
+        ids = self.ids
+
+        def call(envelope: Envelope) -> Awaitable[Envelope | None]:
+            if envelope.id in ids:
+                return self._call(envelope, inner)
+            return inner(envelope)
+
+        return call
+
+    async def _call(self, request: Envelope, send: Handler) -> Envelope | None:
         """Send a request until a service serves its type, and return the reply.
+
+        A request that the circuit breaker rejects waits, too.
 
         Raises:
             NotServed: No service served the type until the deadline. The request was certainly not
                 handled.
+            Unavailable: The circuit breaker of the operation was open until the deadline.
             BusError: The error of the reply, or of the attempt to send the request.
         """
         seconds, remaining = self.ids[request.id], self._remaining(request)
         if remaining < seconds * INHERITED_PART:
             seconds = remaining
-        try:
-            return await self._send(request)
-        except NotServed as error:
-            reason = error
+        result = await _attempt(request, send)
+        if not isinstance(result, BusError):
+            return result
         if not self._queues:
             self.listener.begin()
         queue = self._queues.setdefault(request.type, _WaitingQueue(request.type))
         queue.members += 1
         try:
-            while True:
+            while isinstance(result, BusError):
                 try:
                     async with asyncio.timeout(self._remaining(request)):
                         await queue.wait()
                 except TimeoutError:
-                    raise _not_started(request, seconds) from reason
-                try:
-                    reply = await self._send(request)
-                except NotServed as error:
-                    reason = error
-                else:
-                    queue.release()
-                    return reply
+                    if isinstance(result, NotServed):
+                        raise _not_started(request, seconds) from result
+                    raise result from None
+                result = await _attempt(request, send)
+            queue.release()
+            return result
         finally:
             queue.members -= 1
             if not queue.members:
                 del self._queues[request.type]
             if not self._queues:
                 self.listener.end()
-            del reason  # a reference cycle: its traceback has this frame
+            del result  # a reference cycle: its traceback has this frame
 
     @property
     def services(self) -> frozenset[str]:
@@ -122,6 +131,22 @@ class ServiceWaits:
         self.listener.end()
         for queue in self._queues.values():
             queue.close()
+
+
+async def _attempt(request: Envelope, send: Handler) -> Envelope | BusError | None:
+    """Send a request, and return the reply or the error after which the request can wait.
+
+    A request can wait if the broker has returned it, or if the circuit breaker has rejected it.
+    Among the errors of this process, only that rejection has a `retry_after`.
+    """
+    try:
+        return await send(request)
+    except NotServed as error:
+        return error
+    except Unavailable as error:
+        if error.origin != "local" or error.retry_after is None:
+            raise
+        return error
 
 
 def _not_started(request: Envelope, seconds: float) -> NotServed:

@@ -85,7 +85,7 @@ class Settler:
         if result.error is not None:
             if not result.is_counted and measures is not None:
                 measures.refused(message, result)  # a stage rejected it before its handler
-            result.is_repeated = message.is_repeated
+            result.is_repeated, result.copies = message.is_repeated, message.copies
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, result):
                 reply = self._protected_reply(envelope, result)
@@ -189,6 +189,7 @@ class Settler:
             source=self._service,
             has_run=result.has_run,
             is_repeated=result.is_repeated,
+            copies=result.copies,
         )
 
     # --- Events and jobs ---

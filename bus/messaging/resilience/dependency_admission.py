@@ -94,7 +94,7 @@ class DependencyAdmission:
     def withdraw(self, permit: Permit) -> None:
         """End the permit of `reserve` without the begin of its message."""
         self._waiting -= 1
-        self.running -= 1  # without a result, messages can still wait for an overdue one
+        self.running -= 1  # it has no result, so messages can still wait for an overdue one
         self.breaker.ignore(permit)
 
     def succeed(self, permit: Permit) -> None:

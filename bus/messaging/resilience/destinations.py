@@ -98,6 +98,8 @@ class Destinations:
         self.clock = clock
         self.meter = meter
         self.breakers = Breakers(timer=timer, clock=clock) if breakers is None else breakers
+        self.need_send_times = any(map(_needs_send_time, (default, *policies.values())))
+        """True if a policy needs the time at which a request was sent."""
         meter.report_before_read(self)
 
     def of(self, type_: str) -> Destination:
@@ -141,3 +143,9 @@ class Destinations:
             bulkhead = Bulkhead(policy.max_in_flight, policy.max_waiting)
             self._bulkheads[service] = bulkhead
         return bulkhead
+
+
+def _needs_send_time(policy: CallPolicy) -> bool:
+    """Return True if the policy sends second copies, or has a limit for slow calls."""
+    slow_call = None if policy.breaker is None else policy.breaker.slow_call
+    return policy.hedge_after is not None or slow_call is not None

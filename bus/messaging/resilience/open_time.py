@@ -9,7 +9,7 @@ __all__ = ["JITTER", "MIN_STATED_SECONDS", "OpenTime"]
 
 JITTER: Final = 0.2
 """Share of the open time that is added at random at most, so that processes probe at different
-times. The longest open time limits the sum."""
+times. Near the longest open time, the random part is taken away instead."""
 MIN_STATED_SECONDS: Final = 1.0
 """Minimum open time if the destination states when it is back."""
 
@@ -43,7 +43,10 @@ class OpenTime:
             self.reset()
 
     def take(self, stated: float | None) -> float:
-        """Return the seconds of the next wait.
+        """Return the seconds of the next wait, which is random.
+
+        The wait is never shorter than the first open time, or than a shorter stated time. So it is
+        not random if the policy's first open time is also the longest.
 
         A stated time does not grow, because the service works and knows it: a rate limit, for
         example, states the time of the next token.
@@ -59,5 +62,6 @@ class OpenTime:
             # The exponent has a limit, because a float cannot hold any power.
             seconds = policy.open_time * policy.open_growth ** min(self._openings, 100)
             self._openings += 1
-        jitter = 1 + JITTER * random.random()  # noqa: S311 - it only spreads the probes
-        return min(seconds * jitter, policy.longest_open_time)
+        most = min(seconds * (1 + JITTER), policy.longest_open_time)
+        least = max(most / (1 + JITTER), min(seconds, policy.open_time))
+        return least + (most - least) * random.random()  # noqa: S311 - it only spreads the probes

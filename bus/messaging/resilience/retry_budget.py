@@ -71,14 +71,19 @@ class RetryBudget:
 
     @property
     def tokens(self) -> float:
-        """The number of tokens now."""
-        return self._tokens
+        """The number of tokens now. A read changes nothing, although older tokens expire."""
+        now = self._timer()
+        return self._tokens if now < self._ends else min(self._tokens, self._next_capacity(now))
 
     def _begin_window(self, now: float) -> None:
         """Begin a window, and let older tokens expire."""
-        is_next = now < self._ends + WINDOW_SECONDS
-        previous = self._successes if is_next else 0
-        self._capacity = max(MIN_CAPACITY, previous * self._deposit)
+        self._capacity = self._next_capacity(now)
         self._tokens = min(self._tokens, self._capacity)
         self._successes = 0
         self._ends = now + WINDOW_SECONDS
+
+    def _next_capacity(self, now: float) -> float:
+        """Return the capacity of a window that begins now, after the end of the last one."""
+        is_next = now < self._ends + WINDOW_SECONDS
+        previous = self._successes if is_next else 0
+        return max(MIN_CAPACITY, previous * self._deposit)

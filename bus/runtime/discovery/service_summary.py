@@ -188,7 +188,13 @@ def _problems(service: ServiceSummary) -> Iterator[Problem]:
     records = [each.record for each in service.live]
     stats = [each for each in records if isinstance(each, InstanceStats)]
     yield from instance_problems(stats)
-    rejected = {breaker.name for each in stats for breaker in each.breakers}
+    # A half-open breaker admits probes, which can fail without a line of their own.
+    rejected = {
+        breaker.name
+        for each in stats
+        for breaker in each.breakers
+        if breaker.state in {"open", "isolated"}
+    }
     for row in service.totals.sent:
         yield from call_problems(row, rejected)
     yield from sorted(_operation_problems(service), key=lambda each: ORDER.index(each.code))

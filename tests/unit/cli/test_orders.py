@@ -122,6 +122,19 @@ def test_all_breakers_are_shown_on_request() -> None:
     ]
 
 
+def test_a_line_tells_who_ended_an_isolation_and_why() -> None:
+    orders = {"ordered_by": "ida", "reason": "the disk is full"}
+    ended = ISOLATED.model_copy(update={**orders, "state": "half-open"})
+    reset = CLOSED.model_copy(update={**orders, "cause": "reset by an operator"})
+    record = InstanceBreakers(**identity(), breakers=(ended, reset))
+    above = [
+        "web: billing.quote.v1 was isolated by ida in 1 instance: the disk is full",
+        "web: stock.find.v1 was reset by ida in 1 instance: the disk is full",
+    ]
+    assert listed(record)[:2] == [above[0], "2 breakers, 1 closed; --all shows the closed ones"]
+    assert listed(record, everything=True)[:3] == [*above, "2 breakers, 1 closed"]
+
+
 def test_an_outage_begins_with_the_first_opening_and_a_probe_that_is_due_ends_it_now() -> None:
     probed = breaker(since=int(NOW * 1000), not_closed_since=int((NOW - 180) * 1000))
     due = probed.model_copy(update={"until": int((NOW - 1) * 1000)})

@@ -56,6 +56,17 @@ def received(**members: Any) -> BusError:
 # --- What a service sends ---
 
 
+def test_an_error_reply_states_the_number_of_copies_only_if_it_answers_more_than_one() -> None:
+    one, two = (
+        json.loads(error_reply(envelope(), Unavailable(), source="ledger", copies=copies).body)
+        for copies in (1, 2)
+    )
+    assert "copies" not in one
+    assert two["copies"] == 2
+    assert received(copies=2).answered_copies == 2
+    assert received().answered_copies == 1
+
+
 @pytest.mark.parametrize(
     ("error", "executed"),
     [

@@ -172,6 +172,20 @@ async def test_a_request_that_cannot_wait_fails_at_once_and_was_certainly_not_se
 
 
 @virtual
+async def test_the_error_of_a_bulkhead_without_waiting_requests_names_the_limit() -> None:
+    process = bounded(1, max_waiting=0)
+    first = process.call("a")
+    await settle_down()
+    assert str(await error_of(process.call("b"))) == (
+        "billing.quote.v1: the request was not sent, because 1 request to the service billing "
+        "waits for a reply, and max_waiting permits no more. Send fewer requests at a time, or "
+        "raise max_in_flight or max_waiting of the service billing in the settings."
+    )
+    await process.end("a")
+    await first
+
+
+@virtual
 async def test_a_request_that_waits_ends_at_its_deadline_and_was_certainly_not_sent() -> None:
     process = bounded(1)
     began = asyncio.get_running_loop().time()

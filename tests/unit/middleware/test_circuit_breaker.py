@@ -105,6 +105,8 @@ FAILURES = [
     of_service(Unavailable("the database is down")),
     of_service(ResourceExhausted("too many messages")),
     of_service(ResourceExhausted("refused", executed="no")),
+    of_service(ResourceExhausted("failed in the handler", retry_after=1)),
+    of_service(Unavailable("back soon", executed="no", retry_after=1)),
     of_service(DeadlineExceeded("no reply", maybe_executed=True), had_full_time=True),
 ]
 SUCCESSES = [
@@ -117,7 +119,9 @@ SUCCESSES = [
         Internal("a bug"),
     )
 ]
+REFUSED = of_service(ResourceExhausted("overloaded", executed="no", retry_after=0.5))
 IGNORED = [
+    REFUSED,
     of_service(Unavailable("delivered twice, after a lost connection", maybe_executed=True)),
     of_service(DeadlineExceeded("less time than the service may take", maybe_executed=True)),
     of_broker(DeadlineExceeded("the broker was silent", maybe_executed=True)),
@@ -162,7 +166,9 @@ async def test_other_errors_of_the_service_show_that_it_works(error: BusError) -
 
 @pytest.mark.parametrize("error", IGNORED, ids=name)
 @virtual
-async def test_errors_of_this_process_and_of_the_broker_count_nothing(error: BaseException) -> None:
+async def test_errors_of_this_process_of_the_broker_and_of_load_control_count_nothing(
+    error: BaseException,
+) -> None:
     calls = Calls()
     await calls.request(100, error)
     info = calls.breaker.info()
@@ -229,6 +235,28 @@ async def test_a_cancelled_probe_lets_the_next_request_be_the_probe() -> None:
     calls.seconds = 0
     await calls.request(2)
     assert calls.breaker.state == "closed"
+
+
+@virtual
+async def test_a_refused_request_among_failures_is_neither_a_failure_nor_a_success() -> None:
+    calls = Calls()
+    for _ in range(4):
+        await calls.request(1, FAILURES[0])
+        await calls.request(1, REFUSED)
+    assert calls.breaker.state == "closed"
+    await calls.request(1, FAILURES[0])
+    assert calls.breaker.cause == "5 consecutive failures (unavailable)"
+
+
+@virtual
+async def test_a_probe_that_is_refused_lets_the_next_request_be_the_probe() -> None:
+    calls = Calls()
+    await calls.request(5, FAILURES[0])
+    await asyncio.sleep(40)
+    await calls.request(3, REFUSED)
+    assert calls.breaker.info().state == "half-open"
+    await calls.request(2)
+    assert calls.breaker.info().state == "closed"
 
 
 @virtual

@@ -173,6 +173,19 @@ async def test_a_first_copy_that_fails_leaves_the_second_to_answer() -> None:
     assert now() == pytest.approx(4)
 
 
+@virtual
+async def test_an_error_that_answers_both_copies_ends_the_call() -> None:
+    error = of_service(Unavailable("busy", retry_after=7))
+    error.answered_copies = 2
+    calls = Calls((1.5, error), (9, SECOND))
+    with pytest.raises(Unavailable, match="busy") as caught:
+        await calls.call()
+    await asyncio.sleep(0)
+    assert now() == pytest.approx(1.5)
+    assert caught.value.retry_after == 7
+    assert calls.cancelled == 1
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_final_error_of_a_copy_ends_the_call(is_first: bool) -> None:
     @virtual

@@ -201,7 +201,14 @@ def test_an_error_of_this_process_or_of_the_broker_is_not_retried(error: BusErro
 def unanswered() -> BusError:
     """Return the error of an attempt that timed out while the broker did not answer."""
     error = timed_out()
-    error.origin = "broker"
+    error.origin, error.was_broker_silent = "broker", True
+    return error
+
+
+def interrupted() -> BusError:
+    """Return the error of an attempt that timed out shortly after a trouble of the broker."""
+    error = unanswered()
+    error.was_broker_silent = False
     return error
 
 
@@ -227,6 +234,25 @@ def test_the_settings_and_the_contract_limit_the_repeats_after_a_silent_broker(
         assert len(calls.sent) == attempts
 
     run()
+
+
+@virtual
+async def test_a_silent_broker_takes_no_attempt_away_from_the_retries_by_default() -> None:
+    calls = Calls(policy=CallPolicy(attempt_timeout=1, retry_budget=0.2))
+    silent = [unanswered() for _ in range(20)]
+    assert await calls.request(*silent, timed_out(), deadline=deadline(60)) == 22
+    calls = Calls()
+    with pytest.raises(Unavailable):
+        await calls.request(*silent, *[refused() for _ in range(9)], deadline=deadline(60))
+    assert len(calls.sent) == 20 + 1 + DEFAULT_RETRIES
+
+
+@virtual
+async def test_the_attempts_after_a_trouble_of_the_broker_count_as_retries() -> None:
+    calls = Calls()
+    with pytest.raises(DeadlineExceeded):
+        await calls.request(*[interrupted() for _ in range(9)], deadline=deadline(60))
+    assert len(calls.sent) == 1 + DEFAULT_RETRIES
 
 
 @virtual

@@ -122,6 +122,64 @@ async def test_the_error_of_a_slow_attempt_names_its_time_and_its_number() -> No
     assert (raised.value.origin, executed_of(raised.value)) == ("service", "maybe")
 
 
+class FrozenBroker(FakeTransport):
+    """A transport with a broker that is frozen from the time 0 on, until `thaws_at`."""
+
+    thaws_at = float("inf")
+    connected_at: float | None = -100.0
+
+    @property
+    def heard_at(self) -> float:
+        now = asyncio.get_running_loop().time()
+        return now if now >= self.thaws_at else 0.0
+
+    def ping(self) -> None: ...
+
+
+@virtual
+async def test_a_broker_that_is_frozen_for_many_attempts_fails_no_idempotent_call() -> None:
+    transport = FrozenBroker()
+    transport.thaws_at = 5.0
+
+    def answer(sent: Envelope) -> None:
+        if asyncio.get_running_loop().time() >= transport.thaws_at:
+            answered = FakeDelivery(reply(sent, Total(total=1), source="ledger"))
+            asyncio.get_running_loop().call_soon(transport.deliver, answered)
+
+    transport.answer = answer
+    client = await client_of(transport, CallPolicy(attempt_timeout=0.5))
+    assert await client.request(GetTotal(), timeout=10) == Total(total=1)
+    assert 5 <= asyncio.get_running_loop().time() <= 6.6
+    assert len(transport.sent) > 3
+
+
+@pytest.mark.parametrize(
+    ("frozen", "connected_at", "fact"),
+    [
+        (True, -100.0, "RabbitMQ did not answer in this time either. Check that it runs, "),
+        (False, 0.0, "RabbitMQ, the connection or this process was interrupted in this time, "),
+    ],
+    ids=["silent", "recovering"],
+)
+@virtual
+async def test_the_error_of_a_time_out_by_the_broker_names_the_broker(
+    frozen: bool, connected_at: float, fact: str
+) -> None:
+    transport = FrozenBroker()
+    client = await client_of(transport, CallPolicy())
+    if not frozen:
+        transport.thaws_at = 0.0
+        with pytest.raises(DeadlineExceeded, match="Check that the service runs"):
+            await client.request(GetTotal(), timeout=1)
+        connected_at += asyncio.get_running_loop().time()
+    transport.connected_at = connected_at
+    with pytest.raises(DeadlineExceeded) as raised:
+        await client.request(GetTotal(), timeout=10 if frozen else 1)
+    assert raised.value.origin == "broker"
+    assert f" s. {fact}" in str(raised.value)
+    assert "service" not in str(raised.value)
+
+
 def ending_at_the_deadline(text: str) -> FakeTransport:
     """Return a transport with a service that answers at the end of each attempt, with an error."""
     transport = FakeTransport()

@@ -1,7 +1,6 @@
 """Orders for circuit breakers, on buses in memory."""
 
 import asyncio
-import logging
 import re
 from typing import Any
 
@@ -101,21 +100,17 @@ async def test_a_reset_ends_an_isolation(buses: MemoryBuses) -> None:
     assert (await tickets.request(FindFerry(), timeout=2)).name == "Aurora"
 
 
-@in_memory
-async def test_the_log_line_of_an_order_has_an_end_only_if_the_order_lasts(
-    buses: MemoryBuses,
+def test_the_log_line_of_an_order_has_an_end_only_if_the_order_lasts(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lines: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = lines.append  # type: ignore[assignment,method-assign]
-    logger = logging.getLogger("bus.orders")
-    logger.addHandler(handler)
-    try:
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
         _, console, _ = await harbour_and_ticket_office(buses)
         await order(console, IsolateBreaker)
         await order(console, ResetBreaker)
-    finally:
-        logger.removeHandler(handler)
+
+    run()
+    lines = [each for each in caplog.records if each.name == "bus.orders"]
     isolated, reset = lines
     assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", isolated.getMessage())
     assert "until" not in reset.getMessage()

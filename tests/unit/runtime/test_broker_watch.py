@@ -127,6 +127,7 @@ async def test_no_time_out_counts_if_this_process_was_blocked() -> None:
     assert isinstance(world.loop, VirtualLoop)
     world.loop._leap.now += 5  # as after a call that blocks the event loop
     assert not await call
+    assert not world.watch.was_silent_since(0)
     world.watch.close()
 
 
@@ -150,7 +151,9 @@ async def test_the_broker_is_not_pinged_while_replies_arrive_or_no_request_waits
 async def test_a_frozen_broker_gets_one_ping() -> None:
     world = World()
     freeze = asyncio.create_task(world.broker.freeze(20))
+    began = world.loop.time()
     assert not await world.time_out(10)
+    assert world.watch.was_silent_since(began)
     assert world.broker.pings == 1
     await freeze
     world.watch.close()

@@ -126,6 +126,23 @@ async def test_a_second_copy_at_the_same_worker_joins_the_first(buses: MemoryBus
 
 
 @in_memory
+async def test_an_error_of_the_worker_that_has_joined_both_copies_ends_the_call(
+    buses: MemoryBuses,
+) -> None:
+    alone = Worker("alone", seconds=1, error=Unavailable("out of paper"))
+    alone.router = Router("wharf")
+    alone.router.request(Look, concurrency=8)(alone.look)
+    await serve(buses, alone)
+    bus, loop = await caller(buses, retries=0), asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(Unavailable, match="out of paper"):
+        await bus.request(Look(), timeout=20)
+    assert loop.time() - began < 2
+    assert len(alone.seen) == 1
+    assert number_of(bus, "calls.hedged") == 1
+
+
+@in_memory
 async def test_an_error_of_the_busy_worker_leaves_the_other_copy_to_answer(
     buses: MemoryBuses,
 ) -> None:

@@ -25,6 +25,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Returned
 from bus.middleware.stacks import client_stack
 from bus.runtime import service_waits
+from bus.runtime.bus import Bus
 from bus.runtime.client import Client
 from bus.runtime.router import Router
 from bus.runtime.sync_bus import SyncBus
@@ -222,6 +223,98 @@ def test_a_synchronous_bus_waits_for_a_service() -> None:
             bus.request(Ask(), timeout=0.2, wait_for_service=True)
         buses.serve(late())
         assert bus.request(Ask(), timeout=5, wait_for_service=True) == Answer()
+
+
+# --- The circuit breaker and the bulkhead ---
+
+
+class Flaky:
+    """A service that fails while `error` is set."""
+
+    def __init__(self) -> None:
+        self.error: BusError | None = Unavailable("the archive is closed")
+        self.handled = 0
+        self.router = Router("late")
+
+        @self.router.request(Ask)
+        async def ask(request: Ask) -> Answer:
+            self.handled += 1
+            if self.error is not None:
+                raise self.error
+            return Answer()
+
+    async def open_breaker(self, bus: Bus) -> None:
+        """Call the service until the breaker of the caller is open."""
+        for _ in range(5):
+            with pytest.raises(Unavailable, match="the archive is closed"):
+                await bus.request(Ask())
+        with pytest.raises(Unavailable, match="the circuit breaker is open"):
+            await bus.request(Ask())
+
+
+@in_memory
+async def test_requests_wait_until_the_circuit_breaker_of_their_operation_closes(
+    buses: MemoryBuses,
+) -> None:
+    flaky = Flaky()
+    await buses.serve(await buses.bus("late"), flaky.router)
+    bus = await buses.bus("caller", services=[ServiceConfig("late", retries=0)])
+    await flaky.open_breaker(bus)
+    calls = [
+        asyncio.create_task(bus.request(Ask(), timeout=60, wait_for_service=True))
+        for _ in range(50)
+    ]
+    await asyncio.sleep(20)
+    assert flaky.handled == 5, "no request passes the open breaker"
+    flaky.error = None
+    assert await asyncio.gather(*calls) == [Answer()] * 50
+    assert flaky.handled == 55
+
+
+@in_memory
+async def test_a_request_that_waits_for_a_circuit_breaker_fails_at_its_deadline(
+    buses: MemoryBuses,
+) -> None:
+    flaky = Flaky()
+    await buses.serve(await buses.bus("late"), flaky.router)
+    bus = await buses.bus("caller", services=[ServiceConfig("late", retries=0)])
+    await flaky.open_breaker(bus)
+    text, seconds = await fail(bus.request(Ask(), timeout=4, wait_for_service=True), Unavailable)
+    assert seconds == pytest.approx(4, abs=0.1)
+    assert "the request was not sent, because the circuit breaker is open" in text
+
+
+@in_memory
+async def test_a_request_that_waits_for_its_service_is_no_probe_of_the_circuit_breaker(
+    buses: MemoryBuses,
+) -> None:
+    flaky = Flaky()
+    server = await buses.bus("late")
+    await buses.serve(server, flaky.router)
+    bus = await buses.bus("caller", services=[ServiceConfig("late", retries=0)])
+    await flaky.open_breaker(bus)
+    await server.__aexit__(None, None, None)
+    await asyncio.sleep(120)  # the queue has expired, and the next request is a probe
+    waiting = asyncio.create_task(bus.request(Ask(), timeout=60, wait_for_service=True))
+    await asyncio.sleep(5)
+    await fail(bus.request(Ask()), NotServed)  # the breaker would reject it during a probe
+    await cancel(waiting)
+
+
+@in_memory
+async def test_requests_that_wait_for_their_service_hold_no_permit_of_it(
+    buses: MemoryBuses,
+) -> None:
+    """Let the service have a handler for one contract, and none for the other."""
+    await buses.serve(await buses.bus("late"), late())
+    bus = await buses.bus("caller", services=[ServiceConfig("late", max_in_flight=1)])
+    waiting = [
+        asyncio.create_task(bus.request(AskOther(), timeout=60, wait_for_service=True))
+        for _ in range(20)
+    ]
+    await asyncio.sleep(5)
+    assert await bus.request(Ask(), timeout=1) == Answer()
+    await cancel(*waiting)
 
 
 # --- Announcements ---

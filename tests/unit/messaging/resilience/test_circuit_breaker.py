@@ -251,12 +251,12 @@ def test_the_open_time_grows_by_half_up_to_five_minutes_and_begins_again_after_a
         world.wait_for_probe()
         world.run("f")
         waits.append(world.breaker.retry_after)
-    assert waits == pytest.approx([30, 45, 67.5, 101.25, 151.875, 227.8125, 300, 300])
+    assert waits == pytest.approx([30, 45, 67.5, 101.25, 151.875, 227.8125, 250, 250])
     world.wait_for_probe()
     world.run("ss")
     world.wait(9.9)
     world.run("fffff")
-    assert world.breaker.retry_after == 300  # the breaker was closed for less than a window
+    assert world.breaker.retry_after == 250  # the breaker was closed for less than a window
     world.wait_for_probe()
     world.run("ss")
     world.wait(10)
@@ -270,7 +270,27 @@ def test_a_breaker_that_fails_for_years_still_knows_its_open_time() -> None:
     for _ in range(400):
         world.wait_for_probe()
         world.run("f")
-    assert world.breaker.retry_after == 300
+    assert world.breaker.retry_after == pytest.approx(250)
+
+
+@pytest.mark.parametrize(
+    ("first", "least"), [(30.0, 250.0), (240.0, 250.0), (290.0, 290.0), (300.0, 300.0)]
+)
+def test_the_longest_open_time_is_random_unless_it_is_the_first_one(
+    monkeypatch: pytest.MonkeyPatch, first: float, least: float
+) -> None:
+    waits = list[float]()
+    for part in (0.0, 0.5, 1.0):
+        world = World(BreakerPolicy(open_time=first))
+        world.run("fffff")
+        for _ in range(9):
+            world.wait_for_probe()
+            world.run("f")
+        monkeypatch.setattr(random, "random", lambda part=part: part)
+        world.wait_for_probe()
+        world.run("f")
+        waits.append(world.breaker.retry_after)
+    assert waits == pytest.approx([least, (least + 300) / 2, 300])
 
 
 def test_the_open_time_has_a_random_part_of_up_to_a_fifth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +315,7 @@ def test_a_breaker_stays_open_for_the_time_that_the_service_states(
     world, found = World(), list[float]()
     world.run("ffff")
     for _ in waits:
-        world.breaker.failure(world.admitted(), 0, "resource_exhausted", stated)
+        world.breaker.failure(world.admitted(), 0, "unavailable", stated)
         found.append(world.breaker.retry_after)
         world.wait_for_probe()
     assert found == pytest.approx(waits)

@@ -65,6 +65,33 @@ def test_saved_tokens_expire_after_two_windows_without_a_call() -> None:
     assert taken(budget) == 1
 
 
+def test_the_number_of_tokens_falls_at_the_end_of_a_window_although_no_call_is_made() -> None:
+    clock = Clock()
+    budget = RetryBudget(0.2, clock)
+    for _ in range(100):
+        budget.succeeded()
+    found = list[float]()
+    for _ in range(4):
+        found.append(budget.tokens)
+        clock.now += 0.7 * WINDOW_SECONDS
+    assert found == pytest.approx([20, 20, 20, 1])
+
+
+def test_a_read_of_the_number_of_tokens_changes_nothing() -> None:
+    clock = Clock()
+    read, unread = RetryBudget(0.2, clock), RetryBudget(0.2, clock)
+    for step in range(40):
+        for budget in (read, unread):
+            for _ in range(step % 7):
+                budget.succeeded()
+        clock.now += 0.7 * WINDOW_SECONDS * (step % 3)
+        seen = read.tokens
+        if step % 5 == 0:
+            assert (read.take(), unread.take()) == (True, True)
+            seen -= 1
+        assert read.tokens == unread.tokens == pytest.approx(seen)
+
+
 def test_a_budget_without_a_deposit_permits_only_its_first_retry() -> None:
     budget = RetryBudget(0, Clock())
     for _ in range(100):

@@ -151,6 +151,8 @@ def test_calls_that_an_open_breaker_rejects_and_few_failed_calls_have_no_line_of
     failed = counted(20, "unavailable", labels=SENT)
     (line,) = problems(stats(series=[failed], breakers=[breaker()]))
     assert "the circuit breaker of" in line
+    idle = breaker(state="half-open")
+    assert len(problems(stats(series=[failed], breakers=[idle]))) == 2
     few = [counted(100, labels=SENT), counted(2, "unavailable", labels=SENT, latest=2)]
     assert problems(stats(series=few)) == []
     refused = counted(20, "not_found", labels=SENT)
