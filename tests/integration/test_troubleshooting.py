@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +64,7 @@ call = ["stock.find"]
 may = []
 """
 DEAD_ON_PAGE = "a2df0941-945f-46b9-ac5d-99689a970010"
+READERS = ("bus dead", "bus trace")
 AT_ONCE = 5
 """Commands that run at the same time. More of them would delay each other's answers."""
 
@@ -104,14 +106,17 @@ async def show(shell: Shell, changes: Mapping[str, Mapping[str, str]]) -> None:
     A command that several entries show runs only once. Commands that show a problem only after
     some seconds run last.
     """
-    turns = asyncio.Semaphore(AT_ONCE)
+    turns, dead_letters = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
     groups: dict[tuple[str, str], list[str]] = {}
     for anchor, changed in changes.items():
         groups.setdefault((ENTRIES[anchor].command, str(changed)), []).append(anchor)
 
     async def show_group(anchors: Sequence[str]) -> None:
-        async with turns:
-            await shell.show([ENTRIES[each] for each in anchors], changes[anchors[0]])
+        entries = [ENTRIES[each] for each in anchors]
+        # A command that reads a dead-letter queue hides its messages from another one for a moment.
+        alone = dead_letters if entries[0].command.startswith(READERS) else nullcontext()
+        async with alone, turns:
+            await shell.show(entries, changes[anchors[0]])
 
     last = sorted(groups, key=lambda group: needs_time(group[0]))
     tries = (show_group(groups[group]) for group in last)
