@@ -140,4 +140,6 @@ async def test_a_burst_into_an_idle_queue_makes_no_more_calls_than_the_bound(
         await until(lambda: library.report.pauses, "an open breaker")
         opened = time.monotonic()
         await until(lambda: time.monotonic() - opened > 0.5, "further calls")
-    assert len(shelf.calls) == 8  # the concurrency, which is larger than the threshold
+    # At most the concurrency, which is larger than the threshold. If the first message failed
+    # before the others arrived, only as many as the threshold.
+    assert THRESHOLD <= len(shelf.calls) <= 8
