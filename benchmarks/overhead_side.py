@@ -4,7 +4,7 @@ usage: python -m benchmarks.overhead_side SETTINGS [URL]
 
 SETTINGS are the values of `ServiceDefaults` as JSON, or `{}`, which any version accepts. Without a
 URL the broker is in memory. The process prints `ready`. For each number on its standard input, it
-sends so many requests, and prints their cost as JSON.
+sends this number of requests, and prints their cost as JSON.
 """
 
 import asyncio

@@ -114,7 +114,7 @@ class Caller:
 
 
 def expire(reply: "asyncio.Future[Envelope]", had_full_time: bool) -> None:  # noqa: FBT001 - a timer
-    """Fail a request whose reply has not come in time, as the client does."""
+    """Fail a request without a reply in time, as the client does."""
     if not reply.done():
         error = DeadlineExceeded(f"{OPERATION}: no reply in time.", maybe_executed=True)
         error.origin, error.had_full_time = "service", had_full_time

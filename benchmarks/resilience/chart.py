@@ -48,7 +48,7 @@ class Panel:
         return TOP + PLOT_HEIGHT + BELOW + ROW * ((len(self.lines) + 1) // 2) + 12
 
     def drawn(self, top: int) -> Iterator[str]:
-        """Yield the SVG of the panel, whose upper edge is at `top`."""
+        """Yield the SVG of the panel. Its upper edge is at `top`."""
         plot = Plot(top + TOP, self.x_ticks, self.y_ticks)
         yield text(LEFT - 34, top + 20, self.title, "title")
         if self.marked is not None:

@@ -124,7 +124,7 @@ async def run(
     capacity: float,
     behaviour: Callable[[float], Mode],
 ) -> Counts:
-    """Run callers and a server on the running loop, whose time begins at 0."""
+    """Run callers and a server on the running loop. Its time begins at 0."""
     loop, counts = asyncio.get_running_loop(), Counts()
     server = Server(capacity, SEED, behaviour, sheds=variant.sheds)
     callers = [Caller(server, variant.policy, counts, SEED + number) for number in range(CALLERS)]

@@ -46,7 +46,7 @@ class BreakerInfo(Record):
     cause: Text | None = None
     """Cause of the last change, for example `5 consecutive failures (unavailable)`."""
     ordered_by: Name | None = None
-    """Operator whose order has isolated or reset the breaker, if the last change was an order."""
+    """Operator who has isolated or reset the breaker, if the last change was an order."""
     reason: Text | None = None
     """Reason that the operator gave."""
     wait: Seconds | None = None

@@ -176,7 +176,7 @@ CACHE_LOOKUPS: Final = Instrument(
     name="cache.lookups",
     kind="counter",
     unit="1",
-    description="Requests of this service whose replies can be kept, by outcome.",
+    description="Requests of this service with replies that can be kept, by outcome.",
     labels=(*CALL_LABELS, "outcome"),
 )
 """`outcome` is `hit` for a kept reply, `joined` for the call of an equal request, or `miss`."""

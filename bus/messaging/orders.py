@@ -51,7 +51,7 @@ this version of the bus does not know a value of the order.
 
 
 class OrderResult(InstanceState):
-    """The answer to an order: what the instance has done. It has no text."""
+    """The answer to an order. It reports the changes of the instance, and has no text."""
 
     outcome: Name
     """`applied` or `ignored`. A later version of the bus can have more values."""

@@ -48,7 +48,7 @@ class BrokerWatch:
         recovery: a process that has just started retries its requests, too."""
 
     def expect(self, seconds: float) -> None:
-        """Let the watch judge requests that wait for so many seconds."""
+        """Let the watch judge requests that wait for `seconds`."""
         interval = max(MIN_INTERVAL_SECONDS, seconds / CHECKS_PER_REQUEST)
         if interval < self._interval:
             self._interval = interval

@@ -191,7 +191,7 @@ class DependencyGate:
     # --- Results ---
 
     def succeed(self, permit: Permit) -> None:
-        """Count a message whose handler succeeded."""
+        """Count a message after its handler has succeeded."""
         self._admission.succeed(permit)
         self._after_result()
 

@@ -186,7 +186,7 @@ class EndpointConsumer:
     def pauses(self) -> tuple[str, ...]:
         """The reasons why no message starts now.
 
-        A consumer whose dependency is down stays registered, so it stays ready.
+        If its dependency is down, a consumer stays registered, so it stays ready.
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
         gate = None if self._is_request else self.state.dependency  # a request is refused

@@ -7,7 +7,7 @@ wait for each other, and the limit falls. Otherwise the limit grows by the squar
 A long-term average alone follows a lasting overload, and the limit grows without end. So the limit
 is halved for one window now and then, as in BBR (Cardwell et al., 2016). If the latency falls with
 the limit, messages waited for each other. If it stays, the handler itself takes this long. At the
-limit, only such a probe raises the long-term latency.
+limit, only this probe raises the long-term latency.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Admission of messages whose handlers need a dependency: a breaker, and a limit under suspicion.
+"""Admission of messages for handlers with a dependency: a breaker, and a limit under suspicion.
 
 With `n` handlers that run at the same time, an ordinary breaker admits up to `n - 1` calls more
 than its threshold. This object admits fewer messages after the first failure. So without a
@@ -98,7 +98,7 @@ class DependencyAdmission:
         self.breaker.ignore(permit)
 
     def succeed(self, permit: Permit) -> None:
-        """Count a message whose handler succeeded."""
+        """Count a message after its handler has succeeded."""
         self._end()
         self.breaker.success(permit)
 

@@ -59,7 +59,7 @@ class Rates:
         return max(0.0, missing / self._rate)
 
     def _sweep(self, now: float) -> bool:
-        """Remove the keys whose bucket is full again. Return True if there is room."""
+        """Remove the keys with a full bucket. Return True if there is room."""
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
             idle_before = now - self._burst / self._rate

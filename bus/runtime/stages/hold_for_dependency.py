@@ -1,4 +1,4 @@
-"""Hold of events and jobs whose handler needs a dependency that is down (ADR 0040)."""
+"""Hold of events and jobs while the dependency of their handler is down (ADR 0040)."""
 
 import asyncio
 from collections.abc import Awaitable
