@@ -8,6 +8,7 @@ from bus.messaging.ports.history import History
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.reply_store import ReplyStore
+from bus.messaging.ports.store import Store
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.breakers import Breakers
 from bus.messaging.resilience.call_policy import DEFAULT_POLICY
@@ -52,6 +53,8 @@ class ServiceRuntime:
     """The chaos experiment of this process, if one runs."""
     reply_store: ReplyStore = field(default_factory=MemoryReplyStore)
     """The replies that this process keeps for its own callers."""
+    store: Store | None = None
+    """The durable store of the service. None: jobs stay in their queues until they are settled."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 

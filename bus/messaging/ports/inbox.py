@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from bus.messaging.envelope import Envelope
 
-__all__ = ["HandledMessage", "Inbox", "MessageKey"]
+__all__ = ["FactKey", "HandledMessage", "Inbox", "MessageKey"]
 
 
 class MessageKey(NamedTuple):
@@ -23,6 +23,24 @@ class MessageKey(NamedTuple):
     """Work queue, which identifies the handler."""
     source: str
     """Sending service. It is part of the key, because two services may use the same id."""
+    id: str
+    """Message id."""
+
+
+class FactKey(NamedTuple):
+    """Key of one message for one handler, without the version of the message.
+
+    All versions of an event that a sender publishes for one fact have the same key.
+    """
+
+    subscriber: str
+    """Service that handles the message."""
+    name: str
+    """Name of the contract, without the version."""
+    subscription: str
+    """Name of the subscription of an event. Empty if it has no name, and for a job."""
+    source: str
+    """Sending service."""
     id: str
     """Message id."""
 

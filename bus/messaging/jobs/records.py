@@ -1,0 +1,200 @@
+"""Values that a job store accepts and returns."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bus.messaging.envelope import Envelope
+from bus.messaging.jobs.states import FINAL_STATES, JobState
+
+__all__ = [
+    "ANY_JOB",
+    "Attempt",
+    "AttemptEnd",
+    "CancelRequest",
+    "ClaimedJob",
+    "JobFailure",
+    "JobFilter",
+    "JobKey",
+    "JobLife",
+    "JobProgress",
+    "JobRecord",
+    "NewJob",
+]
+
+
+class JobKey(NamedTuple):
+    """Identity of a job. An id alone is not an identity: two submitters may use the same id."""
+
+    submitter: str
+    """Service that submitted the job."""
+    id: str
+    """Message id of the job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to record."""
+
+    key: JobKey
+    queue: str
+    """Work queue, which identifies the handler."""
+    envelope: Envelope
+    """Message as received. The payload of an encrypted contract stays encrypted."""
+    run_at: float | None = None
+    """Earliest time of the first attempt, in seconds since the epoch. None: now."""
+    priority: int = 0
+    """Jobs of a queue with a higher priority start first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """A request to cancel a job."""
+
+    by: str
+    """Service or operator that requests it."""
+    reason: str
+    """Reason, at most 200 characters. It is a text for operators, without data of the message."""
+    at: float
+    """Time of the request, in seconds since the epoch."""
+
+
+class Attempt(NamedTuple):
+    """One attempt of a job, as its worker names it in each write."""
+
+    key: JobKey
+    token: int
+    """Fencing token: the number of the claim. Each claim and each new life has a higher token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job that this worker has claimed."""
+
+    attempt_of: Attempt
+    envelope: Envelope
+    """Message as received, with `attempt` set to the number of this attempt."""
+    queue: str
+    life: int
+    losses: int
+    """Number of earlier attempts whose worker was lost, in this life."""
+    cancel: CancelRequest | None = None
+    first_failed_at: float | None = None
+    """Time of the first failed attempt of this life. None if no attempt failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailure:
+    """The error of the last attempt, without values of the payload."""
+
+    code: str
+    reason: str
+    """Class name of the error, with its text if the text is safe. At most 1024 characters."""
+    location: str | None = None
+    """File, line and function that raised the error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """The end of an attempt, which a worker writes with its token.
+
+    If the job has a cancel request, a store writes `cancelled` instead of `queued` or `retrying`.
+    """
+
+    attempt: Attempt
+    state: JobState
+    """Next state: `succeeded`, `failed`, `cancelled`, `retrying`, or `queued` for a job that
+    returns without an attempt and without a loss."""
+    run_at: float | None = None
+    """Earliest time of the next attempt. Only `retrying` and `queued` have it."""
+    result: Envelope | None = None
+    """Update with the result or the error, as it is sent to the submitter. An encrypted contract
+    has an encrypted result."""
+    failure: JobFailure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """The last stored progress of a job."""
+
+    number: int
+    """Number of the update within the job, from 1. Updates that were not stored leave gaps."""
+    update: Envelope
+    """Update as it is sent to the submitter. An encrypted contract has an encrypted update."""
+    progress: float | None = None
+    """Completed part of the work, from 0 to 1. The note is only in `update`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLife:
+    """The beginning of a life after the first one: a recorded retry of a failed job."""
+
+    life: int
+    by: str
+    reason: str
+    at: float
+    failure: JobFailure | None = None
+    """Error that ended the life before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job as the store knows it. Times are in seconds since the epoch."""
+
+    key: JobKey
+    type: str
+    """Type of the job, `<name>.v<version>`."""
+    queue: str
+    state: JobState
+    life: int
+    attempt: int
+    """Number of the current or last attempt of this life. 0 before the first one."""
+    losses: int
+    token: int
+    priority: int
+    correlation_id: str
+    submitted_at: float
+    recorded_at: float
+    run_at: float
+    """Earliest time of the next attempt."""
+    expires: float | None = None
+    started_at: float | None = None
+    """Start of the current or last attempt."""
+    ended_at: float | None = None
+    worker: str | None = None
+    """Instance with the lease, or the last one that had it."""
+    lease_until: float | None = None
+    progress: JobProgress | None = None
+    cancel: CancelRequest | None = None
+    failure: JobFailure | None = None
+    envelope: Envelope | None = None
+    """Message as received. None after retention has removed it."""
+    result: Envelope | None = None
+    """Update with the result or the error. None before the end, and after retention."""
+    is_pruned: bool = False
+    """True after retention has removed payload and result."""
+    lives: tuple[JobLife, ...] = ()
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the job has succeeded, failed or been cancelled."""
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """A selection of jobs. Each value that is set must match."""
+
+    states: tuple[JobState, ...] = ()
+    types: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    """Codes of the last error."""
+    submitter: str | None = None
+    ids: tuple[str, ...] = ()
+    """Ids, or their first characters."""
+    correlation_id: str | None = None
+    submitted_before: float | None = None
+    submitted_after: float | None = None
+
+
+ANY_JOB = JobFilter()

@@ -1,0 +1,126 @@
+"""The port of a durable store. All instances of one service share the store.
+
+If a store cannot be reached, each method of the store's parts raises `Unavailable`. A method that
+raised this error may have had its effect, so every write can be repeated.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bus.messaging.jobs.pauses import Pause
+from bus.messaging.jobs.records import Attempt, AttemptEnd
+from bus.messaging.ports.inbox import FactKey, Inbox
+from bus.messaging.ports.job_store import JobStore
+
+__all__ = ["InstanceBeat", "Store", "Transaction"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceBeat:
+    """The last sign of life of one instance. Times are in seconds since the epoch."""
+
+    instance: str
+    seen_at: float
+    recorded_until: float
+    """Time before which all jobs that this instance received are recorded, or were requeued."""
+
+
+class Transaction(Protocol):
+    """A transaction of a handler. The message becomes handled if, and only if, it commits."""
+
+    @property
+    def session(self) -> Any:
+        """The session for the handler's writes: `sqlalchemy.ext.asyncio.AsyncSession`.
+
+        It connects at its first use.
+        """
+        ...
+
+    async def commit(self, end: AttemptEnd | None = None) -> bool:
+        """Commit the handler's writes, and that the message is handled.
+
+        Args:
+            end: End of the attempt, for a durable job. It is part of the same transaction.
+
+        Returns:
+            False if another process has taken the message over. Nothing was written then.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Durable store of one service."""
+
+    @property
+    def id(self) -> str:
+        """Random id of the database, which was made when its tables were created."""
+        ...
+
+    @property
+    def jobs(self) -> JobStore:
+        """The durable jobs."""
+        ...
+
+    @property
+    def inbox(self) -> Inbox:
+        """The handled messages, for handlers without a transaction."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and check the tables.
+
+        Raises:
+            ConfigurationError: The store is behind, ahead, locked, read-only, or belongs to another
+                service. The text has the command to run.
+            Unavailable: The database cannot be reached.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close all connections. A second call has no effect."""
+        ...
+
+    def transaction(
+        self, key: FactKey | Attempt, *, lease: float
+    ) -> AbstractAsyncContextManager[Transaction | None]:
+        """Claim a message for a handler, and yield its transaction.
+
+        The claim is written before the block, so no second process handles the message.
+
+        Args:
+            key: Key of the message. An attempt of a durable job is claimed by its row already.
+            lease: Seconds after which another process may take the message over.
+
+        Yields:
+            The transaction. None if the message was handled before.
+
+        Raises:
+            Aborted: Another process handles the message now.
+        """
+        ...
+
+    async def beat(self, instance: str, *, recorded_until: float) -> Sequence[InstanceBeat]:
+        """Write a sign of life of an instance, and return those of all instances."""
+        ...
+
+    async def forget_instance(self, instance: str) -> None:
+        """Remove an instance that has stopped."""
+        ...
+
+    async def pauses(self) -> Sequence[Pause]:
+        """Return the pauses that operators have requested, without those that have ended."""
+        ...
+
+    async def pause(self, pause: Pause) -> None:
+        """Store a pause. It replaces an earlier pause of the same queue."""
+        ...
+
+    async def resume(self, queue: str) -> bool:
+        """Remove the pause of a queue. Return False if there is none."""
+        ...
+
+    async def now(self) -> float:
+        """Return the time of the store, in seconds since the epoch."""
+        ...
