@@ -98,8 +98,6 @@ class ClaimedJob:
     losses: int
     """Number of earlier attempts whose worker was lost, in this life."""
     cancel: CancelRequest | None = None
-    first_failed_at: float | None = None
-    """Time of the first failed attempt of this life. None if no attempt failed."""
     progress_number: int = 0
     """Number of the last stored progress. The numbers of this attempt continue after it."""
 

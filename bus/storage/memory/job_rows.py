@@ -1,5 +1,6 @@
 """The rows of the job store in memory, and the moves between their states."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,8 @@ class JobRow:
     """Token of the last attempt that wrote its end."""
     end_state: JobState | None = None
     """State that this attempt has written."""
-    first_failed_at: float | None = None
+    headers: Mapping[str, str | int] | None = None
+    """Headers of the next attempt, in place of those of the message."""
     progress_number: int = 0
 
     def move(self, state: JobState, **changes: Any) -> None:
@@ -58,14 +60,14 @@ class JobRow:
         record = self.record
         if record.envelope is None:
             raise AssertionError("a job that has not ended must have its envelope.")
+        headers = record.envelope.headers if self.headers is None else self.headers
         return ClaimedJob(
             attempt_of=Attempt(record.key, record.token),
-            envelope=record.envelope.replace(attempt=record.attempt),
+            envelope=record.envelope.replace(attempt=record.attempt, headers=headers),
             queue=record.queue,
             life=record.life,
             losses=record.losses,
             cancel=record.cancel,
-            first_failed_at=self.first_failed_at,
             progress_number=self.progress_number,
         )
 
@@ -105,8 +107,8 @@ class JobRow:
                 changes["run_at"] = end.run_at
             elif end.state == "retrying":
                 changes["run_at"] = now
-            if end.state == "retrying" and self.first_failed_at is None:
-                self.first_failed_at = now
+            if end.headers is not None:
+                self.headers = end.headers
             state = self._wait_again(now, end.state, **changes)
             if state == "cancelled":
                 self.record = replace(self.record, result=end.result)
@@ -126,7 +128,7 @@ class JobRow:
         """Begin the next life of a failed job."""
         before = self.record
         life = JobLife(life=before.life + 1, by=by, reason=reason, at=now, failure=before.failure)
-        self.first_failed_at = None
+        self.headers = None
         self.move(
             "queued",
             life=life.life,
