@@ -9,7 +9,12 @@ from typing import Any
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
-from bus.runtime.consumer_cancellation import cancel_all, cancel_consumer, wait_registered
+from bus.runtime.consumer_cancellation import (
+    AckHold,
+    cancel_all,
+    cancel_consumer,
+    wait_registered,
+)
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.held_messages import HoldEnd
 from bus.runtime.poison_isolation import is_poison_candidate
@@ -51,6 +56,8 @@ class EndpointConsumer:
         self._current: ConsumerHandle | None = None
         """The transport's consumer in use. The properties of this class return its state."""
         self._raising: asyncio.Task[None] | None = None
+        self._hold: AckHold | None = None
+        """The delay of the initial consumer's acks, until this consumer is cancelled."""
         self._has_failed = False
         """True if the last change of the prefetch failed."""
         self._broker_call: asyncio.Task[None] | None = None
@@ -75,17 +82,19 @@ class EndpointConsumer:
     # --- From one message at a time to the full prefetch ---
 
     def _on_first_delivery(self, delivery: Delivery) -> None:
-        self._receiver.on_delivery(delivery)
         may_raise = self._raising is None and not self._paused.is_set()
         if may_raise and not is_poison_candidate(delivery):
-            self._start_change(self._prefetch)
+            self._hold = hold = AckHold()
+            self._start_change(self._prefetch).add_done_callback(lambda _: hold.end())
+        self._receiver.on_delivery(delivery, self._hold)
 
-    def _start_change(self, prefetch: int) -> None:
+    def _start_change(self, prefetch: int) -> asyncio.Task[None]:
         earlier = self._prefetch, self._raising
         self._prefetch = prefetch
         self._raising = asyncio.create_task(
             self._change(earlier), name=f"changing the prefetch of {self.name}"
         )
+        return self._raising
 
     async def _change(self, earlier: tuple[int, asyncio.Task[None] | None]) -> None:
         """Replace the consumer. If this fails, restore the `earlier` state for the next attempt."""
@@ -117,9 +126,10 @@ class EndpointConsumer:
         """Replace the consumer by one with another prefetch.
 
         Deliveries of the replaced consumer stay unacked until their messages are handled, so the
-        broker requeues none of them. The prefetch of a registered consumer cannot change, because
-        `basic.qos` applies to later consumers only. Quorum queues support no limit for a whole
-        channel.
+        broker requeues none of them. It requeues the messages of a quorum queue that are in flight
+        to the consumer during the cancellation. The prefetch of a registered consumer cannot
+        change, because `basic.qos` applies to later consumers only. Quorum queues support no limit
+        for a whole channel.
 
         Args:
             prefetch: The maximum number of unacked deliveries of the new consumer, at least 1.
@@ -149,6 +159,8 @@ class EndpointConsumer:
         If the consumer were closed earlier, the broker would requeue the messages.
         """
         await self._run_shielded(cancel_consumer(initial))
+        if self._hold is not None:
+            self._hold.end()
         if running := self._in_flight.running():
             await asyncio.wait(running)
         # A message that waits to be processed alone still needs the consumer's channel. The poison

@@ -9,6 +9,7 @@ from bus.messaging.fault_record import FIRST_FAILED, REPLAYS
 from bus.messaging.ports.store import Transaction
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.resilience.circuit_breaker import Permit
+from bus.runtime.consumer_cancellation import AckHold
 from bus.runtime.poison_isolation import PoisonCandidate
 from bus.runtime.slots import Slots
 
@@ -46,11 +47,13 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "free_since", "is_settling", "key", "payload"),
-        *("permit", "result", "slots", "started", "transaction"),
+        *("_hold", "candidate", "deliveries", "envelope", "free_since", "is_settling", "key"),
+        *("payload", "permit", "result", "slots", "started", "transaction"),
     )
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, hold: AckHold | None = None) -> None:
+        """Create the message of a delivery. `hold` delays its ack. None delays nothing."""
+        self._hold = hold
         envelope = delivery.envelope
         headers = envelope.headers
         self.envelope = envelope
@@ -114,6 +117,8 @@ class InboundMessage:
 
     async def ack(self) -> bool:
         """Ack every delivery. Return True if the broker received at least one of these acks."""
+        if self._hold is not None:
+            await self._hold.wait()
         acked = False
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             acked |= await delivery.ack()
@@ -130,6 +135,8 @@ class InboundMessage:
         Returns:
             False if the channel of each delivery was closed. The broker delivers the message again.
         """
+        if self._hold is not None:
+            await self._hold.wait()
         rejected = False
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             rejected |= await delivery.reject()
