@@ -64,7 +64,7 @@ class EndpointConsumer:
         """The pause that an operator has requested, or None."""
         self._held = asyncio.Event()
         """Set while `operator_pause` is not None."""
-        self._cancelled: set[ConsumerHandle] = set()
+        self._cancelled: list[ConsumerHandle] = []
         """The open consumers that receive no more deliveries."""
         self._turn = asyncio.Lock()
         """Lock of a change between paused and not paused."""
@@ -165,6 +165,7 @@ class EndpointConsumer:
 
         If the consumer were closed earlier, the broker would requeue the messages.
         """
+        self._cancelled.append(initial)
         await self._run_shielded(cancel_consumer(initial))
         if running := self._in_flight.running():
             await asyncio.wait(running)
@@ -175,9 +176,9 @@ class EndpointConsumer:
             self._remove(initial)
 
     def _remove(self, consumer: ConsumerHandle) -> None:
-        self._cancelled.discard(consumer)
-        if consumer in self._open:
-            self._open.remove(consumer)
+        for consumers in (self._open, self._cancelled):
+            if consumer in consumers:
+                consumers.remove(consumer)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
         """Make a call to the broker. The call continues even if this task is cancelled.
@@ -354,7 +355,7 @@ class EndpointConsumer:
         """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
         # Shielded, because a stop of the service can cancel the task that runs `pause`.
-        self._cancelled |= {*self._open}
+        self._cancelled = [*self._open]
         await self._run_shielded(cancel_all([*self._open]))
 
     async def close(self) -> None:
