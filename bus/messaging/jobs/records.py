@@ -1,5 +1,6 @@
 """Values that a job store accepts and returns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,7 +73,10 @@ class ClaimedJob:
 
     attempt_of: Attempt
     envelope: Envelope
-    """Message as received, with `attempt` set to the number of this attempt."""
+    """Message as received, with `attempt` set to the number of this attempt.
+
+    If an earlier attempt of this life ended with headers, the message has these headers.
+    """
     queue: str
     life: int
     losses: int
@@ -110,6 +114,12 @@ class AttemptEnd:
     """Update with the result or the error, as it is sent to the submitter. An encrypted contract
     has an encrypted result."""
     failure: JobFailure | None = None
+    headers: Mapping[str, str | int] | None = None
+    """Headers of the message at its next attempt, such as `first-failed-at`. None: unchanged.
+
+    Only `retrying` and `queued` have them. A store keeps them beside the message, and the next life
+    begins without them.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
