@@ -81,12 +81,14 @@ RUNNING: tuple[Stage, ...] = (
     limit_concurrency,
     start_with_permit,  # with a slot: the dependency can have failed during the wait for it
     recall_result,  # of a job that was lost too often
+    claim_message,  # the row is the claim already, so this stage only opens the transaction
     reject_expired,
     decrypt,  # late: the row contains the encrypted payload
     watch_dependency,  # late: only the handler's own result shows whether the dependency is up
     record_span,  # late: only a job that reaches the handler has a span
     adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
-    measure,  # last: the time of an attempt has no waits for slots
+    measure,  # late: the time of an attempt has no waits for slots
+    commit_writes,  # last: a failed commit is a failure of the attempt, for all stages before
 )
 """Stages of a job that was claimed from a store. Its sender was authenticated by the recorder."""
 
