@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
@@ -194,7 +194,12 @@ class HandlerTransaction:
             async with asyncio.timeout(COMMIT_SECONDS):
                 await session.commit()
         except DRIVER_ERRORS as error:
-            if is_conflict(error) or not await self._is_committed(end):
+            if is_conflict(error):
+                raise self._translated(error) from error
+            # The connection can still be open, with locks that the question would wait for.
+            with suppress(*DRIVER_ERRORS):
+                await session.invalidate()
+            if not await self._is_committed(end):
                 raise self._translated(error) from error
         self.has_ended = True
         return True
