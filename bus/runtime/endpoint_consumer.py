@@ -7,16 +7,14 @@ from typing_extensions import override
 
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.runtime.endpoint_state import EndpointState
-from bus.runtime.operator_pause import OperatorPause
+from bus.runtime.operator_pause import OPERATOR_PAUSE, OperatorPause
 from bus.runtime.prefetched_consumer import PrefetchedConsumer
 from bus.runtime.receiver import Receiver
 
-__all__ = ["DEPENDENCY_PAUSE", "OPERATOR_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
+__all__ = ["DEPENDENCY_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
 
 POISON_ISOLATION = "poison-isolation"
 """Reason of a pause: the process handles a poison candidate alone."""
-OPERATOR_PAUSE = "operator"
-"""Reason of a pause: an operator has requested it."""
 DEPENDENCY_PAUSE = "dependency:"
 """Prefix of the reason of a pause: the dependency with the name that follows is down."""
 

@@ -82,11 +82,9 @@ async def bakery(buses: MemoryBuses, oven: Oven, store: Any = None) -> AsyncIter
     """Serve an instance of the bakery. With a `store`, it is the store of the service."""
     settings = ExplicitSettings(auth="off")
     transport = MemoryTransport(buses.broker, clock=buses.clock)
-    async with Bus(
-        "bakery", settings=settings, transport=transport, store=store, clock=buses.clock
-    ) as bus:
-        async with bus.serving(oven.router()):
-            yield bus
+    bus = Bus("bakery", settings=settings, transport=transport, store=store, clock=buses.clock)
+    async with bus, bus.serving(oven.router()):
+        yield bus
 
 
 async def order(
@@ -257,7 +255,8 @@ async def test_a_pause_is_reported_with_the_operator_the_reason_and_the_end(
         stats = answer.record
         (paused,) = [each for each in stats.handlers if each.operator_pause]
         info = paused.operator_pause
-        assert info is not None and info.until is not None
+        assert info is not None
+        assert info.until is not None
         assert (paused.queue, paused.pauses, paused.ready) == (JOBS, ("operator",), True)
         assert (info.by, info.reason, info.stored) == ("ida", "the flour is bad", False)
         assert info.until - info.at == pytest.approx(600_000, abs=5_000)
