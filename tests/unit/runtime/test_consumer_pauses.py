@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus import Bus, Context, Dependency, Event, Job, Message, Request, Router, contract
 from bus.errors import Unavailable
@@ -266,7 +267,7 @@ async def test_a_pause_is_reported_with_the_operator_the_reason_and_the_end(
             if each.name == "consumers.paused"
         }
         assert gauges == {"bakery.bake": 1, "mill.ground": 0, "bakery.price": 0}
-        assert (bus.ready, bus.report.pauses) == (True, {"operator"})
+        assert (bus.ready, bus.report.pauses) == (True, frozenset({"operator"}))
 
 
 @in_memory
@@ -329,14 +330,17 @@ class AwayStore(MemoryStore):
 
     is_away = False
 
+    @override
     async def pauses(self) -> Any:
         self.check()
         return await super().pauses()
 
+    @override
     async def pause(self, pause: Pause) -> None:
         self.check()
         await super().pause(pause)
 
+    @override
     async def resume(self, queue: str) -> bool:
         self.check()
         return await super().resume(queue)
@@ -369,6 +373,7 @@ async def test_a_pause_that_the_store_does_not_accept_holds_here_and_the_answer_
 class SlowStore(AwayStore):
     """A store that takes 3 s for each pause."""
 
+    @override
     async def pause(self, pause: Pause) -> None:
         await asyncio.sleep(3)
         await super().pause(pause)
