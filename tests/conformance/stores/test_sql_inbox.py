@@ -3,7 +3,7 @@
 import pytest
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.inbox import HandledMessage, MessageKey
+from bus.messaging.ports.inbox import FactKey, HandledMessage, MessageKey
 from bus.messaging.store_address import StoreAddress
 from bus.storage.sqlalchemy.claims import Claims
 from bus.storage.sqlalchemy.database import Database
@@ -87,7 +87,7 @@ async def test_an_abandoned_claim_and_its_renewal_are_removed(
 
 
 def test_no_key_of_a_fact_is_the_key_of_another_one() -> None:
-    others = [
+    others: list[FactKey | MessageKey] = [
         FACT._replace(subscription="l", source="ibrary"),
         FACT._replace(subscriber="shelflibrary.returned", name=""),
         FACT._replace(id="m-12"),
