@@ -28,9 +28,9 @@ class StoreSettings(CallSettings):
     store: SecretStr = SecretStr(MEMORY)
     """Durable store of the service: `memory`, or the URL of a database.
 
-    With `memory`, jobs are not stored. Each service has a store of its own, so `{service}` in a URL
-    is replaced with the name of the service. `sqlite:////path/of/file.db` is a file that processes of one
+    With `memory`, jobs are not stored. `sqlite:////path/of/file.db` is a file that processes of one
     machine share. `postgresql://user:password@host:port/database` is a database for all machines.
+    Each service has a store of its own: `{service}` in a URL is replaced with its name.
     """
     store_password_file: Path | None = None
     """File with the password of the database. Its content replaces the password in `store`.

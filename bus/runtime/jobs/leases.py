@@ -120,9 +120,7 @@ class JobLeases:
         renewal = self._jobs.renew(attempts, lease=self.seconds)
         self._apply(attempts, await self._health.call(renewal))
 
-    def _apply(
-        self, attempts: Sequence[Attempt], answers: Sequence[bool | CancelRequest]
-    ) -> None:
+    def _apply(self, attempts: Sequence[Attempt], answers: Sequence[bool | CancelRequest]) -> None:
         for attempt, answer in zip(attempts, answers, strict=True):
             held = self.held.get(attempt.key)
             # The job can have ended, or been claimed again, since the call began.

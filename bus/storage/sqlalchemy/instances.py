@@ -1,6 +1,7 @@
 """Signs of life of the instances of the service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -11,14 +12,15 @@ from bus.storage.sqlalchemy.tables import instances
 
 __all__ = ["forget", "forget_lost", "read_beats", "write_beat"]
 
-Insert = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+"""Both have the same form of an upsert, and no common type."""
 
 
 async def write_beat(
     connection: AsyncConnection, instance: str, *, now: float, recorded_until: float
 ) -> None:
     """Write a sign of life."""
-    statement = Insert[connection.dialect.name](instances).values(
+    statement = INSERTS[connection.dialect.name](instances).values(
         instance=instance, seen_at=now, recorded_until=recorded_until
     )
     await connection.execute(

@@ -91,8 +91,10 @@ async def _check_rights(connection: AsyncConnection, place: str) -> None:
         for name in metadata.tables
         if not (
             await connection.execute(
-                text("SELECT bool_and(has_table_privilege(CAST(:name AS text), each)) "
-                    "FROM unnest(CAST(:rights AS text[])) AS each"),
+                text(
+                    "SELECT bool_and(has_table_privilege(CAST(:name AS text), each)) "
+                    "FROM unnest(CAST(:rights AS text[])) AS each"
+                ),
                 {"name": name, "rights": RIGHTS.split(", ")},
             )
         ).scalar_one()

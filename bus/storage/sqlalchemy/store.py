@@ -14,9 +14,9 @@ from bus.messaging.ports.inbox import FactKey
 from bus.messaging.ports.store import InstanceBeat, Transaction
 from bus.messaging.store_address import StoreAddress
 from bus.settings import Settings
+from bus.storage.memory.inbox import MemoryInbox
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.engine import STATEMENT_SECONDS, open_engine
-from bus.storage.memory.inbox import MemoryInbox
 from bus.storage.sqlalchemy.instances import forget, read_beats, write_beat
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.notifications import NO_NOTIFICATIONS, NotifyingDatabase
@@ -50,12 +50,12 @@ class SqlStore:
         self.database = Database(
             open_engine(self._read_address, name=f"bus {service}"), self._address.place
         )
-        self._notifications = (
+        notifications = (
             NO_NOTIFICATIONS
             if self.database.is_sqlite
             else NotifyingDatabase(self._connect_for_notifications)
         )
-        self._jobs = SqlJobStore(self.database, clock=clock, notifications=self._notifications)
+        self._jobs = SqlJobStore(self.database, clock=clock, notifications=notifications)
         self._inbox = MemoryInbox()
         self._id = ""
 
@@ -95,7 +95,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Close all connections. A second call has no effect."""
-        await self._notifications.close()
+        await self._jobs.close()
         await self.database.close()
 
     def transaction(
@@ -122,9 +122,7 @@ class SqlStore:
         """Return the pauses that have not ended."""
 
         async def work(connection: AsyncConnection) -> Sequence[Pause]:
-            return await read_pauses(
-                connection, now=await present_time(connection, self._now())
-            )
+            return await read_pauses(connection, now=await present_time(connection, self._now()))
 
         return await self.database.read(work)
 
