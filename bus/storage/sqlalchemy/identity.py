@@ -15,7 +15,7 @@ VERSIONS = table(VERSION_TABLE, column("version_num"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a database says about itself."""
+    """The id, the owner and the revision in a database."""
 
     id: str | None = None
     """Random id. None if the database has no tables of the bus."""

@@ -16,6 +16,13 @@ from bus.storage.sqlalchemy.tables import metadata, store
 __all__ = ["check_identity", "claim_store"]
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
+MISSING_RIGHTS = text(
+    """
+    SELECT name FROM unnest(CAST(:names AS text[])) AS name
+    WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
+        AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
+    """
+)
 
 
 async def claim_store(database: Database, service: str) -> Identity:
@@ -86,22 +93,13 @@ async def _check_rights(connection: AsyncConnection, place: str) -> None:
     Raises:
         ConfigurationError: A right is missing. The text has the statement that grants it.
     """
-    missing = [
-        name
-        for name in metadata.tables
-        if not (
-            await connection.execute(
-                text(
-                    "SELECT bool_and(has_table_privilege(CAST(:name AS text), each)) "
-                    "FROM unnest(CAST(:rights AS text[])) AS each"
-                ),
-                {"name": name, "rights": RIGHTS.split(", ")},
-            )
-        ).scalar_one()
-    ]
+    missing = (
+        (await connection.execute(MISSING_RIGHTS, {"names": [*metadata.tables]})).scalars().all()
+    )
     if missing:
         user = (await connection.execute(text("SELECT current_user"))).scalar_one()
+        tables = ", ".join(missing)
         raise ConfigurationError(
-            f"the store {place}: the user {user!r} may not read and write {', '.join(missing)}. "
-            f"Run as the owner of the tables: GRANT {RIGHTS} ON {', '.join(missing)} TO {user}."
+            f"the store {place}: the user {user!r} may not read and write {tables}. "
+            f"Run as the owner of the tables: GRANT {RIGHTS} ON {tables} TO {user}."
         )
