@@ -18,7 +18,7 @@ from bus.messaging.topology.model import merge
 from bus.middleware.chaos import inject_handler_faults
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.consumer_pauses import ConsumerPauses
-from bus.runtime.endpoint_consumer import DeliverySource, EndpointConsumer
+from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.exits import contain_exits
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
@@ -27,6 +27,7 @@ from bus.runtime.job_reports import JobReports
 from bus.runtime.jobs.durable_jobs import DurableJobs
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.prefetch_follower import following_limits
+from bus.runtime.prefetched_consumer import DeliverySource
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router
