@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from bus.messaging.ports.transport import ConsumerHandle, Transport
+from bus.messaging.ports.transport import ConsumerHandle
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.operator_pause import OPERATOR_PAUSE, OperatorPause
-from bus.runtime.prefetched_consumer import PrefetchedConsumer
+from bus.runtime.prefetched_consumer import DeliverySource, PrefetchedConsumer
 from bus.runtime.receiver import Receiver
 
 __all__ = ["DEPENDENCY_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
@@ -22,8 +22,8 @@ DEPENDENCY_PAUSE = "dependency:"
 class EndpointConsumer(PrefetchedConsumer):
     """A `ConsumerHandle` for one endpoint, which the poison isolation and operators can pause."""
 
-    def __init__(self, transport: Transport, receiver: Receiver) -> None:
-        super().__init__(transport, receiver)
+    def __init__(self, source: DeliverySource, receiver: Receiver) -> None:
+        super().__init__(source, receiver)
         self._is_request = receiver.state.endpoint.contract.kind == "request"
         self._paused = asyncio.Event()
         """Set while the poison isolation pauses this endpoint."""

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
-from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.messaging.ports.transport import ConsumerHandle, Delivery
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.consumer_cancellation import (
     AckHold,
     cancel_all,
@@ -19,9 +20,19 @@ from bus.runtime.held_messages import HoldEnd
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["PrefetchedConsumer"]
+__all__ = ["DeliverySource", "PrefetchedConsumer"]
 
 log = logging.getLogger("bus")
+
+
+class DeliverySource(Protocol):
+    """The method of a transport by which a consumer receives messages."""
+
+    async def consume(
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
+    ) -> ConsumerHandle:
+        """Start a consumer, and return its handle."""
+        ...
 
 
 class PrefetchedConsumer:
@@ -35,9 +46,10 @@ class PrefetchedConsumer:
     If the concurrency limit is adaptive, further consumers replace it later.
     """
 
-    def __init__(self, transport: Transport, receiver: Receiver) -> None:
+    def __init__(self, source: DeliverySource, receiver: Receiver) -> None:
+        """Create a consumer of a transport, or of the feed of durable jobs."""
         state = receiver.state
-        self._transport = transport
+        self._source = source
         self._receiver = receiver
         self._spec = state.spec
         self._in_flight = state.in_flight
@@ -83,7 +95,7 @@ class PrefetchedConsumer:
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         spec = replace(self._spec, prefetch=prefetch)
-        consumer = await self._transport.consume(spec, on_delivery)
+        consumer = await self._source.consume(spec, on_delivery)
         self._open.append(consumer)
         return consumer
 
