@@ -31,7 +31,8 @@ def deduplicate(state: EndpointState) -> InboundStage:
 
     A message that failed is not added, because a replay of its dead letter must be handled.
     """
-    if state.runs_at_most_once:
+    # An answer about a job is never kept: the job changes, and it can be asked for each second.
+    if state.runs_at_most_once or state.endpoint.is_internal:
         return pass_through
     inbox, queue, measures = state.runtime.inbox, state.endpoint.queue, state.measures
 
