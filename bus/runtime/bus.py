@@ -33,6 +33,7 @@ from bus.operations.dead_letters import (
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.chaos_orders import SETTINGS, SETTINGS_REASON, check_chaos_targets
 from bus.runtime.client import Client
+from bus.runtime.consumer_pauses import add_consumer_orders
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.discovery import discovery_of
 from bus.runtime.forking import protect_parent
@@ -149,6 +150,7 @@ class Bus:
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
+        add_consumer_orders(orders, self._server.pauses)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
