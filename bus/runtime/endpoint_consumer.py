@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
-from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.messaging.ports.transport import ConsumerHandle, Delivery
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.consumer_cancellation import (
     AckHold,
     cancel_all,
@@ -21,7 +22,13 @@ from bus.runtime.operator_pause import OperatorPause
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["DEPENDENCY_PAUSE", "OPERATOR_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
+__all__ = [
+    "DEPENDENCY_PAUSE",
+    "OPERATOR_PAUSE",
+    "POISON_ISOLATION",
+    "DeliverySource",
+    "EndpointConsumer",
+]
 
 log = logging.getLogger("bus")
 
@@ -31,6 +38,16 @@ OPERATOR_PAUSE = "operator"
 """Reason of a pause: an operator has requested it."""
 DEPENDENCY_PAUSE = "dependency:"
 """Prefix of the reason of a pause: the dependency with the name that follows is down."""
+
+
+class DeliverySource(Protocol):
+    """The method of a transport by which a consumer receives messages."""
+
+    async def consume(
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
+    ) -> ConsumerHandle:
+        """Start a consumer, and return its handle."""
+        ...
 
 
 class EndpointConsumer:
@@ -44,9 +61,10 @@ class EndpointConsumer:
     If the concurrency limit is adaptive, further consumers replace it later.
     """
 
-    def __init__(self, transport: Transport, receiver: Receiver) -> None:
+    def __init__(self, source: DeliverySource, receiver: Receiver) -> None:
+        """Create a consumer of a transport, or of the feed of durable jobs."""
         state = receiver.state
-        self._transport = transport
+        self._source = source
         self._receiver = receiver
         self._spec = state.spec
         self._in_flight = state.in_flight
@@ -92,7 +110,7 @@ class EndpointConsumer:
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         spec = replace(self._spec, prefetch=prefetch)
-        consumer = await self._transport.consume(spec, on_delivery)
+        consumer = await self._source.consume(spec, on_delivery)
         self._open.append(consumer)
         return consumer
 

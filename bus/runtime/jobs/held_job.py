@@ -12,6 +12,8 @@ from bus.messaging.jobs.records import (
     JobFailure,
 )
 from bus.messaging.jobs.states import JobState
+from bus.runtime.failure_log import UNEXPECTED
+from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
 
 __all__ = ["AttemptWriter", "EndValues", "HeldJob"]
@@ -54,6 +56,7 @@ class HeldJob:
         claimed: ClaimedJob,
         writer: AttemptWriter,
         progress: StoredProgress,
+        measures: JobMeasures,
         *,
         deliver: Callable[[ClaimedJob], object],
         cancel_handling: Callable[[], None],
@@ -64,12 +67,13 @@ class HeldJob:
             claimed: The claim.
             writer: Object that writes the end.
             progress: Progress of the attempt.
+            measures: Measurements of the type of the job.
             deliver: Function that starts a new attempt of the same job in this process.
             cancel_handling: Function that cancels the task of the handler.
         """
         self.claimed = claimed
         """The last claim of the job by this process."""
-        self.progress = progress
+        self.progress, self.measures = progress, measures
         self.cancel: CancelRequest | None = claimed.cancel
         """Request to cancel the job, as soon as this process knows it."""
         self.is_lost = False
@@ -95,20 +99,28 @@ class HeldJob:
             return None
         self.is_ending = True
         try:
-            while True:
-                claimed = self.claimed
-                end = AttemptEnd(attempt=claimed.attempt_of, state=state, **values)
-                written = await self._writer.write_end(end)
-                if written is not None or self.claimed is claimed:
-                    break
-        finally:
-            self._writer.release(self)
+            claimed, written = await self._write(state, values)
+        except UNEXPECTED:  # the caller tries another end
+            self.is_ending = False
+            raise
+        self._writer.release(self)
         if written is None:
             self.is_lost = True
             self._writer.note_stale_write(self)
         elif self.claimed is not claimed:
             self._deliver(self.claimed)  # the job was due again before the answer arrived
         return written
+
+    async def _write(
+        self, state: JobState, values: EndValues
+    ) -> tuple[ClaimedJob, JobState | None]:
+        """Write an end with the token of the last claim. Return this claim, and the new state."""
+        while True:
+            claimed = self.claimed
+            end = AttemptEnd(attempt=claimed.attempt_of, state=state, **values)
+            written = await self._writer.write_end(end)
+            if written is not None or self.claimed is claimed:
+                return claimed, written
 
     def lose(self) -> None:
         """Cancel the handler, because the token is stale."""

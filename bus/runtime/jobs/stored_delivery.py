@@ -58,7 +58,8 @@ class StoredDelivery:
             if counts:
                 self.held.abandon()
                 return False
-            await self.held.progress.stop()
+            if not (self.held.is_lost or self.held.is_ending):
+                await self.held.progress.flush()
             return await self.held.end("queued") is not None
         finally:
             self._finish()
