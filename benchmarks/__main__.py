@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import page as pages
 from benchmarks.actor import ROOT, RunFailed
+from benchmarks.durable import durable
 from benchmarks.environments import cache
 from benchmarks.machine import described, peer_versions, today
 from benchmarks.peers import PEERS, prepare
@@ -71,6 +72,7 @@ WORKS: dict[str, Work] = {
     "flow": flow,
     "fanout": fanout,
     "jobs": jobs,
+    "durable": durable,
     "scaling": scaling,
     "latency": latency,
     "waiting": waiting,
