@@ -6,12 +6,16 @@ shared_broker   The `Broker` itself, for its management API.
 private_node    A running RabbitMQ node that no other test uses at the same time. A test may kill,
                 pause or restart it. The next test gets the same node with its declared queues,
                 because a start takes 5 s of processor time. It is started again if it had ended.
+postgres_url    The URL of an empty PostgreSQL database of the test, which is removed afterwards.
+private_postgres  A running PostgreSQL cluster that no other test uses at the same time. A test may
+                kill, stop and start it. The next test gets the same cluster.
 """
 
 import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -25,6 +29,7 @@ from bus.testing.rabbitmq import running_broker
 from tests.broker import START, fresh_vhost
 from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate
+from tests.postgres import PostgresCluster, find_programs
 
 pytest_plugins = ["pytester"]
 
@@ -122,3 +127,41 @@ async def private_node(lasting_node: PrivateNode, patience: None) -> AsyncIterat
     await lasting_node.start()
     yield lasting_node
     await lasting_node.resume()
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: no program `initdb` was found.")
+    return programs
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_programs: Path) -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster(postgres_programs)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def lasting_postgres(postgres_programs: Path) -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster(postgres_programs)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def private_postgres(lasting_postgres: PostgresCluster) -> PostgresCluster:
+    lasting_postgres.start()
+    return lasting_postgres

@@ -1,10 +1,12 @@
 """Values that a job store accepts and returns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.states import FINAL_STATES, JobState
+from bus.messaging.sent_time import sent_time
 
 __all__ = [
     "ANY_JOB",
@@ -45,6 +47,21 @@ class NewJob:
     priority: int = 0
     """Jobs of a queue with a higher priority start first."""
 
+    def submitted_at(self, now: float) -> float:
+        """Return when the job was first sent, or `now` if its message does not have the time."""
+        milliseconds = sent_time(self.envelope)
+        return milliseconds / 1000 if milliseconds else float(self.envelope.timestamp or now)
+
+    @property
+    def earlier_attempts(self) -> int:
+        """Number of attempts that failed before the service had a store."""
+        return self.envelope.attempt - 1
+
+    @property
+    def expires(self) -> float | None:
+        """Time when the job expires, in seconds since the epoch. None if it does not expire."""
+        return None if self.envelope.expires is None else self.envelope.expires / 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest:
@@ -72,14 +89,17 @@ class ClaimedJob:
 
     attempt_of: Attempt
     envelope: Envelope
-    """Message as received, with `attempt` set to the number of this attempt."""
+    """Message as received, with `attempt` set to the number of this attempt.
+
+    If an earlier attempt of this life ended with headers, the message has these headers.
+    """
     queue: str
     life: int
     losses: int
     """Number of earlier attempts whose worker was lost, in this life."""
     cancel: CancelRequest | None = None
-    first_failed_at: float | None = None
-    """Time of the first failed attempt of this life. None if no attempt failed."""
+    progress_number: int = 0
+    """Number of the last stored progress. The numbers of this attempt continue after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +130,12 @@ class AttemptEnd:
     """Update with the result or the error, as it is sent to the submitter. An encrypted contract
     has an encrypted result."""
     failure: JobFailure | None = None
+    headers: Mapping[str, str | int] | None = None
+    """Headers of the message at its next attempt, such as `first-failed-at`. None: unchanged.
+
+    Only `retrying` and `queued` have them. A store keeps them beside the message, and the next life
+    begins without them.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +144,11 @@ class JobProgress:
 
     number: int
     """Number of the update within the job, from 1. Updates that were not stored leave gaps."""
-    update: Envelope
-    """Update as it is sent to the submitter. An encrypted contract has an encrypted update."""
+    update: Envelope | None
+    """Update as it is sent to the submitter. An encrypted contract has an encrypted update.
+
+    None in a list of jobs, and after retention.
+    """
     progress: float | None = None
     """Completed part of the work, from 0 to 1. The note is only in `update`."""
 
@@ -147,8 +176,12 @@ class JobRecord:
     state: JobState
     life: int
     attempt: int
-    """Number of the current or last attempt of this life. 0 before the first one."""
+    """Number of the current or last attempt of this life. 0 before the first one.
+
+    An attempt that a stop or the loss of its worker interrupted does not count.
+    """
     losses: int
+    """Number of attempts of this life whose worker was lost."""
     token: int
     priority: int
     correlation_id: str
@@ -195,6 +228,25 @@ class JobFilter:
     correlation_id: str | None = None
     submitted_before: float | None = None
     submitted_after: float | None = None
+
+    def selects(self, record: JobRecord) -> bool:
+        """Return True if the selection contains a job."""
+        key, failure = record.key, record.failure
+        return (
+            _is_one_of(record.state, self.states)
+            and _is_one_of(record.type, self.types)
+            and _is_one_of(record.queue, self.queues)
+            and (not self.codes or (failure is not None and failure.code in self.codes))
+            and (not self.ids or key.id.startswith(self.ids))
+            and self.submitter in {None, key.submitter}
+            and self.correlation_id in {None, record.correlation_id}
+            and (self.submitted_before is None or record.submitted_at < self.submitted_before)
+            and (self.submitted_after is None or record.submitted_at > self.submitted_after)
+        )
+
+
+def _is_one_of(value: str, values: tuple[str, ...]) -> bool:
+    return not values or value in values
 
 
 ANY_JOB = JobFilter()
