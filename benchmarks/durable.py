@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from benchmarks.peers import (
     TASKIQ_STORED,
     Peer,
 )
-from benchmarks.postgres import Server, private_server
+from benchmarks.postgres import private_server
 from benchmarks.works import Rounds, Run, Sample
+from tests.postgres import PostgresCluster
 
 __all__ = ["DURABLE", "FINISHED", "durable"]
 
@@ -154,9 +155,13 @@ async def durable(run: Run) -> dict[str, Rounds]:
         "durable-start": {peer.key: [] for peer in peers},
     }
     try:
-        async with private_server() as server, AsyncExitStack() as stack:
+        with ExitStack() as stack:
+            server = stack.enter_context(private_server())
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-sqlite-")))
-            run.notes.append(f"Durable jobs: PostgreSQL {server.version}, durable defaults.")
+            version = server.execute("SHOW server_version").split()[0]
+            run.notes.append(
+                f"Durable jobs: PostgreSQL {version}, `fsync` and `synchronous_commit` on."
+            )
             for number in range(run.times(5, 1)):
                 for peer in peers:
                     place = Place(server=server, folder=folder, number=number, peer=peer.key)
@@ -183,7 +188,7 @@ async def durable(run: Run) -> dict[str, Rounds]:
 class Place:
     """The place of one turn's jobs."""
 
-    server: Server
+    server: PostgresCluster
     folder: Path
     number: int
     peer: str
@@ -235,11 +240,7 @@ async def turn(run: Run, peer: Peer, place: Place) -> tuple[Sample, Sample]:
 
 async def create(place: Place) -> None:
     """Create the turn's database, and the tables of the bus."""
-    connection = await connected(place.server.url("postgres"))
-    try:
-        await connection.execute(f'CREATE DATABASE "{place.name}"')
-    finally:
-        await connection.close()
+    place.server.execute(f'CREATE DATABASE "{place.name}"')
     if store := place.environment().get("BUS_STORE"):
         upgrading = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bus", "store", "upgrade"),

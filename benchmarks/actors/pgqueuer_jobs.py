@@ -46,7 +46,8 @@ async def submit() -> None:
 
         async def one(job: dict[str, object]) -> int:
             payload = Payload.model_validate(job).model_dump_json().encode()
-            return (await queries.enqueue("work", payload))[0]
+            identity: int = (await queries.enqueue("work", payload))[0]
+            return identity
 
         async def read(identity: int) -> Mapping[str, Any]:
             result: dict[str, Any] = json.loads(

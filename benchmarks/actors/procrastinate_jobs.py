@@ -48,7 +48,8 @@ async def submit() -> None:
     async with app.open_async():
 
         async def one(job: dict[str, object]) -> int:
-            return await work.defer_async(**job)
+            identity: int = await work.defer_async(**job)
+            return identity
 
         async def read(identity: int) -> Mapping[str, Any]:
             row = await app.connector.execute_query_one_async(
