@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,containers,documents,faststream,metrics,otel,reload,transcription
+EXTRAS := dev,docs,containers,documents,faststream,metrics,otel,postgres,reload,store,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

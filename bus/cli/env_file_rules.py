@@ -25,13 +25,16 @@ PROTECTED = frozenset(
         "BUS_OPERATOR_KEY",
         "BUS_PASSWORD_FILE",
         "BUS_SERVICES_FILE",
+        "BUS_STORE",
+        "BUS_STORE_PASSWORD_FILE",
     }
 )
 """Variables that decide which peers this process trusts, as which service it acts, or its access.
 
 Only a named file sets them. `BUS_PASSWORD_FILE` is one of them, because its content is sent to the
-host of `BUS_URL`. `BUS_CLOCK_LEEWAY` is one, because a receiver accepts an expired token for this
-time. `BUS_SERVICES_FILE` is one, because that file has addresses of services.
+host of `BUS_URL`, and so is `BUS_STORE_PASSWORD_FILE`. `BUS_CLOCK_LEEWAY` is one, because a
+receiver accepts an expired token for this time. `BUS_SERVICES_FILE` is one, because that file has
+addresses of services. `BUS_STORE` is one, because workers run the jobs in the store.
 """
 BASE_URL = re.compile(r"BUS_SERVICES__.*__BASE_URL", re.DOTALL)
 """Variables with the address of a service. They are protected, too."""
@@ -40,6 +43,7 @@ SECRETS = ("BUS_KEY", "BUS_OPERATOR_KEY", "BUS_ENCRYPTION_KEYS")
 CREDENTIALS: Mapping[str, tuple[str, ...]] = {
     "BUS_URL": ("BUS_PASSWORD_FILE",),
     "BUS_MANAGEMENT_URL": ("BUS_URL", "BUS_PASSWORD_FILE"),
+    "BUS_STORE": ("BUS_STORE_PASSWORD_FILE",),
 }
 """For each address, the variables with a password that is sent to it.
 

@@ -231,6 +231,12 @@ class Progress(Message):
     """Text for the submitter, at most 1024 characters."""
     error: str | None = None
     """Error code of a failed attempt, after which the job will be retried. Otherwise None."""
+    number: int = 0
+    """Number of the update within the job, from 1.
+
+    A service without a durable store, or of an earlier version, sends 0. The handle of the job then
+    counts the updates that it receives.
+    """
 
 
 new_id = uuid4_factory()

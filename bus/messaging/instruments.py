@@ -7,6 +7,7 @@ Names of metrics, columns of tables and queries of dashboards are derived from t
 from typing import Final
 
 from bus.messaging.ports.meter import Instrument
+from bus.messaging.store_instruments import STORE_INSTRUMENTS
 
 __all__ = [
     "BREAKER_CHANGES",
@@ -19,6 +20,7 @@ __all__ = [
     "CALLS_RETRIED",
     "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
+    "CONSUMERS_PAUSED",
     "DEAD_LETTERS",
     "DUPLICATES",
     "FALLBACKS",
@@ -148,6 +150,13 @@ CONNECTIONS_LOST: Final = Instrument(
     description="Losses of the connection that carries requests and replies.",
     labels=(),
 )
+CONSUMERS_PAUSED: Final = Instrument(
+    name="consumers.paused",
+    kind="gauge",
+    unit="1",
+    description="1 if an operator has paused the consumer, else 0.",
+    labels=HANDLED_LABELS,
+)
 CALL_LABELS = ("operation", "version")
 """Labels of the requests that this service sends to one operation."""
 CALLS_RETRIED: Final = Instrument(
@@ -237,9 +246,11 @@ INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
     *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    CONSUMERS_PAUSED,
     *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
     *(CALLS_HEDGED, CACHE_LOOKUPS, FALLBACKS),
     *(BULKHEAD_IN_FLIGHT, BULKHEAD_WAITING),
+    *STORE_INSTRUMENTS,
 )

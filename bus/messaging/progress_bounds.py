@@ -9,11 +9,15 @@ from bus.messaging.envelope import MAX_TEXT_LENGTH, Progress
 
 __all__ = ["bound_progress", "decode_progress"]
 
+MAX_NUMBER = 2**53 - 1
+"""Maximum number of an update, the largest whole number that each JSON library reads exactly."""
+
 
 class ReceivedProgress(Progress):
     """Progress as another service sent it. A boolean or a text is not a number."""
 
     progress: Annotated[float, Strict()]
+    number: Annotated[int, Strict()] = 0
 
 
 def decode_progress(body: bytes) -> Progress:
@@ -34,6 +38,7 @@ def bound_progress(update: Progress) -> Progress:
         progress=min(max(update.progress, 0.0), 1.0),
         note=_shorten(update.note),
         error=None if update.error is None else _shorten(update.error),
+        number=min(max(update.number, 0), MAX_NUMBER),
     )
 
 

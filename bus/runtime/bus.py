@@ -14,6 +14,7 @@ from bus.messaging.context import JobHandle
 from bus.messaging.debug_switch import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.store import Store
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import dead_letter_queue
@@ -32,6 +33,7 @@ from bus.operations.dead_letters import (
 from bus.runtime.bus_arguments import check_bus_arguments, check_router
 from bus.runtime.chaos_orders import SETTINGS, SETTINGS_REASON, check_chaos_targets
 from bus.runtime.client import Client
+from bus.runtime.consumer_pauses import add_consumer_orders
 from bus.runtime.discovery.asker import Asker
 from bus.runtime.discovery.discovery import discovery_of
 from bus.runtime.forking import protect_parent
@@ -43,6 +45,7 @@ from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_parts import build_runtime, default_server_stack, order_executor
 from bus.settings import Settings, load_settings
+from bus.storage.configured_store import configured_store
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
 
@@ -71,6 +74,7 @@ class Bus:
         client: Sequence[Middleware] | None = None,
         server: Sequence[Middleware] | None = None,
         inbox: Inbox | None = None,
+        store: Store | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Create a bus that is not connected yet.
@@ -82,6 +86,7 @@ class Bus:
             client: The middlewares for messages that this service sends; by default `CLIENT`.
             server: The middlewares for messages that this service handles; by default `SERVER`.
             inbox: The store of handled messages; by default the memory of this process.
+            store: The durable store; by default the one in the setting `store`.
             clock: A function that returns seconds since the epoch.
 
         Raises:
@@ -96,6 +101,7 @@ class Bus:
                 "client": client,
                 "server": server,
                 "inbox": inbox,
+                "store": store,
                 "clock": clock,
             },
         )
@@ -107,6 +113,9 @@ class Bus:
         self._security = security_from_settings(service, self.settings, clock=clock)
         # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
         self._inbox = MemoryInbox() if inbox is None else inbox
+        self._store = (
+            configured_store(self.settings, service, clock=clock) if store is None else store
+        )
         self._client_layers = client_stack(clock=clock) if client is None else client
         self._server_layers = (
             default_server_stack(self.settings, clock) if server is None else server
@@ -122,6 +131,7 @@ class Bus:
             self._transport,
             security=self._security,
             inbox=self._inbox,
+            store=self._store,
             clock=self._clock,
         )
         self.instance = runtime.instance
@@ -140,6 +150,7 @@ class Bus:
         if self.settings.discovery == "on":
             self._client.waits.listener.announcements = self._discovery.announcements
         self._server = Server(runtime, self._server_layers, self)
+        add_consumer_orders(orders, self._server.pauses)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
         """The number of `serving` blocks that are starting or stopping."""
@@ -163,6 +174,8 @@ class Bus:
         try:
             await self._security.identity.start()
             check_configured_services(self.settings.registry, self.service, self._security.identity)
+            if self._store is not None:
+                await self._store.open()
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -195,7 +208,11 @@ class Bus:
             await self._security.identity.close()
         finally:
             self._client.close()  # callers that still wait receive an error
-            self._life.closed()
+            try:
+                if self._store is not None:
+                    await self._store.close()
+            finally:
+                self._life.closed()
 
     async def __aexit__(
         self,

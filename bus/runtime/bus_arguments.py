@@ -12,6 +12,7 @@ __all__ = ["check_bus_arguments", "check_router"]
 METHODS: Mapping[str, tuple[str, ...]] = {
     "transport": ("start", "declare", "send", "consume", "close"),
     "inbox": ("find", "add"),
+    "store": ("open", "close", "beat", "transaction"),
     "until": ("wait",),
 }
 """Methods that the bus calls on an argument. The argument can be an object of any class."""

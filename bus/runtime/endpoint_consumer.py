@@ -2,25 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
-from bus.runtime.consumer_cancellation import cancel_all, cancel_consumer, wait_registered
+from bus.runtime.consumer_cancellation import (
+    AckHold,
+    cancel_all,
+    cancel_consumer,
+    wait_registered,
+)
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.held_messages import HoldEnd
+from bus.runtime.operator_pause import OperatorPause
 from bus.runtime.poison_isolation import is_poison_candidate
 from bus.runtime.receiver import Receiver
 
-__all__ = ["DEPENDENCY_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
+__all__ = ["DEPENDENCY_PAUSE", "OPERATOR_PAUSE", "POISON_ISOLATION", "EndpointConsumer"]
 
 log = logging.getLogger("bus")
 
 POISON_ISOLATION = "poison-isolation"
 """Reason of a pause: the process handles a poison candidate alone."""
+OPERATOR_PAUSE = "operator"
+"""Reason of a pause: an operator has requested it."""
 DEPENDENCY_PAUSE = "dependency:"
 """Prefix of the reason of a pause: the dependency with the name that follows is down."""
 
@@ -51,14 +59,30 @@ class EndpointConsumer:
         self._current: ConsumerHandle | None = None
         """The transport's consumer in use. The properties of this class return its state."""
         self._raising: asyncio.Task[None] | None = None
+        self._hold: AckHold | None = None
+        """The delay of the initial consumer's acks, until this consumer is cancelled."""
         self._has_failed = False
         """True if the last change of the prefetch failed."""
         self._broker_call: asyncio.Task[None] | None = None
         """The last call to the broker that a cancellation must not interrupt."""
         self._paused = asyncio.Event()
+        """Set while the poison isolation pauses this endpoint."""
+        self.operator_pause: OperatorPause | None = None
+        """The pause that an operator has requested, or None."""
+        self._held = asyncio.Event()
+        """Set while `operator_pause` is not None."""
+        self._cancelled: list[ConsumerHandle] = []
+        """The open consumers that receive no more deliveries."""
+        self._turn = asyncio.Lock()
+        """Lock of a change between paused and not paused."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start the first consumer."""
+        """Start the first consumer, unless an operator has paused this endpoint."""
+        if self.operator_pause is None:
+            await self._start()
+
+    async def _start(self) -> None:
         if self._tracks_delivery_count and self._prefetch > 1:
             self._current = await self._consume(1, self._on_first_delivery)
         else:
@@ -75,17 +99,21 @@ class EndpointConsumer:
     # --- From one message at a time to the full prefetch ---
 
     def _on_first_delivery(self, delivery: Delivery) -> None:
-        self._receiver.on_delivery(delivery)
-        may_raise = self._raising is None and not self._paused.is_set()
+        may_raise = (
+            self._raising is None and not self._paused.is_set() and self.operator_pause is None
+        )
         if may_raise and not is_poison_candidate(delivery):
-            self._start_change(self._prefetch)
+            self._hold = hold = AckHold()
+            self._start_change(self._prefetch).add_done_callback(lambda _: hold.end())
+        self._receiver.on_delivery(delivery, self._hold)
 
-    def _start_change(self, prefetch: int) -> None:
+    def _start_change(self, prefetch: int) -> asyncio.Task[None]:
         earlier = self._prefetch, self._raising
         self._prefetch = prefetch
         self._raising = asyncio.create_task(
             self._change(earlier), name=f"changing the prefetch of {self.name}"
         )
+        return self._raising
 
     async def _change(self, earlier: tuple[int, asyncio.Task[None] | None]) -> None:
         """Replace the consumer. If this fails, restore the `earlier` state for the next attempt."""
@@ -117,9 +145,10 @@ class EndpointConsumer:
         """Replace the consumer by one with another prefetch.
 
         Deliveries of the replaced consumer stay unacked until their messages are handled, so the
-        broker requeues none of them. The prefetch of a registered consumer cannot change, because
-        `basic.qos` applies to later consumers only. Quorum queues support no limit for a whole
-        channel.
+        broker requeues none of them. It requeues the messages of a quorum queue that are in flight
+        to the consumer during the cancellation. The prefetch of a registered consumer cannot
+        change, because `basic.qos` applies to later consumers only. Quorum queues support no limit
+        for a whole channel.
 
         Args:
             prefetch: The maximum number of unacked deliveries of the new consumer, at least 1.
@@ -130,7 +159,7 @@ class EndpointConsumer:
         """
         is_initial = self._tracks_delivery_count and self._raising is None and self._prefetch > 1
         is_being_replaced = self._raising is not None and not self._raising.done()
-        if is_being_replaced or not self.ready:
+        if is_being_replaced or not self.ready or self.operator_pause is not None:
             return False
         if is_initial:  # the first delivery registers the consumer with this prefetch
             self._prefetch = prefetch
@@ -148,14 +177,22 @@ class EndpointConsumer:
 
         If the consumer were closed earlier, the broker would requeue the messages.
         """
+        self._cancelled.append(initial)
         await self._run_shielded(cancel_consumer(initial))
+        if self._hold is not None:
+            self._hold.end()
         if running := self._in_flight.running():
             await asyncio.wait(running)
         # A message that waits to be processed alone still needs the consumer's channel. The poison
         # isolation then pauses this endpoint, and `resume` closes the consumer.
         if not self._in_flight.has_deferred:
             await self._run_shielded(initial.close())
-            self._open.remove(initial)
+            self._remove(initial)
+
+    def _remove(self, consumer: ConsumerHandle) -> None:
+        for consumers in (self._open, self._cancelled):
+            if consumer in consumers:
+                consumers.remove(consumer)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
         """Make a call to the broker. The call continues even if this task is cancelled.
@@ -189,6 +226,8 @@ class EndpointConsumer:
         If its dependency is down, a consumer stays registered, so it stays ready.
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
+        if self.operator_pause is not None:
+            reasons.append(OPERATOR_PAUSE)
         gate = None if self._is_request else self.state.dependency  # a request is refused
         if gate is not None and gate.is_paused:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")
@@ -219,10 +258,8 @@ class EndpointConsumer:
         process, these messages then lose no delivery.
         """
         self._paused.set()
-        await self._stop_raising_prefetch()
-        await asyncio.gather(*(wait_registered(consumer) for consumer in self._open))
-        await self.cancel()
-        self._in_flight.end_holds(HoldEnd.RETURN)
+        async with self._turn:
+            await self._stop_deliveries()
         await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
@@ -230,13 +267,61 @@ class EndpointConsumer:
 
         All deliveries of the earlier consumers are settled when this method is called.
         """
-        earlier = [*self._open]
-        self._in_flight.permit_holds()
-        await self.start()
-        self._paused.clear()
-        for consumer in earlier:
-            await consumer.close()
-            self._open.remove(consumer)
+        async with self._turn:
+            earlier = [*self._open]
+            if self.operator_pause is None:
+                self._in_flight.permit_holds()
+                await self._start()
+            self._paused.clear()
+            for consumer in earlier:
+                await consumer.close()
+                self._remove(consumer)
+
+    async def _stop_deliveries(self) -> None:
+        await self._stop_raising_prefetch()
+        registered = [each for each in self._open if each not in self._cancelled]
+        await asyncio.gather(*map(wait_registered, registered))
+        await self.cancel()
+        self._in_flight.end_holds(HoldEnd.RETURN)
+
+    # --- For the pause by an operator ---
+
+    async def hold(self, pause: OperatorPause) -> None:
+        """Stop deliveries until `release`. Running messages finish.
+
+        Messages that wait for a dependency return by a retry tier, without an attempt.
+        """
+        async with self._turn:
+            was_held, self.operator_pause = self._held.is_set(), pause
+            self._held.set()
+            if not was_held and not self._paused.is_set():
+                await self._stop_deliveries()
+
+    async def release(self) -> None:
+        """Start a new consumer. The earlier ones are closed when their messages have ended."""
+        async with self._turn:
+            if self.operator_pause is None:
+                return
+            if not self._paused.is_set():
+                earlier, running = [*self._open], self._in_flight.running()
+                self._in_flight.permit_holds()
+                await self._start()
+                task = asyncio.create_task(self._close_after(running, earlier))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            self.operator_pause = None
+            self._held.clear()
+
+    async def _close_after(
+        self, running: Sequence[asyncio.Task[None]], consumers: Sequence[ConsumerHandle]
+    ) -> None:
+        """Close consumers after their messages have ended, so the broker requeues none."""
+        if running:
+            await asyncio.wait(running)
+        if not self._in_flight.has_deferred:  # otherwise `resume` closes them
+            for consumer in consumers:
+                await consumer.close()
+                self._remove(consumer)
 
     # --- The methods of ConsumerHandle ---
 
@@ -247,14 +332,20 @@ class EndpointConsumer:
 
     @property
     def ready(self) -> bool:
-        """True if the consumer is registered at the broker now."""
-        return not self._paused.is_set() and self._current is not None and self._current.ready
+        """True if the consumer is registered at the broker now, or an operator has paused it."""
+        if self._paused.is_set():
+            return False
+        if self.operator_pause is not None:
+            return True
+        return self._current is not None and self._current.ready
 
     @property
     def last_error(self) -> str | None:
         """The reason why the consumer is not ready, or None."""
         if self._paused.is_set():
             return "paused: a message is processed alone"
+        if self.operator_pause is not None:
+            return None
         return self._current.last_error if self._current is not None else None
 
     async def wait_ready(self) -> None:
@@ -262,7 +353,8 @@ class EndpointConsumer:
 
         A paused consumer is not registered, and must not delay the start of the service.
         """
-        waits = [asyncio.ensure_future(wait) for wait in (self._registered(), self._paused.wait())]
+        calls = (self._registered(), self._paused.wait(), self._held.wait())
+        waits = [asyncio.ensure_future(call) for call in calls]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -277,9 +369,12 @@ class EndpointConsumer:
         """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
         # Shielded, because a stop of the service can cancel the task that runs `pause`.
+        self._cancelled = [*self._open]
         await self._run_shielded(cancel_all([*self._open]))
 
     async def close(self) -> None:
         """Close all consumers. The broker requeues every unacked message."""
         await self._stop_raising_prefetch()
+        for task in self._closing:
+            task.cancel()
         await asyncio.gather(*(consumer.close() for consumer in self._open))

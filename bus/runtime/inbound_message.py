@@ -8,6 +8,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, REPLAYS
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.resilience.circuit_breaker import Permit
+from bus.runtime.consumer_cancellation import AckHold
 from bus.runtime.poison_isolation import PoisonCandidate
 from bus.runtime.slots import Slots
 
@@ -45,11 +46,13 @@ class InboundMessage:
     """
 
     __slots__ = (
-        *("candidate", "deliveries", "envelope", "free_since", "is_settling", "key", "payload"),
-        *("permit", "result", "slots", "started"),
+        *("_hold", "candidate", "deliveries", "envelope", "free_since", "is_settling", "key"),
+        *("payload", "permit", "result", "slots", "started"),
     )
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, hold: AckHold | None = None) -> None:
+        """Create the message of a delivery. `hold` delays its ack. None delays nothing."""
+        self._hold = hold
         envelope = delivery.envelope
         headers = envelope.headers
         self.envelope = envelope
@@ -111,6 +114,8 @@ class InboundMessage:
 
     async def ack(self) -> bool:
         """Ack every delivery. Return True if the broker received at least one of these acks."""
+        if self._hold is not None:
+            await self._hold.wait()
         acked = False
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             acked |= await delivery.ack()
@@ -127,6 +132,8 @@ class InboundMessage:
         Returns:
             False if the channel of each delivery was closed. The broker delivers the message again.
         """
+        if self._hold is not None:
+            await self._hold.wait()
         rejected = False
         for delivery in self.deliveries:  # a redelivery can be added during the loop
             rejected |= await delivery.reject()

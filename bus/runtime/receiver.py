@@ -9,6 +9,7 @@ from bus.messaging.context import current
 from bus.messaging.criticality import lowered
 from bus.messaging.debug_switch import debugging
 from bus.messaging.ports.transport import Delivery
+from bus.runtime.consumer_cancellation import AckHold
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import UNEXPECTED, log_failure
 from bus.runtime.inbound_message import (
@@ -52,9 +53,9 @@ class Receiver:
         self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Start the handling of one delivery."""
-        message = InboundMessage(delivery)
+    def on_delivery(self, delivery: Delivery, hold: AckHold | None = None) -> None:
+        """Start the handling of one delivery. `hold` delays its ack. None delays nothing."""
+        message = InboundMessage(delivery, hold)
         # The task is created without the loop's task factory, which is for the tasks of handlers.
         self._in_flight.tasks[message] = asyncio.Task(
             self.receive(message), loop=self._loop, context=self._context.copy()

@@ -17,6 +17,7 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import merge
 from bus.middleware.chaos import inject_handler_faults
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
+from bus.runtime.consumer_pauses import ConsumerPauses
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.exits import contain_exits
@@ -52,6 +53,8 @@ class Server:
         self._sender = sender
         self.consumers: list[EndpointConsumer] = []
         """The consumers of all routers, until their last message is settled."""
+        self.pauses = ConsumerPauses(runtime.service, runtime.store, runtime.clock)
+        """The pauses of these consumers that operators have requested."""
 
     async def check(self, router: Router) -> None:
         """Check that settings, grants and broker meet the router's requirements.
@@ -101,6 +104,7 @@ class Server:
             self.consumers += consumers
             stack.callback(self._forget, consumers)
             stack.push_async_callback(self._stop, receivers, consumers)
+            await stack.enter_async_context(self.pauses.following(consumers))
             isolation = PoisonIsolation(candidates, consumers)
             with log_tracebacks(enabled=runtime.settings.debug):
                 isolation.start()

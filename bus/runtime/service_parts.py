@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.meter import Meter
+from bus.messaging.ports.store import Store
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
@@ -26,13 +27,14 @@ from bus.storage.memory.reply_store import MemoryReplyStore
 __all__ = ["build_runtime", "default_server_stack", "destinations_of", "order_executor"]
 
 
-def build_runtime(
+def build_runtime(  # noqa: PLR0913 - the parts of a process, each a keyword
     service: str,
     settings: Settings,
     transport: Transport,
     *,
     security: MessageSecurity,
     inbox: Inbox,
+    store: Store | None = None,
     clock: Callable[[], float],
 ) -> ServiceRuntime:
     """Return the shared objects of a process, with a new instance id and without any state.
@@ -43,6 +45,7 @@ def build_runtime(
         transport: Transport of the process.
         security: Security of the messages.
         inbox: Store of handled messages.
+        store: Durable store of the service, if it has one.
         clock: Function that returns seconds since the epoch.
     """
     instance = new_instance()
@@ -54,6 +57,7 @@ def build_runtime(
         instance=instance,
         security=security,
         inbox=inbox,
+        store=store,
         clock=clock,
         spans=span_source(settings, instance),
         meter=meter,

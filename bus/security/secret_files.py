@@ -85,8 +85,8 @@ class PasswordFile:
         return self._last_password
 
 
-def read_password(path: Path) -> SecretStr:
-    """Return the password in the file that `BUS_PASSWORD_FILE` names. Remove the line end.
+def read_password(path: Path, variable: str = "BUS_PASSWORD_FILE") -> SecretStr:
+    """Return the password in the file that a setting names. Remove the line end.
 
     Other users may read this file, unlike a key file. Orchestrators mount tokens with mode 0644
     into a container that has no other users. Other users must not be able to write to this file,
@@ -95,13 +95,14 @@ def read_password(path: Path) -> SecretStr:
     Args:
         path: The file. It must be a regular file, because it is read for every connection. By
             mistake, the value of the setting can be the password instead of a path.
+        variable: The name of the setting, for errors.
 
     Raises:
         ConfigurationError: The file cannot be read, other users can write to it, or it does not
             contain exactly one line. The error never contains the text of the file. It contains
             the path only if the path or its folder exists.
     """
-    subject = f"BUS_PASSWORD_FILE: {_describe_path(path, 'password')}"
+    subject = f"{variable}: {_describe_path(path, 'password')}"
     text = read_trusted_file(path, subject, MAX_PASSWORD_FILE_BYTES)
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:

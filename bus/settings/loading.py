@@ -14,7 +14,7 @@ __all__ = ["load_settings"]
 REFUSALS = frozenset(
     {
         *("boolean", "broker_url", "chaos_plan", "chaos_with_auth", "debug_with_auth"),
-        *("padded_secret", "url_heartbeat"),
+        *("padded_secret", "store_url", "url_heartbeat"),
     }
 )
 """Rules of `Settings` that have a text of their own."""
@@ -24,6 +24,10 @@ REMEDIES = {
     "password_file": (
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
+    ),
+    "store_password_file": (
+        "the file cannot be used. Name a readable file that is not world-writable, with the "
+        "password on one line"
     ),
     "ca_file": (
         "the file cannot be used. Name a readable file with certificates as PEM that is not "

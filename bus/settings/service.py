@@ -40,14 +40,14 @@ from bus.settings.broker_urls import (
     check_urls,
     heartbeat_in,
 )
-from bus.settings.call_settings import CallSettings
+from bus.settings.store_settings import StoreSettings
 
 __all__ = ["Settings"]
 
 DAY_SECONDS = 24 * 3600
 
 
-class Settings(CallSettings):
+class Settings(StoreSettings):
     """Settings of a service, read from the environment.
 
     The environment variable of a field is the field's name in capitals with the prefix `BUS_`:

@@ -9,6 +9,7 @@ import pytest
 
 from bus import Bus, Context, Dependency, Event, Router, contract
 from bus.messaging.ports.transport import Delivery
+from bus.runtime.consumer_cancellation import AckHold
 from bus.runtime.receiver import Receiver
 from bus.settings import load_settings
 from tests.polling import until
@@ -68,9 +69,9 @@ def deliveries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, object]]:
     seen: list[tuple[bool, object]] = []
     original = Receiver.on_delivery
 
-    def on_delivery(self: Receiver, delivery: Delivery) -> None:
+    def on_delivery(self: Receiver, delivery: Delivery, hold: AckHold | None = None) -> None:
         seen.append((delivery.redelivered, delivery.broker_headers.get("x-delivery-count")))
-        original(self, delivery)
+        original(self, delivery, hold)
 
     monkeypatch.setattr(Receiver, "on_delivery", on_delivery)
     return seen

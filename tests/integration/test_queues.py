@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from bus import Bus, Settings
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.queue_inspection import (
     BrokerAddress,
     QueueFilter,
@@ -20,8 +22,9 @@ from bus.operations.queue_inspection import (
     QueueStatus,
     inspect_queues,
 )
+from bus.transports.rabbitmq.admin import open_admin_session
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
-from tests.broker import management_url
+from tests.broker import evaluate, management_url
 from tests.integration.command import bus
 from tests.integration.library_service import ScanBook, heard, router
 from tests.polling import until
@@ -187,3 +190,28 @@ async def test_a_message_that_a_consumer_takes_is_counted_once(
     # RabbitMQ counts the messages of a quorum queue every 5 s, so the count can still be 0.
     assert (work.ready or 0) + (work.unacked or 0) in {0, 10}
     assert (work.consumers, work.is_sampled) == (1, True)
+
+
+async def test_a_queue_that_the_broker_counts_late_is_neither_reported_as_empty_nor_deleted(
+    private_node: PrivateNode,
+) -> None:
+    name, settings = "library.jobs.counted-late.v1", Settings(url=SecretStr(private_node.url))
+    async with await aio_pika.connect(private_node.url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(
+            name, durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        for _ in range(3):
+            await channel.default_exchange.publish(aio_pika.Message(b"{}", delivery_mode=2), name)
+        async with open_admin_session(settings) as session:
+            await evaluate(private_node, f"sys:suspend('%2F_{name}').")
+            try:
+                counting = asyncio.create_task(depths(private_node.url, [name]))
+                deleting = asyncio.create_task(session.delete_idle(name, is_quorum=True))
+                began = time.monotonic()
+                await until(lambda: time.monotonic() - began > 1, "some answers of the broker")
+            finally:
+                await evaluate(private_node, f"sys:resume('%2F_{name}').")
+            assert await counting == {name: QueueDepth(ready=3)}
+            assert not await deleting
+        await queue.delete(if_unused=False, if_empty=False)

@@ -75,6 +75,7 @@ functions = [endpoint.function for endpoint in router.endpoints.values()]
 assert functions == [told], "a handler without dependencies must be called directly"
 bus.Bus("names", settings=bus.Settings(auth="off"))
 unused = {"fast_depends", "faststream", "prometheus_client", "opentelemetry.trace"}
+unused |= {"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "bus.storage.sqlalchemy"}
 assert not unused & set(sys.modules), f"{unused & set(sys.modules)} was loaded"
 """
 

@@ -48,6 +48,13 @@ def test_the_environment_is_read() -> None:
         ("password_file", f"/nowhere/{SECRET}"),
         ("password_file", __file__),
         ("client_key", f"/nowhere/{SECRET}"),
+        ("store", f"postgresql://u:{SECRET}@localhost"),
+        ("store", f"mysql://u:{SECRET}@localhost/books"),
+        ("store", f"postgresql://u:{SECRET}@x@localhost/books"),
+        ("store", f"postgresql://u@localhost/books?{SECRET}=1"),
+        ("store", f"sqlite://{SECRET}"),
+        ("store", SECRET),
+        ("store_password_file", f"/nowhere/{SECRET}"),
         ("management_url", f"amqp://u:{SECRET}@localhost"),
         ("management_url", f"http://u:{SECRET}@localhost:port"),
         ("management_url", f"http://u:{SECRET}@"),
@@ -332,6 +339,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cache_entries": (0, 1_000_000),
     "cache_bytes": (0, 2**40),
     "health_port": (1, 65_535),
+    "job_lease": (1, 3600),
+    "cancel_grace": (0, 86_400),
+    "retain_succeeded": (0, 366 * 86_400),
+    "retain_failed": (0, 366 * 86_400),
 }
 
 

@@ -34,7 +34,7 @@ class Transaction(Protocol):
     def session(self) -> Any:
         """The session for the handler's writes: `sqlalchemy.ext.asyncio.AsyncSession`.
 
-        It connects at its first use.
+        It connects at its first use. After `restart` it is another session.
         """
         ...
 
@@ -46,7 +46,22 @@ class Transaction(Protocol):
 
         Returns:
             False if another process has taken the message over. Nothing was written then.
+
+        Raises:
+            Aborted: Concurrent work caused a conflict. Nothing was written. `restart` permits
+                another run of the handler.
+            FailedPrecondition: The handler has committed or closed the session itself, or has
+                ignored an error of the session. Nothing was written.
+            Exception: The error of the database. Nothing was written.
         """
+        ...
+
+    async def restart(self) -> None:
+        """Discard the writes of the handler, so that it can run again under the same claim."""
+        ...
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Return True if concurrent work caused an error, so that another run may succeed."""
         ...
 
 
@@ -56,6 +71,11 @@ class Store(Protocol):
     @property
     def id(self) -> str:
         """Random id of the database, which was made when its tables were created."""
+        ...
+
+    @property
+    def has_transactions(self) -> bool:
+        """True if handlers can write to the store in a transaction: it is a database."""
         ...
 
     @property
@@ -87,17 +107,21 @@ class Store(Protocol):
     ) -> AbstractAsyncContextManager[Transaction | None]:
         """Claim a message for a handler, and yield its transaction.
 
-        The claim is written before the block, so no second process handles the message.
+        The claim is written before the block, so no second process handles the message. The store
+        renews the claim until the block ends. If the block ends without a commit, the writes are
+        discarded and the claim is released.
 
         Args:
             key: Key of the message. An attempt of a durable job is claimed by its row already.
-            lease: Seconds after which another process may take the message over.
+            lease: Seconds after which another process may take the message over, unless the claim
+                was renewed. The worker renews the lease of an attempt itself.
 
         Yields:
             The transaction. None if the message was handled before.
 
         Raises:
-            Aborted: Another process handles the message now.
+            Aborted: Another process handles the message now. `retry_after` has the seconds until
+                its lease ends, unless it is renewed.
         """
         ...
 

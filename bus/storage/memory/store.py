@@ -45,6 +45,11 @@ class MemoryStore:
         return self._id
 
     @property
+    def has_transactions(self) -> bool:
+        """False: a transactional handler needs a database."""
+        return False
+
+    @property
     def jobs(self) -> MemoryJobStore:
         """The durable jobs."""
         return self._jobs

@@ -25,6 +25,13 @@ TIMEOUT_SECONDS = 5.0
 
 A declaration takes about a millisecond.
 """
+COUNT_TIMEOUT_SECONDS = 0.25
+"""Seconds that RabbitMQ waits for the leader of a quorum queue to count its messages and consumers.
+
+If the leader does not answer in time, RabbitMQ answers 0 messages and 0 consumers.
+"""
+COUNT_MARGIN_SECONDS = 0.05
+"""Maximum difference between the network times of two calls on one channel."""
 MAX_CONCURRENT_READS = 50
 """Maximum number of queues that are read at a time, each on its own channel.
 
@@ -54,6 +61,9 @@ class Channels(Protocol):
 async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
     """Return the depth of a queue.
 
+    If the broker answers that the queue is empty, but may not have counted its messages, the
+    function asks again.
+
     Args:
         channel: A channel for this call only. If the queue does not exist, the broker
             closes the channel.
@@ -62,7 +72,22 @@ async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
     Raises:
         ChannelNotFoundEntity: The queue exists, but its node is down. The broker uses the same
             error code as for a missing queue.
+        TimeoutError: The broker did not count the messages within `RPC_TIMEOUT_SECONDS`.
     """
+    timer = asyncio.get_running_loop().time
+    deadline = timer() + RPC_TIMEOUT_SECONDS
+    while timer() < deadline:  # no call is interrupted, because aiormq would close the channel
+        began = timer()
+        depth = await _declared_depth(channel, queue)
+        seconds = timer() - began
+        if depth != QueueDepth() or seconds < COUNT_TIMEOUT_SECONDS:
+            return depth
+        if seconds - await _round_trip(channel) < COUNT_TIMEOUT_SECONDS - COUNT_MARGIN_SECONDS:
+            return depth
+    raise TimeoutError
+
+
+async def _declared_depth(channel: AbstractChannel, queue: str) -> QueueDepth:
     try:
         declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
     except ChannelNotFoundEntity as error:
@@ -70,6 +95,14 @@ async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
             raise
         return QueueDepth(missing=True)
     return QueueDepth(ready=declared.message_count or 0, consumers=declared.consumer_count or 0)
+
+
+async def _round_trip(channel: AbstractChannel) -> float:
+    """Return the seconds of a call that needs no queue."""
+    timer = asyncio.get_running_loop().time
+    began = timer()
+    await channel.basic_qos(prefetch_count=0, timeout=RPC_TIMEOUT_SECONDS)
+    return timer() - began
 
 
 async def ready_in(connection: Channels, queue: str) -> int:

@@ -78,6 +78,15 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_fallbacks_total",
         "trunkline_bulkhead_in_flight",
         "trunkline_bulkhead_waiting",
+        "trunkline_consumers_paused",
+        "trunkline_jobs_rows",
+        "trunkline_jobs_oldest_waiting_seconds",
+        "trunkline_jobs_recorded_total",
+        "trunkline_jobs_start_delay_seconds",
+        "trunkline_jobs_leases_lost_total",
+        "trunkline_jobs_stale_writes_total",
+        "trunkline_store_statement_duration_seconds",
+        "trunkline_store_reachable",
     }
 
 

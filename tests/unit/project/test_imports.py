@@ -35,6 +35,11 @@ BY_NAME = {
     "bus.runtime.sync_session": {"the modules in LOADED_LATER"},
     "bus.security.jwks_source": {"bus.security.key_set_download"},
     "bus.settings.loading": {"bus.contracts.violations"},
+    "bus.storage.sqlalchemy.engine": {
+        "bus.storage.sqlalchemy.postgresql_engine",
+        "bus.storage.sqlalchemy.sqlite_engine",
+    },
+    "bus.storage.configured_store": {"bus.storage.sqlalchemy.store"},
     "bus.testing": {"the modules in bus/testing/__init__.py"},
     "bus.testing.plugin": {"pytest_asyncio"},
     "workers.demo.stage": {"the router of a worker in WORKERS"},

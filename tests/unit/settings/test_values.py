@@ -38,6 +38,7 @@ VALUES = {
     "BUS_HEALTH_HOST": "0.0.0.0",
     "BUS_AUTH": "off",
     "BUS_KEY": "keys/library.key",
+    "BUS_STORE": "postgresql://library:secret@db.example/library",
     "BUS_JWKS": "https://keys.example/jwks.json",
     "BUS_GRANTS": "grants.toml",
     "BUS_ENCRYPTION_KEYS": '{"keys": []}',
@@ -64,6 +65,7 @@ VALUES = {
 """A value of each setting that is not a plain number, other than the default."""
 FILES = {
     "BUS_PASSWORD_FILE": "password",
+    "BUS_STORE_PASSWORD_FILE": "password",
     "BUS_CA_FILE": "ca.pem",
     "BUS_SERVICES_FILE": "services.toml",
 }

@@ -1,0 +1,60 @@
+"""The durable store that the settings name."""
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import cast
+
+from bus.errors import ConfigurationError
+from bus.messaging.ports.store import Store
+from bus.messaging.store_address import StoreAddress
+from bus.settings import Settings
+
+__all__ = ["check_packages", "configured_store"]
+
+PACKAGES = {
+    "sqlite": ("store", ("sqlalchemy", "greenlet", "alembic", "aiosqlite")),
+    "postgresql": ("postgres", ("sqlalchemy", "greenlet", "alembic", "asyncpg")),
+}
+"""For each kind of database, the extra and the modules that the extra installs."""
+
+
+def configured_store(
+    settings: Settings, service: str, *, clock: Callable[[], float] = time.time
+) -> Store | None:
+    """Return the store in the setting `store`, which is not open yet.
+
+    Args:
+        settings: Settings of the service.
+        service: Service that owns the store.
+        clock: Function that returns seconds since the epoch.
+
+    Returns:
+        The store. None for `memory`. Only a store imports SQLAlchemy.
+
+    Raises:
+        ConfigurationError: A package is missing, or the password cannot be read.
+    """
+    address = settings.store_address
+    if address is None:
+        return None
+    check_packages(address)
+    # Without a store, no process spends the time and memory of this import.
+    module = import_module("bus.storage.sqlalchemy.store")
+    return cast("Store", module.SqlStore(settings, service, clock=clock))
+
+
+def check_packages(address: StoreAddress) -> None:
+    """Check that the packages for a database are installed.
+
+    Raises:
+        ConfigurationError: A package is missing. The error has the command that installs it.
+    """
+    extra, modules = PACKAGES[address.kind]
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"BUS_STORE: {address.place} needs {', '.join(missing)}, which is not installed. "
+            f'Run `pip install "trunkline[{extra}]"`.'
+        )

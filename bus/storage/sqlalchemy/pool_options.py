@@ -1,0 +1,16 @@
+"""Options of the pool of connections, for all databases."""
+
+from typing import Any, Final
+
+__all__ = ["IS_READING", "POOL_OPTIONS"]
+
+IS_READING = "bus_is_reading"
+"""Execution option of a connection that only reads. On SQLite it does not wait for writers."""
+POOL_OPTIONS: Final[dict[str, Any]] = {
+    "hide_parameters": True,
+    "pool_size": 5,
+    "max_overflow": 10,
+    # Maximum seconds to wait for a free connection.
+    "pool_timeout": 10.0,
+}
+"""Options of each engine. Errors never have the parameters of a statement, which can be payloads."""

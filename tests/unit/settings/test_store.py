@@ -1,0 +1,66 @@
+"""The settings of the durable store."""
+
+from pathlib import Path
+
+import pytest
+
+from bus.errors import ConfigurationError
+from bus.settings import load_settings
+
+
+def test_without_a_setting_a_service_has_no_durable_store() -> None:
+    assert load_settings().store_address is None
+    assert load_settings(store="memory").store_address is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("sqlite:////srv/jobs.db", "/srv/jobs.db"), ("sqlite:///jobs.db", "jobs.db")]
+)
+def test_sqlite_has_an_absolute_path_after_four_slashes_and_a_relative_one_after_three(
+    text: str, path: str
+) -> None:
+    address = load_settings(store=text).store_address
+    assert address is not None
+    assert (address.kind, address.path, address.place) == ("sqlite", path, text)
+
+
+def test_the_place_of_postgresql_has_every_host_and_no_password() -> None:
+    text = "postgres://shop:hunter2@one,two:5433/jobs?sslmode=verify-full"
+    settings = load_settings(store=text)
+    address = settings.store_address
+    assert address is not None
+    assert address.place == "postgresql://one:5432,two:5433/jobs"
+    assert address.url == ("postgresql://shop:hunter2@one:5432,two:5433/jobs?sslmode=verify-full")
+    assert "hunter2" not in repr(address) + repr(settings)
+
+
+def test_the_password_of_a_file_replaces_the_one_in_the_url_at_each_read(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("a b@c\n")
+    settings = load_settings(store="postgresql://shop:old@one/jobs", store_password_file=file)
+    assert settings.store_address is not None
+    assert settings.store_address.url == "postgresql://shop:a%20b%40c@one:5432/jobs"
+    file.write_text("next")
+    assert settings.store_address.url == "postgresql://shop:next@one:5432/jobs"
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("mysql://h/d", "begins with mysql://.* Write memory, sqlite:////path/of/file.db or "),
+        ("postgresql+asyncpg://h/d", "must not name a driver.* Write postgresql:// without"),
+        ("sqlite+aiosqlite:///d", "must not name a driver.* Write sqlite:// without"),
+        ("postgresql://h", "no name of a database. Write postgresql://user:password@host:port/"),
+        ("sqlite://", "three slashes before a relative path.* Write sqlite:////path/of/file.db"),
+        ("sqlite:///", "no file. Write sqlite:////path/of/file.db, or write memory"),
+        ("sqlite:///:memory:", "no file. Write sqlite:////path/of/file.db, or write memory"),
+        ("sqlite:///a.db?mode=ro", "must have no parameters. Remove the"),
+        ("postgresql://h/d?timeout=3", "Allowed are sslmode, "),
+        ("postgresql://u@a/d;postgresql://v@b/d", "must have the same user, password and"),
+    ],
+)
+def test_an_address_that_is_not_a_store_is_refused_with_the_right_form(
+    text: str, remedy: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^settings: BUS_STORE: .*{remedy}"):
+        load_settings(store=text)
