@@ -74,9 +74,34 @@ LOOK, NEAR = 0.05, 0.005
 Count = Callable[[], Awaitable[int]]
 
 
+@dataclass
+class Results:
+    """The results of a turn in its database."""
+
+    count: Count
+    """A function that returns the number of stored results."""
+    expected: int = 0
+
+    async def more(self, number: int) -> float:
+        """Wait until `number` further results are stored, and return the time."""
+        self.expected += number
+        limit = time.monotonic() + STALL
+        while True:
+            began = time.monotonic()
+            missing = self.expected - await self.count()
+            now = time.monotonic()
+            if missing <= 0:
+                return now
+            if now > limit:
+                raise RunFailed(f"{missing} results are not stored")
+            # The count must not take the processor's time from the peer.
+            look = NEAR if missing < number / 10 else LOOK
+            await asyncio.sleep(max(look, 5 * (now - began)))
+
+
 @dataclass(kw_only=True)
 class Turn:
-    """One peer's processes, its database, and the number of results that it should have stored."""
+    """One peer's processes, and the results that they store."""
 
     run: Run
     peer: Peer
@@ -84,9 +109,8 @@ class Turn:
     submitter: Actor
     server: int
     """The process id of PostgreSQL."""
-    count: Count | None
-    """A function that returns the number of stored results. None: the submitter receives them."""
-    expected: int = 0
+    results: Results | None
+    """None: nothing is stored, and the submitter receives the results."""
 
     def clocks(self) -> dict[str, float]:
         """Return the CPU seconds of each side until now."""
@@ -102,15 +126,15 @@ class Turn:
         """Submit jobs as fast as they are confirmed, and wait until every result is stored."""
         before, busy, began = self.clocks(), busy_cores(), time.monotonic()
         submitting = self.submitter.tell("fill", count=count, in_flight=SUBMITTING)
-        if self.count is None:
+        if self.results is None:
             sent = await submitting
             await self.submitter.tell("collect", count=count)
             ended = time.monotonic()
         else:
-            sent, ended = await asyncio.gather(submitting, self.stored(count))
+            sent, ended = await asyncio.gather(submitting, self.results.more(count))
         used = {side: clock - before[side] for side, clock in self.clocks().items()}
         others = (busy_cores() - busy - sum(used.values())) / (time.monotonic() - began)
-        if self.count is not None:
+        if self.results is not None:
             await self.submitter.tell("collect", count=count)
         seconds = ended - sent["began"]
         return {
@@ -124,27 +148,10 @@ class Turn:
     async def paced(self, rate: float, seconds: float) -> Sample:
         """Submit jobs at a rate, and return the latencies from submit to start."""
         sent = await self.submitter.tell("paced", rate=f"{rate:.1f}", seconds=seconds)
-        if self.count is not None:
-            await self.stored(sent["count"])
+        if self.results is not None:
+            await self.results.more(sent["count"])
         found = await self.submitter.tell("collect", count=sent["count"])
         return {**found, "rate": rate, "seconds": seconds}
-
-    async def stored(self, more: int) -> float:
-        """Wait until `more` results are stored, and return the time."""
-        if self.count is None:
-            raise RunFailed(f"{self.peer.title} has no store")
-        self.expected += more
-        limit = time.monotonic() + STALL
-        while True:
-            there, now = await self.count(), time.monotonic()
-            if there >= self.expected:
-                return now
-            if now > limit:
-                missing = self.expected - there
-                raise RunFailed(f"{self.peer.title}: {missing} results are not stored")
-            cost = time.monotonic() - now
-            near = self.expected - there < more / 10
-            await asyncio.sleep(max(NEAR if near else LOOK, 5 * cost))
 
 
 async def durable(run: Run) -> dict[str, Rounds]:
@@ -229,7 +236,7 @@ async def turn(run: Run, peer: Peer, place: Place) -> tuple[Sample, Sample]:
             worker=worker,
             submitter=submitter,
             server=place.server.pid,
-            count=count,
+            results=count and Results(count),
         )
         warm = await now.filled(WARM_UP)
         warm = await now.filled(max(WARM_UP, int(warm["rate"])))

@@ -49,7 +49,7 @@ SHARES = """CASE
     WHEN number * 7919 % 1000 < 831 THEN 'running'
     WHEN number * 7919 % 1000 < 860 THEN 'retrying'
     ELSE 'queued' END"""
-"""States: 69 % succeeded, 14 % queued, 10 % failed, 4 % cancelled, 2.9 % retrying, 0.1 % running."""
+"""States: 69 % succeeded, 14 % queued, 10 % failed, 4 % cancelled, 3 % retrying or running."""
 FILL = f"""
 INSERT INTO bus_jobs (
     id, submitter, type, queue, state, life, attempt, losses, token, priority, correlation_id,
@@ -59,16 +59,22 @@ SELECT md5(number::text), 'submitter-' || number % {SUBMITTERS},
     'bench.type-' || number % {TYPES} || '.v1', 'bench.queue-' || number % {QUEUES}, state, 1,
     CASE state WHEN 'queued' THEN 0 ELSE 1 END, 0, CASE state WHEN 'queued' THEN 0 ELSE 1 END,
     CASE WHEN number % 100 = 0 THEN 5 ELSE 0 END, md5('c' || number / 3),
-    submitted, submitted, CASE state WHEN 'retrying' THEN CAST(:now AS double precision) + 3600 ELSE submitted END,
+    submitted, submitted, CASE state WHEN 'retrying' THEN present + 3600 ELSE submitted END,
     submitted + 86400, CASE WHEN state <> 'queued' THEN submitted + 1 END,
     CASE WHEN state IN ('succeeded', 'failed', 'cancelled') THEN submitted + 2 END,
     CASE WHEN state <> 'queued' THEN 'worker-1' END,
-    CASE state WHEN 'running' THEN CAST(:now AS double precision) + 3600 END,
+    CASE state WHEN 'running' THEN present + 3600 END,
     CASE state WHEN 'failed' THEN 'code_' || number % 7 WHEN 'retrying' THEN 'unavailable' END,
     CASE WHEN state IN ('failed', 'retrying') THEN 'ValueError' END,
-    0, false, false, CAST(:message AS bytea), CASE state WHEN 'succeeded' THEN CAST(:message AS bytea) END
-FROM (SELECT number, {SHARES} AS state, CAST(:now AS double precision) - 86400 + number * 86400.0 / CAST(:rows AS bigint) AS submitted
-    FROM generate_series(1, CAST(:rows AS bigint)) AS number) AS numbers"""  # noqa: S608 - the shares are a constant
+    0, false, false, message, CASE state WHEN 'succeeded' THEN message END
+FROM (
+    SELECT number, {SHARES} AS state, present, message,
+        present - 86400 + number * 86400.0 / total AS submitted
+    FROM (
+        SELECT CAST(:now AS double precision) AS present, CAST(:rows AS bigint) AS total,
+            CAST(:message AS bytea) AS message) AS given
+    CROSS JOIN LATERAL generate_series(1, total) AS number) AS numbers
+"""  # noqa: S608 - the shares are a constant
 
 
 @dataclass(frozen=True)
