@@ -13,4 +13,4 @@ POOL_OPTIONS: Final[dict[str, Any]] = {
     # Maximum seconds to wait for a free connection.
     "pool_timeout": 10.0,
 }
-"""Options of each engine. Errors never have the parameters of a statement, which can be payloads."""
+"""Options of each engine. Errors have no parameters of statements, which can be payloads."""

@@ -17,6 +17,12 @@ __all__ = ["connect_directly", "postgresql_engine"]
 CONNECT_SECONDS = 5.0
 MAX_NAME_BYTES = 63
 """Maximum bytes of the name of a connection."""
+SERVER_SETTINGS = {
+    # The statements are small, and compiling them takes longer than running them.
+    "jit": "off",
+    # A generic plan that was made while a table was empty scans the whole table later.
+    "plan_cache_mode": "force_custom_plan",
+}
 
 
 def postgresql_engine(
@@ -51,6 +57,7 @@ async def connect_directly(
         timeout=CONNECT_SECONDS,
         command_timeout=statement_timeout,
         server_settings={
-            "application_name": name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+            **SERVER_SETTINGS,
+            "application_name": name.encode()[:MAX_NAME_BYTES].decode(errors="ignore"),
         },
     )

@@ -53,7 +53,7 @@ def _set_pragmas(connection: Any, _: Any) -> None:
 def _begin(connection: Connection) -> None:
     """Take the write lock at the beginning.
 
-    A transaction that reads first, and takes the lock later, fails if another one wrote before that.
+    A transaction that reads first, and takes the lock later, fails if another one has written.
     """
     is_reading = connection.get_execution_options().get(IS_READING, False)
     connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
