@@ -207,8 +207,11 @@ class EndpointMeasures:
             self._keep_error(result.error, outcome, now)
         self._remember("refused", message.envelope, result, outcome)
 
-    def retried(self, envelope: Envelope, result: HandlingResult, tier: str) -> None:
-        """Report that the broker has confirmed the copy of a message in a retry tier."""
+    def retried(self, envelope: Envelope, result: HandlingResult, tier: str | None) -> None:
+        """Report that a message waits for its next attempt: in a retry tier, or in the store.
+
+        The tier is None for a durable job.
+        """
         outcome = outcome_of(result.error)
         self._meter.count(RETRIES, (*self._labels, outcome))
         self._remember("retried", envelope, result, outcome, tier)

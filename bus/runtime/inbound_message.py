@@ -182,6 +182,8 @@ class HandlingResult:
     """Decision about a message that waits for a dependency. It replaces the retry policy."""
     held_seconds: float = 0.0
     """Seconds for which this process has held the message while a dependency was down."""
+    is_committed: bool = False
+    """True if the transaction of the handler has written the end of a durable job."""
 
 
 SETTLED = HandlingResult()

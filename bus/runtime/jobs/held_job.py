@@ -12,6 +12,9 @@ from bus.messaging.jobs.records import (
     JobFailure,
 )
 from bus.messaging.jobs.states import JobState
+from bus.messaging.ports.store import Transaction
+from bus.runtime.failure_log import UNEXPECTED
+from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
 
 __all__ = ["AttemptWriter", "EndValues", "HeldJob"]
@@ -54,6 +57,7 @@ class HeldJob:
         claimed: ClaimedJob,
         writer: AttemptWriter,
         progress: StoredProgress,
+        measures: JobMeasures,
         *,
         deliver: Callable[[ClaimedJob], object],
         cancel_handling: Callable[[], None],
@@ -64,12 +68,13 @@ class HeldJob:
             claimed: The claim.
             writer: Object that writes the end.
             progress: Progress of the attempt.
+            measures: Measurements of the type of the job.
             deliver: Function that starts a new attempt of the same job in this process.
             cancel_handling: Function that cancels the task of the handler.
         """
         self.claimed = claimed
         """The last claim of the job by this process."""
-        self.progress = progress
+        self.progress, self.measures = progress, measures
         self.cancel: CancelRequest | None = claimed.cancel
         """Request to cancel the job, as soon as this process knows it."""
         self.is_lost = False
@@ -95,20 +100,53 @@ class HeldJob:
             return None
         self.is_ending = True
         try:
-            while True:
-                claimed = self.claimed
-                end = AttemptEnd(attempt=claimed.attempt_of, state=state, **values)
-                written = await self._writer.write_end(end)
-                if written is not None or self.claimed is claimed:
-                    break
-        finally:
-            self._writer.release(self)
-        if written is None:
+            claimed, written = await self._write(state, values)
+        except UNEXPECTED:  # the caller tries another end
+            self.is_ending = False
+            raise
+        self._close(claimed, is_stale=written is None)
+        return written
+
+    async def commit(self, transaction: Transaction, result: Envelope | None) -> bool:
+        """Commit a handler's transaction together with the success of the job.
+
+        Returns:
+            False if the token is stale. Nothing was written then.
+
+        Raises:
+            Exception: As `Transaction.commit`. The attempt has not ended.
+        """
+        if self.is_lost or self.is_ending:
+            return False
+        self.is_ending, claimed = True, self.claimed
+        end = AttemptEnd(attempt=claimed.attempt_of, state="succeeded", result=result)
+        try:
+            is_written = await transaction.commit(end)
+        except UNEXPECTED:
+            self.is_ending = False
+            raise
+        self._close(claimed, is_stale=not is_written)
+        return is_written
+
+    def _close(self, claimed: ClaimedJob, *, is_stale: bool) -> None:
+        """Stop renewing the lease, after the answer to an end with the token of `claimed`."""
+        self._writer.release(self)
+        if is_stale:
             self.is_lost = True
             self._writer.note_stale_write(self)
-        elif self.claimed is not claimed:
-            self._deliver(self.claimed)  # the job was due again before the answer arrived
-        return written
+        if self.claimed is not claimed:
+            self._deliver(self.claimed)  # this process has claimed the job once more
+
+    async def _write(
+        self, state: JobState, values: EndValues
+    ) -> tuple[ClaimedJob, JobState | None]:
+        """Write an end with the token of the last claim. Return this claim, and the new state."""
+        while True:
+            claimed = self.claimed
+            end = AttemptEnd(attempt=claimed.attempt_of, state=state, **values)
+            written = await self._writer.write_end(end)
+            if written is not None or self.claimed is claimed:
+                return claimed, written
 
     def lose(self) -> None:
         """Cancel the handler, because the token is stale."""

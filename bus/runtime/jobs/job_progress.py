@@ -64,7 +64,7 @@ class StoredProgress:
         return is_current
 
     async def flush(self) -> None:
-        """Store the last update, before the end of the attempt. Repeat this while the store is away.
+        """Store the last update before the end of the attempt. Repeat it while the store is away.
 
         The caller cancels the call to give up.
         """

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
@@ -32,18 +32,8 @@ class JobLeases:
         health: StoreHealth,
         *,
         seconds: float,
-        on_lost: Callable[[str], None],
-        on_stale_write: Callable[[str], None],
     ) -> None:
-        """Create an object without jobs.
-
-        Args:
-            jobs: The store.
-            health: Availability of the store.
-            seconds: Length of a lease.
-            on_lost: Function that counts a lease of a queue that another process took over.
-            on_stale_write: Function that counts a write of a queue with a stale token.
-        """
+        """Create an object without jobs. A lease has a length of `seconds`."""
         self.seconds = seconds
         """Length of a lease."""
         self.held: dict[JobKey, HeldJob] = {}
@@ -52,7 +42,6 @@ class JobLeases:
         self._ends: WriteBatch[AttemptEnd, JobState | None] = WriteBatch(
             jobs.end, health, "ends of jobs"
         )
-        self._on_lost, self._on_stale_write = on_lost, on_stale_write
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -80,9 +69,13 @@ class JobLeases:
         if self.held.get(held.attempt.key) is held:
             del self.held[held.attempt.key]
 
+    def hold(self, held: HeldJob) -> None:
+        """Renew the lease of a job from now on."""
+        self.held[held.attempt.key] = held
+
     def note_stale_write(self, held: HeldJob) -> None:
         """Count and log a write that the store has refused."""
-        self._on_stale_write(held.claimed.queue)
+        held.measures.stale_write()
         log.warning(
             "job %s in %s: the end of attempt %d was not written, because another attempt has "
             "replaced it",
@@ -120,9 +113,7 @@ class JobLeases:
         renewal = self._jobs.renew(attempts, lease=self.seconds)
         self._apply(attempts, await self._health.call(renewal))
 
-    def _apply(
-        self, attempts: Sequence[Attempt], answers: Sequence[bool | CancelRequest]
-    ) -> None:
+    def _apply(self, attempts: Sequence[Attempt], answers: Sequence[bool | CancelRequest]) -> None:
         for attempt, answer in zip(attempts, answers, strict=True):
             held = self.held.get(attempt.key)
             # The job can have ended, or been claimed again, since the call began.
@@ -134,7 +125,7 @@ class JobLeases:
                 self._lose(held)
 
     def _lose(self, held: HeldJob) -> None:
-        self._on_lost(held.claimed.queue)
+        held.measures.lease_lost()
         log.warning(
             "job %s in %s: another process has the lease of attempt %d, so this process cancels "
             "the handler",
