@@ -6,9 +6,7 @@ and then the latency at a quarter of that peak.
 """
 
 import asyncio
-import os
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.actor import ROOT, Actor, RunFailed, descendants
+from benchmarks.actor import Actor, RunFailed, descendants
 from benchmarks.actors.stage import cpu_clock
 from benchmarks.environments import Absent
 from benchmarks.machine import busy_cores
@@ -227,7 +225,8 @@ async def turn(run: Run, peer: Peer, place: Place) -> tuple[Sample, Sample]:
     async with AsyncExitStack() as stack:
         more = place.environment()
         worker = await stack.enter_async_context(run.actor(peer, "work", more=more))
-        role = "hold" if peer.key == NO_STORE else "submit"
+        more.pop("BUS_STORE", None)  # a store belongs to one service
+        role = "hold" if peer.module == "ours_jobs" else "submit"
         submitter = await stack.enter_async_context(run.actor(peer, role, more=more))
         count = await stack.enter_async_context(counter(place))
         now = Turn(
@@ -249,16 +248,16 @@ async def create(place: Place) -> None:
     """Create the turn's database, and the tables of the bus."""
     place.server.execute(f'CREATE DATABASE "{place.name}"')
     if store := place.environment().get("BUS_STORE"):
-        upgrading = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bus", "store", "upgrade"),
-            env={**os.environ, "BUS_STORE": store},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=ROOT,
-        )
-        said, _ = await upgrading.communicate()
-        if upgrading.returncode:
-            raise RunFailed(f"bus store upgrade failed: {said.decode()[-300:]}")
+        await upgraded(store)
+
+
+async def upgraded(store: str) -> None:
+    """Create the tables of the bus in a store."""
+    # Only this workload needs SQLAlchemy, which is in the extra `store`.
+    from benchmarks.stores import opened, upgrade  # noqa: PLC0415
+
+    async with opened(store) as database:
+        await upgrade(database)
 
 
 async def connected(url: str) -> Any:

@@ -17,20 +17,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from bus.storage.sqlalchemy.job_selection import COUNT, list_jobs
-from bus.storage.sqlalchemy.job_store import SqlJobStore
 from sqlalchemy import text
 
-from benchmarks.actor import RunFailed
 from benchmarks.actors.stage import percentile
 from benchmarks.pairs import load
 from benchmarks.postgres import private_server
+from benchmarks.stores import opened, upgrade
 from bus.messaging.envelope import Envelope, to_stored_bytes
 from bus.messaging.jobs.records import AttemptEnd, JobFilter
-from bus.messaging.store_address import parse_store
 from bus.storage.sqlalchemy.database import Database
-from bus.storage.sqlalchemy.engine import open_engine
-from bus.storage.sqlalchemy.tables import metadata
+from bus.storage.sqlalchemy.job_selection import COUNT, list_jobs
+from bus.storage.sqlalchemy.job_store import SqlJobStore
 
 __all__ = ["main"]
 
@@ -192,23 +189,16 @@ async def filled(rows: int) -> AsyncIterator[Database]:
     """Yield the database of a store with this number of jobs."""
     with private_server() as server:
         url = server.create_database()
-        address = parse_store(url)
-        if address is None:
-            raise RunFailed(f"{url} names no store")
-        engine = open_engine(lambda: address, name="bench", statement_timeout=None)
-        database = Database(engine, address.place)
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
-                began = time.monotonic()
+        async with opened(url) as database:
+            await upgrade(database)
+            began = time.monotonic()
+            async with database.engine.begin() as connection:
                 await connection.execute(
                     text(FILL), {"rows": rows, "now": time.time(), "message": message()}
                 )
             server.execute("VACUUM ANALYZE bus_jobs", url.rpartition("/")[2])
-            print(f"{rows:,} jobs in {time.monotonic() - began:.0f} s")
+            print(f"{rows:,} jobs in {time.monotonic() - began:.0f} s", flush=True)
             yield database
-        finally:
-            await database.close()
 
 
 def message() -> bytes:
