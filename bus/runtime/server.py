@@ -77,6 +77,7 @@ class Server:
             settings,
             supported=transport.supports_consumer_timeout,
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
+            has_store=runtime.store is not None,
         )
         for contract in router.contracts:
             require_resolved(contract)
@@ -104,7 +105,10 @@ class Server:
             topologies = (receiver.state.spec.topology for receiver in receivers)
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
-                await check_policies(required_by([router], runtime.settings), runtime.settings)
+                required = required_by(
+                    [router], runtime.settings, has_store=runtime.store is not None
+                )
+                await check_policies(required, runtime.settings)
             consumers = [
                 EndpointConsumer(source_for(receiver, runtime, jobs), receiver)
                 for receiver in receivers
