@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from bus.errors import BusError, Internal, Unavailable
 from bus.storage.sqlalchemy.pool_options import IS_READING
 
-__all__ = ["DRIVER_ERRORS", "Database", "error_from", "permanent_reason"]
+__all__ = ["DRIVER_ERRORS", "Database", "error_from", "is_conflict", "permanent_reason"]
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -28,6 +28,8 @@ MAX_ATTEMPTS = 5
 FIRST_DELAY = 0.01
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATE of a serialization failure and of a deadlock. The transaction had no effect."""
+SQLITE_CONFLICTS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+"""Primary result codes of SQLite for a lock of another transaction."""
 DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError)
 """Errors of a database. The drivers raise those of a connect without SQLAlchemy's class."""
 REASONS = {
@@ -143,6 +145,11 @@ def _can_help(error: BaseException, attempt: int) -> bool:
     if _sqlstate(error) in CONFLICTS:
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated and attempt == 1
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return True if concurrent work caused an error: a repeated transaction may succeed."""
+    return _sqlstate(error) in CONFLICTS or _sqlite_code(error) in SQLITE_CONFLICTS
 
 
 def error_from(error: BaseException, place: str) -> BusError:

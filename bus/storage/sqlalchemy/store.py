@@ -7,16 +7,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.errors import ConfigurationError, FailedPrecondition
+from bus.errors import ConfigurationError
 from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.ports.inbox import FactKey
 from bus.messaging.ports.store import InstanceBeat, Transaction
 from bus.messaging.store_address import StoreAddress
 from bus.settings import Settings
-from bus.storage.memory.inbox import MemoryInbox
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.engine import STATEMENT_SECONDS, open_engine
+from bus.storage.sqlalchemy.inbox import SqlInbox
 from bus.storage.sqlalchemy.instances import forget, read_beats, write_beat
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.notifications import NO_NOTIFICATIONS, NotifyingDatabase
@@ -24,6 +24,7 @@ from bus.storage.sqlalchemy.opening import claim_store
 from bus.storage.sqlalchemy.pauses import add_pause, read_pauses, remove_pause
 from bus.storage.sqlalchemy.present import present_time
 from bus.storage.sqlalchemy.sqlite_file import check_sqlite_file
+from bus.storage.sqlalchemy.transactions import Transactions
 
 __all__ = ["SqlStore"]
 
@@ -56,7 +57,20 @@ class SqlStore:
             else NotifyingDatabase(self._connect_for_notifications)
         )
         self._jobs = SqlJobStore(self.database, clock=clock, notifications=notifications)
-        self._inbox = MemoryInbox()
+        self._inbox = SqlInbox(self.database, clock=clock)
+        self._transactions = Transactions(
+            self.database,
+            # The concurrency of the handlers is the bound of their connections. A handler has its
+            # own timeout, so its statements have no other one.
+            open_engine(
+                self._read_address,
+                name=f"bus {service} handlers",
+                statement_timeout=None,
+                max_overflow=-1,
+            ),
+            jobs=self._jobs,
+            clock=clock,
+        )
         self._id = ""
 
     @property
@@ -70,13 +84,18 @@ class SqlStore:
         return self._address.place
 
     @property
+    def has_transactions(self) -> bool:
+        """True: handlers can write to the database."""
+        return True
+
+    @property
     def jobs(self) -> SqlJobStore:
         """The durable jobs."""
         return self._jobs
 
     @property
-    def inbox(self) -> MemoryInbox:
-        """The handled messages."""
+    def inbox(self) -> SqlInbox:
+        """The handled messages, which all processes of the service know."""
         return self._inbox
 
     async def open(self) -> None:
@@ -88,6 +107,7 @@ class SqlStore:
             Unavailable: The database cannot be reached.
         """
         self.database.reset()
+        self._transactions.reset()
         if self._address.kind == "sqlite":
             check_sqlite_file(self._address)
         identity = await claim_store(self.database, self._service)
@@ -95,6 +115,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Close all connections. A second call has no effect."""
+        await self._transactions.close()
         await self._jobs.close()
         await self.database.close()
 
@@ -102,7 +123,7 @@ class SqlStore:
         self, key: FactKey | Attempt, *, lease: float
     ) -> AbstractAsyncContextManager[Transaction | None]:
         """Claim a message for a handler, and yield its transaction; see `Store.transaction`."""
-        raise FailedPrecondition(f"transactional handlers: {key!r}, {lease:g} s")
+        return self._transactions.begin(key, lease=lease)
 
     async def beat(self, instance: str, *, recorded_until: float) -> Sequence[InstanceBeat]:
         """Write a sign of life of an instance, and return those of all instances."""
