@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bus import Bus, Job, Message, NotFound, Router, contract
+from bus import Bus, Context, Job, Message, NotFound, Router, contract
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.transports.memory import MemoryTransport
@@ -74,9 +74,14 @@ async def test_the_jobs_of_one_turn_are_recorded_by_one_call(world: Durable) -> 
 async def test_a_recorded_job_costs_at_most_one_call_and_its_run_at_most_four_in_all(
     world: Durable,
 ) -> None:
-    runs: list[int] = []
-    store = world.watched()
-    await world.serve(router_of(runs), store=store)
+    router, store = Router("framer"), world.watched()
+
+    @router.job(Frame, concurrency=2)  # with one slot, each end is followed by a claim for more
+    async def frame(job: Frame, context: Context) -> Framed:
+        await context.progress(0.5)
+        return Framed(number=job.number)
+
+    await world.serve(router, store=store)
     desk = await world.client()
     store.jobs.calls.clear()
     for number in range(20):  # one by one, so that no call has two jobs
