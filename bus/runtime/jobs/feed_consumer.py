@@ -2,25 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.jobs.records import ClaimedJob
+from bus.messaging.jobs.records import ClaimedJob, JobProgress
 from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import Delivery
+from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import UNEXPECTED
 from bus.runtime.jobs.claimed_job_row import ClaimedJobRow
+from bus.runtime.jobs.durable_reports import DurableReports
 from bus.runtime.jobs.held_job import HeldJob
+from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
+from bus.runtime.jobs.leases import JobLeases
+from bus.runtime.jobs.poll_schedule import PollSchedule
+from bus.runtime.jobs.store_health import StoreHealth
 from bus.runtime.jobs.stored_delivery import StoredDelivery
-
-if TYPE_CHECKING:
-    from bus.runtime.jobs.job_feed import JobFeed
 
 __all__ = ["GATE_SECONDS", "FeedConsumer"]
 
@@ -32,10 +35,49 @@ GATE_SECONDS = 1.0
 OnDelivery = Callable[[Delivery], None]
 
 
+class Feed(Protocol):
+    """The queue from which a consumer claims jobs."""
+
+    queue: str
+    state: EndpointState
+    leases: JobLeases
+    health: StoreHealth
+    reports: DurableReports
+    measures: JobMeasures
+    schedule: PollSchedule
+    in_hand: int
+
+    @property
+    def room(self) -> int:
+        """Number of jobs that can start now."""
+        ...
+
+    @property
+    def has_dependency_down(self) -> bool:
+        """True if the dependency of the handler is down."""
+        ...
+
+    async def claim(self, limit: int) -> Sequence[ClaimedJob]:
+        """Claim at most `limit` jobs."""
+        ...
+
+    async def report(self, held: HeldJob, progress: JobProgress) -> bool:
+        """Store the progress of an attempt. Return False if its token is stale."""
+        ...
+
+    def note_room(self) -> None:
+        """Let the consumers claim that wait for a free slot."""
+        ...
+
+    async def forget(self, consumer: "FeedConsumer") -> None:
+        """Remove a consumer that has stopped."""
+        ...
+
+
 class FeedConsumer:
     """A `ConsumerHandle` that claims jobs until it is cancelled."""
 
-    def __init__(self, feed: "JobFeed", prefetch: int, on_delivery: OnDelivery) -> None:
+    def __init__(self, feed: Feed, prefetch: int, on_delivery: OnDelivery) -> None:
         self._feed, self._prefetch, self._on_delivery = feed, prefetch, on_delivery
         self._in_hand = 0
         self._woken = asyncio.Event()
