@@ -57,9 +57,9 @@ def claim_message(state: EndpointState) -> InboundStage:
                         result = await _run(inner, message, claim)
                         if not result.is_stale:
                             return result
-                        claims.count_stale(message)
                         if row_of(message) is not None:
-                            return NO_ACTION  # the row has another owner
+                            return NO_ACTION  # the row has another owner, and counts the write
+                        claims.count_stale(message)
                         continue
                 if (end := await wait.hold(claim)) is not None:
                     return end
@@ -135,6 +135,8 @@ class _Claims:
 
     def count_stale(self, message: InboundMessage) -> None:
         """Count and log a commit that the store has refused."""
+        if self._state.measures is not None:
+            self._state.measures.discarded()
         log.warning(
             "%s in %s: the writes of the handler were discarded, because another process has "
             "taken the message over",

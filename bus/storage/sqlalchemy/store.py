@@ -58,19 +58,20 @@ class SqlStore:
         )
         self._jobs = SqlJobStore(self.database, clock=clock, notifications=notifications)
         self._inbox = SqlInbox(self.database, clock=clock)
-        # A handler can keep its connection for minutes. Claims and leases must not wait for it.
-        self._handlers = open_engine(
-            self._read_address,
-            name=f"bus {service} handlers",
-            statement_timeout=None,
-            max_overflow=-1,
-        )
         self._transactions = Transactions(
-            self.database, self._handlers, jobs=self._jobs, clock=clock
+            self.database,
+            # The concurrency of the handlers is the bound of their connections. A handler has its
+            # own timeout, so its statements have no other one.
+            open_engine(
+                self._read_address,
+                name=f"bus {service} handlers",
+                statement_timeout=None,
+                max_overflow=-1,
+            ),
+            jobs=self._jobs,
+            clock=clock,
         )
         self._id = ""
-
-    has_transactions = True
 
     @property
     def id(self) -> str:
@@ -83,13 +84,18 @@ class SqlStore:
         return self._address.place
 
     @property
+    def has_transactions(self) -> bool:
+        """True: handlers can write to the database."""
+        return True
+
+    @property
     def jobs(self) -> SqlJobStore:
         """The durable jobs."""
         return self._jobs
 
     @property
     def inbox(self) -> SqlInbox:
-        """The handled messages."""
+        """The handled messages, which all processes of the service know."""
         return self._inbox
 
     async def open(self) -> None:
@@ -101,7 +107,7 @@ class SqlStore:
             Unavailable: The database cannot be reached.
         """
         self.database.reset()
-        self._handlers.sync_engine.dispose(close=False)
+        self._transactions.reset()
         if self._address.kind == "sqlite":
             check_sqlite_file(self._address)
         identity = await claim_store(self.database, self._service)

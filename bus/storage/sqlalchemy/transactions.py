@@ -110,6 +110,12 @@ class Transactions:
         task.add_done_callback(self._closing.discard)
         await asyncio.shield(task)
 
+    def reset(self) -> None:
+        """Forget the connections of another event loop or of a parent process, without a close."""
+        self._sessions.sync_engine.dispose(close=False)
+        self._renewals = ClaimRenewals(self._claims)
+        self._closing = set()
+
     async def close(self) -> None:
         """Stop the renewals, and close the connections of the sessions."""
         if self._closing:
