@@ -10,6 +10,7 @@ from typing import Any
 
 from dashboard_broker_panels import BROKER, QUEUES
 from dashboard_instance_panels import INSTANCES, VERSIONS
+from dashboard_job_panels import JOBS
 from dashboard_load_panels import LATENCY, SATURATION
 from dashboard_panels import FAILURES, NOW, TRAFFIC
 from dashboard_queries import Panel, Query
@@ -21,8 +22,8 @@ from bus.messaging.instruments import HANDLED, READY, SENT
 __all__ = ["page"]
 
 ROWS = (
-    *(NOW, TRAFFIC, LATENCY, SATURATION, FAILURES, RESILIENCE, VERSIONS, INSTANCES),
-    *(QUEUES, BROKER),
+    *(NOW, TRAFFIC, LATENCY, SATURATION, FAILURES, RESILIENCE, JOBS, VERSIONS),
+    *(INSTANCES, QUEUES, BROKER),
 )
 """The rows, in the order in which an operator asks."""
 SCHEMA_VERSION = 39

@@ -27,6 +27,7 @@ from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE
+from bus.runtime.operator_pause import OPERATOR_PAUSE
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
@@ -232,10 +233,14 @@ async def serve_until(
         return None if is_ready else "not every consumer is registered at the broker"
 
     def note() -> str:
-        reasons = (reason for _, bus in services for reason in bus.report.pauses)
-        is_down = any(reason.startswith(DEPENDENCY_PAUSE) for reason in reasons)
+        reasons = {reason for _, bus in services for reason in bus.report.pauses}
         # The answer to a probe has no names, because other hosts can read it.
-        return "paused: a dependency is down" if is_down else ""
+        notes = []
+        if any(reason.startswith(DEPENDENCY_PAUSE) for reason in reasons):
+            notes.append("paused: a dependency is down")
+        if OPERATOR_PAUSE in reasons:
+            notes.append("paused: an operator has paused consumers")
+        return ", ".join(notes)
 
     async def serve_one(router: Router, bus: Bus) -> None:
         nonlocal starting

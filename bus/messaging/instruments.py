@@ -7,6 +7,7 @@ Names of metrics, columns of tables and queries of dashboards are derived from t
 from typing import Final
 
 from bus.messaging.ports.meter import Instrument
+from bus.messaging.store_instruments import STORE_INSTRUMENTS
 
 __all__ = [
     "BREAKER_CHANGES",
@@ -19,6 +20,7 @@ __all__ = [
     "CALLS_RETRIED",
     "CHAOS_FAULTS",
     "CONNECTIONS_LOST",
+    "CONSUMERS_PAUSED",
     "DEAD_LETTERS",
     "DUPLICATES",
     "FALLBACKS",
@@ -34,6 +36,7 @@ __all__ = [
     "SHED",
     "SLOTS",
     "SLOTS_FREE",
+    "STALE_COMMITS",
     "START_DELAY_SECONDS",
 ]
 
@@ -102,6 +105,13 @@ DUPLICATES: Final = Instrument(
     description="Copies that were not handled, because their message had been handled.",
     labels=HANDLED_LABELS,
 )
+STALE_COMMITS: Final = Instrument(
+    name="messages.stale_commits",
+    kind="counter",
+    unit="1",
+    description="Discarded transactions of handlers, because another process has the message.",
+    labels=HANDLED_LABELS,
+)
 SHED: Final = Instrument(
     name="messages.shed",
     kind="counter",
@@ -147,6 +157,13 @@ CONNECTIONS_LOST: Final = Instrument(
     unit="1",
     description="Losses of the connection that carries requests and replies.",
     labels=(),
+)
+CONSUMERS_PAUSED: Final = Instrument(
+    name="consumers.paused",
+    kind="gauge",
+    unit="1",
+    description="1 if an operator has paused the consumer, else 0.",
+    labels=HANDLED_LABELS,
 )
 CALL_LABELS = ("operation", "version")
 """Labels of the requests that this service sends to one operation."""
@@ -235,11 +252,13 @@ BREAKER_CHANGES: Final = Instrument(
 
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
-    *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
+    *(RETRIES, DEAD_LETTERS, DUPLICATES, STALE_COMMITS, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
+    CONSUMERS_PAUSED,
     *(BREAKER_STATE, BREAKER_CHANGES),
     *(CHAOS_FAULTS,),
     *(CALLS_RETRIED, CALLS_REJECTED, RETRY_BUDGET_TOKENS),
     *(CALLS_HEDGED, CACHE_LOOKUPS, FALLBACKS),
     *(BULKHEAD_IN_FLIGHT, BULKHEAD_WAITING),
+    *STORE_INSTRUMENTS,
 )

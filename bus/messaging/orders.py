@@ -24,8 +24,10 @@ __all__ = [
     "IsolateBreaker",
     "Order",
     "OrderResult",
+    "PauseConsumers",
     "Reason",
     "ResetBreaker",
+    "ResumeConsumers",
     "StartChaos",
     "StopChaos",
     "Why",
@@ -41,12 +43,21 @@ Reason = Annotated[
     str, Field(min_length=1, max_length=MAX_REASON_LENGTH, pattern=r"^\P{Cc}*[^\p{Cc}\s]\P{Cc}*$")
 ]
 """Reason of the operator. It has no control characters, and not only white space."""
-Why = Literal["ended", "too-long", "not-found", "no-effect", "not-understood"]
+Why = Literal[
+    "ended",
+    "too-long",
+    "not-found",
+    "no-effect",
+    "not-understood",
+    "not-pausable",
+    "no-store",
+]
 """Reason why an instance has ignored an order.
 
 `ended`: the end is over. `too-long`: the end is too far ahead. `not-found`: the instance does not
 have the object. `no-effect`: the faults do not affect messages of these kinds. `not-understood`:
-this version of the bus does not know a value of the order.
+this version of the bus does not know a value of the order. `not-pausable`: the consumer handles
+requests. `no-store`: the order has no end, and the service has no store to keep it.
 """
 
 
@@ -62,6 +73,9 @@ class OrderResult(InstanceState):
     unused: tuple[Count, ...] = ()
     """Numbers of the faults that have no effect in this instance, from 0 in the order of the plan.
     Earlier versions of the bus omit them."""
+    stored: bool | None = None
+    """True if the store of the service keeps the order, so later instances obey it, too. None if
+    the service has no store, or if the order is not one that is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +86,8 @@ class Applied:
     """Number of objects that the order has changed."""
     unused: tuple[int, ...] = ()
     """Numbers of the parts without an effect."""
+    stored: bool | None = None
+    """True if the store keeps the order. None if it is not kept."""
 
 
 class Order(Question[OrderResult]):
@@ -95,6 +111,11 @@ class Order(Question[OrderResult]):
     def subject(self) -> str:
         """The object that the order changes, for log lines."""
         return self.name
+
+    @property
+    def ends_at(self) -> float | None:
+        """The end of the effect, in seconds since the epoch. None if it has no end of its own."""
+        return self.until / 1000 if self.is_lasting else None
 
 
 class BreakerOrder(Order):
@@ -162,8 +183,63 @@ class StopChaos(Order):
         return "stop chaos"
 
 
+class ConsumerOrder(Order):
+    """An order for the consumers of events and jobs."""
+
+    target: Name | None = None
+    """Type of a message, or name of a work queue. None: all events and jobs of the service."""
+
+    @property
+    def consumers(self) -> str:
+        """The consumers that the order is for, as text."""
+        return self.target or "all consumers of events and jobs"
+
+
+class PauseConsumers(ConsumerOrder):
+    """PAUSE: start no further events and jobs until the end of the order.
+
+    Running messages finish. The others wait in their queue, or in the store.
+    """
+
+    name = "bus.control.pause-consumers.v1"
+
+    until_resumed: bool = False
+    """True if only an operator ends the pause. The service needs a store. If the store does not
+    accept the pause, it ends at `until`."""
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The consumers that the order pauses."""
+        return f"pause {self.consumers}"
+
+    @property
+    @override
+    def ends_at(self) -> float | None:
+        """The end of the pause. None if only an operator ends it."""
+        return None if self.until_resumed else self.until / 1000
+
+
+class ResumeConsumers(ConsumerOrder):
+    """RESUME: end the pauses that operators have requested."""
+
+    name = "bus.control.resume-consumers.v1"
+    is_lasting = False
+
+    @property
+    @override
+    def subject(self) -> str:
+        """The consumers that the order resumes."""
+        return f"resume {self.consumers}"
+
+
 ORDERS: Final[Mapping[str, type[Order]]] = {
-    order.name: order for order in (IsolateBreaker, ResetBreaker, StartChaos, StopChaos)
+    order.name: order
+    for order in (
+        *(IsolateBreaker, ResetBreaker),
+        *(StartChaos, StopChaos),
+        *(PauseConsumers, ResumeConsumers),
+    )
 }
 """Every order that this version of the bus can obey, by its type on the wire."""
 

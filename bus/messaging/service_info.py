@@ -54,6 +54,7 @@ __all__ = [
     "InstanceStats",
     "Milliseconds",
     "Name",
+    "PauseInfo",
     "ProcessStats",
     "Record",
     "RememberedMessage",
@@ -140,6 +141,20 @@ class CandidateInfo(Record):
     """True if the message is processed alone now. False if running messages must end before."""
 
 
+class PauseInfo(Record):
+    """The pause of a consumer that an operator has requested."""
+
+    by: Name
+    """Operator."""
+    reason: Text
+    at: Milliseconds
+    """Time of the request, in milliseconds since the epoch."""
+    until: Milliseconds | None = None
+    """End of the pause, in milliseconds since the epoch. None: until an operator resumes it."""
+    stored: bool = False
+    """True if the store keeps the pause, so instances that start later are paused, too."""
+
+
 class HandlerState(Record):
     """The state of one handler in one process at this moment."""
 
@@ -162,6 +177,8 @@ class HandlerState(Record):
     """Maximum seconds of the handler for one message. None: no limit."""
     pauses: Annotated[tuple[Name, ...], Field(max_length=MAX_LABELS)] = ()
     """Reasons why the consumer is paused, for example `poison-isolation`."""
+    operator_pause: PauseInfo | None = None
+    """Pause of an operator. Earlier versions of the bus omit it."""
     candidate: CandidateInfo | None = None
     """The message of this handler that is processed alone, or that is the next one."""
     ready: bool = True

@@ -2,16 +2,15 @@
 
 import logging
 
-from bus.errors import code_of, safe_reason
 from bus.messaging.dependency_wait import with_return
-from bus.messaging.envelope import Envelope, Progress
+from bus.messaging.envelope import Envelope
 from bus.messaging.labels import message_facts, message_label
 from bus.messaging.topology.addresses import retry_address
 from bus.messaging.topology.names import RETRY_DELAYS
 from bus.runtime.copy_sender import CopySender
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import DependencyReturn, HandlingResult
-from bus.runtime.job_reports import JobReports, log_unsent_update
+from bus.runtime.job_reports import JobReports, log_unsent_update, note_of_wait
 
 __all__ = ["DependencyReturns"]
 
@@ -70,7 +69,6 @@ class DependencyReturns:
         if report is None:
             return
         try:
-            note = f"waits until {decision.dependency} is available: {safe_reason(error)}"
-            await report(Progress(progress=0, note=note, error=code_of(error)))
+            await report(note_of_wait(decision.dependency, error))
         except Exception as unexpected:  # noqa: BLE001 - the copy exists already
             log_unsent_update(job, unexpected)

@@ -18,6 +18,7 @@ from bus.messaging.instruments import (
     HANDLER_SECONDS,
     RETRIES,
     SHED,
+    STALE_COMMITS,
     START_DELAY_SECONDS,
 )
 from bus.messaging.outcomes import OK, outcome_of
@@ -207,8 +208,11 @@ class EndpointMeasures:
             self._keep_error(result.error, outcome, now)
         self._remember("refused", message.envelope, result, outcome)
 
-    def retried(self, envelope: Envelope, result: HandlingResult, tier: str) -> None:
-        """Report that the broker has confirmed the copy of a message in a retry tier."""
+    def retried(self, envelope: Envelope, result: HandlingResult, tier: str | None) -> None:
+        """Report that a message waits for its next attempt: in a retry tier, or in the store.
+
+        The tier is None for a durable job.
+        """
         outcome = outcome_of(result.error)
         self._meter.count(RETRIES, (*self._labels, outcome))
         self._remember("retried", envelope, result, outcome, tier)
@@ -221,6 +225,10 @@ class EndpointMeasures:
     def skipped(self) -> None:
         """Report a copy of a message that was already handled."""
         self._meter.count(DUPLICATES, self._labels)
+
+    def discarded(self) -> None:
+        """Report that the store refused a transaction, because another process has the message."""
+        self._meter.count(STALE_COMMITS, self._labels)
 
     def shed(self, envelope: Envelope, reason: str, *, verified: bool = True) -> None:
         """Report a request that was refused before its handler started.

@@ -14,7 +14,13 @@ from bus.contracts.contract import Contract
 from bus.contracts.digest import schema_digest
 from bus.messaging.chaos_info import InstanceChaos
 from bus.messaging.escaped_text import one_line
-from bus.messaging.instruments import IN_FLIGHT, READY, SLOTS, SLOTS_FREE
+from bus.messaging.instruments import (
+    CONSUMERS_PAUSED,
+    IN_FLIGHT,
+    READY,
+    SLOTS,
+    SLOTS_FREE,
+)
 from bus.messaging.policy_info import MAX_BREAKERS, InstanceBreakers
 from bus.messaging.ports.meter import Instrument
 from bus.messaging.service_info import (
@@ -218,7 +224,7 @@ def _reply_digest(contract: Contract) -> str | None:
 def _handler_state(consumer: EndpointConsumer) -> HandlerState:
     state = consumer.state
     endpoint, measures = state.endpoint, state.measures
-    contract = endpoint.contract
+    contract, pause = endpoint.contract, consumer.operator_pause
     if measures is not None:
         measures.report()
     last = None if measures is None else measures.last_handled
@@ -237,6 +243,7 @@ def _handler_state(consumer: EndpointConsumer) -> HandlerState:
         full_seconds=min(ages) if len(ages) >= state.slots.limit else None,
         timeout=endpoint.timeout,
         pauses=consumer.pauses,
+        operator_pause=None if pause is None else pause.info(),
         candidate=_candidate_info(state),
         ready=consumer.ready,
         last_error=None if measures is None else _error_info(measures.last_error),
@@ -274,6 +281,7 @@ def _gauges(handlers: Sequence[HandlerState], now: int, *, is_ready: bool) -> It
         yield _gauge(IN_FLIGHT, labels, handler.in_flight, now)
         yield _gauge(SLOTS, labels, handler.slots, now)
         yield _gauge(SLOTS_FREE, labels, handler.free, now)
+        yield _gauge(CONSUMERS_PAUSED, labels, int(handler.operator_pause is not None), now)
     yield _gauge(READY, (), int(is_ready), now)
 
 

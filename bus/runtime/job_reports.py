@@ -30,7 +30,10 @@ __all__ = [
     "MAX_PENDING_RESULTS",
     "RESULT_TASK",
     "JobReports",
+    "ProgressReporter",
     "log_unsent_update",
+    "note_of_retry",
+    "note_of_wait",
     "unsendable_reply",
 ]
 
@@ -101,11 +104,7 @@ class JobReports:
             return
         try:
             seconds = RETRY_DELAYS[retry_delay_for(delay)]
-            note = (
-                f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
-                f"{format_seconds(seconds)}: {safe_reason(error)}"
-            )
-            await report(Progress(progress=0, note=note, error=code_of(error)))
+            await report(note_of_retry(job, error, policy, seconds))
         except Exception as unexpected:  # noqa: BLE001 - the retry copy exists already
             log_unsent_update(job, unexpected)
 
@@ -195,6 +194,23 @@ class JobReports:
     def _protected(self, update: Envelope, job: Envelope) -> Envelope:
         stamped = update.replace(timestamp=int(self._runtime.clock()))
         return self._runtime.security.protect_update(stamped, job)
+
+
+def note_of_retry(
+    job: Envelope, error: BaseException, policy: RetryPolicy, seconds: float
+) -> Progress:
+    """Return the update that an attempt failed, and that the next one starts in `seconds`."""
+    note = (
+        f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
+        f"{format_seconds(seconds)}: {safe_reason(error)}"
+    )
+    return Progress(progress=0, note=note, error=code_of(error))
+
+
+def note_of_wait(dependency: str, error: BaseException) -> Progress:
+    """Return the update that a job waits for a dependency."""
+    note = f"waits until {dependency} is available: {safe_reason(error)}"
+    return Progress(progress=0, note=note, error=code_of(error))
 
 
 def unsendable_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:

@@ -1,7 +1,8 @@
 """The executor of orders: it checks the end of an order, applies it, and logs what it has done."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from bus.messaging.labels import one_line
@@ -14,6 +15,8 @@ __all__ = ["OrderExecutor"]
 log = logging.getLogger("bus.orders")
 
 O = TypeVar("O", bound=Order)  # noqa: E741 - as `R` of replies
+Effect = Applied | int | Why
+"""Effect of an order, the number of objects that it has changed, or why it was ignored."""
 
 
 class OrderExecutor:
@@ -30,26 +33,27 @@ class OrderExecutor:
             leeway: Seconds by which the clocks of two machines may differ.
         """
         self._state, self._clock, self._leeway = state, clock, leeway
-        self._functions: dict[type[Order], Callable[[Any, str], Applied | int | Why]] = {}
+        self._functions: dict[type[Order], Callable[[Any, str], Effect | Awaitable[Effect]]] = {}
 
-    def add(self, kind: type[O], apply: Callable[[O, str], Applied | int | Why]) -> None:
+    def add(self, kind: type[O], apply: Callable[[O, str], Effect | Awaitable[Effect]]) -> None:
         """Obey one kind of order from now on.
 
         Args:
             kind: Class of the orders.
             apply: Function that receives an order and the name of its operator. It returns
                 its effect, the number of objects that it has changed, or why it has ignored the
-                order.
+                order. It can return an awaitable of these values.
         """
         self._functions[kind] = apply
 
-    def execute(self, order: Order, operator: str) -> OrderResult:
+    async def execute(self, order: Order, operator: str) -> OrderResult:
         """Obey an order of an operator with the right to give it, and return the answer."""
         state = self._state()
         apply = self._functions.get(type(order))
-        done: Applied | int | Why | None = reason_to_ignore(order, self._clock(), self._leeway)
+        done: Effect | None = reason_to_ignore(order, self._clock(), self._leeway)
         if done is None:
-            done = "not-understood" if apply is None else apply(order, operator)
+            effect = "not-understood" if apply is None else apply(order, operator)
+            done = await effect if isawaitable(effect) else effect
         why = done if isinstance(done, str) else None
         if not isinstance(done, Applied):
             done = Applied(changed=done if isinstance(done, int) else 0)
@@ -60,7 +64,8 @@ class OrderExecutor:
             "reason": order.reason,
             "outcome": why or "applied",
         }
-        if order.is_lasting:
+        ends = order.ends_at
+        if ends is not None:
             facts["until"] = order.until
         done_text = f". It was ignored: {why}" if why is not None else f": {order.reason}"
         # The reason of an operator is a text for operators: it is not data of a message.
@@ -69,7 +74,7 @@ class OrderExecutor:
             state.service,
             one_line(operator),
             one_line(order.subject),
-            f" until {utc_date_and_time(order.until / 1000)}" if order.is_lasting else "",
+            "" if ends is None else f" until {utc_date_and_time(ends)}",
             one_line(done_text),
             extra=facts,
         )
@@ -79,4 +84,5 @@ class OrderExecutor:
             why=why,
             changed=done.changed,
             unused=done.unused,
+            stored=done.stored,
         )

@@ -21,8 +21,8 @@ from bus.runtime.inbound_message import (
     InboundMessage,
 )
 from bus.runtime.inbox_retry import InboxFailed
+from bus.runtime.message_settler import MessageSettler
 from bus.runtime.settlement_fallback import Disposition, SettlementFallback
-from bus.runtime.settler import Settler
 
 __all__ = ["Receiver"]
 
@@ -38,7 +38,9 @@ class Receiver:
     runs, this task also settles the redelivery.
     """
 
-    def __init__(self, state: EndpointState, handle: InboundHandler, settler: Settler) -> None:
+    def __init__(
+        self, state: EndpointState, handle: InboundHandler, settler: MessageSettler
+    ) -> None:
         """Create a receiver. `handle` runs the inbound stages, and then the service activator."""
         self.state = state
         self._in_flight = state.in_flight

@@ -17,20 +17,24 @@ from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import merge
 from bus.middleware.chaos import inject_handler_faults
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
+from bus.runtime.consumer_pauses import ConsumerPauses
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.exits import contain_exits
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
 from bus.runtime.inbound import compose_inbound
 from bus.runtime.job_reports import JobReports
+from bus.runtime.jobs.durable_jobs import DurableJobs
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.prefetch_follower import following_limits
+from bus.runtime.prefetched_consumer import DeliverySource
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator, ServiceStack
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.settler import Settler
+from bus.runtime.transaction_checks import check_transactions
 
 __all__ = ["Server", "receiver_for", "wait_ready"]
 
@@ -52,6 +56,8 @@ class Server:
         self._sender = sender
         self.consumers: list[EndpointConsumer] = []
         """The consumers of all routers, until their last message is settled."""
+        self.pauses = ConsumerPauses(runtime.service, runtime.store, runtime.clock)
+        """The pauses of these consumers that operators have requested."""
 
     async def check(self, router: Router) -> None:
         """Check that settings, grants and broker meet the router's requirements.
@@ -62,6 +68,7 @@ class Server:
             ContractError: The type of a field in a contract is not defined.
         """
         check_has_handlers(router)
+        check_transactions(router, self._runtime)
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api
@@ -70,6 +77,7 @@ class Server:
             settings,
             supported=transport.supports_consumer_timeout,
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
+            has_store=runtime.store is not None,
         )
         for contract in router.contracts:
             require_resolved(contract)
@@ -77,7 +85,7 @@ class Server:
         security.identity.check_subscriptions(router.contracts)
 
     @asynccontextmanager
-    async def consuming(self, router: Router) -> AsyncIterator[list[EndpointConsumer]]:
+    async def consuming(self, router: Router) -> AsyncIterator[list[ConsumerHandle]]:
         """Consume every queue of the router inside the block, and yield the consumers."""
         runtime = self._runtime
         await self._declare_lasting_queues(router)
@@ -90,24 +98,38 @@ class Server:
                     extra={"service": runtime.service},
                 )
             candidates = CandidateQueue()
-            receivers = self._receivers(router, states, candidates)
+            jobs = None if runtime.store is None else DurableJobs(runtime, runtime.store)
+            receivers = self._receivers(router, states, candidates, jobs)
             # Declare all queues before the first consumer starts. A mismatch is reported before a
             # handler runs. All queues exist before a caller receives the first reply.
             topologies = (receiver.state.spec.topology for receiver in receivers)
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
-                await check_policies(required_by([router], runtime.settings), runtime.settings)
-            consumers = [EndpointConsumer(runtime.transport, receiver) for receiver in receivers]
+                required = required_by(
+                    [router], runtime.settings, has_store=runtime.store is not None
+                )
+                await check_policies(required, runtime.settings)
+            consumers = [
+                EndpointConsumer(source_for(receiver, runtime, jobs), receiver)
+                for receiver in receivers
+            ]
+            recorders = [] if jobs is None else jobs.recorders
             self.consumers += consumers
             stack.callback(self._forget, consumers)
-            stack.push_async_callback(self._stop, receivers, consumers)
+            if jobs is not None:
+                jobs.start()
+                stack.push_async_callback(jobs.close)
+            stack.push_async_callback(self._stop, receivers, consumers, jobs)
+            await stack.enter_async_context(self.pauses.following(consumers))
             isolation = PoisonIsolation(candidates, consumers)
             with log_tracebacks(enabled=runtime.settings.debug):
                 isolation.start()
                 stack.push_async_callback(isolation.stop)
                 for consumer in consumers:
                     await consumer.start()
-            await wait_ready(consumers, runtime.settings.start_timeout)
+                for recorder in recorders:
+                    await recorder.start()
+            await wait_ready([*consumers, *recorders], runtime.settings.start_timeout)
             await stack.enter_async_context(following_limits(consumers))
             log.info(
                 "%s is serving (operations: %d)",
@@ -115,7 +137,7 @@ class Server:
                 len(receivers),
                 extra={"service": runtime.service, "operations": len(receivers)},
             )
-            yield consumers
+            yield [*consumers, *recorders]
 
     async def _declare_lasting_queues(self, router: Router) -> None:
         """Declare the queues of jobs and events, to which the lifespans can already send messages.
@@ -133,7 +155,11 @@ class Server:
             await self._runtime.transport.declare(merge(lasting))
 
     def _receivers(
-        self, router: Router, states: Mapping[str, Any], candidates: CandidateQueue
+        self,
+        router: Router,
+        states: Mapping[str, Any],
+        candidates: CandidateQueue,
+        jobs: DurableJobs | None,
     ) -> list[Receiver]:
         # Innermost, so that all other policies treat an injected fault as a fault of the handler.
         layers = [*self._layers, inject_handler_faults(self._runtime.chaos)]
@@ -144,6 +170,7 @@ class Server:
                 ServiceStack(
                     handler=handler, sender=self._sender, state=states[each.endpoint.queue]
                 ),
+                jobs,
             )
             for each in endpoint_states(router, self._runtime, candidates)
         ]
@@ -152,12 +179,20 @@ class Server:
         self.consumers = [each for each in self.consumers if each not in consumers]
 
     async def _stop(
-        self, receivers: Sequence[Receiver], consumers: Sequence[EndpointConsumer]
+        self,
+        receivers: Sequence[Receiver],
+        consumers: Sequence[ConsumerHandle],
+        jobs: DurableJobs | None,
     ) -> None:
+        if jobs is not None:
+            receivers = [*receivers, *jobs.receivers]
+            consumers = [*consumers, *jobs.recorders]
         try:
             await asyncio.gather(*(consumer.cancel() for consumer in consumers))
             for receiver in receivers:
                 receiver.stop_accepting()
+            if jobs is not None:
+                jobs.stop_recording()
             await self._drain(receivers)
             await asyncio.gather(*(consumer.close() for consumer in consumers))
         except asyncio.CancelledError:  # a second signal requests an immediate stop
@@ -209,8 +244,20 @@ def endpoint_states(
     ]
 
 
-def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
+def source_for(
+    receiver: Receiver, runtime: ServiceRuntime, jobs: DurableJobs | None
+) -> DeliverySource:
+    """Return the source of a receiver's messages: the feed of durable jobs, or the transport."""
+    feed = None if jobs is None else jobs.feed_of(receiver.state.spec.queue.name)
+    return feed or runtime.transport
+
+
+def receiver_for(
+    state: EndpointState, stack: ServiceStack, jobs: DurableJobs | None = None
+) -> Receiver:
     """Return the receiver of one endpoint. It runs the inbound stages, `stack` and a settler."""
+    if jobs is not None and state.endpoint.contract.kind == "job":
+        return jobs.receiver_for(state, stack)
     reports = JobReports(state.runtime)
     activator = ServiceActivator(state, stack, reports)
     handle = compose_inbound(state, activator.handle)

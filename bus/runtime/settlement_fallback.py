@@ -10,7 +10,7 @@ from bus.runtime.copy_sender import PERMANENT_ERRORS
 from bus.runtime.failure_log import UNEXPECTED, log_failure
 from bus.runtime.in_flight import InFlight
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
-from bus.runtime.settler import Settler
+from bus.runtime.message_settler import MessageSettler
 
 __all__ = ["MAX_SETTLE_TRIES", "Disposition", "SettlementFallback"]
 
@@ -43,7 +43,7 @@ class SettlementFallback:
     request is answered with an error. The handler does not run again.
     """
 
-    def __init__(self, settler: Settler, in_flight: InFlight) -> None:
+    def __init__(self, settler: MessageSettler, in_flight: InFlight) -> None:
         self._settler = settler
         self._in_flight = in_flight
 

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar, overload
 from bus.contracts.contract import Event, Message
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.envelope import Envelope
+from bus.messaging.ports.store import Store
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -64,11 +65,13 @@ class MemoryBuses:
         finally:
             self._work.failures.clear()  # their tracebacks keep the variables of handlers alive
 
-    async def bus(self, service: str, **settings: Any) -> Bus:
+    async def bus(self, service: str, *, store: Store | None = None, **settings: Any) -> Bus:
         """Return a connected bus. It is closed at the end of the `async with` block.
 
         Args:
             service: Name of the bus's service.
+            store: Durable store of the service, such as `bus.testing.MemoryStore()`. Several buses
+                of one service can share it. None: jobs run from their queue.
             **settings: Fields of `bus.Settings`. The default of `auth` is `off` here. Variables of
                 the environment are not read.
 
@@ -90,6 +93,7 @@ class MemoryBuses:
             chosen,
             transport,
             work=self._work,
+            store=store,
             clock=self.clock,
         )
         self._buses.append(bus)

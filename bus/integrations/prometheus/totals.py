@@ -8,6 +8,7 @@ from bus.messaging.histograms import merge
 from bus.messaging.instruments import BREAKER_STATE, INSTRUMENTS, READY, RETRY_BUDGET_TOKENS
 from bus.messaging.ports.meter import Instrument, Labels
 from bus.messaging.service_info import InstanceStats, Series
+from bus.messaging.store_instruments import JOBS_OLDEST_WAITING, JOBS_ROWS, STORE_REACHABLE
 
 __all__ = ["Exemplars", "Owner", "Rows", "Total", "Totals", "clean_label"]
 
@@ -21,6 +22,10 @@ COMBINED: Final[Mapping[Instrument, Callable[[float, float], float]]] = {
     READY: min,  # the processes of a service are ready if all of them are
     BREAKER_STATE: max,  # the sum of two states has no meaning, and an open breaker must be seen
     RETRY_BUDGET_TOKENS: min,  # tokens of one process do not help another one
+    # All instances of a service report the same rows of its store.
+    JOBS_ROWS: max,
+    JOBS_OLDEST_WAITING: max,
+    STORE_REACHABLE: min,
 }
 """Functions that combine the gauges of several processes. All other gauges are added."""
 BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}

@@ -6,7 +6,7 @@ because the name of the asker is not proven before.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 
@@ -46,7 +46,7 @@ MAX_SEEN_QUESTIONS = 10_000
 MAX_ANSWERS_IN_PROGRESS = 16
 """Maximum number of answers that are built and sent at the same time."""
 
-Execute = Callable[[Order, str], OrderResult]
+Execute = Callable[[Order, str], Awaitable[OrderResult]]
 """Function that obeys an order of the named operator, and returns the answer."""
 
 
@@ -208,7 +208,7 @@ class Responder:
         self, question: Envelope, parsed: Question[InstanceState], asker: ProvenAsker
     ) -> None:
         try:
-            answer = build_answer(self._member, question, self._body_of(parsed, asker))
+            answer = build_answer(self._member, question, await self._body_of(parsed, asker))
             await self._link.send(answer, question.reply_to or "")
         except BusError as error:
             log.debug("an answer could not be sent: %s", error, extra={"why": str(error)})
@@ -218,11 +218,11 @@ class Responder:
         else:
             self.answered += 1
 
-    def _body_of(self, parsed: Question[InstanceState], asker: ProvenAsker) -> bytes:
+    async def _body_of(self, parsed: Question[InstanceState], asker: ProvenAsker) -> bytes:
         if not isinstance(parsed, Order) or self._execute is None:
             return self._bodies.body_of(parsed)
         name = asker.proven_name or parsed.operator or asker.name
-        return encode_record(self._execute(parsed, name), self._member.max_body_bytes)
+        return encode_record(await self._execute(parsed, name), self._member.max_body_bytes)
 
     async def close(self) -> None:
         """Cancel the answers in progress."""

@@ -61,6 +61,7 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_messages_retried_total",
         "trunkline_messages_dead_lettered_total",
         "trunkline_messages_duplicates_total",
+        "trunkline_messages_stale_commits_total",
         "trunkline_messages_shed_total",
         "trunkline_messages_in_flight",
         "trunkline_handler_slots",
@@ -78,6 +79,15 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_fallbacks_total",
         "trunkline_bulkhead_in_flight",
         "trunkline_bulkhead_waiting",
+        "trunkline_consumers_paused",
+        "trunkline_jobs_rows",
+        "trunkline_jobs_oldest_waiting_seconds",
+        "trunkline_jobs_recorded_total",
+        "trunkline_jobs_start_delay_seconds",
+        "trunkline_jobs_leases_lost_total",
+        "trunkline_jobs_stale_writes_total",
+        "trunkline_store_statement_duration_seconds",
+        "trunkline_store_reachable",
     }
 
 

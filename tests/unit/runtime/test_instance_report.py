@@ -215,6 +215,7 @@ async def test_a_running_message_takes_a_slot_and_is_in_flight(buses: MemoryBuse
         "messages.in_flight": 1,
         "handler.slots": 4,
         "handler.slots.free": 3,
+        "consumers.paused": 0,
     }
     assert running.last_handled is None
     kiosk.go.set()

@@ -30,7 +30,7 @@ from bus.runtime.in_flight import MAX_REMEMBERED_RESULTS
 from bus.runtime.job_reports import MAX_PENDING_RESULTS
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
-from bus.runtime.settler import SETTLE_TIMEOUT_SECONDS
+from bus.runtime.settler import SETTLE_TIMEOUT_SECONDS, Settler
 from tests.unit.fakes import (
     NOW,
     FakeDelivery,
@@ -568,10 +568,12 @@ async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> No
     for number in range(MAX_PENDING_RESULTS + 50):
         receiver.on_delivery(ordered(id=str(number)))
     await settle_down()
-    assert len(receiver._settler._reports._pending) == MAX_PENDING_RESULTS
+    settler = receiver._settler
+    assert isinstance(settler, Settler)
+    assert len(settler._reports._pending) == MAX_PENDING_RESULTS
     await receiver.drain()
     assert asyncio.get_running_loop().time() < 1
-    assert not receiver._settler._reports._pending
+    assert not settler._reports._pending
 
 
 # --- Redelivery ---

@@ -142,7 +142,7 @@ FAULTS = {
         '[services.library]\ncalls = ["read:books"]',
         2,
         (
-            "unknown key 'calls' (the keys of a service are call, publish, consume and control); "
+            "unknown key 'calls' (the keys of a service are call, publish, consume, control and jobs); "
             "did you mean 'call'?"
         ),
     ),

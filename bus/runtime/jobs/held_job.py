@@ -1,0 +1,160 @@
+"""A durable job that this process has claimed."""
+
+from collections.abc import Callable
+from typing import Protocol, TypedDict, Unpack
+
+from bus.messaging.envelope import Envelope
+from bus.messaging.jobs.records import (
+    Attempt,
+    AttemptEnd,
+    CancelRequest,
+    ClaimedJob,
+    JobFailure,
+)
+from bus.messaging.jobs.states import JobState
+from bus.messaging.ports.store import Transaction
+from bus.runtime.failure_log import UNEXPECTED
+from bus.runtime.jobs.job_measures import JobMeasures
+from bus.runtime.jobs.job_progress import StoredProgress
+
+__all__ = ["AttemptWriter", "EndValues", "HeldJob"]
+
+
+class EndValues(TypedDict, total=False):
+    """The optional values of an `AttemptEnd`."""
+
+    run_at: float | None
+    result: Envelope | None
+    failure: JobFailure | None
+    headers: dict[str, str | int] | None
+
+
+class AttemptWriter(Protocol):
+    """Interface of the object that holds the jobs of this process, and writes their ends."""
+
+    async def write_end(self, end: AttemptEnd) -> JobState | None:
+        """Write the end of an attempt. Return None if its token is stale."""
+        ...
+
+    def release(self, held: "HeldJob") -> None:
+        """Stop renewing the lease of a job."""
+        ...
+
+    def note_stale_write(self, held: "HeldJob") -> None:
+        """Count and log a write that the store has refused."""
+        ...
+
+
+class HeldJob:
+    """The attempt of a job in this process, from its claim to the end that the store accepted.
+
+    If the lease has expired while the store was away, this process can claim the job a second time
+    while its handler still runs. The running attempt then continues with the new token.
+    """
+
+    def __init__(
+        self,
+        claimed: ClaimedJob,
+        writer: AttemptWriter,
+        progress: StoredProgress,
+        measures: JobMeasures,
+        *,
+        deliver: Callable[[ClaimedJob], object],
+        cancel_handling: Callable[[], None],
+    ) -> None:
+        """Create the object of a claimed job.
+
+        Args:
+            claimed: The claim.
+            writer: Object that writes the end.
+            progress: Progress of the attempt.
+            measures: Measurements of the type of the job.
+            deliver: Function that starts a new attempt of the same job in this process.
+            cancel_handling: Function that cancels the task of the handler.
+        """
+        self.claimed = claimed
+        """The last claim of the job by this process."""
+        self.progress, self.measures = progress, measures
+        self.cancel: CancelRequest | None = claimed.cancel
+        """Request to cancel the job, as soon as this process knows it."""
+        self.is_lost = False
+        """True if another process may have the job. Nothing more is written."""
+        self.is_ending = False
+        """True if the end is being written, or has been written."""
+        self._writer = writer
+        self._deliver = deliver
+        self._cancel_handling = cancel_handling
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt, with the token of the last claim."""
+        return self.claimed.attempt_of
+
+    async def end(self, state: JobState, **values: Unpack[EndValues]) -> JobState | None:
+        """Write the end of the attempt. While the store is away, repeat the write.
+
+        Returns:
+            The state that was written. None if the token is stale, so nothing was written.
+        """
+        if self.is_lost or self.is_ending:
+            return None
+        self.is_ending = True
+        try:
+            claimed, written = await self._write(state, values)
+        except UNEXPECTED:  # the caller tries another end
+            self.is_ending = False
+            raise
+        self._close(claimed, is_stale=written is None)
+        return written
+
+    async def commit(self, transaction: Transaction, result: Envelope | None) -> bool:
+        """Commit a handler's transaction together with the success of the job.
+
+        Returns:
+            False if the token is stale. Nothing was written then.
+
+        Raises:
+            Exception: As `Transaction.commit`. The attempt has not ended.
+        """
+        if self.is_lost or self.is_ending:
+            return False
+        self.is_ending, claimed = True, self.claimed
+        end = AttemptEnd(attempt=claimed.attempt_of, state="succeeded", result=result)
+        try:
+            is_written = await transaction.commit(end)
+        except UNEXPECTED:
+            self.is_ending = False
+            raise
+        self._close(claimed, is_stale=not is_written)
+        return is_written
+
+    def _close(self, claimed: ClaimedJob, *, is_stale: bool) -> None:
+        """Stop renewing the lease, after the answer to an end with the token of `claimed`."""
+        self._writer.release(self)
+        if is_stale:
+            self.is_lost = True
+            self._writer.note_stale_write(self)
+        if self.claimed is not claimed:
+            self._deliver(self.claimed)  # this process has claimed the job once more
+
+    async def _write(
+        self, state: JobState, values: EndValues
+    ) -> tuple[ClaimedJob, JobState | None]:
+        """Write an end with the token of the last claim. Return this claim, and the new state."""
+        while True:
+            claimed = self.claimed
+            end = AttemptEnd(attempt=claimed.attempt_of, state=state, **values)
+            written = await self._writer.write_end(end)
+            if written is not None or self.claimed is claimed:
+                return claimed, written
+
+    def lose(self) -> None:
+        """Cancel the handler, because the token is stale."""
+        self.is_lost = True
+        self._writer.release(self)
+        self._cancel_handling()
+
+    def abandon(self) -> None:
+        """Let the lease expire, which counts as a loss."""
+        self.is_lost = True
+        self._writer.release(self)
