@@ -34,6 +34,7 @@ from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator, ServiceStack
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.settler import Settler
+from bus.runtime.transaction_checks import check_transactions
 
 __all__ = ["Server", "receiver_for", "wait_ready"]
 
@@ -67,6 +68,7 @@ class Server:
             ContractError: The type of a field in a contract is not defined.
         """
         check_has_handlers(router)
+        check_transactions(router, self._runtime)
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api

@@ -29,9 +29,10 @@ log = logging.getLogger("bus.activator")
 def deduplicate(state: EndpointState) -> InboundStage:
     """Return the stage that skips handled messages, and adds each success to the inbox.
 
-    A message that failed is not added, because a replay of its dead letter must be handled.
+    A message that failed is not added, because a replay of its dead letter must be handled. If the
+    handler is transactional, `claim_message` replaces this stage.
     """
-    if state.runs_at_most_once:
+    if state.runs_at_most_once or state.endpoint.is_transactional:
         return pass_through
     inbox, queue, measures = state.runtime.inbox, state.endpoint.queue, state.measures
 

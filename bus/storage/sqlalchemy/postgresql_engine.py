@@ -26,7 +26,10 @@ SERVER_SETTINGS = {
 
 
 def postgresql_engine(
-    source: Callable[[], StoreAddress], name: str, statement_timeout: float | None
+    source: Callable[[], StoreAddress],
+    name: str,
+    statement_timeout: float | None,
+    max_overflow: int,
 ) -> AsyncEngine:
     """Return the engine; see `open_engine`."""
 
@@ -38,6 +41,7 @@ def postgresql_engine(
         async_creator=connect,
         # The connection that was used last is used first, so the others can be closed.
         pool_use_lifo=True,
+        max_overflow=max_overflow,
         **POOL_OPTIONS,
     )
 

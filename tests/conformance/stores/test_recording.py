@@ -83,9 +83,7 @@ async def test_two_submitters_may_use_the_same_id(jobs: JobStore) -> None:
     assert await jobs.find(JobKey("library", "a1")) is None
 
 
-@pytest.mark.parametrize(
-    "id", ["bücher-📚", "a\\0b", "a\0b", "a\\", "%_'\"", "x" * 255, "\ud800"], ids=ascii
-)
+@pytest.mark.parametrize("id", ["bücher-📚", "a\\0b", "a\0b", "a\\", "%_'\"", "x" * 255], ids=ascii)
 async def test_each_text_is_an_id_of_its_own(jobs: JobStore, id: str) -> None:
     job = new_job(id, correlation_id=f"{id}!", headers={"note": "ü"})
     assert await jobs.record([job, new_job("a")]) == [True, True]
