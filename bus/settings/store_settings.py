@@ -63,6 +63,11 @@ class StoreSettings(CallSettings):
         return path
 
     @property
+    def has_store(self) -> bool:
+        """True if the service has a durable store."""
+        return parse_store(self.store.get_secret_value()) is not None
+
+    @property
     def store_address(self) -> StoreAddress | None:
         """The address in `store`, with the current password. None without a durable store.
 
