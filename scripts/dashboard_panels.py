@@ -25,6 +25,7 @@ from bus.messaging.instruments import (
     READY,
     RETRIES,
     SENT,
+    STALE_COMMITS,
 )
 
 __all__ = ["FAILURES", "NOW", "TRAFFIC"]
@@ -192,8 +193,12 @@ FAILURES = Row(
         Panel(
             title="Duplicates",
             description="Copies that were not handled, because their message had been handled. "
-            "Some are normal after a lost connection.",
-            queries=(Query(rate(BY_OPERATION, DUPLICATES), OF_OPERATION),),
+            "Some are normal after a lost connection. A process that did not renew its "
+            "claim in time discards its transaction.",
+            queries=(
+                Query(rate(BY_OPERATION, DUPLICATES), OF_OPERATION),
+                Query(rate(BY_OPERATION, STALE_COMMITS), f"{OF_OPERATION} discarded transactions"),
+            ),
             unit="mps",
         ),
     ),

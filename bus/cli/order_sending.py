@@ -33,8 +33,14 @@ REASONS = {
     "ended": "the end of the order is over by its clock",
     "too-long": "the end of the order is too far ahead by its clock",
     "no-effect": f"the faults do not affect its operations: {FAULT_LIMITS}",
+    "not-pausable": "it handles requests, and their callers wait. To keep requests away, isolate "
+    "the breaker in the calling services with `bus breakers isolate`, or stop the instances",
+    "no-store": "the service has no store, so a pause needs an end. Pass --for TIME, or set "
+    "BUS_STORE of the service",
     "not-understood": "its version of the bus does not know a value of the order",
 }
+REMEDIED = {"not-pausable", "no-store"}
+"""Reasons of which the text has the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ def report(obeyed: Obeyed, done: str, *, missing: str, as_json: bool) -> None:
             cause = _cause(each, missing)
             say(one_line(f"{each.service} {each.instance}: ignored, because {cause}"))
         share = f"{applied} of {count_noun(obeyed.alive, 'instance')}"
-        typer.echo(one_line(f"{done}: {share}{_end(obeyed) if obeyed.order.is_lasting else ''}"))
+        typer.echo(one_line(f"{done}: {share}{_end(obeyed)}"))
     if not applied and obeyed.results:
         _raise_ignored(obeyed, missing)
     if silent > 0:
@@ -159,6 +165,8 @@ def _raise_ignored(obeyed: Obeyed, missing: str) -> None:
     causes = "; ".join(sorted({_cause(each, missing) for each in obeyed.ignored}))
     if all(each.why == "not-found" for each in obeyed.ignored):
         raise NotFound(f"no instance has obeyed: {causes}")
+    if all(each.why in REMEDIED for each in obeyed.ignored):
+        raise FailedPrecondition(f"no instance has obeyed: {causes}.")
     raise FailedPrecondition(
         f"no instance has obeyed: {causes.rstrip('.')}. Check the clocks of the instances, and "
         "their versions of the bus."
@@ -172,7 +180,11 @@ def _cause(result: OrderResult, missing: str) -> str:
 
 
 def _end(obeyed: Obeyed) -> str:
-    return f", until {utc_time(obeyed.order.until / 1000)}"
+    """Return the end of the effect as text, or no text if the order has an effect at once only."""
+    ends = obeyed.order.ends_at
+    if ends is not None:
+        return f", until {utc_time(ends)}"
+    return ", until an operator ends it" if obeyed.order.is_lasting else ""
 
 
 def _to_json(obeyed: Obeyed) -> dict[str, object]:
@@ -188,6 +200,7 @@ def _to_json(obeyed: Obeyed) -> dict[str, object]:
                 "outcome": each.outcome,
                 "why": each.why,
                 "changed": each.changed,
+                "stored": each.stored,
             }
             for each in obeyed.results
         ],

@@ -26,7 +26,8 @@ from bus.operations.health import serve_probes
 from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
-from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE, OPERATOR_PAUSE
+from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE
+from bus.runtime.operator_pause import OPERATOR_PAUSE
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables

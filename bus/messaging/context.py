@@ -267,6 +267,12 @@ class Context:
     """
     report: Callable[[Progress], Awaitable[None]] | None = None
     """Function that sends progress. None if no submitter waits for progress."""
+    session: Any = None
+    """Session of a transactional handler, an `AsyncSession` of SQLAlchemy. None for other handlers.
+
+    The bus commits it after the handler. The parameter with the annotation `AsyncSession` receives
+    it, too.
+    """
 
     @property
     def idempotency_key(self) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "SHED",
     "SLOTS",
     "SLOTS_FREE",
+    "STALE_COMMITS",
     "START_DELAY_SECONDS",
 ]
 
@@ -102,6 +103,13 @@ DUPLICATES: Final = Instrument(
     kind="counter",
     unit="1",
     description="Copies that were not handled, because their message had been handled.",
+    labels=HANDLED_LABELS,
+)
+STALE_COMMITS: Final = Instrument(
+    name="messages.stale_commits",
+    kind="counter",
+    unit="1",
+    description="Discarded transactions of handlers, because another process has the message.",
     labels=HANDLED_LABELS,
 )
 SHED: Final = Instrument(
@@ -244,7 +252,7 @@ BREAKER_CHANGES: Final = Instrument(
 
 INSTRUMENTS: Final = (
     *(SENT, SEND_SECONDS, HANDLED, HANDLER_SECONDS, START_DELAY_SECONDS),
-    *(RETRIES, DEAD_LETTERS, DUPLICATES, SHED),
+    *(RETRIES, DEAD_LETTERS, DUPLICATES, STALE_COMMITS, SHED),
     *(IN_FLIGHT, SLOTS, SLOTS_FREE, READY, CONNECTIONS_LOST),
     CONSUMERS_PAUSED,
     *(BREAKER_STATE, BREAKER_CHANGES),

@@ -114,7 +114,9 @@ class Bus:
         # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
         self._inbox = MemoryInbox() if inbox is None else inbox
         self._store = (
-            configured_store(self.settings, service, clock=clock) if store is None else store
+            configured_store(self.settings, service, clock=None if clock is time.time else clock)
+            if store is None
+            else store
         )
         self._client_layers = client_stack(clock=clock) if client is None else client
         self._server_layers = (

@@ -15,6 +15,7 @@ __all__ = [
     "check_concurrency",
     "check_retry",
     "check_subscription",
+    "check_transactional",
     "contract_of_kind",
     "require_name",
 ]
@@ -71,6 +72,20 @@ def check_retry(retry: Any, contract: Contract) -> RetryPolicy:
             f"{type(retry).__name__}. Write retry=RetryPolicy(attempts=3)."
         )
     return retry
+
+
+def check_transactional(transactional: Any, contract: Contract) -> bool:
+    """Return True if the handler is transactional.
+
+    Raises:
+        ContractError: The value is not a bool.
+    """
+    if not isinstance(transactional, bool):
+        raise ContractError(
+            f"{contract.type}: transactional must be True or False, not a value of type "
+            f"{type(transactional).__name__}. Write transactional=True."
+        )
+    return transactional
 
 
 def check_concurrency(concurrency: Any, contract: Contract) -> tuple[int, AdaptiveLimit | None]:

@@ -55,6 +55,8 @@ class Endpoint:
     subscription: str | None = None
     """The name of an event's subscription, or None if the subscription has no name."""
     policies: HandlerPolicies = NO_POLICIES
+    is_transactional: bool = False
+    """True if the handler writes in a transaction of the store, which also records the message."""
     is_internal: bool = False
     """True if the bus itself handles the messages, and not a handler of the user."""
 

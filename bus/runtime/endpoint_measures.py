@@ -18,6 +18,7 @@ from bus.messaging.instruments import (
     HANDLER_SECONDS,
     RETRIES,
     SHED,
+    STALE_COMMITS,
     START_DELAY_SECONDS,
 )
 from bus.messaging.outcomes import OK, outcome_of
@@ -224,6 +225,10 @@ class EndpointMeasures:
     def skipped(self) -> None:
         """Report a copy of a message that was already handled."""
         self._meter.count(DUPLICATES, self._labels)
+
+    def discarded(self) -> None:
+        """Report that the store refused a transaction, because another process has the message."""
+        self._meter.count(STALE_COMMITS, self._labels)
 
     def shed(self, envelope: Envelope, reason: str, *, verified: bool = True) -> None:
         """Report a request that was refused before its handler started.

@@ -8,8 +8,9 @@ from typing import Any
 from bus.errors import InvalidResult
 from bus.messaging.context import Context
 from bus.messaging.failure_origin import blame_handler
-from bus.runtime.dependencies import inject
+from bus.runtime.dependencies import OwnParameters, inject
 from bus.runtime.handler_signature import HandlerSignature
+from bus.runtime.session_parameter import check_takes_session
 
 __all__ = ["handler_call"]
 
@@ -23,12 +24,16 @@ def handler_call(
     itself.
 
     Raises:
-        ContractError: A dependency requires a parameter for which no value exists.
+        ContractError: A dependency requires a parameter for which no value exists. Or the handler
+            is transactional, but takes no session.
     """
     call = _check_coroutine(function, signature) if signature.returns_coroutine else function
     context = signature.context
     if signature.dependencies:
         return wraps(function)(_inject(call, signature)), True
+    if signature.is_transactional:
+        check_takes_session(signature.path, takes_session=signature.session is not None)
+        return wraps(function)(_with_session(call, signature)), True
     if context is None or signature.is_second:
         return call, context is not None
 
@@ -60,10 +65,27 @@ def _check_coroutine(
     return awaited
 
 
+def _with_session(
+    call: Callable[..., Awaitable[Any]], signature: HandlerSignature
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    context = None if signature.context is None else signature.context.name
+    session = None if signature.session is None else signature.session.name
+
+    def with_session(message: Any, value: Context) -> Awaitable[Any]:
+        values: dict[str, Any] = {}
+        if session is not None:
+            values[session] = value.session
+        if context is not None:
+            values[context] = value
+        return call(message, **values)
+
+    return with_session
+
+
 def _inject(
     call: Callable[..., Awaitable[Any]], signature: HandlerSignature
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    message, context = signature.message.name, signature.context
+    message, context, session = signature.message.name, signature.context, signature.session
 
     def call_by_name(values: dict[str, Any]) -> Awaitable[Any]:
         # The message is passed by position, because a wrapper may have another name for it.
@@ -72,7 +94,12 @@ def _inject(
     return inject(
         call_by_name,
         signature.dependencies,
-        message=message,
-        context=context.name if context is not None else None,
-        path=signature.path,
+        OwnParameters(
+            message=message,
+            context=context.name if context is not None else None,
+            session=session.name if session is not None else None,
+            contract=signature.contract,
+            is_transactional=signature.is_transactional,
+            path=signature.path,
+        ),
     )

@@ -2,7 +2,7 @@
 
 A handler's parameters are told apart by their annotations, and never by their number. The first
 parameter is the message. Of the others, one may be the `Context`, and each may have `Depends` or a
-default.
+default. One parameter of a transactional handler may be the `AsyncSession`.
 """
 
 import inspect
@@ -24,6 +24,7 @@ from bus.runtime.declared_parameters import (
 )
 from bus.runtime.dependencies import dependency_of
 from bus.runtime.handler_result import check_result_types
+from bus.runtime.session_parameter import find_session
 
 __all__ = ["HandlerSignature", "Registrar", "read_signature"]
 
@@ -70,14 +71,24 @@ class HandlerSignature:
     context: Parameter | None
     is_second: bool
     """True if the context can be passed as the second positional argument."""
+    session: Parameter | None
+    is_transactional: bool
     dependencies: Mapping[str, Any]
     """The markers that `Depends` has made, by the name of the parameter."""
     returns_coroutine: bool
     """True if the handler is a plain function that returns the coroutine of another function."""
+    contract: Contract
 
 
-def read_signature(function: Callable[..., Any], contract: Contract) -> HandlerSignature:
+def read_signature(
+    function: Callable[..., Any], contract: Contract, *, is_transactional: bool = False
+) -> HandlerSignature:
     """Return the parameters of a handler of `contract`.
+
+    Args:
+        function: The handler.
+        contract: The contract of its message.
+        is_transactional: True if one parameter can be the session of the store.
 
     Raises:
         ContractError: The function cannot be a handler. The error names the parameter.
@@ -100,6 +111,8 @@ def read_signature(function: Callable[..., Any], contract: Contract) -> HandlerS
     message, others = own[0], own[1:]
     _check_message(message, contract, path)
     check_result_types(result_types(function), contract, path)
+    session = find_session(others, contract, path, is_transactional=is_transactional)
+    others = [each for each in others if each is not session]
     context = _find_context(others, path, hint=_wrapper_hint(function))
     signature = HandlerSignature(
         path=path,
@@ -107,8 +120,11 @@ def read_signature(function: Callable[..., Any], contract: Contract) -> HandlerS
         is_first=parameters[0] is message,
         context=context,
         is_second=parameters[1:2] == [context] and parameters[1].kind is not Parameter.KEYWORD_ONLY,
+        session=session,
+        is_transactional=is_transactional,
         dependencies={name: marker for name, marker in markers.items() if marker is not None},
         returns_coroutine=not is_coroutine_function,
+        contract=contract,
     )
     _check_positional_only(signature, parameters)
     return signature
@@ -274,8 +290,10 @@ def _check_positional_only(signature: HandlerSignature, parameters: Sequence[Par
     names = [each.name for each in parameters if each.kind is Parameter.POSITIONAL_ONLY]
     context = signature.context
     is_late = context is not None and not signature.is_second and context.name in names
-    if names and (signature.dependencies or is_late):
-        reason = "it has dependencies" if signature.dependencies else "the context is not second"
+    if names and (signature.dependencies or signature.session or is_late):
+        reason = "the context is not second"
+        if signature.dependencies or signature.session:
+            reason = "it has dependencies" if signature.dependencies else "it takes a session"
         raise ContractError(
             f"{signature.path} must not have positional-only parameters, because {reason}. "
             "Remove the / from its signature."

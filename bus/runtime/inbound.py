@@ -15,6 +15,8 @@ from bus.runtime.jobs.pass_markers import pass_markers
 from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
 from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from bus.runtime.stages.authenticate import authenticate
+from bus.runtime.stages.claim_message import claim_message
+from bus.runtime.stages.commit_writes import commit_writes
 from bus.runtime.stages.decrypt import decrypt
 from bus.runtime.stages.deduplicate import deduplicate
 from bus.runtime.stages.enter_in_flight import enter_in_flight
@@ -52,13 +54,15 @@ INBOUND: tuple[Stage, ...] = (
     shed_load,  # before the ack and the inbox: a refused request was not handled
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
+    claim_message,  # instead of `deduplicate` for a transactional handler, so at its place
     reject_malformed,
     reject_expired,
     decrypt,  # late: retries and dead letters contain the encrypted payload
     watch_dependency,  # late: only the handler's own result shows whether the dependency is up
     record_span,  # late: only a message that reaches the handler has a span
     adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
-    measure,  # last: the time of an attempt has no waits for slots, keys or the inbox
+    measure,  # late: the time of an attempt has no waits for slots, keys or the inbox
+    commit_writes,  # last: a failed commit is a failure of the attempt, for all stages before
 )
 
 
@@ -79,12 +83,14 @@ RUNNING: tuple[Stage, ...] = (
     limit_concurrency,
     start_with_permit,  # with a slot: the dependency can have failed during the wait for it
     recall_result,  # of a job that was lost too often
+    claim_message,  # the row is the claim already, so this stage only opens the transaction
     reject_expired,
     decrypt,  # late: the row contains the encrypted payload
     watch_dependency,  # late: only the handler's own result shows whether the dependency is up
     record_span,  # late: only a job that reaches the handler has a span
     adapt_concurrency,  # late: its latency is the handler's, as that of `measure`
-    measure,  # last: the time of an attempt has no waits for slots
+    measure,  # late: the time of an attempt has no waits for slots
+    commit_writes,  # last: a failed commit is a failure of the attempt, for all stages before
 )
 """Stages of a job that was claimed from a store. Its sender was authenticated by the recorder."""
 

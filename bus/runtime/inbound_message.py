@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from bus.messaging.dependency_wait import DEPENDENCY_RETURNS
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, REPLAYS
+from bus.messaging.ports.store import Transaction
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.resilience.circuit_breaker import Permit
 from bus.runtime.consumer_cancellation import AckHold
@@ -47,7 +48,7 @@ class InboundMessage:
 
     __slots__ = (
         *("_hold", "candidate", "deliveries", "envelope", "free_since", "is_settling", "key"),
-        *("payload", "permit", "result", "slots", "started"),
+        *("payload", "permit", "result", "slots", "started", "transaction"),
     )
 
     def __init__(self, delivery: Delivery, hold: AckHold | None = None) -> None:
@@ -86,6 +87,8 @@ class InboundMessage:
         """True after the handling has ended, while its result is sent."""
         self.started: float | None = None
         """Start of the handler by `time.perf_counter`. None if the handler does not run."""
+        self.transaction: Transaction | None = None
+        """Transaction of the handler. None if the handler is not transactional."""
 
     @property
     def is_deferred(self) -> bool:
@@ -182,6 +185,10 @@ class HandlingResult:
     """Decision about a message that waits for a dependency. It replaces the retry policy."""
     held_seconds: float = 0.0
     """Seconds for which this process has held the message while a dependency was down."""
+    is_committed: bool = False
+    """True if the transaction of the handler has written the end of a durable job."""
+    is_stale: bool = False
+    """True if the handler has run, but another process has taken its message over."""
 
 
 SETTLED = HandlingResult()

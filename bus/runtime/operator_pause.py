@@ -7,7 +7,10 @@ from bus.messaging.labels import one_line
 from bus.messaging.records import MAX_NAME_LENGTH
 from bus.messaging.service_info import PauseInfo
 
-__all__ = ["OperatorPause"]
+__all__ = ["OPERATOR_PAUSE", "OperatorPause"]
+
+OPERATOR_PAUSE = "operator"
+"""Reason of a pause: an operator has requested it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,18 @@ def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, To
     )
 
 
-def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopology:
+def required_by(
+    routers: Iterable[Router], settings: Settings, *, has_store: bool | None = None
+) -> RequiredTopology:
     """Return the topology that several routers require together.
 
     Args:
         routers: The routers. Without routers, the topology is only the exchanges of the bus.
         settings: The settings, which must be the same for the services of all routers.
+        has_store: True if the services have a durable store. The default is the setting `store`.
     """
     all_routers = list(routers)
+    is_stored = settings.has_store if has_store is None else has_store
     topologies = [
         topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
@@ -71,6 +75,7 @@ def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopolo
             name: endpoint.timeout
             for router in all_routers
             for name, endpoint in router.endpoints.items()
-            if endpoint.timeout is not None
+            # A stored job is acked before its handler starts.
+            if endpoint.timeout is not None and not (is_stored and endpoint.contract.kind == "job")
         },
     )

@@ -29,6 +29,7 @@ from bus.runtime.declaration_checks import (
     check_concurrency,
     check_retry,
     check_subscription,
+    check_transactional,
     contract_of_kind,
     require_name,
 )
@@ -72,7 +73,8 @@ class Router:
     ...     return await context.state.invoice(request.number)
 
     A handler is a coroutine function. Its first parameter is the message. One parameter may have
-    the annotation `Context`. Each further parameter must have a default or `Depends`.
+    the annotation `Context`, and one of a transactional handler `AsyncSession`. Each further
+    parameter must have a default or `Depends`.
     """
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
@@ -143,7 +145,7 @@ class Router:
             ),
         )
 
-    def job(
+    def job(  # noqa: PLR0913 - the choices of a user, each a keyword
         self,
         contract: JobClass[Q, R],
         *,
@@ -152,6 +154,7 @@ class Router:
         concurrency: int | AdaptiveLimit = JOB_CONCURRENCY,
         dependency: str | Dependency | None = None,
         failures: tuple[type[Exception], ...] | None = None,
+        transactional: bool = False,
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a job.
 
@@ -171,6 +174,10 @@ class Router:
             failures: The classes of the errors that the handler raises if the dependency is down.
                 Required beside a name. After some of these errors in a row, the messages wait until
                 the dependency is up. No failure by the dependency uses an attempt then.
+            transactional: True to let the handler write to the store in a transaction. The
+                parameter with the annotation `AsyncSession` of `sqlalchemy.ext.asyncio` receives
+                the session. The bus commits it together with the fact that the job is handled,
+                so the writes have exactly one effect. The service requires a store (`BUS_STORE`).
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
@@ -187,6 +194,7 @@ class Router:
             check_retry(retry, owned),
             timeout=check_seconds(timeout, "timeout", owned.type, error=ContractError),
             policies=HandlerPolicies(dependency=check_dependency(dependency, failures, owned.type)),
+            is_transactional=check_transactional(transactional, owned),
         )
 
     def event(  # noqa: PLR0913 - the choices of a user, each a keyword
@@ -199,6 +207,7 @@ class Router:
         concurrency: int | AdaptiveLimit = EVENT_CONCURRENCY,
         dependency: str | Dependency | None = None,
         failures: tuple[type[Exception], ...] | None = None,
+        transactional: bool = False,
     ) -> Registrar[E, None]:
         """Return a decorator that registers a handler of an event.
 
@@ -220,6 +229,10 @@ class Router:
             failures: The classes of the errors that the handler raises if the dependency is down.
                 Required beside a name. After some of these errors in a row, the messages wait until
                 the dependency is up. No failure by the dependency uses an attempt then.
+            transactional: True to let the handler write to the store in a transaction. The
+                parameter with the annotation `AsyncSession` of `sqlalchemy.ext.asyncio` receives
+                the session. The bus commits it together with the fact that the event is handled,
+                so the writes have exactly one effect. The service requires a store (`BUS_STORE`).
 
         Raises:
             ContractError: The class has no contract, or is not an event. Or the subscription, the
@@ -239,6 +252,7 @@ class Router:
             timeout=check_seconds(timeout, "timeout", event.type, error=ContractError),
             subscription=subscription,
             policies=HandlerPolicies(dependency=check_dependency(dependency, failures, event.type)),
+            is_transactional=check_transactional(transactional, event),
         )
 
     def include(self, router: "Router") -> None:
@@ -376,12 +390,13 @@ class Router:
         timeout: float | None = None,
         subscription: str | None = None,
         policies: HandlerPolicies = NO_POLICIES,
+        is_transactional: bool = False,
     ) -> Registrar[Any, Any]:
         count, adaptive = check_concurrency(concurrency, contract)
 
         def register(function: Any) -> Any:
             handler = function.__func__ if isinstance(function, staticmethod) else function
-            signature = read_signature(handler, contract)
+            signature = read_signature(handler, contract, is_transactional=is_transactional)
             call, wants_context = handler_call(handler, signature)
             self._node.add(
                 Endpoint(
@@ -395,6 +410,7 @@ class Router:
                     timeout=timeout,
                     subscription=subscription,
                     policies=policies,
+                    is_transactional=is_transactional,
                 )
             )
             return function

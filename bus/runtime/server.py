@@ -23,7 +23,7 @@ from bus.messaging.topology.model import merge
 from bus.middleware.chaos import inject_handler_faults
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.consumer_pauses import ConsumerPauses
-from bus.runtime.endpoint_consumer import DeliverySource, EndpointConsumer
+from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.exits import contain_exits
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
@@ -35,12 +35,14 @@ from bus.runtime.jobs.question_endpoints import answering
 from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.prefetch_follower import following_limits
+from bus.runtime.prefetched_consumer import DeliverySource
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator, ServiceStack
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.settler import Settler
+from bus.runtime.transaction_checks import check_transactions
 
 __all__ = ["Server", "receiver_for", "wait_ready"]
 
@@ -74,6 +76,7 @@ class Server:
             ContractError: The type of a field in a contract is not defined.
         """
         check_has_handlers(router)
+        check_transactions(router, self._runtime)
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api
@@ -82,6 +85,7 @@ class Server:
             settings,
             supported=transport.supports_consumer_timeout,
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
+            has_store=runtime.store is not None,
         )
         for contract in router.contracts:
             require_resolved(contract)
@@ -114,7 +118,10 @@ class Server:
                 )
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
-                await check_policies(required_by([router], runtime.settings), runtime.settings)
+                required = required_by(
+                    [router], runtime.settings, has_store=runtime.store is not None
+                )
+                await check_policies(required, runtime.settings)
             consumers = [
                 EndpointConsumer(source_for(receiver, runtime, jobs), receiver)
                 for receiver in receivers

@@ -54,12 +54,14 @@ class ServiceActivator:
         """Handle a message. If the handler raises an error, return the error in the result."""
         envelope = message.envelope
         stack, report = self._stack, self._progress_reporter(envelope)
+        transaction = message.transaction
         context = Context(
             envelope=envelope,
             bus=stack.sender,
             state=stack.state,
             criticality=criticality_of(envelope, self._criticality),
             report=report,
+            session=None if transaction is None else transaction.session,
         )
         token = current.set(context)
         try:

@@ -28,6 +28,9 @@ from bus.contracts.contract import CATALOG
 __all__ = [
     "CHAOS",
     "CONTROL_RIGHTS",
+    "JOBS_CANCEL",
+    "JOBS_READ",
+    "JOBS_RETRY",
     "ORDER",
     "READ",
     "REVEAL",
@@ -52,7 +55,13 @@ CHAOS: Final = "control.chaos"
 
 It is apart from `ORDER`, because an order protects a service, and an experiment harms it.
 """
-OPERATIONS: Final = (REVEAL, READ, ORDER, CHAOS)
+JOBS_READ: Final = "jobs.read"
+"""Name of the operation that shows the payloads and results of durable jobs."""
+JOBS_CANCEL: Final = "jobs.cancel"
+"""Name of the operation that cancels durable jobs of any service."""
+JOBS_RETRY: Final = "jobs.retry"
+"""Name of the operation that begins a new life of failed jobs."""
+OPERATIONS: Final = (REVEAL, READ, ORDER, CHAOS, JOBS_READ, JOBS_CANCEL, JOBS_RETRY)
 """All operations that the grants can permit to an operator."""
 CONTROL_RIGHTS: Final = ("read",)
 """All rights on the control channel that the grants can permit to a service."""

@@ -14,6 +14,8 @@ from bus.settings.call_settings import CallSettings
 
 __all__ = ["StoreSettings"]
 
+SERVICE = "{service}"
+"""Part of the setting `store` that is replaced with the name of the service."""
 HOUR_SECONDS = 3600
 DAY_SECONDS = 24 * HOUR_SECONDS
 
@@ -28,6 +30,7 @@ class StoreSettings(CallSettings):
 
     With `memory`, jobs are not stored. `sqlite:////path/of/file.db` is a file that processes of one
     machine share. `postgresql://user:password@host:port/database` is a database for all machines.
+    Each service has a store of its own: `{service}` in a URL is replaced with its name.
     """
     store_password_file: Path | None = None
     """File with the password of the database. Its content replaces the password in `store`.
@@ -47,7 +50,7 @@ class StoreSettings(CallSettings):
     @classmethod
     def _check_store(cls, store: SecretStr) -> SecretStr:
         try:
-            parse_store(store.get_secret_value())
+            parse_store(_insert_service(store.get_secret_value(), "service"))
         except UrlError as error:
             raise PydanticCustomError("store_url", "{problem}", {"problem": str(error)}) from None
         return store
@@ -65,17 +68,23 @@ class StoreSettings(CallSettings):
     @property
     def has_store(self) -> bool:
         """True if the service has a durable store."""
-        return parse_store(self.store.get_secret_value()) is not None
+        return self.store.get_secret_value() != MEMORY
 
-    @property
-    def store_address(self) -> StoreAddress | None:
-        """The address in `store`, with the current password. None without a durable store.
+    def store_address_of(self, service: str) -> StoreAddress | None:
+        """Return the address of a service's store, with the current password.
+
+        Returns:
+            The address. None without a durable store.
 
         Raises:
             ConfigurationError: The password cannot be read from `store_password_file`.
         """
-        address = parse_store(self.store.get_secret_value())
+        address = parse_store(_insert_service(self.store.get_secret_value(), service))
         if address is None or self.store_password_file is None:
             return address
         password = read_password(self.store_password_file, "BUS_STORE_PASSWORD_FILE")
         return address.with_password(password.get_secret_value())
+
+
+def _insert_service(store: str, service: str) -> str:
+    return store.replace(SERVICE, service)

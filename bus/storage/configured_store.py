@@ -1,6 +1,5 @@
 """The durable store that the settings name."""
 
-import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,14 +20,14 @@ PACKAGES = {
 
 
 def configured_store(
-    settings: Settings, service: str, *, clock: Callable[[], float] = time.time
+    settings: Settings, service: str, *, clock: Callable[[], float] | None = None
 ) -> Store | None:
     """Return the store in the setting `store`, which is not open yet.
 
     Args:
         settings: Settings of the service.
         service: Service that owns the store.
-        clock: Function that returns seconds since the epoch.
+        clock: Function that returns seconds since the epoch. None: the clock of the database.
 
     Returns:
         The store. None for `memory`. Only a store imports SQLAlchemy.
@@ -36,7 +35,7 @@ def configured_store(
     Raises:
         ConfigurationError: A package is missing, or the password cannot be read.
     """
-    address = settings.store_address
+    address = settings.store_address_of(service)
     if address is None:
         return None
     check_packages(address)

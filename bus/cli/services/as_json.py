@@ -122,6 +122,7 @@ def _operation(row: OperationSummary, interval: OperationSummary | None) -> dict
         "in_flight": row.in_flight,
         "oldest": _rounded(row.oldest[1] if row.oldest else None),
         "pauses": dict(row.pauses),
+        "operator_pause": None if row.operator_pause is None else row.operator_pause.model_dump(),
         "candidates": [
             {**candidate.model_dump(), "instance": instance}
             for instance, candidate in row.candidates

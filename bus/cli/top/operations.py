@@ -1,6 +1,6 @@
 """Table of operations with the rates and durations of the last interval."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +16,7 @@ from bus.messaging.escaped_text import one_line
 from bus.runtime.discovery.operation_problems import FAILING_SHARE, problems_of
 from bus.runtime.discovery.operation_summary import Operation, OperationSummary
 from bus.runtime.discovery.service_summary import ServiceSummary
+from bus.runtime.operator_pause import OPERATOR_PAUSE
 
 __all__ = [
     "SORT_KEYS",
@@ -149,10 +150,17 @@ def label_of(operation: Operation) -> str:
     return f"{operation.type} ({subscriber})"
 
 
+def _causes(row: OperationSummary) -> Iterator[str]:
+    """Yield the reasons of the pauses, with the name of an operator."""
+    pause = row.operator_pause
+    for reason in row.pauses:
+        yield f"{reason} {pause.by}" if pause and reason == OPERATOR_PAUSE else reason
+
+
 def _cells(row: OperationRow) -> tuple[str | Text, ...]:
     now, interval = row.now, row.interval
     is_long, is_full = "long" in row.problems, "full" in row.problems
-    paused = f" paused: {', '.join(now.pauses)}" if now.pauses else ""
+    paused = f" paused: {', '.join(_causes(now))}" if now.pauses else ""
     durations = interval.durations if interval else None
     return (
         Text.assemble(one_line(label_of(now.operation)), (one_line(paused), "bold yellow")),

@@ -76,9 +76,10 @@ class DeadLetterReader:
 
     def __init__(self, transport: Transport, queue: str, ready: int, hold: int) -> None:
         self.ready = ready
-        """Number of dead letters that the broker counted at the beginning.
+        """Number of dead letters that the broker counted at the beginning, or at the last count.
 
-        The number can be too low, because the broker counts requeued messages with a delay.
+        The number can be too low, because the broker counts requeued messages with a delay. So the
+        reader counts again after the counted number has arrived.
         """
         self._transport = transport
         self._queue = Queue(name=queue, role="dead")
@@ -110,7 +111,8 @@ class DeadLetterReader:
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
         """Yield dead letters until no more arrive. The caller must ack or `hold` each one."""
-        while self._seen < self.ready + MAX_UNCOUNTED:
+        most = self.ready + MAX_UNCOUNTED
+        while self._seen < most:
             if len(self._kept) >= self._hold * len(self._consumers):
                 await self._consumers[-1].cancel()
                 await self.consume()
@@ -120,11 +122,19 @@ class DeadLetterReader:
                 ):
                     delivery = await self._arrived.get()
             except TimeoutError:
-                return
+                if self._seen < self.ready or not await self._count_late():
+                    return
+                continue
             self._seen += 1
             yield HeldDelivery(
                 letter=_to_dead_letter(delivery, self._queue.name), delivery=delivery
             )
+
+    async def _count_late(self) -> int:
+        """Count again, and return the number of dead letters that have not arrived."""
+        left = await self.not_scanned()
+        self.ready = self._seen + left
+        return left
 
     async def matching(
         self, fits: Callable[[DeadLetter], bool], most: int

@@ -10,7 +10,10 @@ from typing import Final
 from bus.messaging.histograms import quantile, subtract
 from bus.messaging.labels import short_id
 from bus.messaging.plurals import count_noun
+from bus.messaging.service_info import PauseInfo
+from bus.messaging.timers import utc_time
 from bus.runtime.discovery.operation_summary import OperationSummary
+from bus.runtime.operator_pause import OPERATOR_PAUSE
 
 __all__ = ["FAILING_SHARE", "MIN_LATEST", "Problem", "is_slower", "problems_of"]
 
@@ -110,9 +113,19 @@ def _isolated(row: OperationSummary) -> Iterator[tuple[str, str]]:
 
 def _paused(row: OperationSummary, candidates: Sequence[str]) -> Iterator[tuple[str, str]]:
     for reason, count in row.pauses.items():
+        if reason == OPERATOR_PAUSE and row.operator_pause is not None:
+            text = _by_operator(row.operator_pause)
+            yield "paused", f"{count} of {len(row.handlers)} consumers paused by {text}"
+            continue
         # An instance of an earlier version does not name its candidate.
         of = f" of {', '.join(candidates)}" if candidates and reason == POISON_ISOLATION else ""
         yield "paused", f"{count} of {len(row.handlers)} consumers paused by {reason}{of}"
+
+
+def _by_operator(pause: PauseInfo) -> str:
+    until = "until resumed" if pause.until is None else f"until {utc_time(pause.until / 1000)}"
+    stored = ", stored" if pause.stored else ""
+    return f"the operator {pause.by} ({until}{stored}): {pause.reason}"
 
 
 def _shedding(row: OperationSummary) -> Iterator[tuple[str, str]]:

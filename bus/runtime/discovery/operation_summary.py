@@ -11,7 +11,7 @@ from bus.messaging import instruments
 from bus.messaging.histograms import quantile
 from bus.messaging.outcomes import OK
 from bus.messaging.ports.meter import Instrument
-from bus.messaging.service_info import CandidateInfo, ErrorInfo, HandlerState, Series
+from bus.messaging.service_info import CandidateInfo, ErrorInfo, HandlerState, PauseInfo, Series
 from bus.runtime.discovery.measurements import Measurement
 
 __all__ = ["Durations", "Operation", "OperationSummary", "Summary", "summarize"]
@@ -150,6 +150,12 @@ class OperationSummary:
     def pauses(self) -> Counter[str]:
         """Number of paused consumers by reason."""
         return Counter(reason for _, handler in self.handlers for reason in handler.pauses)
+
+    @property
+    def operator_pause(self) -> PauseInfo | None:
+        """The latest pause of an operator in any instance, or None."""
+        pauses = [each.operator_pause for _, each in self.handlers if each.operator_pause]
+        return max(pauses, key=lambda each: each.at, default=None)
 
     @property
     def candidates(self) -> list[tuple[str, CandidateInfo]]:

@@ -9,7 +9,6 @@ from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound import RECORDING, RUNNING, compose_inbound
 from bus.runtime.job_reports import JobReports
 from bus.runtime.jobs.beats import InstanceBeats, beating
-from bus.runtime.jobs.durable_reports import DurableReports
 from bus.runtime.jobs.job_feed import JobFeed
 from bus.runtime.jobs.job_settler import JobSettler
 from bus.runtime.jobs.leases import JobLeases
@@ -49,10 +48,9 @@ class DurableJobs:
         feed = JobFeed(state, self._jobs, self.leases, self.health)
         self._feeds[feed.queue] = feed
         self.recorders.append(self._recorder_for(state, feed))
-        reports = DurableReports(self._runtime, self.leases)
-        activator = ServiceActivator(state, stack, reports)
+        activator = ServiceActivator(state, stack, feed.reports)
         handle = compose_inbound(state, activator.handle, RUNNING)
-        return Receiver(state, handle, JobSettler(state, reports, feed))
+        return Receiver(state, handle, JobSettler(state, feed))
 
     def feed_of(self, queue: str) -> JobFeed | None:
         """Return the feed of a work queue. None if its messages are not durable jobs."""

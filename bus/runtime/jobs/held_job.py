@@ -12,6 +12,7 @@ from bus.messaging.jobs.records import (
     JobFailure,
 )
 from bus.messaging.jobs.states import JobState
+from bus.messaging.ports.store import Transaction
 from bus.runtime.failure_log import UNEXPECTED
 from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
@@ -103,13 +104,38 @@ class HeldJob:
         except UNEXPECTED:  # the caller tries another end
             self.is_ending = False
             raise
+        self._close(claimed, is_stale=written is None)
+        return written
+
+    async def commit(self, transaction: Transaction, result: Envelope | None) -> bool:
+        """Commit a handler's transaction together with the success of the job.
+
+        Returns:
+            False if the token is stale. Nothing was written then.
+
+        Raises:
+            Exception: As `Transaction.commit`. The attempt has not ended.
+        """
+        if self.is_lost or self.is_ending:
+            return False
+        self.is_ending, claimed = True, self.claimed
+        end = AttemptEnd(attempt=claimed.attempt_of, state="succeeded", result=result)
+        try:
+            is_written = await transaction.commit(end)
+        except UNEXPECTED:
+            self.is_ending = False
+            raise
+        self._close(claimed, is_stale=not is_written)
+        return is_written
+
+    def _close(self, claimed: ClaimedJob, *, is_stale: bool) -> None:
+        """Stop renewing the lease, after the answer to an end with the token of `claimed`."""
         self._writer.release(self)
-        if written is None:
+        if is_stale:
             self.is_lost = True
             self._writer.note_stale_write(self)
-        elif self.claimed is not claimed:
-            self._deliver(self.claimed)  # the job was due again before the answer arrived
-        return written
+        if self.claimed is not claimed:
+            self._deliver(self.claimed)  # this process has claimed the job once more
 
     async def _write(
         self, state: JobState, values: EndValues

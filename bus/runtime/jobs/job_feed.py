@@ -16,6 +16,8 @@ from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import UNEXPECTED
+from bus.runtime.jobs.claimed_job_row import ClaimedJobRow
+from bus.runtime.jobs.durable_reports import DurableReports
 from bus.runtime.jobs.held_job import HeldJob
 from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
@@ -43,6 +45,8 @@ class JobFeed:
         self, state: EndpointState, jobs: JobStore, leases: JobLeases, health: StoreHealth
     ) -> None:
         self.state, self.jobs, self.leases, self.health = state, jobs, leases, health
+        self.reports = DurableReports(state.runtime, leases)
+        """The updates to the submitters."""
         self.queue = state.spec.queue.name
         self.measures = JobMeasures(state.endpoint.contract, state.runtime.meter)
         self.schedule = PollSchedule()
@@ -228,6 +232,7 @@ class FeedConsumer:
             deliver=self._deliver,
             cancel_handling=partial(self._cancel_handling, delivery),
         )
+        delivery.row = ClaimedJobRow(held, feed.reports)
         feed.leases.hold(held)
         self._in_hand += 1
         feed.in_hand += 1

@@ -23,7 +23,6 @@ from bus.runtime.job_reports import (
     note_of_wait,
     unsendable_reply,
 )
-from bus.runtime.jobs.durable_reports import DurableReports
 from bus.runtime.jobs.held_job import HeldJob
 from bus.runtime.jobs.job_feed import JobFeed
 from bus.runtime.jobs.stored_delivery import StoredDelivery
@@ -42,10 +41,10 @@ class JobSettler:
     nothing, because another attempt has replaced it.
     """
 
-    def __init__(self, state: EndpointState, reports: DurableReports, feed: JobFeed) -> None:
+    def __init__(self, state: EndpointState, feed: JobFeed) -> None:
         self._endpoint, self._runtime = state.endpoint, state.runtime
         self._measures = state.measures
-        self._reports, self._feed = reports, feed
+        self._reports, self._feed = feed.reports, feed
         self._stopping = asyncio.Event()
 
     async def settle(self, message: InboundMessage, result: HandlingResult) -> bool:
@@ -56,6 +55,10 @@ class JobSettler:
                 self._measures.refused(message, result)  # a stage rejected it before its handler
             result.is_repeated = message.is_repeated
         envelope = message.envelope
+        if result.is_committed:
+            if result.reply is not None:
+                await self._reports.report_result(envelope, result.reply, retry=False)
+            return True
         if result.dependency_return is not None:
             await self._wait_for_dependency(held, envelope, result, result.dependency_return)
             return True

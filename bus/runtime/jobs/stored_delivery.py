@@ -5,6 +5,7 @@ from typing import Any
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.records import JobFailure
+from bus.runtime.jobs.claimed_job_row import ClaimedJobRow
 from bus.runtime.jobs.held_job import HeldJob
 
 __all__ = ["StoredDelivery"]
@@ -21,6 +22,8 @@ class StoredDelivery:
         """The message of the job. `received` is the time of the claim."""
         self.held: HeldJob
         """The attempt. The feed sets it."""
+        self.row: ClaimedJobRow
+        """The row, for a handler with its own transaction. The feed sets it."""
         self._losses = losses
         self._on_done = on_done
         self._is_done = False

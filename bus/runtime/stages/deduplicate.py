@@ -29,12 +29,14 @@ log = logging.getLogger("bus.activator")
 def deduplicate(state: EndpointState) -> InboundStage:
     """Return the stage that skips handled messages, and adds each success to the inbox.
 
-    A message that failed is not added, because a replay of its dead letter must be handled.
+    A message that failed is not added, because a replay of its dead letter must be handled. If the
+    handler is transactional, `claim_message` replaces this stage.
     """
+    endpoint = state.endpoint
     # An answer about a job is never kept: the job changes, and it can be asked for each second.
-    if state.runs_at_most_once or state.endpoint.is_internal:
+    if state.runs_at_most_once or endpoint.is_transactional or endpoint.is_internal:
         return pass_through
-    inbox, queue, measures = state.runtime.inbox, state.endpoint.queue, state.measures
+    inbox, queue, measures = state.runtime.inbox, endpoint.queue, state.measures
 
     def stage(inner: InboundHandler) -> InboundHandler:
         async def call(message: InboundMessage) -> HandlingResult:

@@ -21,7 +21,7 @@ from bus.messaging.jobs.records import (
 from bus.messaging.jobs.retention import PRUNED, can_have_copies
 from bus.messaging.jobs.states import JobState
 from bus.storage.memory.job_rows import JobRow, new_row
-from bus.storage.memory.queue_signals import QueueSignals
+from bus.storage.queue_signals import QueueSignals
 
 __all__ = ["MemoryJobStore"]
 

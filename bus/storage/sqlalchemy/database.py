@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from bus.errors import BusError, Internal, Unavailable
 from bus.storage.sqlalchemy.pool_options import IS_READING
 
-__all__ = ["Database", "error_from"]
+__all__ = ["DRIVER_ERRORS", "Database", "error_from", "is_conflict", "permanent_reason"]
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -28,6 +28,8 @@ MAX_ATTEMPTS = 5
 FIRST_DELAY = 0.01
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATE of a serialization failure and of a deadlock. The transaction had no effect."""
+SQLITE_CONFLICTS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+"""Primary result codes of SQLite for a lock of another transaction."""
 DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError)
 """Errors of a database. The drivers raise those of a connect without SQLAlchemy's class."""
 REASONS = {
@@ -41,9 +43,12 @@ REASONS = {
     "53300": "it has too many connections. Raise max_connections, or start fewer processes",
     "57P01": "it is stopping. The bus connects again",
     "57P03": "it is starting. The bus connects again",
+    "55P03": "another transaction has locked its tables for too long. End it, or wait for it",
     "57014": "a statement took too long. Check its load and its locks",
 }
 """Texts by SQLSTATE."""
+PERMANENT = frozenset({"28P01", "28000", "3D000", "42P01", "42703", "42501", "25006", "55P03"})
+"""SQLSTATE of the errors that do not end by themselves. They stop the start of a service."""
 SQLITE_REASONS = {
     sqlite3.SQLITE_BUSY: "another process has locked it for too long. Run `bus store check`",
     sqlite3.SQLITE_LOCKED: "another process has locked it for too long. Run `bus store check`",
@@ -54,7 +59,7 @@ SQLITE_REASONS = {
     sqlite3.SQLITE_NOTADB: "the file is not a database of SQLite. Correct BUS_STORE",
     sqlite3.SQLITE_IOERR: "the file cannot be read or written. Check its disk",
 }
-"""Texts by the primary result code of SQLite."""
+"""Texts by the primary result code of SQLite. None of these errors ends by itself at a start."""
 
 
 class Database:
@@ -91,6 +96,15 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run a function that only reads, and return its result; see `write`."""
         return await self._repeat(work, is_reading=True)
+
+    async def run_once(self, work: Work[T]) -> T:
+        """Run a function in a transaction, without a repetition. Errors are those of the driver."""
+        return await self._run(work, is_single=False, is_reading=False)
+
+    def reset(self) -> None:
+        """Forget the connections of another event loop or of a parent process, without a close."""
+        self.engine.sync_engine.dispose(close=False)
+        self._writing = asyncio.Lock() if self.is_sqlite else None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -133,6 +147,11 @@ def _can_help(error: BaseException, attempt: int) -> bool:
     return isinstance(error, DBAPIError) and error.connection_invalidated and attempt == 1
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Return True if concurrent work caused an error: a repeated transaction may succeed."""
+    return _sqlstate(error) in CONFLICTS or _sqlite_code(error) in SQLITE_CONFLICTS
+
+
 def error_from(error: BaseException, place: str) -> BusError:
     """Return the error of the bus for an error of a driver, without values of the error.
 
@@ -151,6 +170,18 @@ def error_from(error: BaseException, place: str) -> BusError:
     if isinstance(error, TimeoutError):
         return Unavailable(f"{subject}: it did not answer in time. Check it and the network.")
     return Unavailable(f"{subject}: it cannot be reached ({_name(error)}). Check it.")
+
+
+def permanent_reason(error: BaseException) -> str | None:
+    """Return the problem and its remedy if an operator must act. Return None for other errors.
+
+    Args:
+        error: Error that SQLAlchemy or a driver raised.
+    """
+    state = _sqlstate(error)
+    if state is not None:
+        return REASONS[state] if state in PERMANENT else None
+    return SQLITE_REASONS.get(_sqlite_code(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:

@@ -17,10 +17,19 @@ __all__ = ["connect_directly", "postgresql_engine"]
 CONNECT_SECONDS = 5.0
 MAX_NAME_BYTES = 63
 """Maximum bytes of the name of a connection."""
+SERVER_SETTINGS = {
+    # The statements are small, and compiling them takes longer than running them.
+    "jit": "off",
+    # A generic plan that was made while a table was empty scans the whole table later.
+    "plan_cache_mode": "force_custom_plan",
+}
 
 
 def postgresql_engine(
-    source: Callable[[], StoreAddress], name: str, statement_timeout: float | None
+    source: Callable[[], StoreAddress],
+    name: str,
+    statement_timeout: float | None,
+    max_overflow: int,
 ) -> AsyncEngine:
     """Return the engine; see `open_engine`."""
 
@@ -32,6 +41,7 @@ def postgresql_engine(
         async_creator=connect,
         # The connection that was used last is used first, so the others can be closed.
         pool_use_lifo=True,
+        max_overflow=max_overflow,
         **POOL_OPTIONS,
     )
 
@@ -51,6 +61,7 @@ async def connect_directly(
         timeout=CONNECT_SECONDS,
         command_timeout=statement_timeout,
         server_settings={
-            "application_name": name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+            **SERVER_SETTINGS,
+            "application_name": name.encode()[:MAX_NAME_BYTES].decode(errors="ignore"),
         },
     )

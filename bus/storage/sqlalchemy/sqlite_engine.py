@@ -17,7 +17,7 @@ BUSY_SECONDS = 10.0
 """Maximum seconds to wait for another process that writes to the file."""
 
 
-def sqlite_engine(source: Callable[[], StoreAddress]) -> AsyncEngine:
+def sqlite_engine(source: Callable[[], StoreAddress], max_overflow: int) -> AsyncEngine:
     """Return the engine; see `open_engine`."""
 
     async def connect(*_: Any, **__: Any) -> aiosqlite.Connection:
@@ -34,7 +34,9 @@ def sqlite_engine(source: Callable[[], StoreAddress]) -> AsyncEngine:
         return await connection
 
     # SQLAlchemy chooses a pool for a file by this path, and `connect` opens the right one.
-    engine = create_async_engine("sqlite+aiosqlite:///file", async_creator=connect, **POOL_OPTIONS)
+    engine = create_async_engine(
+        "sqlite+aiosqlite:///file", async_creator=connect, max_overflow=max_overflow, **POOL_OPTIONS
+    )
     event.listen(engine.sync_engine, "connect", _set_pragmas)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
@@ -53,7 +55,7 @@ def _set_pragmas(connection: Any, _: Any) -> None:
 def _begin(connection: Connection) -> None:
     """Take the write lock at the beginning.
 
-    A transaction that reads first, and takes the lock later, fails if another one wrote before that.
+    A transaction that reads first, and takes the lock later, fails if another one has written.
     """
     is_reading = connection.get_execution_options().get(IS_READING, False)
     connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")

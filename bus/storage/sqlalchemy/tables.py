@@ -132,7 +132,7 @@ for _dialect in ("postgresql", "sqlite"):
         event.listen(
             jobs,
             "after_create",
-            DDL(_statement.replace("%", "%%")).execute_if(dialect=_dialect),
+            DDL(_statement).execute_if(dialect=_dialect),  # type: ignore[no-untyped-call]
         )
 
 inbox = Table(
@@ -190,6 +190,10 @@ store = Table(
     "bus_store",
     metadata,
     Column("id", Text, primary_key=True),
+    # Empty until the first service opens the store.
     Column("service", Text, nullable=False),
+    # The oldest revision of the bus that can use the tables as they are now.
+    Column("oldest_revision", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
 )
-"""One row: the identity of the store, and its owner."""
+"""One row: the identity of the store, its owner, and the revisions that can use it."""

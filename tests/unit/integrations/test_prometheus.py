@@ -61,6 +61,7 @@ def test_a_name_has_the_namespace_the_unit_and_the_suffix_of_a_counter() -> None
         "trunkline_messages_retried_total",
         "trunkline_messages_dead_lettered_total",
         "trunkline_messages_duplicates_total",
+        "trunkline_messages_stale_commits_total",
         "trunkline_messages_shed_total",
         "trunkline_messages_in_flight",
         "trunkline_handler_slots",

@@ -35,6 +35,7 @@ BY_NAME = {
     "bus.runtime.sync_session": {"the modules in LOADED_LATER"},
     "bus.security.jwks_source": {"bus.security.key_set_download"},
     "bus.settings.loading": {"bus.contracts.violations"},
+    "bus.storage.sqlalchemy.store": {"bus.storage.sqlalchemy.postgresql_engine"},
     "bus.storage.sqlalchemy.engine": {
         "bus.storage.sqlalchemy.postgresql_engine",
         "bus.storage.sqlalchemy.sqlite_engine",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus import Bus, Context, Dependency, Event, Job, Message, Request, Router, contract
 from bus.errors import Unavailable
@@ -82,11 +83,9 @@ async def bakery(buses: MemoryBuses, oven: Oven, store: Any = None) -> AsyncIter
     """Serve an instance of the bakery. With a `store`, it is the store of the service."""
     settings = ExplicitSettings(auth="off")
     transport = MemoryTransport(buses.broker, clock=buses.clock)
-    async with Bus(
-        "bakery", settings=settings, transport=transport, store=store, clock=buses.clock
-    ) as bus:
-        async with bus.serving(oven.router()):
-            yield bus
+    bus = Bus("bakery", settings=settings, transport=transport, store=store, clock=buses.clock)
+    async with bus, bus.serving(oven.router()):
+        yield bus
 
 
 async def order(
@@ -257,7 +256,8 @@ async def test_a_pause_is_reported_with_the_operator_the_reason_and_the_end(
         stats = answer.record
         (paused,) = [each for each in stats.handlers if each.operator_pause]
         info = paused.operator_pause
-        assert info is not None and info.until is not None
+        assert info is not None
+        assert info.until is not None
         assert (paused.queue, paused.pauses, paused.ready) == (JOBS, ("operator",), True)
         assert (info.by, info.reason, info.stored) == ("ida", "the flour is bad", False)
         assert info.until - info.at == pytest.approx(600_000, abs=5_000)
@@ -267,7 +267,7 @@ async def test_a_pause_is_reported_with_the_operator_the_reason_and_the_end(
             if each.name == "consumers.paused"
         }
         assert gauges == {"bakery.bake": 1, "mill.ground": 0, "bakery.price": 0}
-        assert (bus.ready, bus.report.pauses) == (True, {"operator"})
+        assert (bus.ready, bus.report.pauses) == (True, frozenset({"operator"}))
 
 
 @in_memory
@@ -330,14 +330,17 @@ class AwayStore(MemoryStore):
 
     is_away = False
 
+    @override
     async def pauses(self) -> Any:
         self.check()
         return await super().pauses()
 
+    @override
     async def pause(self, pause: Pause) -> None:
         self.check()
         await super().pause(pause)
 
+    @override
     async def resume(self, queue: str) -> bool:
         self.check()
         return await super().resume(queue)
@@ -370,6 +373,7 @@ async def test_a_pause_that_the_store_does_not_accept_holds_here_and_the_answer_
 class SlowStore(AwayStore):
     """A store that takes 3 s for each pause."""
 
+    @override
     async def pause(self, pause: Pause) -> None:
         await asyncio.sleep(3)
         await super().pause(pause)

@@ -529,6 +529,7 @@ async def test_with_discovery_off_a_bus_measures_and_remembers_nothing(
         "messages.in_flight",
         "handler.slots",
         "handler.slots.free",
+        "consumers.paused",
         "ready",
     }
     assert [each.name for each in shop.report.stats().series] == ["ready"]

@@ -9,8 +9,8 @@ from bus.settings import load_settings
 
 
 def test_without_a_setting_a_service_has_no_durable_store() -> None:
-    assert load_settings().store_address is None
-    assert load_settings(store="memory").store_address is None
+    assert load_settings().store_address_of("shelf") is None
+    assert load_settings(store="memory").store_address_of("shelf") is None
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_without_a_setting_a_service_has_no_durable_store() -> None:
 def test_sqlite_has_an_absolute_path_after_four_slashes_and_a_relative_one_after_three(
     text: str, path: str
 ) -> None:
-    address = load_settings(store=text).store_address
+    address = load_settings(store=text).store_address_of("shelf")
     assert address is not None
     assert (address.kind, address.path, address.place) == ("sqlite", path, text)
 
@@ -27,7 +27,7 @@ def test_sqlite_has_an_absolute_path_after_four_slashes_and_a_relative_one_after
 def test_the_place_of_postgresql_has_every_host_and_no_password() -> None:
     text = "postgres://shop:hunter2@one,two:5433/jobs?sslmode=verify-full"
     settings = load_settings(store=text)
-    address = settings.store_address
+    address = settings.store_address_of("shelf")
     assert address is not None
     assert address.place == "postgresql://one:5432,two:5433/jobs"
     assert address.url == ("postgresql://shop:hunter2@one:5432,two:5433/jobs?sslmode=verify-full")
@@ -38,10 +38,26 @@ def test_the_password_of_a_file_replaces_the_one_in_the_url_at_each_read(tmp_pat
     file = tmp_path / "password"
     file.write_text("a b@c\n")
     settings = load_settings(store="postgresql://shop:old@one/jobs", store_password_file=file)
-    assert settings.store_address is not None
-    assert settings.store_address.url == "postgresql://shop:a%20b%40c@one:5432/jobs"
+    address = settings.store_address_of("shelf")
+    assert address is not None
+    assert address.url == "postgresql://shop:a%20b%40c@one:5432/jobs"
     file.write_text("next")
-    assert settings.store_address.url == "postgresql://shop:next@one:5432/jobs"
+    address = settings.store_address_of("shelf")
+    assert address is not None
+    assert address.url == "postgresql://shop:next@one:5432/jobs"
+
+
+def test_the_name_of_the_service_is_inserted_into_the_url() -> None:
+    found = [
+        load_settings(store=text).store_address_of("shelf")
+        for text in ("sqlite:////srv/{service}.db", "postgresql://{service}:pw@one/{service}")
+    ]
+    assert [each and each.place for each in found] == [
+        "sqlite:////srv/shelf.db",
+        "postgresql://one:5432/shelf",
+    ]
+    assert found[1] is not None
+    assert found[1].url == "postgresql://shelf:pw@one:5432/shelf"
 
 
 @pytest.mark.parametrize(

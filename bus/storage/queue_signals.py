@@ -22,6 +22,11 @@ class QueueSignals:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def notify_all(self) -> None:
+        """Wake the waiters of every queue."""
+        for queue in [*self._waiters]:
+            self.notify(queue)
+
     async def wait(self, queue: str) -> None:
         """Wait for the next signal of a queue. Return at once if one is kept."""
         if queue in self._pending:

@@ -1,0 +1,199 @@
+"""The statements of the job store for PostgreSQL. Each one is a transaction of one round trip.
+
+A batch of any size is one statement, whose text does not depend on the size: its parameters are
+arrays. A notification is sent when the statement commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob
+from bus.messaging.jobs.states import JobState
+from bus.storage.sqlalchemy.job_batches import OrderedClaim
+from bus.storage.sqlalchemy.job_changes import (
+    CLAIMED_COLUMNS,
+    IS_WAITING,
+    claim_changes,
+    end_changes,
+    lost_changes,
+)
+from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values
+from bus.storage.sqlalchemy.notifications import CHANNEL
+from bus.storage.sqlalchemy.present import PRESENT
+
+__all__ = ["PostgresqlJobs"]
+
+_CLOCK: Final = f"present AS MATERIALIZED (SELECT {PRESENT} AS now)"
+_MICROSECOND: Final = "CAST(0.000001 AS double precision)"
+
+_NEW: Final = {
+    "id": "text",
+    "submitter": "text",
+    "type": "text",
+    "queue": "text",
+    "attempt": "bigint",
+    "priority": "bigint",
+    "correlation_id": "text",
+    "submitted_at": "double precision",
+    "run_at": "double precision",
+    "expires": "double precision",
+    "message": "bytea",
+}
+_ATTEMPT: Final = {"id": "text", "submitter": "text", "token": "bigint"}
+_ENDED: Final = {
+    **_ATTEMPT,
+    "state": "text",
+    "run_at": "double precision",
+    "result": "bytea",
+    "failure_code": "text",
+    "failure_reason": "text",
+    "failure_location": "text",
+    "headers": "text",
+}
+
+
+def _given(columns: Mapping[str, str]) -> str:
+    """Return the table `given`, with one row for each element of the arrays, from number 1."""
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
+    names = ", ".join(columns)
+    return f"given AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS g ({names}, number))"
+
+
+def _arrays(columns: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: [each[name] for each in values] for name in columns}
+
+
+# The keys are sorted, so that two recorders with the same keys do not wait for each other. The
+# jobs of a batch differ by a microsecond, so that they start in their order.
+_RECORD: Final = text(f"""
+WITH {_CLOCK}, {_given(_NEW)},
+inserted AS (
+    INSERT INTO bus_jobs (
+        id, submitter, type, queue, state, life, attempt, losses, token, priority, correlation_id,
+        submitted_at, recorded_at, run_at, expires, message,
+        progress_number, has_progress, is_pruned)
+    SELECT id, submitter, type, queue, 'queued', 1, attempt, 0, 0, priority, correlation_id,
+        coalesce(submitted_at, now), now,
+        coalesce(run_at, now + {_MICROSECOND} * (number - count(*) OVER ())),
+        expires, message, 0, false, false
+    FROM given CROSS JOIN present ORDER BY id, submitter
+    ON CONFLICT DO NOTHING RETURNING id, submitter, queue),
+told AS MATERIALIZED (
+    SELECT pg_notify('{CHANNEL}', queue) FROM (SELECT DISTINCT queue FROM inserted) AS queues)
+SELECT id, submitter, (SELECT count(*) FROM told) FROM inserted""")
+
+# Within one priority, the index has the earliest `run_at` first. So the query visits one priority
+# after the other, and never reads the many jobs that wait for a later time.
+_CLAIM: Final = text(f"""
+WITH RECURSIVE {_CLOCK},
+lost AS (
+    UPDATE bus_jobs SET {lost_changes("present.now")} FROM present
+    WHERE queue = :queue AND state = 'running' AND lease_until <= present.now RETURNING 1),
+priorities (level) AS (
+    SELECT max(priority) FROM bus_jobs WHERE queue = :queue AND {IS_WAITING}
+    UNION ALL
+    SELECT (SELECT max(priority) FROM bus_jobs
+        WHERE queue = :queue AND {IS_WAITING} AND priority < level)
+    FROM priorities WHERE level IS NOT NULL),
+due AS (
+    SELECT first.id, first.submitter FROM priorities CROSS JOIN LATERAL (
+        SELECT id, submitter FROM bus_jobs
+        WHERE queue = :queue AND {IS_WAITING} AND priority = level
+            AND run_at <= (SELECT now FROM present) AND losses <= :most_losses
+        ORDER BY run_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS first
+    LIMIT :limit),
+claimed AS (
+    UPDATE bus_jobs SET {claim_changes("present.now")} FROM due, present
+    WHERE bus_jobs.id = due.id AND bus_jobs.submitter = due.submitter AND {IS_WAITING}
+    RETURNING {", ".join(f"bus_jobs.{name}" for name in CLAIMED_COLUMNS)})
+SELECT lost.number AS lost, claimed.*
+FROM (SELECT count(*) AS number FROM lost) AS lost LEFT JOIN claimed ON true
+ORDER BY claimed.priority DESC, claimed.run_at""")
+
+# The token fences: an attempt whose job was handed over finds no row.
+_RUNS: Final = """bus_jobs.id = given.id AND bus_jobs.submitter = given.submitter
+        AND bus_jobs.token = given.token AND bus_jobs.state = 'running'"""
+
+_RENEW: Final = text(f"""
+WITH {_CLOCK}, {_given(_ATTEMPT)}
+UPDATE bus_jobs SET lease_until = present.now + :lease FROM given, present WHERE {_RUNS}
+RETURNING given.number, cancel_by, cancel_reason, cancel_at""")
+
+# A job that returns to the queue can start at once in another process.
+_END: Final = text(f"""
+WITH {_CLOCK}, {_given(_ENDED)},
+ended AS (
+    UPDATE bus_jobs SET {end_changes(lambda name: f"given.{name}", "present.now")}
+    FROM given, present WHERE {_RUNS}
+    RETURNING given.number, bus_jobs.state, bus_jobs.queue),
+told AS MATERIALIZED (
+    SELECT pg_notify('{CHANNEL}', queue)
+    FROM (SELECT DISTINCT queue FROM ended WHERE state = 'queued') AS queues)
+SELECT number, state, (SELECT count(*) FROM told) FROM ended""")
+
+_FIND_ENDED: Final = text(f"""
+WITH {_given(_ATTEMPT)}
+SELECT given.number, end_state FROM given
+JOIN bus_jobs USING (id, submitter) WHERE end_token = given.token""")
+
+
+class PostgresqlJobs:
+    """Statements for many jobs in PostgreSQL."""
+
+    async def record(
+        self, connection: AsyncConnection, jobs: Sequence[NewJob], now: float | None
+    ) -> set[tuple[str, str]]:
+        """Insert jobs, and return the stored (id, submitter) of those that were new."""
+        given = _arrays(_NEW, [new_values(job) for job in jobs])
+        rows = await connection.execute(_RECORD, {**given, "now": now})
+        return {(row.id, row.submitter) for row in rows}
+
+    async def claim(
+        self, connection: AsyncConnection, order: OrderedClaim, now: float | None
+    ) -> Sequence[Row[Any]]:
+        """Return the jobs of lost workers to the queue, claim jobs, and return their rows."""
+        parameters = {
+            "queue": order.queue,
+            "worker": order.worker,
+            "limit": order.limit,
+            "lease": order.lease,
+            "most_losses": order.most_losses,
+            "now": now,
+        }
+        found = (await connection.execute(_CLAIM, parameters)).all()
+        rows = [row for row in found if row.id is not None]
+        missing = order.limit - len(rows)
+        if found[0].lost and missing:
+            # A statement does not see its own changes. Another one claims the jobs that returned.
+            again = await connection.execute(_CLAIM, {**parameters, "limit": missing})
+            rows += [row for row in again if row.id is not None]
+        return rows
+
+    async def renew(
+        self,
+        connection: AsyncConnection,
+        attempts: Sequence[Attempt],
+        lease: float,
+        now: float | None,
+    ) -> dict[int, Row[Any]]:
+        """Renew leases, and return the rows of the attempts that run, by their index."""
+        given = _arrays(_ATTEMPT, [attempt_values(attempt) for attempt in attempts])
+        rows = await connection.execute(_RENEW, {**given, "lease": lease, "now": now})
+        return {row.number - 1: row for row in rows}
+
+    async def end(
+        self, connection: AsyncConnection, ends: Sequence[AttemptEnd], now: float | None
+    ) -> Sequence[JobState | None]:
+        """End attempts, and return the state of each, or None for a stale token."""
+        given = _arrays(_ENDED, [end_values(end) for end in ends])
+        rows = await connection.execute(_END, {**given, "now": now})
+        states: dict[int, JobState] = {row.number: row.state for row in rows}
+        if len(states) < len(ends):
+            # An earlier call can have written the end, although it raised an error.
+            attempts = _arrays(_ATTEMPT, [attempt_values(end.attempt) for end in ends])
+            earlier = await connection.execute(_FIND_ENDED, attempts)
+            states = {**{row.number: row.end_state for row in earlier}, **states}
+        return [states.get(number) for number in range(1, len(ends) + 1)]
