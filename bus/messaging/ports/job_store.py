@@ -74,7 +74,8 @@ class JobStore(Protocol):
     async def end(self, ends: Sequence[AttemptEnd]) -> Sequence[JobState | None]:
         """End attempts. Return the state that was written, or None for a stale token.
 
-        A repeated end of an attempt that was written before returns the state that was written.
+        A repeated end of an attempt that was written before returns the state that was written. It
+        can return None if a later attempt of the same job has ended meanwhile.
         """
         ...
 

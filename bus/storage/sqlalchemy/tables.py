@@ -117,6 +117,14 @@ Index(
     jobs.c.id,
     **_where("state <> 'succeeded'"),
 )
+Index(
+    "ix_bus_jobs_failure",
+    jobs.c.failure_code,
+    jobs.c.submitted_at,
+    jobs.c.submitter,
+    jobs.c.id,
+    **_where("failure_code IS NOT NULL"),
+)
 # A hash has no limit for the length of a text.
 Index("ix_bus_jobs_correlation", jobs.c.correlation_id, postgresql_using="hash")
 Index(

@@ -117,6 +117,11 @@ def _create_jobs() -> None:
     _create_index("lease", ["queue", "lease_until"], "state = 'running'")
     _create_index("submitted", ["submitted_at", "submitter", "id"])
     _create_index("state", ["state", "submitted_at", "submitter", "id"], "state <> 'succeeded'")
+    _create_index(
+        "failure",
+        ["failure_code", "submitted_at", "submitter", "id"],
+        "failure_code IS NOT NULL",
+    )
     op.create_index(
         "ix_bus_jobs_correlation", "bus_jobs", ["correlation_id"], postgresql_using="hash"
     )
