@@ -11,10 +11,11 @@ import socket
 
 from bus.errors import PermissionDenied
 from bus.operations.logging import configure_logging
-from bus.runtime.security import authorized_revealer
+from bus.runtime.operator_rights import authorized_operator
+from bus.security.grants import REVEAL
 from bus.settings import Settings
 
-__all__ = ["audited", "begin_audit", "revealing", "who"]
+__all__ = ["audited", "authorize", "begin_audit", "revealing", "who"]
 
 log = logging.getLogger("bus.audit")
 # The audit log does not depend on BUS_LOG_LEVEL.
@@ -38,21 +39,32 @@ def audited(action: str, **facts: object) -> None:
 
 
 def revealing(settings: Settings) -> dict[str, str]:
-    """Check that the operator may see payloads.
+    """Check that the operator may see payloads of dead letters, as `authorize` does."""
+    return authorize(settings, REVEAL, "see payloads of dead letters", "payload access denied")
+
+
+def authorize(settings: Settings, right: str, action: str, refusal: str) -> dict[str, str]:
+    """Check that the operator has a right.
+
+    Args:
+        settings: The settings.
+        right: The right, such as `jobs.retry`.
+        action: The action that the right permits, for errors: `retry jobs`.
+        refusal: Text of the audit log if the operator does not have the right.
 
     Returns:
         Fields for the audit log that identify the operator. Empty if `BUS_AUTH` is `off`.
 
     Raises:
-        PermissionDenied: The grants do not allow the operator to see payloads. The audit log
-            records the refusal.
+        PermissionDenied: The grants do not give the right to the operator. The audit log records
+            the refusal.
         ConfigurationError: The operator's key or the grants are not set, or are invalid.
     """
     begin_audit(settings)
     try:
-        operator = asyncio.run(authorized_revealer(settings))
+        operator = asyncio.run(authorized_operator(settings, right, action))
     except PermissionDenied as error:
-        audited("payload access denied", why=str(error))
+        audited(refusal, why=str(error))
         raise
     return {} if operator is None else {"operator": operator}
 

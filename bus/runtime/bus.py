@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
-from bus.contracts.contract import Event, Job, Message, Request, check_part
+from bus.contracts.contract import Event, Job, JobClass, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.context import JobHandle
@@ -325,6 +325,34 @@ class Bus:
         if self._life.loop is not running_loop():
             raise self._life.error()
         return await self._client.submit(job, timeout=timeout)
+
+    def job(
+        self,
+        job: JobClass[Any, R],
+        job_id: str,
+        *,
+        submitter: str | None = None,
+    ) -> JobHandle[R]:
+        """Return the handle of a job that this or another process has submitted.
+
+        The handle asks the service of the job, which must have a durable store (`BUS_STORE`). The
+        method itself sends nothing, so it does not check that the job exists.
+
+        Args:
+            job: The class of the job.
+            job_id: The attribute `id` of the handle that `submit` returned.
+            submitter: The service that submitted the job; by default this service. Another service
+                needs the right `jobs = ["read:<name>"]` or `["cancel:<name>"]` in `grants.toml`.
+
+        Raises:
+            ContractError: The class has no contract, or is not a job. Or `submitter` is not a valid
+                name.
+            ConfigurationError: `job_id` is not a text of 1 to 1024 characters.
+            Unavailable: The bus is not open.
+            FailedPrecondition: The bus belongs to another event loop.
+        """
+        self._life.check()
+        return self._client.job(cast("type[Message]", job), job_id, submitter)
 
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100

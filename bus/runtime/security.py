@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from bus.contracts.contract import CATALOG
-from bus.errors import ConfigurationError, PermissionDenied
+from bus.errors import ConfigurationError
 from bus.messaging.envelope import Envelope
 from bus.security.anonymous import ANONYMOUS, AnonymousIdentity
 from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
-from bus.security.grants import REVEAL, AllowAll, GrantsSource
-from bus.security.grants_file import load_grants, parse_grants, read_grants_text
+from bus.security.grants import AllowAll, GrantsSource
+from bus.security.grants_file import parse_grants, read_grants_text
 from bus.security.identity import ServiceIdentity
 from bus.security.jwe import read_encryption_keys
 from bus.security.jwks_source import private_key_source, public_key_source
@@ -30,7 +30,6 @@ from bus.security.secret_files import read_private_file
 from bus.settings import Settings
 
 __all__ = [
-    "authorized_revealer",
     "cipher_from_settings",
     "grants_source",
     "identity_from_settings",
@@ -252,40 +251,6 @@ async def operator_signer(
         )
 
     return countersign
-
-
-async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -> str | None:
-    """Check that the operator may see the payloads of dead letters.
-
-    Args:
-        settings: The settings. `operator_key` and `grants` are required with `BUS_AUTH=on`.
-        clock: A function that returns seconds since the epoch.
-
-    Returns:
-        The name of the operator. With `BUS_AUTH=dev` the name is "dev", because all operators have
-        the same secret. With `BUS_AUTH=off` the result is None.
-
-    Raises:
-        PermissionDenied: The operator has no grant to see payloads.
-        ConfigurationError: The operator's key or the grants are missing or invalid.
-    """
-    if settings.auth == "off":
-        return None
-    ring = await operator_keyring(settings, "access to payloads", clock)
-    name = ring.signing_key().key.owner
-    if name is None:
-        return "dev"
-    if settings.grants is None:
-        raise ConfigurationError(
-            "BUS_GRANTS is not set, so no operator may see payloads. "
-            "Set it to the path of a grants.toml (see `bus grants --help`)."
-        )
-    if not load_grants(settings.grants, CATALOG, complete=False).may_operate(name, REVEAL):
-        line = f'[operators.{name}] may = ["{REVEAL}"]'
-        raise PermissionDenied(
-            f"{name} may not see payloads of dead letters. Grant it in {settings.grants}: {line}"
-        )
-    return name
 
 
 async def operator_keyring(settings: Settings, operation: str, clock: Clock) -> Keyring:

@@ -10,7 +10,8 @@ import pytest
 
 from bus.errors import ConfigurationError
 from bus.runtime.bus import Bus
-from bus.runtime.security import authorized_revealer, security_from_settings
+from bus.runtime.operator_rights import authorized_revealer
+from bus.runtime.security import security_from_settings
 from bus.security.jwe import new_encryption_key
 from bus.security.jwks_source import MAX_KEY_SET_BYTES
 from bus.settings import load_settings

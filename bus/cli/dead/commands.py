@@ -33,11 +33,16 @@ from bus.cli.dead.replay import purge_, replay_
 from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound
+from bus.messaging.topology.names import queue_prefix, service_of
 from bus.operations.dead_letters import BrowseResult, Selection
 from bus.settings import load_settings
 
 __all__ = ["command"]
 
+SEE_JOBS = (
+    "a failed job of a service with a store is not a dead letter: run `bus jobs list --state "
+    "failed` with its BUS_STORE"
+)
 SUMMARY = "List, show, replay, delete and export dead letters."
 command = typer.Typer(no_args_is_help=True, help=SUMMARY)
 
@@ -92,6 +97,9 @@ def list_(
     if letters:
         show_table(letters, table_console())
     say(summary(browse_result, len(letters), selection))
+    is_for_jobs = any(is_job_queue(each) for each in queue or ())
+    if load_settings().store_address is not None or (is_for_jobs and not letters):
+        say(SEE_JOBS)
 
 
 @command.command()
@@ -210,6 +218,11 @@ def export(
 command.command("import")(import_)
 
 
+def is_job_queue(queue: str) -> bool:
+    """Return True if a work queue, or a dead-letter queue, is one of jobs."""
+    return queue.startswith(queue_prefix(service_of(queue), "jobs"))
+
+
 def find_letters(
     id_: str, service: str | None, queues: Sequence[str] | None, scan: int
 ) -> BrowseResult:
@@ -228,6 +241,7 @@ def find_letters(
     if not browse_result.letters:
         raise NotFound(
             f"dead letter {id_!r} was not found{describe_not_scanned(browse_result.not_scanned)}. "
-            "List the dead letters with `bus dead list`."
+            "List the dead letters with `bus dead list`. A failed job of a service with a store is "
+            "in its store: run `bus jobs show ID`."
         )
     return browse_result

@@ -6,7 +6,7 @@ import pytest
 
 from bus.errors import ConfigurationError
 from bus.runtime.bus import Bus
-from bus.runtime.security import authorized_revealer
+from bus.runtime.operator_rights import authorized_revealer
 from bus.settings import Settings
 
 
