@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from bus.messaging.envelope import Envelope, Progress
 from bus.messaging.progress_bounds import decode_progress
 
-__all__ = ["ReceivedUpdates"]
+__all__ = ["MAX_UPDATES", "ReceivedUpdates"]
 
 MAX_UPDATES = 1000
 """The maximum number of progress updates that a handle keeps for slow readers.

@@ -7,6 +7,7 @@ from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.operations.topology.required import RequiredTopology
+from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.router import Router
 from bus.settings import Settings
 
@@ -52,6 +53,14 @@ def required_by(
     topologies = [
         topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
+    # In `verify`, a service cannot declare the queues itself, if it gets a store later.
+    if settings.topology == "verify" or settings.has_store:
+        topologies += [
+            topology
+            for router in all_routers
+            if any(contract.kind == "job" for contract in router.contracts)
+            for _, topology in question_topology(router.name, settings).values()
+        ]
     control = [CONTROL_EXCHANGE] if settings.discovery == "on" else []
     return RequiredTopology(
         topology=merge([BASE_EXCHANGES, *control, *topologies]),

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from pydantic import SecretStr
+
 from bus.contracts.contract import Event, Message
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.envelope import Envelope
@@ -65,15 +67,14 @@ class MemoryBuses:
         finally:
             self._work.failures.clear()  # their tracebacks keep the variables of handlers alive
 
-    async def bus(self, service: str, *, store: Store | None = None, **settings: Any) -> Bus:
+    async def bus(self, service: str, **settings: Any) -> Bus:
         """Return a connected bus. It is closed at the end of the `async with` block.
 
         Args:
             service: Name of the bus's service.
-            store: Durable store of the service, such as `bus.testing.MemoryStore()`. Several buses
-                of one service can share it. None: jobs run from their queue.
             **settings: Fields of `bus.Settings`. The default of `auth` is `off` here. Variables of
-                the environment are not read.
+                the environment are not read. The keyword `store` can also be an object, such as
+                `bus.testing.MemoryStore()`, which several buses of one service can share.
 
         Raises:
             ContractError: `service` is not a valid name.
@@ -81,6 +82,9 @@ class MemoryBuses:
             ConfigurationError: Keys or grants cannot be used. Or a keyword is not a field of
                 `bus.Settings`, such as a misspelt one.
         """
+        store: Store | None = None
+        if not isinstance(settings.get("store"), str | SecretStr | None):
+            store = settings.pop("store")
         for name in settings.keys() - ExplicitSettings.model_fields.keys():
             hint = did_you_mean(name, ExplicitSettings.model_fields) or WRITE_FIELD
             raise ConfigurationError(f"bus('{service}', …): `{name}` is not a setting{hint}")

@@ -9,10 +9,7 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.handler import Handler, compose
-from bus.messaging.jobs.questions import cancel_contract, get_contract
 from bus.messaging.topology.consumer_spec import ConsumerSpec
-from bus.messaging.topology.declarations import request_topology
-from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import request_queue
 from bus.middleware.deadline import server_deadline
 from bus.runtime.endpoint import Endpoint
@@ -21,38 +18,18 @@ from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.job_reports import JobReports
 from bus.runtime.jobs.answers import JobAnswers
 from bus.runtime.jobs.beats import InstanceBeats
+from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.jobs.queue_passes import QueuePasses
 from bus.runtime.poison_isolation import CandidateQueue
 from bus.runtime.receiver import Receiver
 from bus.runtime.service_runtime import ServiceRuntime
-from bus.settings import Settings
 
-__all__ = ["QUESTION_CONCURRENCY", "answering", "question_topology"]
+__all__ = ["QUESTION_CONCURRENCY", "answering"]
 
 QUESTION_CONCURRENCY = 64
 """Number of questions that a process answers at the same time. Most of them wait for the store."""
 
 MakeReceiver = Callable[[EndpointState, Handler], Receiver]
-
-
-def question_contracts(service: str) -> tuple[Contract, ...]:
-    """Return the contracts of the questions about the jobs of a service."""
-    return get_contract(service), cancel_contract(service)
-
-
-def question_topology(service: str, settings: Settings) -> dict[str, tuple[Queue, Topology]]:
-    """Return the queue of each question about jobs, and the topology that the queue requires.
-
-    The queues are classic also if those of the user's requests are quorum queues. A lost question
-    is asked again.
-    """
-    found = {}
-    for contract in question_contracts(service):
-        name = request_queue(contract)
-        topology = request_topology(contract, lasting=settings.topology == "verify")
-        queue = next(queue for queue in topology.queues if queue.name == name)
-        found[name] = (queue, topology)
-    return found
 
 
 @asynccontextmanager

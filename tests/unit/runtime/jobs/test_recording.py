@@ -92,7 +92,7 @@ async def test_a_recorded_job_costs_at_most_one_call_and_its_run_at_most_four_in
     counts = {name: store.jobs.count(name) for name in sorted(CALLS)}
     assert counts["record"] <= 20
     assert counts["end"] <= 20
-    assert sum(counts.values()) <= 4 * 20
+    assert sum(counts.values()) <= 4 * 20 + 1  # the feed can look once before the first job
 
 
 @durable
