@@ -44,6 +44,7 @@ from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_parts import build_runtime, default_server_stack, order_executor
+from bus.runtime.store_life import StoreLife
 from bus.settings import Settings, load_settings
 from bus.storage.configured_store import configured_store
 from bus.storage.memory.inbox import MemoryInbox
@@ -137,6 +138,7 @@ class Bus:
             clock=self._clock,
         )
         self.instance = runtime.instance
+        self._store_life = StoreLife(self._store, self.settings, self.service)
         self._started: float | None = None
         self._report = InstanceReport(
             runtime,
@@ -176,8 +178,7 @@ class Bus:
         try:
             await self._security.identity.start()
             check_configured_services(self.settings.registry, self.service, self._security.identity)
-            if self._store is not None:
-                await self._store.open()
+            await self._store_life.open()
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -211,8 +212,7 @@ class Bus:
         finally:
             self._client.close()  # callers that still wait receive an error
             try:
-                if self._store is not None:
-                    await self._store.close()
+                await self._store_life.close()
             finally:
                 self._life.closed()
 
@@ -456,6 +456,7 @@ class Bus:
                 f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
         await self._server.check(router)
+        await self._store_life.compare(self._discovery)
         self._begin_chaos(router)
         self._changing += 1
         is_stopping = False

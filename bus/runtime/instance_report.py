@@ -104,7 +104,7 @@ class InstanceReport:
         """Return the answer to STATS. Without measurements, it has only the present state."""
         identity = self._identity()
         handlers = tuple(_handler_state(each) for each in self._consumers())
-        chaos = self._runtime.chaos.info()
+        chaos, rows = self._runtime.chaos.info(), self._runtime.store_rows
         return InstanceStats(
             **identity,
             breakers=disturbed_breakers(self._runtime.breakers),
@@ -114,6 +114,7 @@ class InstanceReport:
             series=(
                 *self._reported(),
                 *_gauges(handlers, self._now(), is_ready=identity["state"] == "ready"),
+                *(() if rows is None else rows.series()),
             ),
         )
 
@@ -163,6 +164,7 @@ class InstanceReport:
             "version": _clean_name(runtime.settings.service_version),
             "started": self._now() if started is None else int(started * 1000),
             "state": self._state(),
+            "store": runtime.store.id or None if runtime.store else None,
         }
 
     def _now(self) -> int:

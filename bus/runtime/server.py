@@ -136,6 +136,9 @@ class Server:
                 beats = await stack.enter_async_context(jobs.beating())
             stack.push_async_callback(self._stop, receivers, consumers, jobs)
             await stack.enter_async_context(self.pauses.following(consumers))
+            if runtime.store_rows is not None and jobs is not None:
+                queues = [each.name for each in jobs.recorders]
+                await stack.enter_async_context(runtime.store_rows.following(queues))
             isolation = PoisonIsolation(candidates, consumers)
             with log_tracebacks(enabled=runtime.settings.debug):
                 isolation.start()

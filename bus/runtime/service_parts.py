@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
-from bus.messaging.ports.meter import Meter
+from bus.messaging.ports.meter import NO_METER, Meter
 from bus.messaging.ports.store import Store
 from bus.messaging.ports.transport import Transport
 from bus.messaging.resilience.chaos import Chaos
@@ -22,6 +22,7 @@ from bus.runtime.service_runtime import ServiceRuntime
 from bus.runtime.traces import span_source
 from bus.security.message_security import MessageSecurity
 from bus.settings import Settings
+from bus.storage.measured_store import measured_store
 from bus.storage.memory.reply_store import MemoryReplyStore
 
 __all__ = ["build_runtime", "default_server_stack", "destinations_of", "order_executor"]
@@ -57,7 +58,7 @@ def build_runtime(  # noqa: PLR0913 - the parts of a process, each a keyword
         instance=instance,
         security=security,
         inbox=inbox,
-        store=store,
+        store=store if store is None or meter is NO_METER else measured_store(store, meter),
         clock=clock,
         spans=span_source(settings, instance),
         meter=meter,

@@ -16,6 +16,7 @@ from bus.messaging.resilience.chaos import Chaos
 from bus.messaging.resilience.destinations import Destinations
 from bus.middleware.spans import SpanSource
 from bus.runtime.dependency_gate import DependencyGates
+from bus.runtime.store_rows import StoreRows
 from bus.security.message_security import NO_SECURITY, MessageSecurity
 from bus.settings import Settings
 from bus.storage.memory.inbox import MemoryInbox
@@ -55,12 +56,18 @@ class ServiceRuntime:
     """The replies that this process keeps for its own callers."""
     store: Store | None = None
     """The durable store of the service. None: jobs stay in their queues until they are settled."""
+    store_rows: StoreRows | None = field(init=False)
+    """The counted rows of the store. None without a store, or if this process measures nothing."""
     history: History | None = None
     """The last messages of this process. None if they are not remembered."""
 
     def __post_init__(self) -> None:
         gates = DependencyGates(self.service, self.destinations.breakers)
         object.__setattr__(self, "dependencies", gates)
+        rows = None
+        if self.store is not None and self.meter is not NO_METER:
+            rows = StoreRows(self.store, clock=self.clock)
+        object.__setattr__(self, "store_rows", rows)
 
     @property
     def breakers(self) -> Breakers:

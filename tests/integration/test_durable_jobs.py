@@ -1,17 +1,22 @@
 """Durable jobs on RabbitMQ: what the broker sees of a job that runs."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 
-from bus import Bus, Job, Message, Router, contract
+from bus import Bus, Job, Message, Router, Settings, contract
 from bus.contracts.contract import Catalog
 from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.private_node import PrivateNode
 from bus.storage.memory.store import MemoryStore
+from tests.broker import evaluate
 from tests.integration.ledger import Place
 from tests.polling import until
 
 catalog = Catalog()
+SET, TICK = "application:set_env(rabbit", "channel_tick_interval"
 QUEUE = "mill.jobs.grind.v1"
 
 
@@ -36,8 +41,11 @@ def place(shared_broker: Broker, vhost_url: str) -> Place:
 
 async def counts(place: Place, queue: str = QUEUE) -> tuple[int, int]:
     """Return the ready and the unacked messages of a queue."""
-    row = await place.api.call("GET", f"queues/{place.vhost}/{queue}")
-    return row.get("messages_ready", -1), row.get("messages_unacknowledged", -1)
+    rows = await place.api.call(
+        "GET", f"queues/{place.vhost}?disable_stats=true&enable_queue_totals=true"
+    )
+    [row] = [each for each in rows if each["name"] == queue]
+    return row["messages_ready"], row["messages_unacknowledged"]
 
 
 async def test_the_work_queue_has_no_unacked_message_while_a_handler_runs(place: Place) -> None:
@@ -77,10 +85,17 @@ async def test_the_work_queue_has_no_unacked_message_while_a_handler_runs(place:
     assert [each.kilos for each in results] == list(range(50))
 
 
-async def test_a_job_three_times_as_long_as_the_consumer_timeout_is_accepted_and_runs_once(
-    place: Place,
+@pytest.fixture
+async def impatient_url(private_node: PrivateNode) -> AsyncIterator[str]:
+    """Return the URL of a broker that takes a delivery back after one second."""
+    await evaluate(private_node, f"{SET}, consumer_timeout, 1000), {SET}, {TICK}, 1000).")
+    yield private_node.url
+    await evaluate(private_node, f"{SET}, consumer_timeout, 1800000), {SET}, {TICK}, 60000).")
+
+
+async def test_a_job_three_times_as_long_as_the_brokers_consumer_timeout_runs_once(
+    impatient_url: str,
 ) -> None:
-    """The broker of this test may ignore the policy, so the setting stands for its timeout."""
     router, runs = Router("mill"), list[int]()
 
     @router.job(Grind, timeout=100)
@@ -89,8 +104,7 @@ async def test_a_job_three_times_as_long_as_the_consumer_timeout_is_accepted_and
         await asyncio.sleep(3)
         return Flour(kilos=job.kilos)
 
-    await place.policy(QUEUE, {"consumer-timeout": 1000})
-    settings = place.settings.model_copy(update={"consumer_timeout": 1.0})
+    settings = Settings(url=SecretStr(impatient_url), consumer_timeout=1)
     async with (
         Bus("mill", settings=settings, store=MemoryStore()) as mill,
         mill.serving(router),

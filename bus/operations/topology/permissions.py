@@ -214,12 +214,17 @@ def _control_keys(service: str, grants: Grants, called: Iterable[Contract]) -> K
 
     Every service receives questions and answers of its own, and answers every asker. A service
     that may read can ask everybody, and hears the announcements of all services. Another service
-    can only ask the services that it calls.
+    can only ask itself and the services that it calls.
     """
     asked = (
         [_match_prefix("ask.")]
         if grants.may_read(service)
-        else [_match_names(question_key(contract.service) for contract in called)]
+        # A process asks the other instances of its service about their store.
+        else [
+            _match_names(
+                question_key(name) for name in (service, *(each.service for each in called))
+            )
+        ]
     )
     heard = [_escape(ALL_ANNOUNCEMENTS).replace("*", r"\*")] if grants.may_read(service) else []
     return Keys(

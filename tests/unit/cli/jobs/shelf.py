@@ -182,6 +182,6 @@ class Operator:
 
 
 @pytest.fixture
-def operator(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:  # noqa: ARG001
+def operator(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     """Let the commands run as an operator without any right."""
     return Operator(tmp_path, monkeypatch)
