@@ -45,6 +45,7 @@ HOW_TO = [
     "handle-dead-letters",
     "inspect-queues",
     "keys",
+    "make-an-effect-exactly-once",
     "metrics",
     "move-from-celery",
     "move-from-rest",
