@@ -124,9 +124,9 @@ SELECT lost.number AS lost, claimed.*
 FROM (SELECT count(*) AS number FROM lost) AS lost LEFT JOIN claimed ON true
 ORDER BY claimed.priority DESC, claimed.run_at""")
 
-# The token fences: an attempt of a job that was handed over finds no row. Its row must be found by
-# its key. If few rows ran at the last ANALYZE, the planner would read all rows that run for each
-# key, so an expression keeps it from the indexes of this state.
+# The token fences: an attempt of a job that was handed over finds no row. The expression with the
+# state keeps the planner from the indexes of running rows. If few rows ran at the last ANALYZE, it
+# would read all running rows for each key.
 _RUNS: Final = """bus_jobs.id = given.id AND bus_jobs.submitter = given.submitter
         AND bus_jobs.token = given.token AND bus_jobs.state || '' = 'running'"""
 
