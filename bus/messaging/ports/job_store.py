@@ -98,7 +98,10 @@ class JobStore(Protocol):
         ...
 
     async def counts(self) -> Sequence[tuple[str, JobState, int, float | None]]:
-        """Return (queue, state, number of jobs, earliest `run_at`) for each pair that occurs."""
+        """Return (queue, state, number of jobs, earliest `run_at`) for each pair that occurs.
+
+        The time is None for a state in which no job waits.
+        """
         ...
 
     async def cancel(self, key: JobKey, request: CancelRequest) -> JobRecord | None:
