@@ -13,6 +13,7 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.private_node import PrivateNode
 from bus.storage.memory.store import MemoryStore
 from tests.broker import evaluate
+from tests.conformance.world import until
 from tests.integration.ledger import Place
 
 catalog = Catalog()
@@ -74,9 +75,11 @@ async def test_the_work_queue_has_no_unacked_message_while_a_handler_runs(place:
 
     async def has(expected: tuple[int, int]) -> None:
         """Wait for the counts of the broker, which it updates every 5 s."""
-        async with asyncio.timeout(40):
-            while await counts(place) != expected:
-                await asyncio.sleep(0.2)
+
+        async def is_so() -> bool:
+            return await counts(place) == expected
+
+        await until(is_so, f"{expected} ready and unacked messages")
 
     store = HeldStore()
     async with (
