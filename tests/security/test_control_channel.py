@@ -462,6 +462,20 @@ async def test_a_command_that_knows_no_contracts_asks_the_services_that_it_may_c
     assert error("office", "order", "elsewhere") is not None
 
 
+async def test_a_service_may_ask_whether_its_own_instances_are_alive_without_a_grant() -> None:
+    world = await ControlWorld.started()
+    guard = ControlSecurity(Subject(name="mail"), world.rings["mail"], world.yard.current())
+    assert guard.may_ask("ping", "mail") is None
+    assert guard.may_ask("read", "mail") is not None
+    assert guard.may_ask("ping", "office") is not None
+    mail, _ = await world.process("mail")
+    other, _ = await world.process("mail")
+    answers = await mail.ask(Ping(), Target("mail"), window=1)
+    assert len(answers) == 2
+    await mail.close()
+    await other.close()
+
+
 # --- Floods, and the log ---
 
 
