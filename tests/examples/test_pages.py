@@ -51,6 +51,7 @@ HOW_TO = [
     "pause-for-a-dependency",
     "run-a-game-day",
     "run-a-worker",
+    "run-long-jobs",
     "run-where-others-manage-the-broker",
     "see-running-services",
     "survive-a-failing-service",
