@@ -27,6 +27,8 @@ from bus.storage.sqlalchemy.present import PRESENT
 __all__ = ["PostgresqlJobs"]
 
 _CLOCK: Final = f"present AS MATERIALIZED (SELECT {PRESENT} AS now)"
+MOST_EXPIRED: Final = 100
+"""Most jobs of lost workers that one claim returns to the queue, so that it stays short."""
 _MICROSECOND: Final = "CAST(0.000001 AS double precision)"
 
 _NEW: Final = {
@@ -87,12 +89,18 @@ SELECT id, submitter, (SELECT count(*) FROM told) FROM inserted""")
 
 # Within one priority, the index has the earliest `run_at` first. So the query visits one priority
 # after the other, and never reads the many jobs that wait for a later time. `due` is materialized,
-# because a query with a limit that runs twice locks further rows.
+# because a query with a limit that runs twice locks further rows. A job that another worker returns
+# to the queue at the same time is skipped.
 _CLAIM: Final = text(f"""
 WITH RECURSIVE {_CLOCK},
+expired AS MATERIALIZED (
+    SELECT id, submitter FROM bus_jobs
+    WHERE queue = :queue AND state = 'running' AND lease_until <= (SELECT now FROM present)
+    ORDER BY lease_until LIMIT {MOST_EXPIRED} FOR UPDATE SKIP LOCKED),
 lost AS (
-    UPDATE bus_jobs SET {lost_changes("present.now")} FROM present
-    WHERE queue = :queue AND state = 'running' AND lease_until <= present.now RETURNING 1),
+    UPDATE bus_jobs SET {lost_changes("present.now")} FROM expired, present
+    WHERE bus_jobs.id = expired.id AND bus_jobs.submitter = expired.submitter
+        AND state = 'running' RETURNING 1),
 priorities (level) AS (
     SELECT max(priority) FROM bus_jobs WHERE queue = :queue AND {IS_WAITING}
     UNION ALL
