@@ -12,7 +12,7 @@ from bus.messaging.store_address import MEMORY, StoreAddress, parse_store
 from bus.security.secret_files import read_password
 from bus.settings.call_settings import CallSettings
 
-__all__ = ["StoreSettings"]
+__all__ = ["SERVICE", "StoreSettings"]
 
 SERVICE = "{service}"
 """Part of the setting `store` that is replaced with the name of the service."""

@@ -9,8 +9,9 @@ from bus.errors import ConfigurationError
 from bus.messaging.ports.store import Store
 from bus.messaging.store_address import StoreAddress
 from bus.settings import Settings
+from bus.settings.store_settings import SERVICE
 
-__all__ = ["check_packages", "configured_store"]
+__all__ = ["check_packages", "configured_store", "operator_store"]
 
 PACKAGES = {
     "sqlite": ("store", ("sqlalchemy", "greenlet", "alembic", "aiosqlite")),
@@ -42,6 +43,32 @@ def configured_store(
     # Without a store, no process spends the time and memory of this import.
     module = import_module("bus.storage.sqlalchemy.store")
     return cast("Store", module.SqlStore(settings, service, clock=clock))
+
+
+def operator_store(settings: Settings, service: str | None) -> Store | None:
+    """Return the store in the setting `store` for a command of an operator.
+
+    Args:
+        settings: Settings of the operator.
+        service: Service that owns the store. None: any service.
+
+    Returns:
+        The store, which is not open yet. None for `memory`.
+
+    Raises:
+        ConfigurationError: The setting names a store for each service, and `service` is None. Or as
+            `configured_store`.
+    """
+    if service is None and SERVICE in settings.store.get_secret_value():
+        raise ConfigurationError(
+            f"BUS_STORE contains {SERVICE}, so each service has a store of its own. Pass --service."
+        )
+    address = settings.store_address_of(service or "")
+    if address is None:
+        return None
+    check_packages(address)
+    module = import_module("bus.storage.sqlalchemy.store")
+    return cast("Store", module.SqlStore(settings, service or "", is_operator=True))
 
 
 def check_packages(address: StoreAddress) -> None:

@@ -31,6 +31,7 @@ class Plan:
     verb: str
     """`cancel` or `retry`."""
     selection: JobFilter
+    service: str | None
     limit: int
     dry_run: bool
     yes: bool
@@ -72,7 +73,7 @@ def change_jobs(plan: Plan, apply: Change, facts: dict[str, str]) -> Counter[str
                 outcomes[await apply(store, key)] += 1
 
         try:
-            run_on_store(work)
+            run_on_store(plan.service, work)
         finally:  # Write the audit record even if the change was interrupted.
             types = Counter(job.type for job in jobs)
             counts = {word.replace(" ", "_"): count for word, count in outcomes.items()}
@@ -95,7 +96,7 @@ def _select(plan: Plan) -> tuple[list[JobRecord], bool]:
         # A whole id can be the begin of another one.
         return _in_state(plan, [job for job in named if job.key.id in selection.ids])
 
-    found = run_on_store(work)
+    found = run_on_store(plan.service, work)
     return found[: plan.limit], len(found) > plan.limit
 
 

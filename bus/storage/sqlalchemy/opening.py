@@ -4,6 +4,8 @@ Each problem is an error with the command that corrects it, so that no worker st
 that it cannot use.
 """
 
+from collections.abc import Awaitable, Callable
+
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +15,7 @@ from bus.storage.sqlalchemy.identity import Identity, read_identity
 from bus.storage.sqlalchemy.migrations import HEAD, LOCK_SECONDS
 from bus.storage.sqlalchemy.tables import metadata, store
 
-__all__ = ["check_identity", "claim_store"]
+__all__ = ["check_identity", "check_store", "claim_store"]
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 MISSING_RIGHTS = text(
@@ -46,16 +48,40 @@ async def claim_store(database: Database, service: str) -> Identity:
         )
         return await read_identity(connection)
 
+    identity = await _run(database, work)
+    # Another service can have claimed it at the same time.
+    check_identity(identity, service, database.place)
+    return identity
+
+
+async def check_store(database: Database, service: str) -> Identity:
+    """Check the store for the command of an operator, and return its identity.
+
+    The command does not become the owner of the store.
+
+    Args:
+        database: The database.
+        service: Service that must own the store. Empty: any service.
+
+    Raises:
+        ConfigurationError: The store is behind, ahead, or belongs to another service.
+        Unavailable: The database cannot be reached.
+    """
+    identity = await _run(database, read_identity)
+    check_identity(identity, service or identity.service, database.place)
+    return identity
+
+
+async def _run(
+    database: Database, work: Callable[[AsyncConnection], Awaitable[Identity]]
+) -> Identity:
     try:
-        identity = await database.run_once(work)
+        return await database.run_once(work)
     except DRIVER_ERRORS as error:
         reason = permanent_reason(error)
         if reason is None:
             raise error_from(error, database.place) from None
         raise ConfigurationError(f"the store {database.place}: {reason}.") from None
-    # Another service can have claimed it at the same time.
-    check_identity(identity, service, database.place)
-    return identity
 
 
 def check_identity(identity: Identity, service: str, place: str) -> None:
