@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import page as pages
 from benchmarks.actor import ROOT, RunFailed
+from benchmarks.durable import durable
 from benchmarks.environments import cache
 from benchmarks.machine import described, peer_versions, today
 from benchmarks.peers import PEERS, prepare
@@ -71,6 +72,7 @@ WORKS: dict[str, Work] = {
     "flow": flow,
     "fanout": fanout,
     "jobs": jobs,
+    "durable": durable,
     "scaling": scaling,
     "latency": latency,
     "waiting": waiting,
@@ -94,6 +96,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", help="workloads, separated by commas", metavar=names)
     parser.add_argument("--peers", help=f"peers, separated by commas: {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, help="number of rounds of each workload")
+    parser.add_argument("--add", action="store_true", help="add to the figures in docs/")
     parser.add_argument("--output", type=Path, help=output)
     options = parser.parse_args(arguments)
     known = {**WORKS, **ALSO}
@@ -108,7 +111,7 @@ def main(arguments: list[str]) -> int:
     if unknown := sorted(keys - set(PEERS)):
         parser.error(f"unknown peer: {', '.join(unknown)}")
     whole = not (options.quick or options.only or options.peers or options.rounds)
-    target = options.output or (ROOT / "docs" if whole else cache())
+    target = options.output or (ROOT / "docs" if whole or options.add else cache())
     try:
         figures = asyncio.run(
             measure(
@@ -121,7 +124,7 @@ def main(arguments: list[str]) -> int:
     except (RunFailed, BusError) as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
-    written(figures, target)
+    written(added(figures, ROOT / "docs") if options.add else figures, target)
     return 0
 
 
@@ -188,6 +191,26 @@ async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
         yield chosen.url, pids, {"broker": kind, "rabbitmq": number}
     finally:
         await chosen.stop()
+
+
+def added(figures: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the figures in a folder with those of this run in addition.
+
+    The page states the date and the load of the added workloads.
+    """
+    before = json.loads((folder / "benchmarks.json").read_text(encoding="utf-8"))
+    text = pages.origin(figures)
+    before["works"] |= figures["works"]
+    before["names"] |= figures["names"]
+    before["absent"] |= figures["absent"]
+    before["versions"] |= {
+        title: version
+        for title, version in figures["versions"].items()
+        if title not in before["versions"]
+    }
+    before["notes"] = list(dict.fromkeys([*before["notes"], *figures["notes"]]))
+    before.setdefault("added", {}).update(dict.fromkeys(figures["works"], text))
+    return before  # type: ignore[no-any-return]
 
 
 def kept(sample: dict[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.conditions import TITLES
-from benchmarks.peers import ON_FASTSTREAM, OURS, PLAIN, SIGNED
+from benchmarks.peers import NO_STORE, ON_FASTSTREAM, ON_POSTGRES, ON_SQLITE, OURS, PLAIN, SIGNED
 from benchmarks.report import Works, value
 
 __all__ = ["draw"]
 
-SHOWN = ("rpc100", "publish", "consume", "fanout5")
+SHOWN = ("rpc100", "publish", "consume", "fanout5", "durable")
+VARIANTS = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, ON_POSTGRES, ON_SQLITE, NO_STORE)
 INK, OWN, OTHER = "#24292f", "#0b6e4f", "#9aa5b1"
 
 
@@ -54,7 +55,7 @@ def bars(panel: Any, works: Works, work: str, names: Mapping[str, str]) -> None:
     medians = [found[peer].median for peer in order]
     low = [found[peer].median - found[peer].low for peer in order]
     high = [found[peer].high - found[peer].median for peer in order]
-    colours = [OWN if peer in (OURS, SIGNED, PLAIN, ON_FASTSTREAM) else OTHER for peer in order]
+    colours = [OWN if peer in VARIANTS else OTHER for peer in order]
     panel.barh(
         [names[peer] for peer in order],
         medians,

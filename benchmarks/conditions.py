@@ -3,13 +3,21 @@
 from benchmarks.peers import (
     AIO_PIKA,
     CELERY,
+    CELERY_STORED,
+    DBOS,
     FASTSTREAM,
     NAMEKO,
+    NO_STORE,
     ON_FASTSTREAM,
+    ON_POSTGRES,
+    ON_SQLITE,
     OURS,
+    PGQUEUER,
     PLAIN,
+    PROCRASTINATE,
     SIGNED,
     TASKIQ,
+    TASKIQ_STORED,
     C,
 )
 
@@ -24,6 +32,8 @@ TITLES = {
     "fanout5": "An event to 5 subscriptions",
     "fanout20": "An event to 20 subscriptions",
     "jobs": "Jobs, submit to done, quorum queue, 200 in flight",
+    "durable": "Durable jobs, submit to stored result, 50 submissions in flight",
+    "durable-start": "Durable jobs, submit to the handler's start, at 25 % of the peak, open loop",
     "rpc-workers1": "RPC, 100 in flight, 1 worker process",
     "rpc-workers2": "RPC, 100 in flight, 2 worker processes",
     "rpc-workers4": "RPC, 100 in flight, 4 worker processes",
@@ -86,7 +96,32 @@ JOBS = {
     OURS: f"{FULL}. Confirm, ack after the handler, result sent to the submitter's handle",
     TASKIQ: "validation. Confirm, ack after the handler, no result backend",
 }
+QUORUM = "The job waits in a quorum queue of RabbitMQ, and the submission is confirmed"
+AGAIN = "At least once"
+BY_HAND = (
+    "It stores no results, so the handler writes its own into a table, in a second transaction"
+)
+IN_ROW = f"{FULL}. {QUORUM}; the worker writes it to a row and acks it, and the row is the job"
+FENCED = f"{AGAIN}, with a lease and a token that a stale attempt cannot use"
+DURABLE = {
+    ON_POSTGRES: f"{IN_ROW}. {FENCED}. The result is in the row, and is sent to the submitter, "
+    "too. 10 handlers at a time",
+    ON_SQLITE: "as Trunkline, PostgreSQL, with a store in one SQLite file",
+    NO_STORE: f"{FULL}. {QUORUM}; acked after the handler. {AGAIN}. The result is only sent to the "
+    "submitter's handle, and the clock stops when the submitter has it",
+    CELERY_STORED: f"validation. {QUORUM}; `task_acks_late`. {AGAIN}. Database backend, prefork "
+    "pool of 10 processes, 10 threads submit",
+    TASKIQ_STORED: f"validation. {QUORUM}; acked after the handler. {AGAIN}. "
+    "`AsyncpgResultBackend` of taskiq-postgres, 100 tasks at a time (its default)",
+    PROCRASTINATE: f"validation. The job waits in a row. {AGAIN}, after its worker is found to be "
+    f"stalled. 10 jobs at a time, LISTEN/NOTIFY. {BY_HAND}",
+    PGQUEUER: f"validation. The job waits in a row. {AGAIN}, after a heartbeat is missed. Batches "
+    f"of 10 (its default), LISTEN/NOTIFY, ends written in batches. {BY_HAND}",
+    DBOS: f"validation. The job waits in a row. {AGAIN}, recovered by the worker of that name. "
+    "Queue without a limit, a look every 50 ms (its default is a second), result in the row",
+}
 GROUPS = {
+    "durable": DURABLE,
     "rpc": RPC,
     "nap": RPC,
     "latency": RPC,

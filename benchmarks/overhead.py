@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.pairs import Cost, load, quartiles, take_turns
 from bus.testing import isolated, running_broker, virtual_host
 
-__all__ = ["main"]
+__all__ = ["Side", "main", "side", "unpack"]
 
 ROOT = Path(__file__).parents[1]
 BEFORE = "0e9bbf8e"
@@ -60,9 +60,9 @@ class Side:
     numbers: StreamWriter
     costs: StreamReader
 
-    async def measure(self, calls: int) -> Cost:
-        """Let the process send requests, and return their cost."""
-        self.numbers.write(f"{calls}\n".encode())
+    async def measure(self, calls: int, work: str = "request") -> Cost:
+        """Let the process do a work, and return its cost."""
+        self.numbers.write(f"{work} {calls}\n".encode())
         return Cost(**json.loads(await self.costs.readline()))
 
 

@@ -5,62 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.conditions import TITLES, condition
-from benchmarks.peers import OURS
+from benchmarks.page_text import HEAD, READ
+from benchmarks.peers import ON_POSTGRES, OURS
 from benchmarks.report import TARGETS, Spread, Works, cpu, ratio, value
 
-__all__ = ["lines", "page", "targets"]
+__all__ = ["lines", "origin", "page", "targets"]
 
 WAITING = 1_000_000
 """Messages that should wait in the workload `waiting1000000`."""
-HEAD = """# Benchmarks
-
-`make bench` writes this page; do not edit it.
-All figures are from one run on {date}, with {rounds}.
-
-The machine: {machine}.
-The broker: RabbitMQ {rabbitmq}, {broker}.
-Clients, servers and the broker ran on this one machine and shared its cores.
-{others}
-
-![Messages per second, by workload and peer](benchmarks.svg)
-
-## Targets
-
-A figure without a unit is a ratio within this run: the median of the ratios of the rounds.
-"""
-READ = """## How to read it
-
-- **One run, in turns.** In each round every peer has a turn of about a second, one after another
-  (A B C A B C …). A busy minute of the machine therefore affects all peers. A rate is the median
-  of the rounds, with the lowest and highest beside it. A ratio is the median of the ratios within
-  each round, and not the quotient of two medians.
-- **CPU µs** is processor time for each message, from the CPU clocks of the processes (the sum that
-  `getrusage` reports). It hardly depends on other load on the machine; rates do. The broker's value
-  is that of the node's process.
-- **The same message.** Each message is a JSON body of 300 bytes and one pydantic model. The
-  receiver validates every message, requests and replies; the sender builds it with the model, too.
-  A wrong or missing reply fails the run. A message that is consumed twice or not at all fails it,
-  too. Client and server are separate processes, warm before round 1.
-- **Latency** at a share of the peak is measured in an open loop. Requests leave at fixed times,
-  independent of the answers, and each latency counts from the time at which the request was due.
-  Slow answers cannot delay later requests (no coordinated omission). The rate is a share of the
-  peer's own peak, measured a few seconds before.
-- **Memory** is the peak resident memory of a fresh consumer process. It is measured once while
-  messages pass through an empty queue. It is measured again with a queue that Trunkline's publisher
-  has filled. The peers consume the same messages from the same queue.
-
-## What it does not measure
-
-The figures do not cover a network, a cluster, TLS or other message sizes.
-They do not cover handlers that do work, brokers under an alarm, or days of running.
-The peers may have faster settings that we do not know; each runs with the settings named above.
-The C programs check nothing and decode nothing.
-They show the limit that the broker sets, and are not a model for a service.
-
-[benchmarks.json](benchmarks.json) has the figures of each round.
-Run the benchmarks again with `make bench`, or with `make bench ARGS="--only rpc"`.
-`make bench ARGS=--quick` takes two minutes and writes no page.
-"""
 
 
 def page(run: Mapping[str, Any]) -> str:
@@ -82,7 +34,7 @@ def page(run: Mapping[str, Any]) -> str:
         head,
         *targets(works),
         "",
-        *sections(works, names),
+        *sections(works, names, run.get("added", {})),
         READ.rstrip(),
         "",
         *versions(run),
@@ -105,6 +57,16 @@ def others(works: Works) -> str:
     return (
         f"Other programs used {max(0.0, statistics.median(seen)):.1f} cores in the median round, "
         f"and at most {max(seen):.1f}.\nRates would be higher on a machine that does nothing else."
+    )
+
+
+def origin(run: Mapping[str, Any]) -> str:
+    """Return a paragraph about a run of which the figures were added to an earlier run."""
+    return (
+        f"These figures are from a run of their own on {run['date']}, with RabbitMQ "
+        f"{run['rabbitmq']}.\n"
+        f"Trunkline: {run['versions'].get('Trunkline', 'of an unknown version')}.\n"
+        f"{others(run['works'])}"
     )
 
 
@@ -136,16 +98,31 @@ def fewer_waited(works: Works) -> str:
     return f" (in this run {there.median:,.0f})" if there and there.median < WAITING else ""
 
 
-def sections(works: Works, names: Mapping[str, str]) -> Iterator[str]:
-    """Yield a section for each group of workloads that was measured."""
+def sections(
+    works: Works, names: Mapping[str, str], added: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Yield a section for each group of workloads that was measured.
+
+    Args:
+        works: The samples.
+        names: The titles of the peers.
+        added: A text about the run of each workload that was measured later than the others.
+    """
     for group, title in GROUPS.items():
         measured = [work for work in works if work.startswith(group)]
         if not measured:
             continue
         yield from (f"## {title}", "")
+        if added and measured[0] in added:
+            yield from (added[measured[0]], "")
         for work in measured:
             yield from (*TABLES.get(group, messages)(works, work, names), "")
         yield from conditions(works, measured[0], names)
+
+
+def ours(work: str) -> str:
+    """Return the variant of the bus that a workload compares with the peers."""
+    return ON_POSTGRES if work.startswith("durable") else OURS
 
 
 def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
@@ -159,10 +136,10 @@ def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]
     yield f"| | per second | min–max | ours ÷ peer | {latency[0]} CPU µs: {side} |"
     yield f"|---|---|---|---|{latency[1]}---|"
     for peer in works[work]:
-        rate, against = value(works, work, peer), ratio(works, work, OURS, peer)
+        rate, against = value(works, work, peer), ratio(works, work, ours(work), peer)
         if rate is None:
             continue
-        beside = "" if peer == OURS or against is None else f"{against.median:.2f}"
+        beside = "" if peer == ours(work) or against is None else f"{against.median:.2f}"
         percentiles = (
             [number(value(works, work, peer, name), 2) for name in ("p50", "p99")] if paired else []
         )
@@ -177,10 +154,15 @@ def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]
         yield f"| {' | '.join(cells)} |"
 
 
+def durable(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield a table of rates, or of latencies, of durable jobs."""
+    return (percentiles if work == "durable-start" else messages)(works, work, names)
+
+
 def percentiles(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
     """Yield a table of latencies at a fixed rate."""
     yield from (f"### {TITLES[work]}", "")
-    yield "| | calls per second | p50 ms | p99 ms | p99.9 ms |"
+    yield "| | per second | p50 ms | p99 ms | p99.9 ms |"
     yield "|---|---|---|---|---|"
     for peer in works[work]:
         cells = [number(value(works, work, peer, name), 2) for name in ("p50", "p99", "p999")]
@@ -217,6 +199,7 @@ GROUPS = {
     "consume": "Consuming",
     "fanout": "Events",
     "jobs": "Jobs",
+    "durable": "Durable jobs",
     "rpc-workers": "Worker processes on one queue",
     "nap-workers": "Worker processes on one queue, with handlers that wait",
     "latency": "Latency below the peak",
@@ -224,6 +207,7 @@ GROUPS = {
 }
 """Titles of sections, by the prefix of their workloads' names."""
 TABLES: Mapping[str, Callable[[Works, str, Mapping[str, str]], Iterator[str]]] = {
+    "durable": durable,
     "latency": percentiles,
     "waiting": memory,
 }
@@ -278,8 +262,8 @@ def notes(run: Mapping[str, Any]) -> Iterator[str]:
 def lines(works: Works, work: str, peers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]:
     """Yield the results of a workload, a line for each peer, for a terminal."""
     for peer in peers:
-        rate, against = value(works, work, peer), ratio(works, work, OURS, peer)
-        beside = f"ours x{against.median:.2f}" if against and peer != OURS else ""
+        rate, against = value(works, work, peer), ratio(works, work, ours(work), peer)
+        beside = f"ours x{against.median:.2f}" if against and peer != ours(work) else ""
         latency = " ".join(
             f"{name} {found.median:.2f}"
             for name in ("p50", "p99", "p999")

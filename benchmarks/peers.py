@@ -11,12 +11,20 @@ from bus.settings import Settings
 
 __all__ = [
     "AIO_PIKA",
+    "CELERY_STORED",
+    "DBOS",
     "FASTSTREAM",
+    "NO_STORE",
     "ON_FASTSTREAM",
+    "ON_POSTGRES",
+    "ON_SQLITE",
     "OURS",
     "PEERS",
+    "PGQUEUER",
     "PLAIN",
+    "PROCRASTINATE",
     "SIGNED",
+    "TASKIQ_STORED",
     "C",
     "Peer",
     "prepare",
@@ -26,6 +34,9 @@ OURS, SIGNED, PLAIN = "trunkline", "trunkline-signed", "trunkline-plain"
 ON_FASTSTREAM = "trunkline-faststream"
 AIO_PIKA, FASTSTREAM, CELERY = "aio-pika", "faststream", "celery"
 NAMEKO, TASKIQ, C = "nameko", "taskiq", "c"
+NO_STORE, ON_POSTGRES, ON_SQLITE = "trunkline-no-store", "trunkline-postgres", "trunkline-sqlite"
+CELERY_STORED, TASKIQ_STORED = "celery-stored", "taskiq-stored"
+PROCRASTINATE, PGQUEUER, DBOS = "procrastinate", "pgqueuer", "dbos"
 ACTORS = Path(__file__).parent / "actors"
 PYDANTIC = "pydantic>=2.12,<3"
 Start = Callable[[str], list[str]]
@@ -102,6 +113,50 @@ def ours() -> tuple[Peer, ...]:
     )
 
 
+def durable() -> tuple[Peer, ...]:
+    """Return the variants of the bus and the peers of the workload about durable jobs."""
+    return (
+        Peer(key=ON_POSTGRES, title="Trunkline, PostgreSQL", module="ours_jobs", service="stored"),
+        Peer(key=ON_SQLITE, title="Trunkline, SQLite", module="ours_jobs", service="embedded"),
+        Peer(key=NO_STORE, title="Trunkline, no store", module="ours_jobs", service="unstored"),
+        Peer(
+            key=CELERY_STORED,
+            title="Celery, stored results",
+            module="celery_stored",
+            packages=("celery[sqlalchemy]>=5.7,<6", "psycopg2-binary>=2.9,<3", PYDANTIC),
+            versions=("celery", "sqlalchemy", "psycopg2-binary"),
+        ),
+        Peer(
+            key=TASKIQ_STORED,
+            title="Taskiq, stored results",
+            module="taskiq_stored",
+            packages=("taskiq-aio-pika>=0.6,<0.7", "taskiq-postgres[asyncpg]>=0.9,<1", PYDANTIC),
+            versions=("taskiq", "taskiq-aio-pika", "taskiq-postgres"),
+        ),
+        Peer(
+            key=PROCRASTINATE,
+            title="procrastinate",
+            module="procrastinate_jobs",
+            packages=("procrastinate>=3.10,<4", PYDANTIC),
+            versions=("procrastinate", "psycopg"),
+        ),
+        Peer(
+            key=PGQUEUER,
+            title="PgQueuer",
+            module="pgqueuer_jobs",
+            packages=("pgqueuer[asyncpg]>=1.6,<2", PYDANTIC),
+            versions=("pgqueuer", "asyncpg"),
+        ),
+        Peer(
+            key=DBOS,
+            title="DBOS",
+            module="dbos_jobs",
+            packages=("dbos>=3.4,<4", PYDANTIC),
+            versions=("dbos", "psycopg"),
+        ),
+    )
+
+
 PEERS = {
     peer.key: peer
     for peer in (
@@ -130,6 +185,7 @@ PEERS = {
             versions=("taskiq", "taskiq-aio-pika"),
         ),
         Peer(key=C, title="C with librabbitmq"),
+        *durable(),
     )
 }
 

@@ -5,7 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers import AIO_PIKA, FASTSTREAM, OURS, SIGNED, C
+from benchmarks.peers import (
+    AIO_PIKA,
+    CELERY_STORED,
+    DBOS,
+    FASTSTREAM,
+    ON_POSTGRES,
+    OURS,
+    PGQUEUER,
+    PROCRASTINATE,
+    SIGNED,
+    TASKIQ_STORED,
+    C,
+)
 
 __all__ = ["TARGETS", "Spread", "Target", "Works", "cpu", "ratio", "spread", "value"]
 
@@ -150,6 +162,22 @@ TARGETS = (
         peer=SIGNED,
         against=OURS,
         bound=0.4,
+    ),
+    *(
+        Target(
+            title=f"durable jobs with stored results, against {name}",
+            work="durable",
+            peer=ON_POSTGRES,
+            against=peer,
+            bound=2,
+        )
+        for peer, name in (
+            (CELERY_STORED, "Celery"),
+            (TASKIQ_STORED, "Taskiq"),
+            (PROCRASTINATE, "procrastinate"),
+            (PGQUEUER, "PgQueuer"),
+            (DBOS, "DBOS"),
+        )
     ),
     Target(
         title="memory while 1,000,000 wait, above that with an empty queue, MB",

@@ -96,12 +96,15 @@ class Run:
         """Return the wanted peers that are available, in the order of their turns."""
         return [self.peers[key] for key in wanted if key in self.peers]
 
-    def actor(self, peer: Peer, role: str, *more: str) -> Actor:
-        """Return one process of a peer, not started."""
+    def actor(
+        self, peer: Peer, role: str, *words: str, more: Mapping[str, str] | None = None
+    ) -> Actor:
+        """Return one process of a peer, not started; `more` is added to its environment."""
         environment = {"BUS_URL": self.url, "BENCH_SERVICE": self.service(peer), **peer.environment}
+        environment |= more or {}
         if peer.key == SIGNED:
             environment |= self.trust.of(ROLES.get(role, self.service(peer)))
-        return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), environment)
+        return Actor(f"{peer.title}, {role}", peer.command(role, *words, url=self.url), environment)
 
     def service(self, peer: Peer) -> str:
         """Return the name of the peer's service, which differs for each workload.

@@ -55,6 +55,7 @@ from bus.messaging.envelope import Envelope as Envelope
 from bus.messaging.envelope import Progress as Progress
 from bus.messaging.handler import Handler as Handler
 from bus.messaging.handler import Middleware as Middleware
+from bus.messaging.jobs.status import JobStatus as JobStatus
 from bus.messaging.resilience.adaptive_limit import AdaptiveLimit as AdaptiveLimit
 from bus.messaging.resilience.dependency import Dependency as Dependency
 from bus.messaging.resilience.rate_limit import RateLimit as RateLimit

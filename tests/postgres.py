@@ -87,6 +87,12 @@ class PostgresCluster:
         """True if the server was started and has not ended."""
         return self._server is not None and self._server.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The id of the server's first process, which is the parent of the others."""
+        assert self._server is not None, "the server is not started"
+        return self._server.pid
+
     def url(self, database: str = "postgres") -> str:
         """Return `postgresql://bus:secret@127.0.0.1:<port>/<database>`."""
         return f"postgresql://{USER}:{PASSWORD}@{LOOPBACK}:{self.port}/{database}"

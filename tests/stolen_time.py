@@ -36,9 +36,9 @@ class StolenTime:
             if stolen > TICK:
                 self._delays.append((ended, stolen))
 
-    def since(self, moment: float) -> float:
-        """Return the stolen seconds since a moment of `time.perf_counter`.
+    def between(self, begin: float, end: float) -> float:
+        """Return the stolen seconds between two moments of `time.perf_counter`.
 
-        Call it after the measured duration has ended, and the event loop has run once.
+        Call it some milliseconds after the end, when the last delay is known.
         """
-        return sum(seconds for ended, seconds in self._delays if ended > moment)
+        return sum(seconds for ended, seconds in self._delays if begin < ended <= end + TICK)

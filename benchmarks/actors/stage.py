@@ -21,11 +21,14 @@ from typing import Any
 __all__ = [
     "REPLY_TIMEOUT",
     "URL",
+    "Call",
     "Gathering",
     "Order",
+    "Result",
     "Window",
     "WrongReply",
     "closed_loop",
+    "in_time",
     "obey",
     "obey_blocking",
     "open_loop",
@@ -43,6 +46,8 @@ STALL = 150.0
 Result = dict[str, Any]
 Verb = Callable[["Order"], Awaitable[Result]]
 Call = Callable[[], Awaitable[object]]
+Due = Callable[[float], Awaitable[object]]
+"""A call that receives the time at which it was due, from `time.perf_counter`."""
 
 
 class WrongReply(Exception):
@@ -161,7 +166,7 @@ class Paced:
     A thread keeps the time, since the timers of an event loop have a resolution of a millisecond.
     """
 
-    def __init__(self, call: Call, order: Order) -> None:
+    def __init__(self, call: Due, order: Order) -> None:
         """Schedule `rate` calls a second for `seconds`."""
         self.call, self.rate = call, order.real("rate")
         self.total = int(self.rate * order.real("seconds"))
@@ -191,7 +196,7 @@ class Paced:
 
     async def one(self, due: float) -> None:
         """Make one call, and record its latency from the time at which it was due."""
-        await self.call()
+        await self.call(due)
         self.latencies.append(time.perf_counter() - due)
 
     def ended(self, task: "asyncio.Task[None]") -> None:
@@ -208,6 +213,11 @@ class Paced:
 
 async def open_loop(call: Call, order: Order) -> Result:
     """Make `rate` calls a second for `seconds`, independent of the answers."""
+    return await in_time(lambda _: call(), order)
+
+
+async def in_time(call: Due, order: Order) -> Result:
+    """Make `rate` calls a second for `seconds`, each with the time at which it was due."""
     window, paced = Window(order.watch), Paced(call, order)
     gc.collect()
     window.begin()

@@ -72,7 +72,13 @@ async def _check_timeouts(router: Router, settings: Settings, server: Mapping[st
     async def policies(queue: Queue) -> Mapping[str, object]:
         return await policies_on(queue, settings)
 
-    await check_handler_timeouts(router, settings, supported=is_supported, policies=policies)
+    await check_handler_timeouts(
+        router,
+        settings,
+        supported=is_supported,
+        policies=policies,
+        has_store=settings.has_store,
+    )
 
 
 async def _check_topology(router: Router, settings: Settings) -> None:

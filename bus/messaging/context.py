@@ -12,11 +12,12 @@ from typing import Any, Protocol, TypeVar, overload
 
 from pydantic import ValidationError
 
-from bus.contracts.contract import Event, Job, Message, Request
+from bus.contracts.contract import Event, Job, JobClass, Message, Request
 from bus.contracts.criticality import Criticality
 from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
+from bus.messaging.jobs.status import JobStatus
 from bus.messaging.progress_bounds import bound_progress
 
 __all__ = [
@@ -37,8 +38,8 @@ R_co = TypeVar("R_co", covariant=True)
 class JobHandle(Protocol[R_co]):
     """Handle of a submitted job. It provides the job's progress and result.
 
-    The handle receives updates until the bus that submitted the job is closed. The job continues
-    even if that bus is closed.
+    The handle receives updates until its bus is closed. The job continues also after that. If the
+    service of the job has a durable store, `Bus.job` returns another handle in any process.
 
     >>> handle = await bus.submit(CloseMonth(month=month))
     >>> async for update in handle.updates():
@@ -56,10 +57,41 @@ class JobHandle(Protocol[R_co]):
         """Type of the job, `<name>.v<version>`."""
         ...
 
-    def updates(self) -> AsyncIterator[Progress]:
-        """Yield all progress updates of the job, until the job ends.
+    async def status(self) -> JobStatus:
+        """Ask the service of the job for its state. The service must have a durable store.
 
         Raises:
+            NotFound: The service has no such job. Or this service has not submitted the job, and
+                has no right to read it.
+            FailedPrecondition: The job with this id has another type.
+            Unavailable: The service does not answer in time, or has no durable store. Or one of its
+                instances has not recorded yet what it received, and can hold the job.
+        """
+        ...
+
+    async def cancel(self, *, reason: str = "") -> JobStatus:
+        """Request the cancellation of the job, and return its state after that.
+
+        A job that waits is cancelled at once. A running handler is asked to end, and is cancelled
+        after a grace period. A job that has ended does not change.
+
+        Args:
+            reason: Text for operators, at most 200 characters.
+
+        Raises:
+            ConfigurationError: The reason is not a text, or is too long.
+            BusError: One of the errors of `status`.
+        """
+        ...
+
+    def updates(self, *, after: int = 0) -> AsyncIterator[Progress]:
+        """Yield the progress updates of the job, until the job ends.
+
+        Args:
+            after: Number of the last update that the caller knows. Only later ones are yielded.
+
+        Raises:
+            ConfigurationError: `after` is not a whole number from 0.
             ConnectionLost: The bus was closed before the job ended.
             DeadlineExceeded: No valid update arrived for the number of seconds in the setting
                 `message_ttl`. If an update was rejected, the text has the reason.
@@ -77,7 +109,9 @@ class JobHandle(Protocol[R_co]):
             The result of the handler.
 
         Raises:
-            BusError: The error of the last attempt. Its error code determines its class.
+            BusError: The error of the last attempt. Its error code determines its class. Or one of
+                the errors of `status`, for a handle of `Bus.job`.
+            Cancelled: The job was cancelled. The text has the reason.
             DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
                 has the reason. Otherwise the job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
@@ -180,6 +214,28 @@ class Sender(Protocol):
             DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the job may
                 have been queued.
             ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
+        """
+        ...
+
+    def job(
+        self,
+        job: JobClass[Any, R],
+        job_id: str,
+        *,
+        submitter: str | None = None,
+    ) -> JobHandle[R]:
+        """Return the handle of a job that this or another process has submitted.
+
+        The service of the job must have a durable store (`BUS_STORE`).
+
+        Args:
+            job: Class of the job.
+            job_id: Attribute `id` of the handle that `submit` returned.
+            submitter: Service that submitted the job. The default is this service.
+
+        Raises:
+            ContractError: The class has no contract, or is not a job.
+            ConfigurationError: `job_id` is not a text of 1 to 1024 characters.
         """
         ...
 

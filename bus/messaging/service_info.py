@@ -89,6 +89,8 @@ class InstanceState(Record):
     """`draining` if the process is stopping, and only finishes running handlers."""
     left_out: Count = 0
     """Number of entries that the answer does not contain, because it would be too large."""
+    store: Name | None = None
+    """Random id of the durable store of the process. None without a durable store."""
     flooded: bool = False
     """True if questions to the instance could be lost in the last minute, because it was flooded.
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, cast, overload
 
-from bus.contracts.contract import Event, Job, Message, Request, check_part
+from bus.contracts.contract import Event, Job, JobClass, Message, Request, check_part
 from bus.contracts.limits import check_count, check_seconds
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.context import JobHandle
@@ -44,6 +44,7 @@ from bus.runtime.security import operator_signer, security_from_settings
 from bus.runtime.server import Server, wait_ready
 from bus.runtime.service_names import check_configured_services
 from bus.runtime.service_parts import build_runtime, default_server_stack, order_executor
+from bus.runtime.store_life import StoreLife
 from bus.settings import Settings, load_settings
 from bus.storage.configured_store import configured_store
 from bus.storage.memory.inbox import MemoryInbox
@@ -137,6 +138,7 @@ class Bus:
             clock=self._clock,
         )
         self.instance = runtime.instance
+        self._store_life = StoreLife(self._store, self.settings, self.service)
         self._started: float | None = None
         self._report = InstanceReport(
             runtime,
@@ -176,8 +178,7 @@ class Bus:
         try:
             await self._security.identity.start()
             check_configured_services(self.settings.registry, self.service, self._security.identity)
-            if self._store is not None:
-                await self._store.open()
+            await self._store_life.open()
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -211,8 +212,7 @@ class Bus:
         finally:
             self._client.close()  # callers that still wait receive an error
             try:
-                if self._store is not None:
-                    await self._store.close()
+                await self._store_life.close()
             finally:
                 self._life.closed()
 
@@ -326,6 +326,34 @@ class Bus:
             raise self._life.error()
         return await self._client.submit(job, timeout=timeout)
 
+    def job(
+        self,
+        job: JobClass[Any, R],
+        job_id: str,
+        *,
+        submitter: str | None = None,
+    ) -> JobHandle[R]:
+        """Return the handle of a job that this or another process has submitted.
+
+        The handle asks the service of the job, which must have a durable store (`BUS_STORE`). The
+        method itself sends nothing, so it does not check that the job exists.
+
+        Args:
+            job: The class of the job.
+            job_id: The attribute `id` of the handle that `submit` returned.
+            submitter: The service that submitted the job; by default this service. Another service
+                needs the right `jobs = ["read:<name>"]` or `["cancel:<name>"]` in `grants.toml`.
+
+        Raises:
+            ContractError: The class has no contract, or is not a job. Or `submitter` is not a valid
+                name.
+            ConfigurationError: `job_id` is not a text of 1 to 1024 characters.
+            Unavailable: The bus is not open.
+            FailedPrecondition: The bus belongs to another event loop.
+        """
+        self._life.check()
+        return self._client.job(cast("type[Message]", job), job_id, submitter)
+
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
     ) -> list[DeadLetter]:
@@ -428,6 +456,7 @@ class Bus:
                 f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
         await self._server.check(router)
+        await self._store_life.compare(self._discovery)
         self._begin_chaos(router)
         self._changing += 1
         is_stopping = False

@@ -6,7 +6,7 @@ Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from bus.contracts.contract import Contract, Event, Job, Message, Request, encode
 from bus.errors import BusError, Internal
@@ -17,6 +17,7 @@ from bus.messaging.error_state import mark_as_call_error
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.instruments import FALLBACKS
+from bus.messaging.jobs.records import JobKey
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.sent_time import SENT_AT
 from bus.messaging.topology.names import reply_queue, service_of
@@ -24,7 +25,10 @@ from bus.middleware.stacks import call_policies, with_security
 from bus.runtime.cache_access import cache_access
 from bus.runtime.client_arguments import check_publisher, check_wait, require_kind, seconds_of
 from bus.runtime.error_subject import name_message
+from bus.runtime.job_arguments import check_job
 from bus.runtime.job_handle import PendingJob
+from bus.runtime.jobs.job_asker import JobAsker
+from bus.runtime.jobs.job_polls import AFTER_PUSHES, WITHOUT_PUSHES, PollSchedule
 from bus.runtime.message_sender import MessageSender
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import decode_reply
@@ -105,6 +109,7 @@ class Client:
         timeout: float | None = None,
         wait_for_service: bool = False,
         fallback: R | Callable[[BusError], R | None] | None = None,
+        contract: Contract | None = None,
     ) -> R:
         """Send a request, and wait for its reply.
 
@@ -123,6 +128,8 @@ class Client:
             fallback: A reply to return if the service or the broker does not work, or a function
                 that receives the error and returns a reply. It replaces errors with the code
                 `unavailable`, `resource_exhausted` or `deadline_exceeded`.
+            contract: The contract of the request. Only a question of the bus itself has it, because
+                no class of a user has its contract.
 
         Returns:
             The reply, of the type that the request's class specifies.
@@ -160,7 +167,8 @@ class Client:
             Unknown: This version of the bus does not have the error code of the reply. Or the type
                 of the reply is not the type in the contract, and `maybe_executed` is true.
         """
-        contract = require_kind(request, "request")
+        if contract is None:
+            contract = require_kind(request, "request")
         if fallback is not None:
             check_fallback(fallback, contract)
         limits: CallLimits | None
@@ -284,7 +292,7 @@ class Client:
         try:
             envelope = self._durable_envelope(contract, job, timeout)
             job_id = envelope.id
-            handle: PendingJob[R] = PendingJob(job_id, contract, timeout=self._settings.message_ttl)
+            handle: PendingJob[R] = self._handle(contract, JobKey(self._service, job_id))
             self.replies.track_job(handle)
             await self._stack(envelope)
         except BaseException as error:  # as in `request`
@@ -295,6 +303,37 @@ class Client:
             raise
         self._measure(contract, started, None)
         return handle
+
+    def job(self, job: type[Message], job_id: str, submitter: str | None) -> PendingJob[Any]:
+        """Return the handle of a job that any process has submitted. `Bus.job` describes it."""
+        contract, key = check_job(job, job_id, submitter or self._service)
+        handle: PendingJob[Any] = self._handle(contract, key, WITHOUT_PUSHES)
+        self.replies.track_asking(handle)
+        return handle
+
+    def _handle(
+        self, contract: Contract, key: JobKey, schedule: PollSchedule = AFTER_PUSHES
+    ) -> PendingJob[Any]:
+        asker = JobAsker(
+            contract,
+            key,
+            ask=self._ask,
+            decrypt=self._security.cipher.decrypt,
+            max_message=self._settings.max_message,
+        )
+        return PendingJob(
+            key.id,
+            contract,
+            timeout=self._settings.message_ttl,
+            asker=asker,
+            schedule=schedule,
+        )
+
+    async def _ask(self, contract: Contract, question: Message, timeout: float) -> Message:
+        """Send a question of the bus itself. Its contract is not in the catalog."""
+        request: Any = self.request
+        reply: Message = await request(question, timeout=timeout, contract=contract)
+        return reply
 
     def _envelope(
         self,

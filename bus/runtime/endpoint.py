@@ -57,6 +57,8 @@ class Endpoint:
     policies: HandlerPolicies = NO_POLICIES
     is_transactional: bool = False
     """True if the handler writes in a transaction of the store, which also records the message."""
+    is_internal: bool = False
+    """True if the bus itself handles the messages, and not a handler of the user."""
 
     @property
     def dependency_tier(self) -> str | None:

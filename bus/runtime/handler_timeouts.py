@@ -13,6 +13,7 @@ from bus.settings import Settings
 
 __all__ = ["check_handler_timeouts", "consumer_timeout_for", "hold_seconds_for"]
 
+STORE_ADVICE = " Or set BUS_STORE: with a durable store, a job may take as long as it needs."
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
 """A function that returns the arguments that the broker's policies set for a queue."""
 SETTLING_SECONDS = 90.0
@@ -66,7 +67,12 @@ def hold_seconds_for(endpoint: Endpoint, consumer_timeout: float, *, is_requeste
 
 
 async def check_handler_timeouts(
-    router: Router, settings: Settings, *, supported: Callable[[Queue], bool], policies: PoliciesOf
+    router: Router,
+    settings: Settings,
+    *,
+    supported: Callable[[Queue], bool],
+    policies: PoliciesOf,
+    has_store: bool = False,
 ) -> None:
     """Check that each handler's timeout is not longer than the broker's consumer timeout.
 
@@ -76,12 +82,15 @@ async def check_handler_timeouts(
     is the value of the queue's policy. If the queue has no such policy, the setting
     `consumer_timeout` is the limit.
 
+    A service with a store acks a job before its handler starts, so the handler may take longer.
+
     Args:
         router: The router to check.
         settings: The settings of the service.
         supported: A function that returns True if the broker applies the timeout that a consumer
             requests for a queue.
         policies: A function that returns the arguments that the broker's policies set for a queue.
+        has_store: True if the service has a durable store.
 
     Raises:
         ConfigurationError: The timeout of a handler is longer than the consumer timeout.
@@ -90,6 +99,7 @@ async def check_handler_timeouts(
         endpoint = router.endpoints[name]
         if (
             endpoint.timeout is None
+            or (has_store and endpoint.contract.kind == "job")
             or endpoint.timeout <= settings.consumer_timeout
             or supported(queue)
         ):
@@ -102,4 +112,5 @@ async def check_handler_timeouts(
                 f"broker delivers its message again after {limit:g} s. Shorten the handler's "
                 "timeout, raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s), or "
                 "upgrade to RabbitMQ 4.3."
+                f"{STORE_ADVICE if endpoint.contract.kind == 'job' else ''}"
             )

@@ -11,6 +11,7 @@ from functools import reduce
 
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import InboundHandler, InboundStage
+from bus.runtime.jobs.pass_markers import pass_markers
 from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
 from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from bus.runtime.stages.authenticate import authenticate
@@ -68,6 +69,7 @@ INBOUND: tuple[Stage, ...] = (
 RECORDING: tuple[Stage, ...] = (
     reject_oversized,  # first: without its body, the message cannot be compared or authenticated
     join_in_flight,  # a redelivery of a job that waits for the store
+    pass_markers,  # before the check of the sender: a marker is not a message of the contract
     authenticate,  # before the row is written, because the row is trusted from then on
     inject_delivery_faults,  # outside of the row, which is the deduplication
     reject_malformed,

@@ -164,6 +164,7 @@ class InstanceReport:
             "version": _clean_name(runtime.settings.service_version),
             "started": self._now() if started is None else int(started * 1000),
             "state": self._state(),
+            "store": runtime.store.id or None if runtime.store else None,
         }
 
     def _now(self) -> int:

@@ -2,51 +2,66 @@
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Generic, cast
 
 from bus.contracts.contract import Contract
 from bus.contracts.limits import check_seconds
-from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded
+from bus.errors import (
+    BusError,
+    ConnectionLost,
+    ContractViolation,
+    DeadlineExceeded,
+    FailedPrecondition,
+)
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress, is_final
+from bus.messaging.jobs.status import JobStatus
 from bus.messaging.labels import message_facts, message_label
-from bus.messaging.progress_bounds import decode_progress
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
+from bus.runtime.job_arguments import check_after, check_reason
+from bus.runtime.jobs.job_asker import JobAsker
+from bus.runtime.jobs.job_polls import AFTER_PUSHES, JobPolls, PollSchedule
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
+from bus.runtime.received_updates import ReceivedUpdates
 
 __all__ = ["PendingJob", "log_unknown_type"]
 
 log = logging.getLogger("bus.client")
 
-MAX_UPDATES = 1000
-"""The maximum number of progress updates that a handle keeps for slow readers.
-
-If there are more, the handle drops the oldest updates.
-"""
-
 
 class PendingJob(Generic[R]):
-    """The handle of a submitted job. It receives updates until the submitter's bus is closed."""
+    """The handle of a job. It receives updates, and asks for them, until its bus is closed."""
 
-    def __init__(self, job_id: str, contract: Contract, *, timeout: float) -> None:
-        """Create the handle of a job before it is sent.
+    def __init__(
+        self,
+        job_id: str,
+        contract: Contract,
+        *,
+        timeout: float,
+        asker: JobAsker | None = None,
+        schedule: PollSchedule = AFTER_PUSHES,
+    ) -> None:
+        """Create the handle of a job, before it is sent, or of one that any process has sent.
 
         Args:
             job_id: The id of the job.
             contract: The contract of the job.
             timeout: Seconds that `result` waits by default, and that `updates` waits for each
                 update. The client passes the setting `message_ttl`, after which a job expires.
+            asker: Object that asks the service of the job. None: the handle only receives updates.
+            schedule: Times at which the handle asks while a reader waits.
         """
         self.id = job_id
         self.type = contract.type
         self.request = PendingRequest(contract.type, is_job=True)
         self._contract = contract
         self._timeout = timeout
-        self._updates: deque[Progress] = deque(maxlen=MAX_UPDATES)
-        self._count = 0
+        self._asker = asker
+        self._polls = None if asker is None else JobPolls(self._look, schedule)
+        self._updates = ReceivedUpdates()
         self._changed = asyncio.Event()
         self._result: Envelope | None = None
         self._closed = False
@@ -68,11 +83,34 @@ class PendingJob(Generic[R]):
         An update that arrives after the result is dropped. An update of an unknown type is logged
         and dropped, because a later version of the bus may send other updates.
         """
+        if self._polls is not None:
+            self._polls.on_push()
+        self._add_update(envelope)
+
+    def on_connection_lost(self) -> None:
+        """Ask again after a reconnect, because updates may have been lost."""
+        if self._polls is not None and self._result is None:
+            self._polls.on_connection_lost()
+            self._notify()
+
+    async def _look(self) -> None:
+        """Ask for the state of the job, and store its new updates."""
+        if self._asker is None:
+            return
+        look = await self._asker.look(after=self._updates.number)
+        if look.progress is not None and self._result is None:
+            with self._recording_rejection():
+                self._updates.add_asked(look.progress, look.status.progress_number)
+            self._notify()
+        if look.result is not None:
+            self._add_update(look.result)
+
+    def _add_update(self, envelope: Envelope) -> None:
         if self._result is not None:
             return
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
-            self.request.rejection = None
-            self._add_progress(envelope)
+            with self._recording_rejection():
+                self._updates.add(envelope)
         elif is_final(envelope.type):
             self._result = envelope
         else:
@@ -84,35 +122,42 @@ class PendingJob(Generic[R]):
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _add_progress(self, envelope: Envelope) -> None:
+    @contextmanager
+    def _recording_rejection(self) -> Iterator[None]:
+        """Record why an update is not valid. An error would end the consumer of the replies."""
+        self.request.rejection = None
         try:
-            self._updates.append(decode_progress(envelope.body))
+            yield
         except ContractViolation as error:
             self.request.rejection = str(error)
-            return  # an error here would end the consumer of the reply queue
-        self._count += 1
 
-    async def updates(self) -> AsyncIterator[Progress]:
+    async def updates(self, *, after: int = 0) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, beginning with the first, until the job ends.
 
         The `progress` of an update is from 0 to 1: another number becomes the nearest of these.
         Its texts are cut after 1024 characters. An update without a finite number is dropped.
 
-        Each iterator yields all updates. If an iterator is more than 1000 updates behind, it skips
-        the oldest updates.
+        Each iterator yields all updates that this handle has received. If an iterator is more than
+        1000 updates behind, it skips the oldest updates. A handle of `Bus.job` receives the last
+        stored update, and those that are stored later.
+
+        Args:
+            after: Number of the last update that the caller knows. Only later ones are yielded.
 
         Raises:
+            ConfigurationError: `after` is not a whole number from 0.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             DeadlineExceeded: No valid update arrived within `message_ttl` seconds. If an update was
                 rejected, the text has the reason.
             FailedPrecondition: The job was submitted in another event loop, and has not ended.
+            BusError: One of the errors of `status`, if this handle receives no pushed updates.
         """
-        seen = 0
+        known, seen = check_after(after, subject_of(self.type, self.id)), 0
         while True:
-            while seen < self._count:
-                seen = max(seen, self._count - len(self._updates))
-                yield self._updates[seen - self._count]
-                seen += 1
+            for position, update in self._updates.since(seen):
+                seen = position
+                if update.number > known:
+                    yield update
             if self._result is not None:
                 return
             self._check_open()
@@ -129,7 +174,9 @@ class PendingJob(Generic[R]):
 
         Raises:
             BusError: The job failed with this error in its last attempt. The error code in the
-                result selects the subclass.
+                result selects the subclass. Or it is one of the errors of `status`, if this handle
+                receives no pushed updates.
+            Cancelled: The job was cancelled. The text has the reason.
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
             DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
                 has the reason. Otherwise the job continues.
@@ -149,15 +196,57 @@ class PendingJob(Generic[R]):
             name_message(error, self.type, self.id)
             raise
 
+    async def status(self) -> JobStatus:
+        """Ask the service of the job for its state.
+
+        Raises:
+            NotFound: The service has no such job. Or this service has not submitted the job, and
+                has no right to read it.
+            FailedPrecondition: The job with this id has another type.
+            Unavailable: The service does not answer in time, or has no durable store. Or one of its
+                instances has not recorded yet what it received, and can hold the job.
+            BusError: One of the errors of a request.
+        """
+        return await self._open_asker().status()
+
+    async def cancel(self, *, reason: str = "") -> JobStatus:
+        """Request the cancellation of the job, and return its state after that.
+
+        A job that waits is cancelled at once. A running handler is asked to end, and is cancelled
+        after a grace period. A job that has ended does not change. The service stores the request,
+        so that it survives a restart.
+
+        Args:
+            reason: Text for operators, at most 200 characters. It appears in logs and lists.
+
+        Raises:
+            ConfigurationError: The reason is not a text, or is too long.
+            BusError: One of the errors of `status`. The right to cancel is a right of its own.
+        """
+        status = await self._open_asker().cancel(
+            check_reason(reason, subject_of(self.type, self.id))
+        )
+        if self._polls is not None and status.has_ended and self._result is None:
+            self._polls.ask_soon()
+            self._notify()
+        return status
+
+    def _open_asker(self) -> JobAsker:
+        self._check_open()
+        if self._asker is None:
+            problem = "this handle only receives updates. Get one from Bus.submit or Bus.job."
+            raise add_subject(FailedPrecondition(problem), self.type, self.id)
+        return self._asker
+
     async def _wait_result(self, seconds: float) -> Envelope:
         self._check_open()
         try:
             async with asyncio.timeout(seconds):
                 while self._result is None:
                     self._check_open()
-                    await self._changed.wait()
+                    await self._wait_change()
         except TimeoutError:
-            raise self._deadline_exceeded(
+            raise self._unanswered() or self._deadline_exceeded(
                 f"no result within {format_seconds(seconds)}",
                 "The job continues. Call `result` again to wait longer.",
             ) from None
@@ -174,12 +263,24 @@ class PendingJob(Generic[R]):
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._changed.wait()
+                await self._wait_change()
         except TimeoutError:
-            raise self._deadline_exceeded(
+            raise self._unanswered() or self._deadline_exceeded(
                 f"no update for {format_seconds(seconds)}",
                 "The job continues. Iterate over its updates again to wait longer.",
             ) from None
+
+    async def _wait_change(self) -> None:
+        """Wait for an update, and ask for it at the times of the schedule."""
+        if self._polls is None:
+            await self._changed.wait()
+        else:
+            await self._polls.wait(self._changed)
+
+    def _unanswered(self) -> BusError | None:
+        """Return the error of the last question, if only answers can bring updates."""
+        polls = self._polls
+        return None if polls is None or not polls.needs_answers else polls.failure
 
     def _deadline_exceeded(self, problem: str, advice: str) -> DeadlineExceeded:
         """Return the error of a reader. If an update was rejected, its text has the reason."""

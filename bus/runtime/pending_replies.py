@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import cast
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from bus.contracts.contract import Message
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Origin
@@ -35,6 +35,8 @@ class PendingReplies:
         self._deadlines = SharedTimer()
         self._calls: dict[str, PendingCall] = {}
         self._jobs: WeakValueDictionary[str, PendingJob[Message | None]] = WeakValueDictionary()
+        self._asking: WeakSet[PendingJob[Message | None]] = WeakSet()
+        """Handles that receive no pushed updates, because they did not submit their job."""
         self.late = 0
         """The number of replies and updates that no call or job waited for."""
         self.undeliverable = 0
@@ -116,6 +118,10 @@ class PendingReplies:
         updates of the job are counted as late.
         """
         self._jobs[handle.id] = cast("PendingJob[Message | None]", handle)
+
+    def track_asking(self, handle: "PendingJob[R]") -> None:
+        """Close a handle that only asks about its job when the bus is closed."""
+        self._asking.add(cast("PendingJob[Message | None]", handle))
 
     def record_job_sent(self, job: Envelope) -> None:
         """Add the proof of a sent job to its handle. Each attempt to send has a new proof."""
@@ -208,6 +214,11 @@ class PendingReplies:
         if not self._is_closing:
             self._meter.count(CONNECTIONS_LOST, ())
         self._fail_calls("the connection to the broker was lost")
+        for handle in self._handles():
+            handle.on_connection_lost()
+
+    def _handles(self) -> "list[PendingJob[Message | None]]":
+        return [*self._jobs.values(), *self._asking]
 
     def _fail_calls(self, reason: str, origin: Origin = "broker") -> None:
         for first in self._calls.values():
@@ -228,7 +239,7 @@ class PendingReplies:
     def close(self) -> None:
         """Fail every pending call and job handle, because the bus is closed."""
         self._fail_calls("the bus was closed", "local")
-        for handle in [*self._jobs.values()]:
+        for handle in self._handles():
             handle.close()
 
 

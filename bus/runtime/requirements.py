@@ -7,6 +7,7 @@ from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.operations.topology.required import RequiredTopology
+from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.router import Router
 from bus.settings import Settings
 
@@ -37,17 +38,29 @@ def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, To
     )
 
 
-def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopology:
+def required_by(
+    routers: Iterable[Router], settings: Settings, *, has_store: bool | None = None
+) -> RequiredTopology:
     """Return the topology that several routers require together.
 
     Args:
         routers: The routers. Without routers, the topology is only the exchanges of the bus.
         settings: The settings, which must be the same for the services of all routers.
+        has_store: True if the services have a durable store. The default is the setting `store`.
     """
     all_routers = list(routers)
+    is_stored = settings.has_store if has_store is None else has_store
     topologies = [
         topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
+    # In `verify`, a service cannot declare the queues itself, if it gets a store later.
+    if settings.topology == "verify" or settings.has_store:
+        topologies += [
+            topology
+            for router in all_routers
+            if any(contract.kind == "job" for contract in router.contracts)
+            for _, topology in question_topology(router.name, settings).values()
+        ]
     control = [CONTROL_EXCHANGE] if settings.discovery == "on" else []
     return RequiredTopology(
         topology=merge([BASE_EXCHANGES, *control, *topologies]),
@@ -62,6 +75,7 @@ def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopolo
             name: endpoint.timeout
             for router in all_routers
             for name, endpoint in router.endpoints.items()
-            if endpoint.timeout is not None
+            # A stored job is acked before its handler starts.
+            if endpoint.timeout is not None and not (is_stored and endpoint.contract.kind == "job")
         },
     )

@@ -3,7 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from functools import partial
 from typing import Any
 
@@ -11,7 +16,7 @@ from bus.contracts.contract import require_resolved
 from bus.errors import Unavailable
 from bus.messaging.context import Sender
 from bus.messaging.debug_switch import log_tracebacks
-from bus.messaging.handler import Middleware, compose
+from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import merge
@@ -24,7 +29,10 @@ from bus.runtime.exits import contain_exits
 from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
 from bus.runtime.inbound import compose_inbound
 from bus.runtime.job_reports import JobReports
+from bus.runtime.jobs.beats import InstanceBeats
 from bus.runtime.jobs.durable_jobs import DurableJobs
+from bus.runtime.jobs.question_endpoints import answering
+from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.prefetch_follower import following_limits
 from bus.runtime.prefetched_consumer import DeliverySource
@@ -77,6 +85,7 @@ class Server:
             settings,
             supported=transport.supports_consumer_timeout,
             policies=partial(policies_on, settings=settings) if has_api else no_policies,
+            has_store=runtime.store is not None,
         )
         for contract in router.contracts:
             require_resolved(contract)
@@ -101,10 +110,18 @@ class Server:
             receivers = self._receivers(router, states, candidates, jobs)
             # Declare all queues before the first consumer starts. A mismatch is reported before a
             # handler runs. All queues exist before a caller receives the first reply.
-            topologies = (receiver.state.spec.topology for receiver in receivers)
+            topologies = [receiver.state.spec.topology for receiver in receivers]
+            if jobs is not None and jobs.recorders:
+                topologies += (
+                    each
+                    for _, each in question_topology(runtime.service, runtime.settings).values()
+                )
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
-                await check_policies(required_by([router], runtime.settings), runtime.settings)
+                required = required_by(
+                    [router], runtime.settings, has_store=runtime.store is not None
+                )
+                await check_policies(required, runtime.settings)
             consumers = [
                 EndpointConsumer(source_for(receiver, runtime, jobs), receiver)
                 for receiver in receivers
@@ -112,9 +129,11 @@ class Server:
             recorders = [] if jobs is None else jobs.recorders
             self.consumers += consumers
             stack.callback(self._forget, consumers)
+            beats = None
             if jobs is not None:
                 jobs.start()
                 stack.push_async_callback(jobs.close)
+                beats = await stack.enter_async_context(jobs.beating())
             stack.push_async_callback(self._stop, receivers, consumers, jobs)
             await stack.enter_async_context(self.pauses.following(consumers))
             if runtime.store_rows is not None and jobs is not None:
@@ -130,13 +149,29 @@ class Server:
                     await recorder.start()
             await wait_ready([*consumers, *recorders], runtime.settings.start_timeout)
             await stack.enter_async_context(following_limits(consumers))
+            questions: list[EndpointConsumer] = []
+            if beats is not None:  # last, so that no question arrives after the recorders stop
+                answering = self._answering(router, beats)
+                questions = await stack.enter_async_context(answering)
+                await wait_ready(questions, runtime.settings.start_timeout)
             log.info(
                 "%s is serving (operations: %d)",
                 runtime.service,
                 len(receivers),
                 extra={"service": runtime.service, "operations": len(receivers)},
             )
-            yield [*consumers, *recorders]
+            yield [*consumers, *recorders, *questions]
+
+    def _answering(
+        self, router: Router, beats: InstanceBeats
+    ) -> AbstractAsyncContextManager[list[EndpointConsumer]]:
+        """Return the block in which this process answers questions about the router's jobs."""
+
+        def make_receiver(state: EndpointState, handler: Handler) -> Receiver:
+            return receiver_for(state, ServiceStack(handler=handler, sender=self._sender))
+
+        jobs = [each for each in router.endpoints.values() if each.contract.kind == "job"]
+        return answering(self._runtime, beats, jobs, make_receiver)
 
     async def _declare_lasting_queues(self, router: Router) -> None:
         """Declare the queues of jobs and events, to which the lifespans can already send messages.

@@ -26,6 +26,7 @@ from bus.messaging.fault_record import (
     since_first_failure,
     with_attempt,
 )
+from bus.messaging.jobs.markers import MARKER_TYPE
 from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
@@ -86,6 +87,8 @@ class Settler:
             if not result.is_counted and measures is not None:
                 measures.refused(message, result)  # a stage rejected it before its handler
             result.is_repeated, result.copies = message.is_repeated, message.copies
+            if envelope.type == MARKER_TYPE:
+                return True  # of an instance with a store; this one has none, and records no job
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, result):
                 reply = self._protected_reply(envelope, result)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, overload
 
 from bus.contracts.contract import (
     Event,
     Job,
+    JobClass,
     Kind,
     Message,
     Request,
@@ -21,6 +22,7 @@ from bus.contracts.contract import (
     contract_of,
 )
 from bus.errors import BusError, Unavailable
+from bus.messaging.context import JobHandle
 from bus.messaging.control import ALL, Answer, Question, Target
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Middleware
@@ -29,6 +31,7 @@ from bus.runtime.background_loop import UNLIMITED_SECONDS
 from bus.runtime.bus import Bus
 from bus.runtime.bus_arguments import check_bus_arguments
 from bus.runtime.client_arguments import check_call
+from bus.runtime.job_arguments import check_job
 from bus.runtime.sync_job_handle import SyncJobHandle
 from bus.runtime.sync_session import Session, changing, refuse_event_loop
 from bus.settings import Settings
@@ -196,6 +199,35 @@ class SyncBus:
         handle = session.run(
             lambda bus, left: bus.submit(job, timeout=left), timeout, PUBLISH_TIMEOUT
         )
+        return SyncJobHandle(handle, session, self)
+
+    def job(
+        self, job: JobClass[Any, R], job_id: str, *, submitter: str | None = None
+    ) -> SyncJobHandle[R]:
+        """Return the handle of a job that this or another process has submitted.
+
+        The handle asks the service of the job, which must have a durable store (`BUS_STORE`). The
+        first call connects. The method sends nothing else, so it does not check that the job
+        exists.
+
+        Args:
+            job: The class of the job.
+            job_id: The attribute `id` of the handle that `submit` returned.
+            submitter: The service that submitted the job; by default this service. Another service
+                needs the right `jobs = ["read:<name>"]` or `["cancel:<name>"]` in `grants.toml`.
+
+        Raises:
+            BusError: One of the errors of `Bus.job`, or of `async with Bus(…)` at the first call.
+            FailedPrecondition: An event loop runs in this thread.
+            Unavailable: The bus was closed.
+        """
+        check_job(job, job_id, submitter or self.service)
+        session = self._current()
+
+        async def handle_of(bus: Bus) -> JobHandle[R]:
+            return bus.job(job, job_id, submitter=submitter)
+
+        handle = session.run(lambda bus, _: handle_of(bus), None, lambda _: UNLIMITED_SECONDS)
         return SyncJobHandle(handle, session, self)
 
     def ask(

@@ -7,6 +7,7 @@ from bus.contracts.contract import Message
 from bus.errors import ConnectionLost, FailedPrecondition
 from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Progress
+from bus.messaging.jobs.status import JobStatus
 from bus.runtime.error_subject import add_subject
 from bus.runtime.sync_session import Session, limit_of, refuse_event_loop
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 class SyncJobHandle(Generic[R]):
-    """The handle of a job that a `SyncBus` has submitted.
+    """The handle of a job that a `SyncBus` has submitted, or that `SyncBus.job` returned.
 
     The handle receives updates until the bus is closed. The job continues also after that. A forked
     process cannot use the handle of its parent.
@@ -45,17 +46,53 @@ class SyncJobHandle(Generic[R]):
         """The type of the job, `<name>.v<version>`."""
         return self._handle.type
 
-    def updates(self) -> Iterator[Progress]:
-        """Yield all progress updates of the job, until the job ends. Wait for each update.
+    def status(self) -> JobStatus:
+        """Ask the service of the job for its state. The service must have a durable store.
 
         Raises:
+            NotFound: The service has no such job. Or this service has not submitted the job, and
+                has no right to read it.
+            FailedPrecondition: The job with this id has another type. Or a parent process submitted
+                the job, or an event loop runs in this thread.
+            Unavailable: The service does not answer in time, or has no durable store. Or one of its
+                instances has not recorded yet what it received, and can hold the job.
+        """
+        return self._run(self._handle.status, None)
+
+    def cancel(self, *, reason: str = "") -> JobStatus:
+        """Request the cancellation of the job, and return its state after that.
+
+        A job that waits is cancelled at once. A running handler is asked to end, and is cancelled
+        after a grace period. A job that has ended does not change.
+
+        Args:
+            reason: Text for operators, at most 200 characters.
+
+        Raises:
+            ConfigurationError: The reason is not a text, or is too long.
+            BusError: One of the errors of `status`.
+        """
+
+        async def cancel() -> JobStatus:
+            return await self._handle.cancel(reason=reason)
+
+        return self._run(cancel, None)
+
+    def updates(self, *, after: int = 0) -> Iterator[Progress]:
+        """Yield the progress updates of the job, until the job ends. Wait for each update.
+
+        Args:
+            after: Number of the last update that the caller knows. Only later ones are yielded.
+
+        Raises:
+            ConfigurationError: `after` is not a whole number from 0.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             DeadlineExceeded: No valid update arrived within `message_ttl` seconds. If an update was
                 rejected, the text has the reason.
             FailedPrecondition: A parent process submitted the job, or an event loop runs in this
                 thread.
         """
-        updates = self._handle.updates()
+        updates = self._handle.updates(after=after)
 
         async def next_update() -> Progress | None:
             return await anext(updates, None)
@@ -76,6 +113,7 @@ class SyncJobHandle(Generic[R]):
         Raises:
             BusError: The job failed with this error in its last attempt. The error code in the
                 result selects the subclass.
+            Cancelled: The job was cancelled. The text has the reason.
             ConfigurationError: `timeout` is not a finite number of seconds from 0.
             DeadlineExceeded: No valid result arrived in time. If an update was rejected, the text
                 has the reason. Otherwise the job continues.

@@ -17,6 +17,10 @@ __all__ = ["ANONYMOUS", "AnonymousIdentity", "NullSigner", "NullVerifier", "Open
 class NullSigner:
     """A signer that leaves every message as it is."""
 
+    def sign(self, envelope: Envelope) -> Envelope:
+        """Return `envelope` unchanged."""
+        return envelope
+
     def sign_reply(
         self,
         reply: Envelope,
@@ -45,6 +49,9 @@ class NullVerifier:
     ) -> BusError | None:
         """Return None: every reply is accepted."""
         return None
+
+    def verify_own(self, envelope: Envelope) -> None:
+        """Do nothing: every message is accepted."""
 
     def record_rejection(self, envelope: Envelope, error: BusError) -> None:
         """Do nothing: no message is rejected."""
@@ -95,9 +102,13 @@ class AnonymousIdentity:
     def check_signing_key(self) -> None:
         """Do nothing: no message is signed."""
 
-    def guard(self, contract: Contract) -> OpenGuard:  # noqa: ARG002 - the parameters of `ServiceIdentity`
+    def guard(self, contract: Contract, *, is_open: bool = False) -> OpenGuard:  # noqa: ARG002 - the parameters of `ServiceIdentity`
         """Return a guard that authorizes every message."""
         return OpenGuard()
+
+    def may_access_jobs(self, service: str, right: str, job: str) -> bool:  # noqa: ARG002 - as above
+        """Return False: without grants, only the submitter may ask about its jobs."""
+        return False
 
     def check_subscriptions(self, contracts: Iterable[Contract]) -> None:
         """Do nothing: without grants a service may consume every event."""

@@ -13,9 +13,17 @@ __all__ = ["EndpointGuard"]
 class EndpointGuard:
     """The guard of one endpoint. The guard authorizes the endpoint's messages."""
 
-    def __init__(self, contract: Contract, verifier: Verifier) -> None:
+    def __init__(self, contract: Contract, verifier: Verifier, *, is_open: bool = False) -> None:
+        """Create the guard of a contract.
+
+        Args:
+            contract: Contract of the endpoint.
+            verifier: Verifier of this service.
+            is_open: True if a verified sender needs no permission for the contract.
+        """
         self._contract = contract
         self._permission = contract.permission
+        self._is_open = is_open
         self._verifier = verifier
         self._clock = verifier.clock
         self._tokens = verifier.tokens
@@ -72,7 +80,7 @@ class EndpointGuard:
             envelope.role == "request"
             and envelope.fault is None
             and token.issuer == envelope.source
-            and self._permission in token.permissions
+            and (self._permission in token.permissions or self._is_open_for(token))
             and (envelope.reply_to is None or is_reply_queue_of(token.issuer, envelope.reply_to))
             and self._clock() < token.until
         )
@@ -88,8 +96,15 @@ class EndpointGuard:
             token.issuer, envelope.reply_to, direct=True
         ):
             raise Unauthenticated(FOREIGN_REPLY_TO)
-        if self._permission not in token.permissions:
+        if self._permission not in token.permissions and not self._is_open_for(token):
             raise self._verifier.missing_permission(token, self._permission)
+
+    def _is_open_for(self, token: VerifiedToken) -> bool:
+        """Return True if each verified sender may send the request.
+
+        The token of a reply is not enough. Its receiver could use it as the token of a request.
+        """
+        return self._is_open and not token.is_for_replies
 
     def may_reply(self, envelope: Envelope) -> bool:
         """Return True if a rejection can be sent to the `reply_to` of the message.

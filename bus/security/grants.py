@@ -6,6 +6,7 @@
     call = ["read:books"]              # permissions of requests and jobs
     consume = ["library.scanned"]      # permissions of events
     control = ["read"]                 # the right to read the state of live services
+    jobs = ["read:library.scan"]       # the right to read jobs that other services submitted
 
     [services.library]
     publish = ["library.scanned"]      # permissions of its own events
@@ -79,6 +80,8 @@ class ServiceGrants:
     """Permissions to consume events. The events can belong to any service."""
     control: frozenset[str] = NOTHING
     """Rights on the control channel: `read`."""
+    jobs: frozenset[str] = NOTHING
+    """Rights on the jobs of other submitters: `read:<job>` and `cancel:<job>`."""
 
 
 VERBS: Final[tuple[Verb, ...]] = ("call", "publish", "consume")
@@ -125,6 +128,16 @@ class Grants:
         """Return True if `service` may ask live services about their state."""
         return "read" in self._of(service).control
 
+    def may_access_jobs(self, service: str, right: str, job: str) -> bool:
+        """Return True if `service` may `read` or `cancel` the jobs that others submitted.
+
+        Args:
+            service: Service that asks.
+            right: `read` or `cancel`.
+            job: Name of the job's contract, without the version.
+        """
+        return f"{right}:{job}" in self._of(service).jobs
+
     def _of(self, service: str) -> ServiceGrants:
         return self.services.get(service, NO_RIGHTS)
 
@@ -159,6 +172,10 @@ class AccessPolicy(Protocol):
         """Return True if `service` may ask live services about their state."""
         ...
 
+    def may_access_jobs(self, service: str, right: str, job: str) -> bool:
+        """Return True if `service` may `read` or `cancel` the jobs that others submitted."""
+        ...
+
     def may_operate(self, operator: str, operation: str) -> bool:
         """Return True if `operator` may perform `operation`."""
         ...
@@ -186,6 +203,10 @@ class AllowAll:
     may_publish = may_consume = may_operate = may_call
 
     def may_read(self, service: str) -> bool:  # noqa: ARG002 - as above
+        """Return True."""
+        return True
+
+    def may_access_jobs(self, service: str, right: str, job: str) -> bool:  # noqa: ARG002 - as above
         """Return True."""
         return True
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from bus.contracts.contract import Contract, check_part
 from bus.errors import ConfigurationError, ContractError
+from bus.messaging.jobs.questions import JOB_RIGHTS
 from bus.security.grants import (
     CONTROL_RIGHTS,
     OPERATIONS,
@@ -29,6 +30,8 @@ __all__ = ["load_grants", "parse_grants", "read_grants_text"]
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
 CONTROL = "control"
 """Key of a service's rights on the control channel."""
+JOBS = "jobs"
+"""Key of a service's rights on the jobs that other services submitted."""
 MAX_GRANTS_BYTES = 256 * 1024
 """Maximum size of a grants file. It is sufficient for about two thousand services.
 
@@ -123,6 +126,7 @@ class GrantsReader:
         self._contracts: defaultdict[str, list[Contract]] = defaultdict(list)
         for contract in contracts:
             self._contracts[contract.permission].append(contract)
+        self._jobs = sorted({each.name for each in contracts if each.kind == "job"})
         self._owners = {contract.service for contract in contracts}
         self._complete = complete
 
@@ -189,9 +193,9 @@ class GrantsReader:
             self.faults.add(
                 location,
                 name,
-                f"unknown key {name!r} (the keys of a service are call, publish, consume and "
-                "control)",
-                similar=(*VERBS, CONTROL),
+                f"unknown key {name!r} (the keys of a service are call, publish, consume, control "
+                "and jobs)",
+                similar=(*VERBS, CONTROL, JOBS),
             )
         names = {verb: sorted(set(self._names(table, location, verb))) for verb in VERBS}
         return ServiceGrants(
@@ -202,7 +206,29 @@ class GrantsReader:
                 for verb in VERBS
             },
             control=self._control_rights(table, location),
+            jobs=self._job_rights(table, location),
         )
+
+    def _job_rights(self, table: dict[str, Any], location: str) -> frozenset[str]:
+        names = sorted(set(self._names(table, location, JOBS)))
+        return frozenset(name for name in names if self._check_job_right(name, location))
+
+    def _check_job_right(self, name: str, location: str) -> bool:
+        """Return True if a right names a job. If not, record a fault."""
+        right, _, job = name.partition(":")
+        similar = [f"{right}:{each}" for each in self._jobs]
+        if right not in JOB_RIGHTS:
+            similar = [f"{each}:{job or right}" for each in JOB_RIGHTS]
+        elif job in self._jobs or (job and not self._complete):
+            return True
+        self.faults.add(
+            location,
+            name,
+            f"{location}.{JOBS}: unknown right {name!r} (write read: or cancel:, and the name of a "
+            "job without its version)",
+            similar=similar,
+        )
+        return False
 
     def _control_rights(self, table: dict[str, Any], location: str) -> frozenset[str]:
         names = sorted(set(self._names(table, location, CONTROL)))

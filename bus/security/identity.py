@@ -87,9 +87,29 @@ class ServiceIdentity:
         """
         self._ring.signing_key()
 
-    def guard(self, contract: Contract) -> EndpointGuard:
-        """Return the guard of the endpoint that serves `contract`."""
-        return EndpointGuard(contract, self.verifier)
+    def guard(self, contract: Contract, *, is_open: bool = False) -> EndpointGuard:
+        """Return the guard of the endpoint that serves `contract`.
+
+        Args:
+            contract: Contract of the endpoint.
+            is_open: True if each verified service may send the contract, and the handler checks its
+                rights.
+        """
+        return EndpointGuard(contract, self.verifier, is_open=is_open)
+
+    def may_access_jobs(self, service: str, right: str, job: str) -> bool:
+        """Return True if a service may read or cancel the jobs of other submitters.
+
+        If the grants do not contain the right, they are read again, because it can be new.
+
+        Args:
+            service: Service that asks.
+            right: `read` or `cancel`.
+            job: Name of the job's contract, without the version.
+        """
+        return self._grants.policy.may_access_jobs(service, right, job) or (
+            self._grants.refresh() and self._grants.policy.may_access_jobs(service, right, job)
+        )
 
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
         """Return None if this service may send messages of this contract. If not, return an error.

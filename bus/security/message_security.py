@@ -22,9 +22,15 @@ class MessageSecurity:
     identity: ServiceIdentity | AnonymousIdentity = ANONYMOUS
     cipher: PayloadCipher = NO_ENCRYPTION
 
-    def guard(self, contract: Contract) -> Guard:
-        """Return the guard of an endpoint that serves `contract`."""
-        return self.identity.guard(contract)
+    def guard(self, contract: Contract, *, is_open: bool = False) -> Guard:
+        """Return the guard of an endpoint that serves `contract`.
+
+        Args:
+            contract: Contract of the endpoint.
+            is_open: True if each verified service may send the contract, and the handler checks its
+                rights.
+        """
+        return self.identity.guard(contract, is_open=is_open)
 
     def protect_reply(
         self, reply: Envelope, request: Envelope, *, unauthorized: bool = False

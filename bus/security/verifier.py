@@ -167,6 +167,18 @@ class Verifier:
         if envelope.reply_to is not None and not is_reply_queue_of(source, envelope.reply_to):
             raise Unauthenticated(FOREIGN_REPLY_TO)
 
+    def verify_own(self, envelope: Envelope) -> None:
+        """Check that this service has sent the message.
+
+        Raises:
+            Unauthenticated: The proof is missing or invalid, or another service has sent it.
+            UnknownKey: The key of the proof is unknown.
+            Expired: The message has expired.
+        """
+        verify_proof(envelope, self._ring, now=self.clock(), leeway=self._leeway)
+        if envelope.source != self._service:
+            raise Unauthenticated("app_id is not this service")
+
     def is_known(self, service: str, permission: str) -> bool:
         """Return True if a rejection can be sent to `service`.
 

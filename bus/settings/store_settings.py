@@ -65,6 +65,11 @@ class StoreSettings(CallSettings):
                 raise ValueError("the password cannot be read. Check the file.") from None
         return path
 
+    @property
+    def has_store(self) -> bool:
+        """True if the service has a durable store."""
+        return self.store.get_secret_value() != MEMORY
+
     def store_address_of(self, service: str) -> StoreAddress | None:
         """Return the address of a service's store, with the current password.
 

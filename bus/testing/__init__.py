@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bus.contracts.sensitive import shown_values
+    from bus.storage.memory.store import MemoryStore
     from bus.testing.buses import MemoryBuses
     from bus.testing.dependencies import override_dependency, replaced
     from bus.testing.handling import HandlerCall
@@ -34,6 +35,7 @@ __all__ = [
     "HandlerCall",
     "MemoryBroker",
     "MemoryBuses",
+    "MemoryStore",
     "MemoryTransport",
     "RabbitMQ",
     "SentMessage",
@@ -55,6 +57,7 @@ _MODULES = {
     "HandlerCall": "bus.testing.handling",
     "MemoryBroker": "bus.transports.memory",
     "MemoryBuses": "bus.testing.buses",
+    "MemoryStore": "bus.storage.memory.store",
     "MemoryTransport": "bus.transports.memory",
     "RabbitMQ": "bus.testing.rabbitmq",
     "SentMessage": "bus.testing.messages",

@@ -6,9 +6,12 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from pydantic import SecretStr
+
 from bus.contracts.contract import Event, Message
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.envelope import Envelope
+from bus.messaging.ports.store import Store
 from bus.messaging.suggestions import did_you_mean
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -70,7 +73,8 @@ class MemoryBuses:
         Args:
             service: Name of the bus's service.
             **settings: Fields of `bus.Settings`. The default of `auth` is `off` here. Variables of
-                the environment are not read.
+                the environment are not read. The keyword `store` can also be an object, such as
+                `bus.testing.MemoryStore()`, which several buses of one service can share.
 
         Raises:
             ContractError: `service` is not a valid name.
@@ -78,6 +82,9 @@ class MemoryBuses:
             ConfigurationError: Keys or grants cannot be used. Or a keyword is not a field of
                 `bus.Settings`, such as a misspelt one.
         """
+        store: Store | None = None
+        if not isinstance(settings.get("store"), str | SecretStr | None):
+            store = settings.pop("store")
         for name in settings.keys() - ExplicitSettings.model_fields.keys():
             hint = did_you_mean(name, ExplicitSettings.model_fields) or WRITE_FIELD
             raise ConfigurationError(f"bus('{service}', …): `{name}` is not a setting{hint}")
@@ -90,6 +97,7 @@ class MemoryBuses:
             chosen,
             transport,
             work=self._work,
+            store=store,
             clock=self.clock,
         )
         self._buses.append(bus)

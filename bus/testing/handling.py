@@ -54,6 +54,7 @@ class HandlerCall:
         bus: Sender | None = None,
         state: object = None,
         service: str | None = None,
+        session: object = None,
         **context: Any,
     ) -> R:
         """Call a handler, and return its reply.
@@ -66,6 +67,7 @@ class HandlerCall:
             state: The handler's `context.state`. The lifespan of the router is not entered.
             service: Service of the handler. The default is the service of the router that is a
                 variable of the handler's module, or the service of the message's contract.
+            session: The session of a transactional handler. The test commits it, or rolls it back.
             **context: Attributes of `context.envelope`, such as `attempt=3`, `source="shop"` or
                 `correlation_id`, and `deadline` in milliseconds since the epoch.
 
@@ -82,7 +84,11 @@ class HandlerCall:
         """
         _check_arguments(handler, message, bus=bus, service=service)
         contract = contract_of(type(message))
-        router, queue = _find_endpoint(handler, contract, service)
+        router, queue = _find_endpoint(handler, contract, service, session)
+        if router.endpoints[queue].is_transactional and session is None:
+            raise TypeError(
+                f"handle: {path_of(handler)} is transactional. Pass session= with an AsyncSession."
+            )
         self.progress = []
         context = {"source": SOURCE, **context}
         envelope = _envelope(contract, encode(message), queue, self._buses.clock(), context)
@@ -93,6 +99,7 @@ class HandlerCall:
             state=state,
             deadline=envelope.deadline,
             report=self._record if contract.kind == "job" else None,
+            session=session,
         )
         with handling(current), contain_exits():
             reply = await router(envelope)
@@ -127,7 +134,7 @@ def _check_arguments(handler: object, message: object, *, bus: object, service: 
 
 
 def _find_endpoint(
-    handler: Callable[..., Any], contract: Contract, service: str | None
+    handler: Callable[..., Any], contract: Contract, service: str | None, session: object
 ) -> tuple[Router, str]:
     """Return the handler's router and queue. Without a router, make one for the handler."""
     registered: list[Contract] = []
@@ -145,7 +152,9 @@ def _find_endpoint(
         )
     router = Router(contract.service if contract.kind != "event" else service or contract.service)
     register: Any = getattr(router, contract.kind)
-    register(contract.model)(handler)
+    is_transactional = session is not None and contract.kind != "request"
+    options = {"transactional": True} if is_transactional else {}
+    register(contract.model, **options)(handler)
     return router, next(iter(router.endpoints))
 
 
@@ -173,7 +182,7 @@ def _envelope(
         if name not in known:
             raise TypeError(
                 f"the envelope has no attribute {name!r} to set{did_you_mean(name, known) or '.'} "
-                f"Pass one of {', '.join(known)}, or bus, state or service."
+                f"Pass one of {', '.join(known)}, or bus, state, service or session."
             )
         type_ = _attribute_types()[name]
         try:

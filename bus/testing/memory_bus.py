@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from typing_extensions import override
 
-from bus.contracts.contract import Job, Message
+from bus.contracts.contract import Job, JobClass, Message
 from bus.errors import BusError
 from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Envelope, Progress
 from bus.messaging.failure_origin import mark_remote_cause
+from bus.messaging.jobs.status import JobStatus
+from bus.messaging.ports.store import Store
 from bus.middleware.stacks import client_stack
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -45,9 +47,17 @@ class ChainedJob(Generic[R]):
         """True if the result, or the error of the job, has arrived."""
         return bool(getattr(self._handle, "has_ended", False))
 
-    def updates(self) -> AsyncIterator[Progress]:
+    async def status(self) -> JobStatus:
+        """Ask for the state of the job, as `JobHandle.status` does."""
+        return await self._handle.status()
+
+    async def cancel(self, *, reason: str = "") -> JobStatus:
+        """Request the cancellation of the job, as `JobHandle.cancel` does."""
+        return await self._handle.cancel(reason=reason)
+
+    def updates(self, *, after: int = 0) -> AsyncIterator[Progress]:
         """Yield the progress updates of the job, as `JobHandle.updates` does."""
-        return self._handle.updates()
+        return self._handle.updates(after=after)
 
     async def result(self, *, timeout: float | None = None) -> R:
         """Wait for the result of the job, as `JobHandle.result` does."""
@@ -72,6 +82,7 @@ class MemoryBus(Bus):
         transport: MemoryTransport,
         *,
         work: Work,
+        store: Store | None = None,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(
@@ -87,6 +98,7 @@ class MemoryBus(Bus):
                 record_failures(work),  # outermost: it also receives `DeadlineExceeded`
                 *default_server_stack(settings, clock),
             ],
+            store=store,
             clock=clock,
         )
         self._work = work
@@ -94,6 +106,16 @@ class MemoryBus(Bus):
     @override
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         return ChainedJob(await super().submit(job, timeout=timeout), self._work)
+
+    @override
+    def job(
+        self,
+        job: JobClass[Any, R],
+        job_id: str,
+        *,
+        submitter: str | None = None,
+    ) -> JobHandle[R]:
+        return ChainedJob(super().job(job, job_id, submitter=submitter), self._work)
 
     @override
     @asynccontextmanager

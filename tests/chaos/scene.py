@@ -22,6 +22,7 @@ from bus.operations.brokers.ports import accepts
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.management_api import Management
 from bus.testing.rabbitmq import with_vhost
+from bus.transports.rabbitmq.queue_depth import depth_by
 from tests.chaos.actor import Actor
 from tests.chaos.contracts import SERVICE
 from tests.chaos.journal import Tail
@@ -237,10 +238,7 @@ class Scene:
                 for name in await self.queues()
                 if not any(part in name for part in (".dead", ".replies.", ".control."))
             ]
-            return {
-                name: (await channel.queue_declare(name, passive=True)).message_count or 0
-                for name in names
-            }
+            return {name: (await depth_by(channel, name)).ready for name in names}
         finally:
             await connection.close()
 

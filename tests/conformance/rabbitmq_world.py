@@ -10,7 +10,6 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import aio_pika
 import pytest
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity
 from pydantic import SecretStr
 from typing_extensions import override
 
@@ -26,6 +25,7 @@ from bus.runtime.bus import Bus
 from bus.settings import Settings
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
+from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 from bus.transports.wire_format import AmqpMessage
 from tests.broker import management_url, set_watermark
 from tests.conformance.proxy import Proxy
@@ -137,21 +137,23 @@ class RabbitMQWorld(World):
 
     @override
     async def exists(self, queue: str) -> bool:
-        try:
-            await self.depth(queue)
-        except ChannelNotFoundEntity:
-            return False
-        return True
+        return not (await self._depth(queue)).missing
 
     @override
     async def depth(self, queue: str) -> int:
-        async with self._channel() as channel:
-            return (await channel.queue_declare(queue, passive=True)).message_count or 0
+        depth = await self._depth(queue)
+        assert not depth.missing, queue
+        return depth.ready
 
     @override
     async def consumers(self, queue: str) -> int:
+        depth = await self._depth(queue)
+        assert not depth.missing, queue
+        return depth.consumers
+
+    async def _depth(self, queue: str) -> QueueDepth:
         async with self._channel() as channel:
-            return (await channel.queue_declare(queue, passive=True)).consumer_count or 0
+            return await depth_by(channel, queue)
 
     @override
     async def peek(self, queue: str) -> Sequence[AmqpMessage]:

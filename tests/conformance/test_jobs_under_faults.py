@@ -110,11 +110,15 @@ async def test_a_stop_finishes_what_has_started_and_hands_back_what_has_not(worl
     going_on.set()
     await serving
     assert [(await handle.result(timeout=30)).text for handle in handles[:2]] == ["0", "1"]
-    assert await world.depth(QUEUE) == 3
+    await until(lambda: holds(world, 3), "the messages that were handed back")
     done: list[str] = []
     await world.serve(desk, writer(done))
     await asyncio.gather(*(handle.result(timeout=30) for handle in handles[2:]))
     assert sorted(done) == ["2", "3", "4"]
+
+
+async def holds(world: World, count: int) -> bool:
+    return await world.depth(QUEUE) == count
 
 
 async def serve_until_told(bus: Bus, router: Router, told: asyncio.Event) -> None:

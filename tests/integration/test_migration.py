@@ -27,6 +27,7 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
 from bus.operations.topology.migrate import MigrationProgress, migrate
 from bus.runtime.requirements import required_by
+from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, TIER, WORK, Place, router
 from tests.polling import until
@@ -104,7 +105,7 @@ async def drained(on: Channel, queue: str) -> list[DeliveredMessage]:
     async def take(message: DeliveredMessage) -> None:
         found.append(message)
 
-    count = (await on.queue_declare(queue, passive=True)).message_count or 0
+    count = (await depth_by(on, queue)).ready
     await on.basic_consume(queue, take, no_ack=True)
     await until(lambda: len(found) >= count, f"{count} messages of {queue}")
     return found
@@ -314,7 +315,7 @@ async def test_dead_letters_keep_what_says_why(place: Place) -> None:
 
 async def until_arrived(on: Channel, queue: str) -> None:
     # The broker sends no event for a message in a queue, so the count is polled.
-    while not (await on.queue_declare(queue, passive=True)).message_count:  # noqa: ASYNC110
+    while not (await depth_by(on, queue)).ready:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 
@@ -332,7 +333,7 @@ async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(
         with pytest.raises(FailedPrecondition, match=f"{WORK} has 1 dead letters in flight"):
             await migrate(WORK, required_by([router], place.settings), place.settings)
         # The queue exists. Its count excludes the message that waits to be dead-lettered.
-        assert (await own.queue_declare(WORK, passive=True)).message_count == 0
+        assert await depth_by(own, WORK) == QueueDepth()
 
 
 async def test_a_policy_that_would_lose_what_is_held_is_named(place: Place) -> None:

@@ -21,7 +21,7 @@ from bus.operations.topology.prune_model import Decision
 from bus.runtime.requirements import required_by
 from bus.security.grants import Grants, ServiceGrants
 from bus.transports.rabbitmq.admin import open_admin_session
-from bus.transports.rabbitmq.queue_depth import QueueDepth
+from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 from tests.integration.broker_users import place_for
 from tests.integration.command import bus
 from tests.integration.ledger import Place
@@ -130,8 +130,7 @@ async def test_messages_that_arrive_keep_a_queue_and_its_binding(place: Place) -
 
 async def waiting(place: Place, queue: str) -> int:
     async with await place.connect() as connection, connection.channel() as channel:
-        declared = await channel.declare_queue(queue, passive=True)
-        return declared.declaration_result.message_count or 0
+        return (await depth_by(await channel.get_underlay_channel(), queue)).ready
 
 
 async def test_a_queue_that_is_told_to_be_unbound_keeps_its_messages(place: Place) -> None:

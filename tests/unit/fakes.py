@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
-from bus.contracts.contract import Contract, Event, Job, Message, Request
+from bus.contracts.contract import Contract, Event, Job, JobClass, Message, Request
 from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.handler import Handler
 from bus.messaging.ports.inbox import Inbox
@@ -267,6 +267,11 @@ class NoSender:
         raise NotImplementedError
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
+        raise NotImplementedError
+
+    def job(
+        self, job: JobClass[Any, R], job_id: str, *, submitter: str | None = None
+    ) -> PendingJob[R]:
         raise NotImplementedError
 
 

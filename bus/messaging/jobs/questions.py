@@ -7,7 +7,7 @@ not in the catalog, because a user does not declare them.
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pydantic import Field
 
@@ -32,7 +32,7 @@ __all__ = [
 
 JobRight = Literal["read", "cancel"]
 """Right to ask about the jobs of another submitter, or to cancel them."""
-JOB_RIGHTS: tuple[JobRight, ...] = ("read", "cancel")
+JOB_RIGHTS: Final[tuple[JobRight, ...]] = get_args(JobRight)
 MAX_REASON_LENGTH = 200
 """Maximum number of characters in the reason of a cancellation."""
 

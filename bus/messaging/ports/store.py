@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bus.messaging.jobs.pauses import Pause
+from bus.messaging.jobs.pruning import PruneReport, Retention
 from bus.messaging.jobs.records import Attempt, AttemptEnd
 from bus.messaging.ports.inbox import FactKey, Inbox
 from bus.messaging.ports.job_store import JobStore
@@ -122,6 +123,18 @@ class Store(Protocol):
         Raises:
             Aborted: Another process handles the message now. `retry_after` has the seconds until
                 its lease ends, unless it is renewed.
+        """
+        ...
+
+    async def prune(self, retention: Retention, *, every: float = 0) -> PruneReport | None:
+        """Remove the data of messages that were handled long ago, in batches.
+
+        Args:
+            retention: Seconds for which the data is kept.
+            every: Minimum seconds between two prunings of all instances. 0: now in any case.
+
+        Returns:
+            The removed data. None if another instance has pruned within these seconds.
         """
         ...
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError
+from bus.messaging.jobs.questions import JOB_RIGHTS, cancel_contract, get_contract
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.control import (
     ALL_ANNOUNCEMENTS,
@@ -59,6 +60,8 @@ The broker chooses the queue's name. If a service could choose the name, the ser
 declare an exchange with this name, and connect it to an alternate exchange. RabbitMQ does not check
 the routing keys of messages that an exchange forwards to its alternate exchange (ADR 0020).
 """
+QUESTIONS = (get_contract, cancel_contract)
+"""Functions that return the contracts of the questions about the jobs of a service."""
 CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
 WORK: Sequence[QueueRole] = ("jobs", "events")
 """Roles of the queues that have a dead-letter queue."""
@@ -119,6 +122,7 @@ def _build_user(
         for contract in contracts
         if contract.kind != "event" and grants.may_call(service, contract.permission)
     ]
+    asked = _asked_about_jobs(service, grants, contracts, called)
     served_kinds = {contract.kind for contract in contracts if contract.service == service}
     has_work_queues = "job" in served_kinds or any(
         grants.may_consume(service, contract.permission) for contract in events
@@ -129,7 +133,9 @@ def _build_user(
     callers = [
         name
         for name in services
-        if name != service or any(contract.service == name for contract in called)
+        if name != service
+        or any(contract.service == name for contract in called)
+        or service in asked
     ]
     caller_replies, own_replies = (
         _match_any(_match_prefix(queue_prefix(name, "replies")) for name in callers),
@@ -137,7 +143,12 @@ def _build_user(
     )
     keys = {
         REQUESTS: Keys(
-            write=_match_names(contract.type for contract in called if contract.kind == "request")
+            write=_match_names(
+                (
+                    *(contract.type for contract in called if contract.kind == "request"),
+                    *(question(name).type for name in asked for question in QUESTIONS),
+                )
+            )
         ),
         JOBS: Keys(
             write=_match_names(contract.type for contract in called if contract.kind == "job")
@@ -150,7 +161,9 @@ def _build_user(
             )
         ),
         REPLIES: Keys(
-            write=caller_replies if "request" in served_kinds else NOTHING, read=own_replies
+            # A service with jobs answers questions about them.
+            write=caller_replies if served_kinds & {"request", "job"} else NOTHING,
+            read=own_replies,
         ),
         UPDATES: Keys(write=caller_replies if "job" in served_kinds else NOTHING, read=own_replies),
         DEAD: Keys(
@@ -182,17 +195,36 @@ def _build_user(
     )
 
 
+def _asked_about_jobs(
+    service: str, grants: Grants, contracts: Sequence[Contract], called: Sequence[Contract]
+) -> list[str]:
+    """Return the services that `service` may ask about jobs: its own jobs, and granted ones."""
+    jobs = [contract for contract in contracts if contract.kind == "job"]
+    granted = [
+        job
+        for job in jobs
+        if any(grants.may_access_jobs(service, right, job.name) for right in JOB_RIGHTS)
+    ]
+    submitted = [contract for contract in called if contract.kind == "job"]
+    return sorted({contract.service for contract in (*submitted, *granted)})
+
+
 def _control_keys(service: str, grants: Grants, called: Iterable[Contract]) -> Keys:
     """Return the routing keys on the control channel.
 
     Every service receives questions and answers of its own, and answers every asker. A service
     that may read can ask everybody, and hears the announcements of all services. Another service
-    can only ask the services that it calls.
+    can only ask itself and the services that it calls.
     """
     asked = (
         [_match_prefix("ask.")]
         if grants.may_read(service)
-        else [_match_names(question_key(contract.service) for contract in called)]
+        # A process asks the other instances of its service about their store.
+        else [
+            _match_names(
+                question_key(name) for name in (service, *(each.service for each in called))
+            )
+        ]
     )
     heard = [_escape(ALL_ANNOUNCEMENTS).replace("*", r"\*")] if grants.may_read(service) else []
     return Keys(

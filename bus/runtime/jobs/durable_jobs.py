@@ -1,12 +1,14 @@
 """The durable jobs of one process: a recorder and a feed for each job that it serves."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from bus.messaging.jobs.records import NewJob
 from bus.messaging.ports.store import Store
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound import RECORDING, RUNNING, compose_inbound
 from bus.runtime.job_reports import JobReports
+from bus.runtime.jobs.beats import InstanceBeats, beating
 from bus.runtime.jobs.job_feed import JobFeed
 from bus.runtime.jobs.job_settler import JobSettler
 from bus.runtime.jobs.leases import JobLeases
@@ -26,7 +28,7 @@ class DurableJobs:
     """The recorders, feeds and leases of a process that serves jobs with a store."""
 
     def __init__(self, runtime: ServiceRuntime, store: Store) -> None:
-        self._runtime, self._jobs = runtime, store.jobs
+        self._runtime, self._store, self._jobs = runtime, store, store.jobs
         self.health = StoreHealth(runtime.service)
         self.leases = JobLeases(store.jobs, self.health, seconds=runtime.settings.job_lease)
         self.recorders: list[Recorder] = []
@@ -64,6 +66,19 @@ class DurableJobs:
     def receivers(self) -> Sequence[Receiver]:
         """The receivers of the recorders."""
         return [recorder.receiver for recorder in self.recorders]
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[InstanceBeats | None]:
+        """Tell the other instances inside the block until when this one has recorded its jobs.
+
+        Yield None if this process serves no job.
+        """
+        if not self.recorders:
+            yield None
+            return
+        in_flights = [receiver.state.in_flight for receiver in self.receivers]
+        async with beating(self._store, self._runtime.instance, in_flights) as beats:
+            yield beats
 
     def start(self) -> None:
         """Start to renew leases."""

@@ -135,7 +135,7 @@ class HeldJob:
             self.is_lost = True
             self._writer.note_stale_write(self)
         if self.claimed is not claimed:
-            self._deliver(self.claimed)  # this process has claimed the job once more
+            self._deliver(self.claimed)  # this process has claimed the job again
 
     async def _write(
         self, state: JobState, values: EndValues

@@ -2,40 +2,31 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Sequence
+from math import inf
 
-from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
-from bus.messaging.failure_location import failure_facts
 from bus.messaging.jobs.records import ClaimedJob, JobProgress
-from bus.messaging.labels import failure_label
 from bus.messaging.ports.job_store import JobStore
-from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import UNEXPECTED
-from bus.runtime.jobs.claimed_job_row import ClaimedJobRow
 from bus.runtime.jobs.durable_reports import DurableReports
+from bus.runtime.jobs.feed_consumer import FeedConsumer, OnDelivery
 from bus.runtime.jobs.held_job import HeldJob
 from bus.runtime.jobs.job_measures import JobMeasures
-from bus.runtime.jobs.job_progress import StoredProgress
 from bus.runtime.jobs.leases import JobLeases
 from bus.runtime.jobs.poll_schedule import PollSchedule
 from bus.runtime.jobs.store_health import StoreHealth
-from bus.runtime.jobs.stored_delivery import StoredDelivery
 
-__all__ = ["FeedConsumer", "JobFeed"]
+__all__ = ["JobFeed"]
 
 log = logging.getLogger("bus.jobs")
 
-GATE_SECONDS = 1.0
-"""Maximum seconds until the feed looks again at a dependency that is down."""
 LISTEN_SECONDS = 60.0
 """Seconds of one wait for a notification of the store."""
-
-OnDelivery = Callable[[Delivery], None]
+NOTIFIED_SECONDS = 0.05
+"""Minimum seconds between a claim and the next one that only a notification causes."""
 
 
 class JobFeed:
@@ -53,9 +44,11 @@ class JobFeed:
         self.in_hand = 0
         """Number of jobs that were claimed, and have not ended in this process."""
         self._consumers: list[FeedConsumer] = []
+        self._claimed_at = -inf
+        """Start of the last claim, by the loop's clock."""
         self._listener: asyncio.Task[None] | None = None
 
-    async def consume(self, spec: ConsumerSpec, on_delivery: OnDelivery) -> "FeedConsumer":
+    async def consume(self, spec: ConsumerSpec, on_delivery: OnDelivery) -> FeedConsumer:
         """Start to claim jobs, at most `spec.prefetch` at a time."""
         consumer = FeedConsumer(self, spec.prefetch, on_delivery)
         self._consumers.append(consumer)
@@ -69,12 +62,18 @@ class JobFeed:
         for consumer in self._consumers:
             consumer.wake()
 
+    def note_room(self) -> None:
+        """Let the consumers claim that wait for a free slot. The others found no more jobs."""
+        for consumer in self._consumers:
+            if consumer.waits_for_room:
+                consumer.wake()
+
     def wake_at(self, due: float) -> None:
         """Look for jobs at a time, in seconds since the epoch."""
         self.schedule.add(due)
         self.wake()
 
-    async def forget(self, consumer: "FeedConsumer") -> None:
+    async def forget(self, consumer: FeedConsumer) -> None:
         """Remove a consumer that has stopped. The last one also ends the listening."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
@@ -98,9 +97,26 @@ class JobFeed:
             failures = 0
             if has_changed:
                 self.schedule.is_notified = True
-                self.wake()
+                self._note_change()
             elif loop.time() - began < LISTEN_SECONDS / 2:
                 return  # the store has no notifications
+
+    def _note_change(self) -> None:
+        """Claim soon, unless a claim begins before. This process causes most notifications itself.
+
+        A claim covers each change that was notified before it began.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        wait = self._claimed_at + NOTIFIED_SECONDS - now
+        if wait <= 0:
+            self.wake()
+        else:
+            loop.call_later(wait, self._wake_if_unclaimed, now)
+
+    def _wake_if_unclaimed(self, since: float) -> None:
+        if self._claimed_at <= since:
+            self.wake()
 
     @property
     def room(self) -> int:
@@ -122,6 +138,7 @@ class JobFeed:
 
     async def claim(self, limit: int) -> Sequence[ClaimedJob]:
         """Claim at most `limit` jobs."""
+        self._claimed_at = asyncio.get_running_loop().time()
         claim = self.jobs.claim(
             self.queue,
             worker=self.state.runtime.instance,
@@ -137,160 +154,3 @@ class JobFeed:
         if not is_current and held.attempt == attempt and not held.is_lost:
             held.measures.stale_write()
         return is_current
-
-
-class FeedConsumer:
-    """A `ConsumerHandle` that claims jobs until it is cancelled."""
-
-    def __init__(self, feed: JobFeed, prefetch: int, on_delivery: OnDelivery) -> None:
-        self._feed, self._prefetch, self._on_delivery = feed, prefetch, on_delivery
-        self._in_hand = 0
-        self._woken = asyncio.Event()
-        self._is_cancelled = False
-        self._returns: set[asyncio.Task[object]] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Start to claim jobs."""
-        self._task = asyncio.create_task(self._run(), name=f"claims of {self.name}")
-
-    def wake(self) -> None:
-        """Look for jobs now, unless there is no room for one."""
-        self._woken.set()
-
-    # --- Claims ---
-
-    async def _run(self) -> None:
-        feed, failures = self._feed, 0
-        while not self._is_cancelled:
-            self._woken.clear()
-            room = min(feed.room, self._prefetch - self._in_hand)
-            if room < 1:
-                await self._wait(GATE_SECONDS if feed.has_dependency_down else None)
-                continue
-            try:
-                claimed = await feed.claim(room)
-                for each in claimed:
-                    self._deliver(each)
-            except Unavailable:  # the health of the store has a line about it
-                failures += 1
-                await self._wait_cancel(backoff(failures))
-                continue
-            except UNEXPECTED as error:
-                failures += 1
-                self._log_bug(error)
-                await self._wait_cancel(1 + backoff(failures))
-                continue
-            failures = 0
-            feed.schedule.found(len(claimed))
-            if len(claimed) < room:
-                await self._wait(feed.schedule.seconds(feed.state.runtime.clock()))
-            else:
-                await asyncio.sleep(0)  # a probe of a dependency begins in its own task
-
-    async def _wait(self, seconds: float | None) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-
-    async def _wait_cancel(self, seconds: float) -> None:
-        """Wait although jobs arrive, because the store is away."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds
-        while not self._is_cancelled and (rest := ends - loop.time()) > 0:
-            self._woken.clear()
-            await self._wait(rest)
-
-    def _log_bug(self, error: BaseException) -> None:
-        facts = failure_facts(error)
-        # log.exception is not used, because a traceback can show confidential values.
-        log.error(
-            "%s: the claim of jobs failed (%s); the bus tries again",
-            self.name,
-            failure_label(facts),
-            extra={"queue": self.name, **facts},
-        )
-
-    # --- Deliveries ---
-
-    def _deliver(self, claimed: ClaimedJob) -> None:
-        """Hand a job to the receiver, or let the attempt that runs already use the new token."""
-        feed = self._feed
-        running = feed.leases.held.get(claimed.attempt_of.key)
-        if running is not None:
-            running.claimed = claimed  # see `HeldJob`
-            return
-        state = feed.state
-        now = state.runtime.clock()
-        envelope = claimed.envelope.replace(received=int(now * 1000), queue=feed.queue)
-        delivery = StoredDelivery(envelope, claimed.losses, self._on_done)
-        held = delivery.held = HeldJob(
-            claimed,
-            feed.leases,
-            StoredProgress(claimed.progress_number, lambda each: feed.report(held, each)),
-            feed.measures,
-            deliver=self._deliver,
-            cancel_handling=partial(self._cancel_handling, delivery),
-        )
-        delivery.row = ClaimedJobRow(held, feed.reports)
-        feed.leases.hold(held)
-        self._in_hand += 1
-        feed.in_hand += 1
-        if self._is_cancelled:  # the claim began before the cancellation
-            task = asyncio.create_task(delivery.requeue(), name=f"return of {self.name}")
-            self._returns.add(task)
-            task.add_done_callback(self._returns.discard)
-            return
-        if envelope.attempt == 1 and not claimed.losses and claimed.life == 1:
-            feed.measures.started(envelope, now)
-        self._on_delivery(delivery)
-
-    def _on_done(self, delivery: StoredDelivery) -> None:  # noqa: ARG002 - each delivery counts alike
-        self._in_hand -= 1
-        self._feed.in_hand -= 1
-        self._feed.wake()
-
-    def _cancel_handling(self, delivery: StoredDelivery) -> None:
-        for message, task in self._feed.state.in_flight.tasks.items():
-            if delivery in message.deliveries:
-                task.cancel()
-
-    # --- The methods of ConsumerHandle ---
-
-    @property
-    def name(self) -> str:
-        """The name of the queue."""
-        return self._feed.queue
-
-    @property
-    def ready(self) -> bool:
-        """True if the consumer claims jobs, and the store was reached by the last call."""
-        return self._task is not None and not self._is_cancelled and not self._feed.health.is_away
-
-    @property
-    def last_error(self) -> str | None:
-        """The reason why the store cannot be reached, or None."""
-        return self._feed.health.problem
-
-    async def wait_ready(self) -> None:
-        """Wait until the store is available."""
-        await self._feed.health.wait_available()
-
-    async def cancel(self) -> None:
-        """Stop claiming. A claim that has begun is not interrupted, and its jobs return at once."""
-        self._is_cancelled = True
-        self._woken.set()
-        if self._task is not None:
-            await asyncio.wait([self._task])
-        if self._returns:
-            await asyncio.wait([*self._returns])
-
-    async def close(self) -> None:
-        """Stop claiming. Jobs that still run keep their leases until these expire."""
-        self._is_cancelled = True
-        self._woken.set()
-        task = self._task
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        await self._feed.forget(self)

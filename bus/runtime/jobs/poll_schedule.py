@@ -1,4 +1,4 @@
-"""Times at which a feed looks for jobs that are due."""
+"""Times at which a feed claims jobs that are due."""
 
 from heapq import heappop, heappush
 from random import uniform
@@ -6,19 +6,19 @@ from random import uniform
 __all__ = ["MAX_POLL_SECONDS", "POLL_SECONDS", "PollSchedule"]
 
 POLL_SECONDS = 1.0
-"""Seconds between two looks at a queue in which jobs were found lately."""
+"""Seconds between two claims, if the last one has found jobs."""
 MAX_POLL_SECONDS = 2.0
-"""Maximum seconds between two looks at a queue that has been empty for a while."""
+"""Maximum seconds between two claims of a queue that has been empty for a while."""
 MAX_NOTIFIED_SECONDS = 5.0
 """As `MAX_POLL_SECONDS`, if the store reports changes by itself."""
 GROWTH = 1.1
 JITTER = 0.25
 MAX_TIMES = 1_000
-"""Maximum number of known due times. Further jobs are found by the next look."""
+"""Maximum number of known due times. Further jobs are found by the next claim."""
 
 
 class PollSchedule:
-    """The next look at one queue. Each wait is random, so processes do not look all at once."""
+    """The next claim from one queue. Each wait is random, so processes do not claim together."""
 
     def __init__(self) -> None:
         self._interval = POLL_SECONDS
@@ -27,7 +27,7 @@ class PollSchedule:
         """True if the store has reported a change of its own accord."""
 
     def found(self, number: int) -> None:
-        """Note the number of jobs that the last look has found."""
+        """Note the number of jobs that the last claim has found."""
         longest = MAX_NOTIFIED_SECONDS if self.is_notified else MAX_POLL_SECONDS
         self._interval = POLL_SECONDS if number else min(longest, self._interval * GROWTH)
 
@@ -37,7 +37,7 @@ class PollSchedule:
             heappush(self._due, due)
 
     def seconds(self, now: float) -> float:
-        """Return the seconds until the next look. `now` is in seconds since the epoch."""
+        """Return the seconds until the next claim. `now` is in seconds since the epoch."""
         wait = self._interval * uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         while self._due and self._due[0] <= now:
             heappop(self._due)

@@ -32,9 +32,11 @@ def deduplicate(state: EndpointState) -> InboundStage:
     A message that failed is not added, because a replay of its dead letter must be handled. If the
     handler is transactional, `claim_message` replaces this stage.
     """
-    if state.runs_at_most_once or state.endpoint.is_transactional:
+    endpoint = state.endpoint
+    # An answer about a job is never kept: the job changes, and it can be asked for each second.
+    if state.runs_at_most_once or endpoint.is_transactional or endpoint.is_internal:
         return pass_through
-    inbox, queue, measures = state.runtime.inbox, state.endpoint.queue, state.measures
+    inbox, queue, measures = state.runtime.inbox, endpoint.queue, state.measures
 
     def stage(inner: InboundHandler) -> InboundHandler:
         async def call(message: InboundMessage) -> HandlingResult:

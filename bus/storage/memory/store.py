@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from bus.errors import FailedPrecondition
 from bus.messaging.ids import uuid4_factory
 from bus.messaging.jobs.pauses import Pause
+from bus.messaging.jobs.pruning import PruneReport, Retention
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.ports.inbox import FactKey
 from bus.messaging.ports.store import InstanceBeat, Transaction
@@ -17,6 +18,7 @@ __all__ = ["MemoryStore"]
 
 Clock = Callable[[], float]
 _new_id = uuid4_factory()
+NO_LIMIT = 2**31
 
 
 class MemoryStore:
@@ -36,6 +38,7 @@ class MemoryStore:
         self._id = _new_id()
         self._jobs = MemoryJobStore(clock=clock)
         self._inbox = MemoryInbox()
+        self._next_prune_at = 0.0
         self._beats: dict[str, InstanceBeat] = {}
         self._pauses: dict[str, Pause] = {}
 
@@ -77,6 +80,20 @@ class MemoryStore:
             f"{_id_of(key)}: a store in memory has no transaction of {lease:g} s. "
             "Set BUS_STORE to the URL of a database."
         )
+
+    async def prune(self, retention: Retention, *, every: float = 0) -> PruneReport | None:
+        """Remove the data of jobs that ended long ago; see `Store.prune`."""
+        now = self._clock()
+        if now < self._next_prune_at and every:
+            return None
+        self._next_prune_at = now + every
+        payloads = deleted = 0
+        for state, seconds in retention.seconds_by_state():
+            pruned, removed = await self._jobs.prune(
+                state, ended_before=now - seconds, limit=NO_LIMIT, now=now
+            )
+            payloads, deleted = payloads + pruned, deleted + removed
+        return PruneReport(payloads=payloads, jobs=deleted)
 
     async def beat(self, instance: str, *, recorded_until: float) -> Sequence[InstanceBeat]:
         """Write a sign of life of an instance, and return those of all instances."""

@@ -24,8 +24,9 @@ __all__ = ["DRIVER_ERRORS", "Database", "error_from", "is_conflict", "permanent_
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
-MAX_ATTEMPTS = 5
-FIRST_DELAY = 0.01
+MAX_ATTEMPTS = 20
+FIRST_DELAY, LONGEST_DELAY = 0.01, 0.2
+"""Seconds before a repetition."""
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATE of a serialization failure and of a deadlock. The transaction had no effect."""
 SQLITE_CONFLICTS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -41,6 +42,8 @@ REASONS = {
     "42501": "the user has no permission. Run `bus store check`",
     "25006": "it is read-only. Use the address of the primary server",
     "53300": "it has too many connections. Raise max_connections, or start fewer processes",
+    "40001": "other transactions have changed the same rows for too long. Try again",
+    "40P01": "other transactions have locked the same rows for too long. Try again",
     "57P01": "it is stopping. The bus connects again",
     "57P03": "it is starting. The bus connects again",
     "55P03": "another transaction has locked its tables for too long. End it, or wait for it",
@@ -119,7 +122,8 @@ class Database:
             except DRIVER_ERRORS as error:
                 if attempt == MAX_ATTEMPTS or not _can_help(error, attempt):
                     raise error_from(error, self.place) from None
-            await asyncio.sleep(FIRST_DELAY * 2**attempt * random.uniform(0.5, 1))  # noqa: S311
+            delay = min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - not a secret
         raise AssertionError
 
     async def _run(self, work: Work[T], *, is_single: bool, is_reading: bool) -> T:
@@ -129,8 +133,12 @@ class Database:
             connection = await stack.enter_async_context(self.engine.connect())
             if is_reading:
                 await connection.execution_options(**{IS_READING: True})
-            if (is_single or is_reading) and not self.is_sqlite:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
+            if not self.is_sqlite:
+                # The parts of a store lock the rows that they change. A stricter level, which the
+                # user can have by default, would only cause conflicts.
+                is_one = is_single or is_reading
+                level = "AUTOCOMMIT" if is_one else "READ COMMITTED"
+                await connection.execution_options(isolation_level=level)
             result = await work(connection)
             await connection.commit()
             return result

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, delete, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, case, delete, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.errors import FailedPrecondition
@@ -169,7 +169,7 @@ async def prune_payloads(
     )
     removed = ("message", "result", "progress_update", "headers")
     changes = {"is_pruned": True, **dict.fromkeys(removed)}
-    done = await connection.execute(update(jobs).where(_is_one_of(old)).values(changes))
+    done = await connection.execute(update(jobs).where(_is_one_of(connection, old)).values(changes))
     return done.rowcount
 
 
@@ -191,9 +191,18 @@ async def remove_rows(
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    done = await connection.execute(delete(jobs).where(_is_one_of(old)))
+    done = await connection.execute(delete(jobs).where(_is_one_of(connection, old)))
     return done.rowcount
 
 
-def _is_one_of(keys: Any) -> ColumnElement[bool]:
-    return tuple_(jobs.c.id, jobs.c.submitter).in_(keys)
+def _is_one_of(connection: AsyncConnection, keys: Select[Any]) -> ColumnElement[bool]:
+    """Return the condition for the jobs with keys that a query finds.
+
+    PostgreSQL must run the query once: with a limit, it would lock and find further rows. SQLite
+    does so in any case, and Python's driver does not count the rows of a statement with `WITH`.
+    """
+    key = tuple_(jobs.c.id, jobs.c.submitter)
+    if connection.dialect.name == "sqlite":
+        return key.in_(keys)
+    found = keys.cte("old").prefix_with("MATERIALIZED")
+    return key.in_(select(found.c.id, found.c.submitter))

@@ -63,6 +63,8 @@ class NotifyingDatabase:
         """
         self._connect = connect
         self._signals = QueueSignals()
+        self.is_connected = False
+        """True if notifications arrive."""
         self._task: asyncio.Task[None] | None = None
 
     async def wait(self, queue: str, timeout: float) -> bool:
@@ -84,26 +86,27 @@ class NotifyingDatabase:
             self._task = None
 
     async def _listen(self) -> None:
-        delay = FIRST_DELAY
+        delay, was_connected = FIRST_DELAY, False
         while True:
             try:
                 connection = await self._connect()
             except Exception as error:  # noqa: BLE001 - without a connection, workers ask the store
                 log.debug("store: no notifications (%s)", type(error).__name__)
             else:
-                delay = FIRST_DELAY
-                await self._follow(connection)
+                await self._follow(connection, is_first=not was_connected)
+                delay, was_connected = FIRST_DELAY, True
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - not a secret
             delay = min(2 * delay, LONGEST_DELAY)
 
-    async def _follow(self, connection: Any) -> None:
+    async def _follow(self, connection: Any, *, is_first: bool) -> None:
         """Pass notifications on until the connection is lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
             await connection.add_listener(CHANNEL, self._hear)
-            # Notifications can have been lost while there was no connection.
-            self._signals.notify_all()
+            self.is_connected = True
+            if not is_first:  # notifications can have been lost while there was no connection
+                self._signals.notify_all()
             while not lost.is_set():
                 try:
                     async with asyncio.timeout(CHECK_SECONDS):
@@ -113,6 +116,7 @@ class NotifyingDatabase:
         except Exception as error:  # noqa: BLE001 - as above
             log.debug("store: notifications were lost (%s)", type(error).__name__)
         finally:
+            self.is_connected = False
             connection.terminate()
 
     def _hear(self, *received: Any) -> None:

@@ -86,7 +86,8 @@ told AS MATERIALIZED (
 SELECT id, submitter, (SELECT count(*) FROM told) FROM inserted""")
 
 # Within one priority, the index has the earliest `run_at` first. So the query visits one priority
-# after the other, and never reads the many jobs that wait for a later time.
+# after the other, and never reads the many jobs that wait for a later time. `due` is materialized,
+# because a query with a limit that runs twice locks further rows.
 _CLAIM: Final = text(f"""
 WITH RECURSIVE {_CLOCK},
 lost AS (
@@ -98,7 +99,7 @@ priorities (level) AS (
     SELECT (SELECT max(priority) FROM bus_jobs
         WHERE queue = :queue AND {IS_WAITING} AND priority < level)
     FROM priorities WHERE level IS NOT NULL),
-due AS (
+due AS MATERIALIZED (
     SELECT first.id, first.submitter FROM priorities CROSS JOIN LATERAL (
         SELECT id, submitter FROM bus_jobs
         WHERE queue = :queue AND {IS_WAITING} AND priority = level

@@ -79,9 +79,9 @@ class Pruning:
             for state, seconds in retention.seconds_by_state()
         ]
         payloads = select(func.count()).where(or_(*ended), not_(jobs.c.is_pruned))
-        latest = func.coalesce(jobs.c.expires, jobs.c.recorded_at)
+        dead = now - COPIES_SECONDS
         rows = select(func.count()).where(
-            or_(*ended), jobs.c.is_pruned, latest < now - COPIES_SECONDS
+            or_(*ended), jobs.c.is_pruned, jobs.c.expires <= dead, jobs.c.recorded_at <= dead
         )
         before = now - retention.inbox
         handled = select(func.count()).where(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.errors import ConfigurationError
 from bus.messaging.jobs.pauses import Pause
+from bus.messaging.jobs.pruning import PruneReport, Retention
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.ports.inbox import FactKey
 from bus.messaging.ports.store import InstanceBeat, Transaction
@@ -23,6 +24,7 @@ from bus.storage.sqlalchemy.notifications import NO_NOTIFICATIONS, NotifyingData
 from bus.storage.sqlalchemy.opening import check_store, claim_store
 from bus.storage.sqlalchemy.pauses import add_pause, read_pauses, remove_pause
 from bus.storage.sqlalchemy.present import present_time
+from bus.storage.sqlalchemy.pruning import Pruning
 from bus.storage.sqlalchemy.sqlite_file import check_sqlite_file
 from bus.storage.sqlalchemy.transactions import Transactions
 
@@ -69,18 +71,17 @@ class SqlStore:
         )
         self._jobs = SqlJobStore(self.database, clock=clock, notifications=notifications)
         self._inbox = SqlInbox(self.database, clock=clock)
+        self.pruning = Pruning(self.database, self._jobs, self._inbox)
+        # The concurrency of the handlers is the bound of their connections. A handler has its own
+        # timeout, so its statements have no other one.
+        self._handlers = open_engine(
+            self._read_address,
+            name=f"bus {service or OPERATOR} handlers",
+            statement_timeout=None,
+            max_overflow=-1,
+        )
         self._transactions = Transactions(
-            self.database,
-            # The concurrency of the handlers is the bound of their connections. A handler has its
-            # own timeout, so its statements have no other one.
-            open_engine(
-                self._read_address,
-                name=f"bus {service or OPERATOR} handlers",
-                statement_timeout=None,
-                max_overflow=-1,
-            ),
-            jobs=self._jobs,
-            clock=clock,
+            self.database, self._handlers, jobs=self._jobs, clock=clock
         )
         self._id = ""
 
@@ -118,6 +119,7 @@ class SqlStore:
             Unavailable: The database cannot be reached.
         """
         self.database.reset()
+        self._handlers.sync_engine.dispose(close=False)
         self._transactions.reset()
         if self._address.kind == "sqlite":
             check_sqlite_file(self._address)
@@ -136,6 +138,13 @@ class SqlStore:
     ) -> AbstractAsyncContextManager[Transaction | None]:
         """Claim a message for a handler, and yield its transaction; see `Store.transaction`."""
         return self._transactions.begin(key, lease=lease)
+
+    async def prune(self, retention: Retention, *, every: float = 0) -> PruneReport | None:
+        """Remove the data of messages that were handled long ago; see `Store.prune`."""
+        now = await self.now()
+        if every and not await self.pruning.claim(now=now, seconds=every):
+            return None
+        return await self.pruning.prune(retention, now=now)
 
     async def beat(self, instance: str, *, recorded_until: float) -> Sequence[InstanceBeat]:
         """Write a sign of life of an instance, and return those of all instances."""

@@ -195,5 +195,7 @@ store = Table(
     # The oldest revision of the bus that can use the tables as they are now.
     Column("oldest_revision", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    # Time after which an instance may prune the store again.
+    Column("next_prune_at", Double, nullable=False),
 )
 """One row: the identity of the store, its owner, and the revisions that can use it."""

@@ -80,6 +80,7 @@ async def _write_identity(
             "service": service,
             "oldest_revision": OLDEST_REVISION,
             "created_at": now,
+            "next_prune_at": 0.0,
         }
         await connection.execute(store.insert().values(row))
         return

@@ -1,5 +1,7 @@
 """One store of each kind. A test runs once for each kind, whose name is in the test's id."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,9 +40,9 @@ def address_of(url: str) -> StoreAddress:
     return address
 
 
-async def create_tables(connection: AsyncConnection) -> None:
-    """Create the tables that are missing."""
-    await connection.run_sync(metadata.create_all)
+async def create_tables(address: StoreAddress) -> None:
+    async with connected(address) as database:
+        await database.write(lambda connection: connection.run_sync(metadata.create_all))
 
 
 async def empty_tables(connection: AsyncConnection) -> None:
@@ -58,22 +60,33 @@ def clock() -> Clock:
     return Clock()
 
 
+# To create a database with tables takes a tenth of a second, so it is done once for each kind.
 @pytest.fixture(scope="session")
-def shared_url(postgres: PostgresCluster) -> str:
-    """The URL of a database for all these tests: to create one takes a tenth of a second."""
-    return postgres.create_database()
+def postgres_address(postgres: PostgresCluster) -> StoreAddress:
+    address = address_of(postgres.create_database())
+    asyncio.run(create_tables(address))
+    return address
+
+
+@pytest.fixture(scope="session")
+def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "jobs.db"
+    address = address_of(f"sqlite:///{path}")
+    create_sqlite_file(address)
+    asyncio.run(create_tables(address))
+    return path
 
 
 @pytest.fixture
 def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> StoreAddress | None:
-    """The address of a database, or None for the store in memory."""
+    """The address of a database with empty tables, or None for the store in memory."""
     if kind == "memory":
         return None
     if kind == "postgresql":
-        return address_of(request.getfixturevalue("shared_url"))
-    address = address_of(f"sqlite:///{tmp_path / 'jobs.db'}")
-    create_sqlite_file(address)
-    return address
+        address: StoreAddress = request.getfixturevalue("postgres_address")
+        return address
+    path = shutil.copy(request.getfixturevalue("sqlite_file"), tmp_path)
+    return address_of(f"sqlite:///{path}")
 
 
 @asynccontextmanager
@@ -84,22 +97,21 @@ async def connected(address: StoreAddress) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def tables(address: StoreAddress | None) -> AsyncIterator[None]:
-    """Empty tables."""
+async def possible_database(address: StoreAddress | None) -> AsyncIterator[Database | None]:
+    """The database of a test, or None for the store in memory."""
     if address is None:
-        yield
+        yield None
         return
     async with connected(address) as database:
-        await database.write(create_tables)
-        yield
-        await database.write(empty_tables)
+        yield database
+        if not database.is_sqlite:
+            await database.write(empty_tables)
 
 
 @pytest.fixture
-async def database(tables: None, address: StoreAddress) -> AsyncIterator[Database]:
-    """A database with empty tables."""
-    async with connected(address) as database:
-        yield database
+def database(possible_database: Database) -> Database:
+    """The database of a test that runs on no other kind of store."""
+    return possible_database
 
 
 @pytest.fixture
@@ -107,36 +119,39 @@ def memory(clock: Clock) -> MemoryJobStore:
     return MemoryJobStore(clock=clock)
 
 
-@asynccontextmanager
-async def opened(
-    address: StoreAddress | None, memory: MemoryJobStore, clock: Clock
-) -> AsyncIterator[JobStore]:
-    """Yield a store with connections of its own, as in another process."""
-    if address is None:
-        yield memory
-        return
+def store_in(database: Database, address: StoreAddress | None, clock: Clock) -> SqlJobStore:
+    """Return a store with notifications, if its database has them."""
     notifications = NO_NOTIFICATIONS
-    if address.kind == "postgresql":
+    if address is not None and address.kind == "postgresql":
         notifications = NotifyingDatabase(lambda: connect_directly(address, "test", 5))
-    async with connected(address) as database:
-        store = SqlJobStore(database, clock=clock, notifications=notifications)
-        yield store
-        await store.close()
+    return SqlJobStore(database, clock=clock, notifications=notifications)
 
 
 @pytest.fixture
 async def jobs(
-    tables: None, address: StoreAddress | None, memory: MemoryJobStore, clock: Clock
+    possible_database: Database | None,
+    address: StoreAddress | None,
+    memory: MemoryJobStore,
+    clock: Clock,
 ) -> AsyncIterator[JobStore]:
     """An empty store, in which the test sets the time."""
-    async with opened(address, memory, clock) as store:
-        yield store
+    if possible_database is None:
+        yield memory
+        return
+    store = store_in(possible_database, address, clock)
+    yield store
+    await store.close()
 
 
 @pytest.fixture
 async def other(
-    tables: None, address: StoreAddress | None, memory: MemoryJobStore, clock: Clock
+    address: StoreAddress | None, memory: MemoryJobStore, clock: Clock, jobs: JobStore
 ) -> AsyncIterator[JobStore]:
-    """The same store, as another process sees it."""
-    async with opened(address, memory, clock) as store:
+    """The same store, as another process sees it with its own connections."""
+    if address is None:
+        yield memory
+        return
+    async with connected(address) as database:
+        store = store_in(database, address, clock)
         yield store
+        await store.close()

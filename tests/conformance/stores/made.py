@@ -30,7 +30,7 @@ class Clock:
         return self.now
 
 
-def envelope(id: str = "a1", **attributes: Any) -> Envelope:
+def envelope(id_: str = "a1", **attributes: Any) -> Envelope:
     """Return the message of a job."""
     given = {
         "type": "library.scan.v1",
@@ -39,19 +39,21 @@ def envelope(id: str = "a1", **attributes: Any) -> Envelope:
         "body": b'{"book": 7}',
         "correlation_id": "c1",
     }
-    return Envelope(id=id, **{**given, **attributes})
+    return Envelope(id=id_, **{**given, **attributes})
 
 
-def new_job(id: str = "a1", *, queue: str = QUEUE, **attributes: Any) -> NewJob:
+def new_job(id_: str = "a1", *, queue: str = QUEUE, **attributes: Any) -> NewJob:
     """Return a job to record. The attributes are those of `NewJob` or of its envelope."""
     own = {name: attributes.pop(name) for name in ("run_at", "priority") if name in attributes}
-    message = envelope(id, **attributes)
-    return NewJob(key=JobKey(message.source, id), queue=queue, envelope=message, **own)
+    message = envelope(id_, **attributes)
+    return NewJob(key=JobKey(message.source, id_), queue=queue, envelope=message, **own)
 
 
-def update(id: str = "u1", body: bytes = b"{}") -> Envelope:
+def update(id_: str = "u1", body: bytes = b"{}") -> Envelope:
     """Return an update, as it is sent to the submitter."""
-    return Envelope(id=id, type="library.scan.v1.reply", role="update", source="library", body=body)
+    return Envelope(
+        id=id_, type="library.scan.v1.reply", role="update", source="library", body=body
+    )
 
 
 def progress(number: int, part: float = 0.5) -> JobProgress:

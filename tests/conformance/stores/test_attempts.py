@@ -43,15 +43,17 @@ async def test_two_claimers_never_share_a_job(jobs: JobStore, other: JobStore) -
     await jobs.record([new_job(f"a{number}") for number in range(60)])
 
     async def take(store: JobStore, worker: str) -> list[str]:
-        taken: list[str] = []
+        own: list[str] = []
         while claimed := await store.claim(QUEUE, worker=worker, limit=3, lease=LEASE):
-            taken += [each.attempt_of.key.id for each in claimed]
-        return taken
+            own += [each.attempt_of.key.id for each in claimed]
+        return own
 
     shares = await asyncio.gather(
         *(take(store, f"w{number}") for number, store in enumerate([jobs, other, jobs, other]))
     )
-    assert sorted(sum(shares, [])) == sorted(f"a{number}" for number in range(60))
+    assert sorted(each for share in shares for each in share) == sorted(
+        f"a{number}" for number in range(60)
+    )
 
 
 async def test_a_job_with_a_higher_priority_starts_first_and_then_the_earliest(
@@ -72,7 +74,7 @@ async def test_a_job_with_a_higher_priority_starts_first_and_then_the_earliest(
 
 async def test_jobs_of_one_batch_start_in_their_order(jobs: JobStore) -> None:
     ids = [f"{number * 7 % 20:02}" for number in range(20)]
-    await jobs.record([new_job(id) for id in ids])
+    await jobs.record([new_job(each) for each in ids])
     assert await claimed_ids(jobs) == ids
 
 

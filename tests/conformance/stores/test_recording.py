@@ -18,6 +18,7 @@ from tests.conformance.stores.made import (
     update,
 )
 
+TEXTS = ["bücher-📚", "a\\0b", "a\0b", "a\\", "%_'\"", "x" * 255]
 MEBIBYTE = 1024 * 1024
 
 
@@ -83,14 +84,14 @@ async def test_two_submitters_may_use_the_same_id(jobs: JobStore) -> None:
     assert await jobs.find(JobKey("library", "a1")) is None
 
 
-@pytest.mark.parametrize("id", ["bücher-📚", "a\\0b", "a\0b", "a\\", "%_'\"", "x" * 255], ids=ascii)
-async def test_each_text_is_an_id_of_its_own(jobs: JobStore, id: str) -> None:
-    job = new_job(id, correlation_id=f"{id}!", headers={"note": "ü"})
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+async def test_each_text_is_an_id_of_its_own(jobs: JobStore, text: str) -> None:
+    job = new_job(text, correlation_id=f"{text}!", headers={"note": "ü"})
     assert await jobs.record([job, new_job("a")]) == [True, True]
     found = await jobs.find(job.key)
     assert found is not None
-    assert (found.key, found.correlation_id) == (job.key, f"{id}!")
-    claimed = await jobs.claim(QUEUE, worker=id, limit=1, lease=LEASE)
+    assert (found.key, found.correlation_id) == (job.key, f"{text}!")
+    claimed = await jobs.claim(QUEUE, worker=text, limit=1, lease=LEASE)
     assert [each.attempt_of.key for each in claimed] == [job.key]
     assert await jobs.end([ended(claimed[0].attempt_of, "failed")]) == ["failed"]
 

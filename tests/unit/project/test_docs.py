@@ -13,7 +13,8 @@ from bus.errors import BusError
 from bus.messaging.instruments import INSTRUMENTS
 from bus.messaging.topology.declarations import BASE_EXCHANGES, job_topology
 from bus.messaging.topology.names import RETRY_DELAYS
-from bus.runtime.inbound import INBOUND
+from bus.runtime.inbound import INBOUND, RECORDING, RUNNING
+from bus.runtime.jobs.record_job import record_job
 from bus.settings import Settings
 from bus.transports.wire_format import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
@@ -286,3 +287,12 @@ def test_the_architecture_page_lists_the_inbound_stages_in_their_order() -> None
     section = page("docs/explanation/architecture.md").partition("## An incoming message")[2]
     listed = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
     assert listed == [stage.__name__ for stage in INBOUND]
+
+
+def test_the_architecture_page_lists_the_stages_of_stored_jobs_in_their_order() -> None:
+    section = page("docs/explanation/architecture.md").partition("## The two receivers")[2]
+    intro, _, table = section.partition("\n## ")[0].partition("The runner takes")
+    recorder = re.findall(r"`(\w+)`", intro.partition("writes the row:")[2])
+    assert recorder == [*(stage.__name__ for stage in RECORDING), record_job.__name__]
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == [stage.__name__ for stage in RUNNING]

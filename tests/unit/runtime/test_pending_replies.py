@@ -31,7 +31,8 @@ from bus.messaging.envelope import (
     progress_update,
     reply,
 )
-from bus.runtime.job_handle import MAX_UPDATES, PendingJob
+from bus.runtime.job_handle import PendingJob
+from bus.runtime.received_updates import MAX_UPDATES
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
 from tests.unit.fakes import envelope, settle_down, virtual

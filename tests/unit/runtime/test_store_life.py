@@ -1,13 +1,17 @@
 """The life of the durable store of a bus."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from typing_extensions import override
 
+from bus.contracts.contract import Event, contract
 from bus.errors import ConfigurationError, Unavailable
 from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from bus.settings import Settings
+from bus.storage.memory.store import MemoryStore
 from bus.transports.memory import MemoryBroker, MemoryTransport
 
 OPEN = Settings(auth="off", discovery="off")
@@ -82,3 +86,61 @@ def test_a_store_that_is_not_a_store_is_refused() -> None:
         ConfigurationError, match=r"^Bus\('shelf'\): store must be an object with the methods open"
     ):
         Bus("shelf", settings=OPEN, store=wrong)
+
+
+@contract("sharing.lent", version=1)
+class Lent(Event):
+    """A contract for a router that serves something."""
+
+
+router = Router("sharing")
+
+
+@router.event(Lent)
+async def lent(event: Lent) -> None:
+    del event
+
+
+class SharedStore(MemoryStore):
+    """A store that answers with a chosen id."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._id = name
+
+
+def serving_bus(broker: MemoryBroker, store: MemoryStore | None) -> Bus:
+    settings = Settings(auth="off")
+    return Bus("sharing", settings=settings, transport=MemoryTransport(broker), store=store)
+
+
+async def test_a_process_whose_store_differs_from_that_of_another_instance_does_not_serve() -> None:
+    broker = MemoryBroker()
+    first, second = SharedStore("first-id"), SharedStore("second-id")
+    async with serving_bus(broker, first) as one, one.serving(router):
+        async with serving_bus(broker, second) as other:
+            with pytest.raises(
+                ConfigurationError,
+                match=r"another store \(first-id\) than this process \(second-id",
+            ) as caught:
+                await other.serve(router, until=ended())
+        assert str(caught.value).endswith("compare with `bus store check`.")
+
+
+@pytest.mark.parametrize("store", [None, SharedStore("first-id")])
+async def test_an_instance_with_the_same_store_or_without_one_stops_no_start(
+    store: MemoryStore | None,
+) -> None:
+    broker = MemoryBroker()
+    async with (
+        serving_bus(broker, store) as one,
+        one.serving(router),
+        serving_bus(broker, SharedStore("first-id")) as other,
+    ):
+        await other.serve(router, until=ended())
+
+
+def ended() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event

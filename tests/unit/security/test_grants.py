@@ -142,8 +142,8 @@ FAULTS = {
         '[services.library]\ncalls = ["read:books"]',
         2,
         (
-            "unknown key 'calls' (the keys of a service are call, publish, consume and control); "
-            "did you mean 'call'?"
+            "unknown key 'calls' (the keys of a service are call, publish, consume, control and "
+            "jobs); did you mean 'call'?"
         ),
     ),
     "another right on the control channel": (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from bus import (
     Context,
@@ -92,6 +93,29 @@ async def test_handle_sets_the_context_and_records_what_the_handler_sends(
     sent = buses.published(Stored).one(title="Emma")
     assert sent.envelope.source == "archive"
     assert sent.envelope.correlation_id == "c1"
+
+
+@catalogue.event(Stored, subscription="ledger", transactional=True)
+async def enter(event: Stored, session: AsyncSession) -> None:
+    entered.append((event.title, session))
+
+
+async def without_router(event: Stored, session: AsyncSession) -> None:
+    entered.append((event.title, session))
+
+
+entered: list[Any] = []
+
+
+async def test_handle_passes_the_session_of_the_test_to_a_transactional_handler(
+    handle: HandlerCall,
+) -> None:
+    session = AsyncSession()
+    for handler in (enter, without_router):
+        await handle(handler, Stored(title="Emma"), session=session)
+    assert entered == 2 * [("Emma", session)]
+    with pytest.raises(TypeError, match=r"enter is transactional\. Pass session="):
+        await handle(enter, Stored(title="Emma"))
 
 
 async def test_handle_records_the_progress_of_the_last_job(handle: HandlerCall) -> None:

@@ -45,6 +45,9 @@ class Published:
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         raise NotImplementedError
 
+    def job(self, job: Any, job_id: str, *, submitter: str | None = None) -> Any:
+        raise NotImplementedError
+
 
 # All tests share one loop and one lifespan, because each start loads two models.
 pytestmark = [needs_speech, pytest.mark.asyncio(loop_scope="module")]

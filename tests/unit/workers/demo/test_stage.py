@@ -37,6 +37,9 @@ class Answers:
     async def submit(self, job: Any, *, timeout: float | None = None) -> Any:
         raise NotImplementedError
 
+    def job(self, job: Any, job_id: str, *, submitter: str | None = None) -> Any:
+        raise NotImplementedError
+
 
 @virtual
 async def test_workers_that_are_not_there_yet_or_take_long_for_a_first_answer_are_waited_for() -> (

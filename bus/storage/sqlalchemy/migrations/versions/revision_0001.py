@@ -66,6 +66,7 @@ def upgrade() -> None:
         sa.Column("service", sa.Text, nullable=False),
         sa.Column("oldest_revision", sa.Text, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("next_prune_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_bus_store"),
     )
 
