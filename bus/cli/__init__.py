@@ -40,6 +40,7 @@ COMMANDS = {
     "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve routers until SIGTERM or Ctrl-C.",
     "services": "Show the live instances of services, their operations, latencies and errors.",
+    "store": "Create, check, prune and re-encrypt the durable store of a service.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "top": "Show rates, latencies, errors, queues and dead letters on a live screen.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",

@@ -47,6 +47,19 @@ class EncryptionKeys(Protocol):
     context as encryption.
     """
 
+    @property
+    def newest_id(self) -> str:
+        """Id of the key that encrypts."""
+        ...
+
+    def key_of(self, sealed: bytes) -> str:
+        """Return the id of the key that `sealed` needs.
+
+        Raises:
+            DecryptionFailed: The payload is malformed.
+        """
+        ...
+
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """Encrypt `plain`. Decryption requires the same `context`."""
         ...
@@ -147,6 +160,41 @@ class PayloadCipher:
             body=body,
             headers={name: value for name, value in envelope.headers.items() if name != ENCRYPTION},
         )
+
+    @property
+    def newest_key(self) -> str | None:
+        """Id of the key that encrypts. None without keys."""
+        return None if self._keys is None else self._keys.newest_id
+
+    def key_of(self, envelope: Envelope) -> str | None:
+        """Return the id of the key that a message needs. Return None if it is not encrypted.
+
+        Raises:
+            Undecodable: The encrypted payload is malformed.
+        """
+        if envelope.headers.get(ENCRYPTION) != JWE or self._keys is None:
+            return None
+        reason = ""
+        try:
+            return self._keys.key_of(envelope.body)
+        except DecryptionFailed as error:
+            reason = str(error)
+        raise Undecodable(f"{envelope.type}: the encrypted payload is invalid: {reason}")
+
+    def reencrypt(self, envelope: Envelope) -> Envelope:
+        """Return an encrypted message that is encrypted with the newest key.
+
+        The proof of the message does not fit any more, because it signs the encrypted payload. So
+        only a message that is in a store, and was authenticated before, can be encrypted again.
+
+        Raises:
+            Undecodable: The payload is malformed, or was not encrypted for this message.
+            Unavailable: The cipher does not have the key that the payload was encrypted with.
+        """
+        plain = self._decrypt(envelope)
+        if self._keys is None:
+            raise FailedPrecondition(f"{envelope.type}: BUS_ENCRYPTION_KEYS is not set. Set it.")
+        return envelope.replace(body=self._keys.encrypt(plain, _identity(envelope)))
 
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Return the decrypted payload.

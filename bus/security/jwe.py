@@ -112,11 +112,20 @@ class JweKeys:
     def __init__(self, keys: Sequence[EncryptionKey]) -> None:
         """Build the object. The list `keys` must not be empty. The first key encrypts."""
         self._newest = keys[0].secret
+        self.newest_id = keys[0].id
         self._keys = {key.id: key.secret for key in keys}
         # Older versions of the bus encode the header again before they decrypt. They only read
         # ASCII without spaces, with the parameters in this order.
         header = {"alg": WRAPPING, "enc": CONTENT, "kid": keys[0].id}
         self._protected = base64(COMPACT_JSON.encode(header).encode())
+
+    def key_of(self, sealed: bytes) -> str:
+        """Return the id of the key that `sealed` needs, which this object may not have.
+
+        Raises:
+            DecryptionFailed: The payload is malformed.
+        """
+        return _read_kid(_parse_content(sealed))
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """Encrypt `plain`, and return JSON. Decryption requires the same `context`."""

@@ -1,17 +1,19 @@
 """The durable store that the settings name."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
 from bus.errors import ConfigurationError
 from bus.messaging.ports.store import Store
+from bus.messaging.ports.store_administrator import StoreAdministrator
 from bus.messaging.store_address import StoreAddress
 from bus.settings import Settings
 from bus.settings.store_settings import SERVICE
 
-__all__ = ["check_packages", "configured_store", "operator_store"]
+__all__ = ["check_packages", "configured_store", "operator_store", "store_administration"]
 
 PACKAGES = {
     "sqlite": ("store", ("sqlalchemy", "greenlet", "alembic", "aiosqlite")),
@@ -45,6 +47,31 @@ def configured_store(
     return cast("Store", module.SqlStore(settings, service, clock=clock))
 
 
+def store_administration(settings: Settings, service: str | None) -> StoreAdministrator:
+    """Return the administration of the store in the setting `store`.
+
+    Args:
+        settings: Settings of the administrator.
+        service: Service that must own the store. None: any service.
+
+    Raises:
+        ConfigurationError: The setting is `memory`, or has the name of the service and `service` is
+            None. Or a package is missing, or the password cannot be read.
+    """
+    _check_service(settings, service)
+    name = service or ""
+    address = settings.store_address_of(name)
+    if address is None:
+        raise ConfigurationError(
+            "BUS_STORE is memory, so the service has no durable store. Set it to "
+            "sqlite:////path/of/file.db or postgresql://user:password@host:port/database."
+        )
+    check_packages(address)
+    module = import_module("bus.storage.sqlalchemy.administration")
+    source = partial(settings.store_address_of, name)
+    return cast("StoreAdministrator", module.StoreAdministration(source, name))
+
+
 def operator_store(settings: Settings, service: str | None) -> Store | None:
     """Return the store in the setting `store` for a command of an operator.
 
@@ -59,16 +86,20 @@ def operator_store(settings: Settings, service: str | None) -> Store | None:
         ConfigurationError: The setting names a store for each service, and `service` is None. Or as
             `configured_store`.
     """
-    if service is None and SERVICE in settings.store.get_secret_value():
-        raise ConfigurationError(
-            f"BUS_STORE contains {SERVICE}, so each service has a store of its own. Pass --service."
-        )
+    _check_service(settings, service)
     address = settings.store_address_of(service or "")
     if address is None:
         return None
     check_packages(address)
     module = import_module("bus.storage.sqlalchemy.store")
     return cast("Store", module.SqlStore(settings, service or "", is_operator=True))
+
+
+def _check_service(settings: Settings, service: str | None) -> None:
+    if service is None and SERVICE in settings.store.get_secret_value():
+        raise ConfigurationError(
+            f"BUS_STORE contains {SERVICE}, so each service has a store of its own. Pass --service."
+        )
 
 
 def check_packages(address: StoreAddress) -> None:

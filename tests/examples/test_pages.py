@@ -50,6 +50,7 @@ HOW_TO = [
     "move-from-rest",
     "pause-for-a-dependency",
     "run-a-game-day",
+    "run-a-store",
     "run-a-worker",
     "run-where-others-manage-the-broker",
     "see-running-services",

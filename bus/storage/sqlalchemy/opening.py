@@ -4,7 +4,8 @@ Each problem is an error with the command that corrects it, so that no worker st
 that it cannot use.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +16,7 @@ from bus.storage.sqlalchemy.identity import Identity, read_identity
 from bus.storage.sqlalchemy.migrations import HEAD, LOCK_SECONDS
 from bus.storage.sqlalchemy.tables import metadata, store
 
-__all__ = ["check_identity", "check_store", "claim_store"]
+__all__ = ["check_identity", "check_store", "check_writable", "claim_store", "reported_errors"]
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 MISSING_RIGHTS = text(
@@ -48,7 +49,8 @@ async def claim_store(database: Database, service: str) -> Identity:
         )
         return await read_identity(connection)
 
-    identity = await _run(database, work)
+    async with reported_errors(database.place):
+        identity = await database.run_once(work)
     # Another service can have claimed it at the same time.
     check_identity(identity, service, database.place)
     return identity
@@ -67,21 +69,45 @@ async def check_store(database: Database, service: str) -> Identity:
         ConfigurationError: The store is behind, ahead, or belongs to another service.
         Unavailable: The database cannot be reached.
     """
-    identity = await _run(database, read_identity)
+    async with reported_errors(database.place):
+        identity = await database.run_once(read_identity)
     check_identity(identity, service or identity.service, database.place)
     return identity
 
 
-async def _run(
-    database: Database, work: Callable[[AsyncConnection], Awaitable[Identity]]
-) -> Identity:
+@asynccontextmanager
+async def reported_errors(place: str) -> AsyncIterator[None]:
+    """Convert the errors of a driver inside the block.
+
+    Raises:
+        ConfigurationError: The error does not end by itself. The text has its remedy.
+        Unavailable: The database cannot be reached now.
+    """
     try:
-        return await database.run_once(work)
+        yield
     except DRIVER_ERRORS as error:
         reason = permanent_reason(error)
         if reason is None:
-            raise error_from(error, database.place) from None
-        raise ConfigurationError(f"the store {database.place}: {reason}.") from None
+            raise error_from(error, place) from None
+        raise ConfigurationError(f"the store {place}: {reason}.") from None
+
+
+async def check_writable(database: Database) -> None:
+    """Check that the user may write to each table, and that the store is not locked.
+
+    Raises:
+        ConfigurationError: The store is locked or read-only, or a right is missing.
+        Unavailable: The database cannot be reached.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        if not database.is_sqlite:
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            await _check_rights(connection, database.place)
+        await connection.execute(update(store).values(service=store.c.service))
+
+    async with reported_errors(database.place):
+        await database.run_once(work)
 
 
 def check_identity(identity: Identity, service: str, place: str) -> None:

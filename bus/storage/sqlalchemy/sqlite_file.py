@@ -7,9 +7,14 @@ from pathlib import Path
 from bus.errors import ConfigurationError
 from bus.messaging.store_address import StoreAddress
 
-__all__ = ["check_sqlite_file", "create_sqlite_file"]
+__all__ = ["check_sqlite_file", "create_sqlite_file", "has_file"]
 
 UPGRADE = "Run `bus store upgrade` to create it"
+
+
+def has_file(address: StoreAddress) -> bool:
+    """Return True if the file exists."""
+    return address.path is not None and Path(address.path).exists()
 
 
 def create_sqlite_file(address: StoreAddress) -> bool:

@@ -40,7 +40,10 @@ BY_NAME = {
         "bus.storage.sqlalchemy.postgresql_engine",
         "bus.storage.sqlalchemy.sqlite_engine",
     },
-    "bus.storage.configured_store": {"bus.storage.sqlalchemy.store"},
+    "bus.storage.configured_store": {
+        "bus.storage.sqlalchemy.administration",
+        "bus.storage.sqlalchemy.store",
+    },
     "bus.testing": {"the modules in bus/testing/__init__.py"},
     "bus.testing.plugin": {"pytest_asyncio"},
     "workers.demo.stage": {"the router of a worker in WORKERS"},
