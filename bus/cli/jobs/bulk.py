@@ -125,7 +125,7 @@ def _say_selected(plan: Plan, jobs: Sequence[JobRecord], *, has_more: bool) -> N
     for (type_, state), count in sorted(counts.items()):
         say(f"{type_}: {count} {state}")
     if not jobs:
-        states = " or ".join(plan.selection.states) or "such a state"
+        states = " or ".join(plan.selection.states) or "in another state"
         say(f"no matching job is {states}. `bus jobs show ID` shows the state of a job")
     elif plan.dry_run:
         say(f"would {plan.verb} {count_noun(len(jobs), 'job')}")
