@@ -8,7 +8,7 @@ has delivered every earlier job. Later signs of life show that each instance has
 from collections.abc import Sequence
 from enum import Enum
 
-from bus.messaging.ports.store import InstanceBeat
+from bus.messaging.jobs.beat import InstanceBeat
 
 __all__ = ["LIVE_SECONDS", "MARKER_PREFIX", "Evidence", "judge", "live_instances", "passed_at"]
 
