@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from bus.errors import BusError
 from bus.messaging.failure_location import failure_facts
-from bus.messaging.jobs.absence import LIVE_SECONDS
+from bus.messaging.job_absence import LIVE_SECONDS
 from bus.messaging.labels import failure_label
 from bus.messaging.ports.store import InstanceBeat, Store
 from bus.runtime.failure_log import UNEXPECTED

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from bus.errors import BusError, Unavailable
-from bus.messaging.jobs.absence import Evidence, judge, live_instances, passed_at
+from bus.messaging.job_absence import Evidence, judge, live_instances, passed_at
 from bus.messaging.jobs.markers import new_marker
 from bus.messaging.ports.store import InstanceBeat, Store
 from bus.messaging.ports.transport import Accepted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bus.messaging.jobs.absence import Evidence, judge, live_instances, passed_at
+from bus.messaging.job_absence import Evidence, judge, live_instances, passed_at
 from bus.messaging.ports.store import InstanceBeat
 
 
