@@ -96,10 +96,11 @@ RUNNING: tuple[Stage, ...] = (
 
 
 def compose_inbound(
-    state: EndpointState, handler: InboundHandler, stages: Sequence[Stage] = INBOUND
+    state: EndpointState, handler: InboundHandler, stages: Sequence[Stage] | None = None
 ) -> InboundHandler:
-    """Return `handler` inside the stages of one endpoint.
+    """Return `handler` inside the stages of one endpoint, which are `INBOUND` by default.
 
     Stages that the endpoint does not need are left out.
     """
-    return reduce(lambda inner, stage: stage(state)(inner), reversed(stages), handler)
+    chosen = INBOUND if stages is None else stages
+    return reduce(lambda inner, stage: stage(state)(inner), reversed(chosen), handler)

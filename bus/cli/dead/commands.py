@@ -98,7 +98,7 @@ def list_(
         show_table(letters, table_console())
     say(summary(browse_result, len(letters), selection))
     is_for_jobs = any(is_job_queue(each) for each in queue or ())
-    if load_settings().store_address is not None or (is_for_jobs and not letters):
+    if load_settings().has_store or (is_for_jobs and not letters):
         say(SEE_JOBS)
 
 
