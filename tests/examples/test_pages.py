@@ -43,6 +43,7 @@ HOW_TO = [
     "generate-documents",
     "give-each-service-a-broker-user",
     "handle-dead-letters",
+    "handle-failed-jobs",
     "inspect-queues",
     "keys",
     "metrics",
@@ -70,6 +71,7 @@ SIGNED = {"BUS_AUTH": "on"}
 VARIABLES: dict[str, dict[str, str]] = {
     "find-a-failure": {"COLUMNS": "80"},
     "handle-dead-letters": SIGNED | {"COLUMNS": "80"},
+    "handle-failed-jobs": {"COLUMNS": "130"},
     "keys": SIGNED,
     "pause-for-a-dependency": {"COLUMNS": "130"},
     "run-a-worker": SIGNED,
