@@ -226,7 +226,7 @@ async def turn(run: Run, peer: Peer, place: Place) -> tuple[Sample, Sample]:
         more = place.environment()
         worker = await stack.enter_async_context(run.actor(peer, "work", more=more))
         more.pop("BUS_STORE", None)  # a store belongs to one service
-        role = "hold" if peer.module == "ours_jobs" else "submit"
+        role = "hold" if peer.key == NO_STORE else "submit"
         submitter = await stack.enter_async_context(run.actor(peer, role, more=more))
         count = await stack.enter_async_context(counter(place))
         now = Turn(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bus.cli.doctor_report import OTHER_SERVICES, Report, print_report
+from bus.cli.doctor_store import examine_stores
 from bus.cli.env_file import current_file
 from bus.cli.output import print_json, suppress_library_logs, table_console
 from bus.cli.policy_text import describe_policy
@@ -139,6 +140,8 @@ async def examine(
         report.record_problem(error)
     if settings and not report.missing:
         await check_services(settings, services, report)
+    if settings:
+        await examine_stores(settings, [*services], report)
     try:
         await examine_broker(environment, settings, report, start=start)
     except BusError as error:

@@ -64,6 +64,8 @@ class Report:
     """The values for the calls to all services, with their sources."""
     policies: dict[str, str] = field(default_factory=dict)
     """The policies that apply to the calls to each configured service, and to other services."""
+    stores: dict[str, str] = field(default_factory=dict)
+    """The durable store, or the store of each checked service, each with its condition."""
     broker: str | None = None
     why: str | None = None
     server: dict[str, str] | None = None
@@ -158,6 +160,7 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
     for service, policy in report.policies.items():
         is_default = service == OTHER_SERVICES
         yield "policy by default" if is_default else f"policy for {service}", policy
+    yield from report.stores.items()
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
 

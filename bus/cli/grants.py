@@ -29,7 +29,7 @@ def group() -> None:
     The file is TOML, with a table for each service: \[services.reader] call = \["library.find"]. A
     table has up to three lists of permissions: call, publish and consume. `bus contracts show TYPE`
     shows the permission that a contract requires. The list control has the right to read the state
-    of live services.
+    of live services. The list jobs has the rights to read or cancel jobs of other submitters.
     """
 
 
@@ -92,6 +92,7 @@ def to_json(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
                 for verb in VERBS
             },
             "control": sorted(rights.control),
+            "jobs": sorted(rights.jobs),
         }
         for service, rights in sorted(grants.services.items())
     }
@@ -129,7 +130,9 @@ def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, st
             yield service, verb, permission, "\n".join(types)
         for right in sorted(rights.control):
             yield service, "control", right, "(live services)"
-        if not granted and not rights.control:
+        for right in sorted(rights.jobs):
+            yield service, "jobs", right, "(jobs of other submitters)"
+        if not granted and not rights.control and not rights.jobs:
             yield service, "-", "-", "nothing"
     for operator, operations in sorted(grants.operators.items()):
         yield operator, "operate", "\n".join(sorted(operations)) or "-", "(operator)"

@@ -87,7 +87,8 @@ class Bus:
             client: The middlewares for messages that this service sends; by default `CLIENT`.
             server: The middlewares for messages that this service handles; by default `SERVER`.
             inbox: The store of handled messages; by default the memory of this process.
-            store: The durable store; by default the one in the setting `store`.
+            store: The durable store; by default the one in the setting `store`. The bus opens it
+                when it serves a router.
             clock: A function that returns seconds since the epoch.
 
         Raises:
@@ -178,7 +179,6 @@ class Bus:
         try:
             await self._security.identity.start()
             check_configured_services(self.settings.registry, self.service, self._security.identity)
-            await self._store_life.open()
             with log_tracebacks(enabled=self.settings.debug):
                 await self._transport.start(
                     self._client.replies, timeout=self.settings.connect_timeout
@@ -455,6 +455,7 @@ class Bus:
                 f"the bus belongs to the service {self.service!r}, but the router belongs to "
                 f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
+        await self._store_life.open()
         await self._server.check(router)
         await self._store_life.compare(self._discovery)
         self._begin_chaos(router)

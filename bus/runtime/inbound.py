@@ -11,7 +11,6 @@ from functools import reduce
 
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import InboundHandler, InboundStage
-from bus.runtime.jobs.pass_markers import pass_markers
 from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
 from bus.runtime.stages.adapt_concurrency import adapt_concurrency
 from bus.runtime.stages.authenticate import authenticate
@@ -27,6 +26,7 @@ from bus.runtime.stages.join_in_flight import join_in_flight
 from bus.runtime.stages.limit_concurrency import limit_concurrency
 from bus.runtime.stages.limit_rate import limit_rate
 from bus.runtime.stages.measure import measure
+from bus.runtime.stages.pass_markers import pass_markers
 from bus.runtime.stages.recall_result import recall_result
 from bus.runtime.stages.record_span import record_span
 from bus.runtime.stages.reject_expired import reject_expired
@@ -96,10 +96,11 @@ RUNNING: tuple[Stage, ...] = (
 
 
 def compose_inbound(
-    state: EndpointState, handler: InboundHandler, stages: Sequence[Stage] = INBOUND
+    state: EndpointState, handler: InboundHandler, stages: Sequence[Stage] | None = None
 ) -> InboundHandler:
-    """Return `handler` inside the stages of one endpoint.
+    """Return `handler` inside the stages of one endpoint, which are `INBOUND` by default.
 
     Stages that the endpoint does not need are left out.
     """
-    return reduce(lambda inner, stage: stage(state)(inner), reversed(stages), handler)
+    chosen = INBOUND if stages is None else stages
+    return reduce(lambda inner, stage: stage(state)(inner), reversed(chosen), handler)

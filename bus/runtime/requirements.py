@@ -7,7 +7,7 @@ from bus.messaging.topology.control import CONTROL_EXCHANGE
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.operations.topology.required import RequiredTopology
-from bus.runtime.jobs.question_topology import question_topology
+from bus.runtime.question_topology import question_topology
 from bus.runtime.router import Router
 from bus.settings import Settings
 

@@ -32,10 +32,10 @@ from bus.runtime.job_reports import JobReports
 from bus.runtime.jobs.beats import InstanceBeats
 from bus.runtime.jobs.durable_jobs import DurableJobs
 from bus.runtime.jobs.question_endpoints import answering
-from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
 from bus.runtime.prefetch_follower import following_limits
 from bus.runtime.prefetched_consumer import DeliverySource
+from bus.runtime.question_topology import question_topology
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import check_has_handlers, required_by, topology_of
 from bus.runtime.router import Router

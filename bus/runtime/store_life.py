@@ -1,5 +1,7 @@
 """The durable store while a bus is open: its start, its comparison and its end."""
 
+import asyncio
+
 from bus.errors import BusError, ConfigurationError
 from bus.messaging.control import Ping, Target
 from bus.messaging.ports.store import Store
@@ -20,11 +22,20 @@ class StoreLife:
         """Create the life of a store that is not open yet."""
         self._store, self._service = store, service
         self._pruning = None if store is None else PruningLoop(store, settings, service)
+        self._opening = asyncio.Lock()
+        self._is_open = False
 
     async def open(self) -> None:
-        """Open the store, and begin to prune it; see `Store.open` for the errors."""
-        if self._store is not None and self._pruning is not None:
+        """Open the store, and begin to prune it; see `Store.open` for the errors.
+
+        Only a bus that serves uses its store. A client of another service can have the same
+        environment, and must not open the store of that service. A second call has no effect.
+        """
+        async with self._opening:
+            if self._store is None or self._pruning is None or self._is_open:
+                return
             await self._store.open()
+            self._is_open = True
             self._pruning.start()
 
     async def close(self) -> None:

@@ -45,6 +45,12 @@ class StoreSettings(CallSettings):
     """Seconds that the store keeps payload and result of a succeeded or cancelled job."""
     retain_failed: float = Field(default=14 * DAY_SECONDS, ge=0, le=366 * DAY_SECONDS)
     """Seconds that the store keeps payload and result of a failed job."""
+    inbox_retention: float | None = Field(default=None, ge=0, le=366 * DAY_SECONDS)
+    """Seconds that the store remembers a message that a transactional handler has handled.
+
+    A copy that arrives later is handled again. None: as long as a copy can be alive, which is
+    `message_ttl` and three extensions of 31 days by operators.
+    """
 
     @field_validator("store")
     @classmethod

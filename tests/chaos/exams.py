@@ -13,6 +13,7 @@ from bus.operations.brokers.installation import find_installation
 from bus.operations.brokers.select import INSTALL
 from tests.chaos.actor import Actor
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
+from tests.chaos.jobs_at_random import IN_DATABASES, IN_MEMORY, jobs_at_random
 from tests.chaos.journal import ACKED, FAILED, Tail
 from tests.chaos.neighbours import STATES, retried_beside
 from tests.chaos.node import ChaosNode
@@ -214,6 +215,14 @@ def delayed(found: Found) -> str:
 
 
 EXAMS = {
+    "jobs": Exam(
+        title=(
+            f"{IN_MEMORY:,} random programmes of durable jobs in memory, "
+            f"{IN_DATABASES} in each database"
+        ),
+        sit=lambda _, directory: jobs_at_random(directory),
+        broken=lambda found: "a programme broke a promise" if found["broken promises"] else "",
+    ),
     "cluster": Exam(
         title="Three nodes: the queue's leader is killed, isolated or paused in turn",
         sit=cluster,

@@ -53,6 +53,7 @@ HOW_TO = [
     "run-a-game-day",
     "run-a-store",
     "run-a-worker",
+    "run-long-jobs",
     "run-where-others-manage-the-broker",
     "see-running-services",
     "survive-a-failing-service",

@@ -1,19 +1,20 @@
 """Durable jobs on RabbitMQ: what the broker sees of a job that runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Job, Message, Router, Settings, contract
 from bus.contracts.contract import Catalog
+from bus.messaging.jobs.records import NewJob
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.private_node import PrivateNode
 from bus.storage.memory.store import MemoryStore
 from tests.broker import evaluate
+from tests.conformance.world import until
 from tests.integration.ledger import Place
-from tests.polling import until
 
 catalog = Catalog()
 SET, TICK = "application:set_env(rabbit", "channel_tick_interval"
@@ -48,6 +49,21 @@ async def counts(place: Place, queue: str = QUEUE) -> tuple[int, int]:
     return row["messages_ready"], row["messages_unacknowledged"]
 
 
+class HeldStore(MemoryStore):
+    """A store that records no job until the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = asyncio.Event()
+        record = self.jobs.record
+
+        async def record_later(jobs: Sequence[NewJob]) -> Sequence[bool]:
+            await self.opened.wait()
+            return await record(jobs)
+
+        self.jobs.record = record_later  # type: ignore[method-assign]
+
+
 async def test_the_work_queue_has_no_unacked_message_while_a_handler_runs(place: Place) -> None:
     router, running, end = Router("mill"), asyncio.Event(), asyncio.Event()
 
@@ -57,27 +73,25 @@ async def test_the_work_queue_has_no_unacked_message_while_a_handler_runs(place:
         await end.wait()
         return Flour(kilos=job.kilos)
 
-    store = MemoryStore()
+    async def has(expected: tuple[int, int]) -> None:
+        """Wait for the counts of the broker, which it updates every 5 s."""
+
+        async def is_so() -> bool:
+            return await counts(place) == expected
+
+        await until(is_so, f"{expected} ready and unacked messages")
+
+    store = HeldStore()
     async with (
         Bus("mill", settings=place.settings, store=store) as mill,
         Bus("farm", settings=place.settings) as farm,
         mill.serving(router),
     ):
         handles = [await farm.submit(Grind(kilos=each)) for each in range(50)]
+        await has((0, 50))  # nothing is acked before it is recorded
+        store.opened.set()
         await running.wait()
-        seen: list[tuple[int, int]] = []
-        ready = asyncio.Event()
-
-        async def look() -> None:
-            while not ready.is_set():
-                seen.append(await counts(place))
-                if seen[-1] == (0, 0):
-                    ready.set()
-                await asyncio.sleep(0.2)
-
-        watching = asyncio.create_task(look())
-        await until(ready.is_set, f"an empty work queue: {seen[-3:]}")
-        await watching
+        await has((0, 0))
         states = {record.state for record in await store.jobs.list()}
         assert states == {"running", "queued"}
         end.set()

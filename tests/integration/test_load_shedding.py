@@ -157,7 +157,8 @@ async def test_requests_that_cannot_be_answered_in_time_are_refused_and_not_hand
     assert len(load.refused) >= 50 * (1 - load.disturbance)
     assert not here.handled & load.refused.keys()
     # The clocks are exact, but not the time of a delivery on a loaded machine.
-    assert sum(each <= 0 for each in here.time_left) <= 0.05 * len(here.time_left)
+    too_late = sum(each <= 0 for each in here.time_left)
+    assert too_late <= (0.05 + load.disturbance) * len(here.time_left)
     # The handler worked almost only for callers that still waited.
     begun = sum(each >= 0 for each in here.handled)
     assert load.answered["critical_plus"] >= (0.8 - load.disturbance) * begun

@@ -20,6 +20,7 @@ from bus import (
     Event,
     Job,
     JobHandle,
+    JobStatus,
     Message,
     RateLimit,
     Request,
@@ -142,6 +143,10 @@ async def calls(bus: Bus) -> None:
     assert_type(await bus.request(RemoveNote(number=1)), None)
     assert_type(await bus.submit(WriteNote(text="a")), JobHandle[Note])
     assert_type(await (await bus.submit(WriteNote(text="a"))).result(timeout=2), Note)
+    assert_type(bus.job(WriteNote, "1", submitter="desk"), JobHandle[Note])
+    assert_type(await bus.job(WriteNote, "1").result(timeout=2), Note)
+    assert_type(await bus.job(WriteNote, "1").cancel(reason="a"), JobStatus)
+    bus.job(GetNote, "1")  # type: ignore[arg-type]
     assert_type(await (await bus.submit(Sweep())).result(), None)
     assert_type((await bus.submit(Sweep())).updates(), AsyncIterator[Progress])
     assert_type(await bus.publish(NoteWritten(number=1)), None)
@@ -165,6 +170,7 @@ def synchronous_calls(bus: SyncBus) -> None:
     assert_type(bus.request(RemoveNote(number=1)), None)
     assert_type(bus.request(FindNote(text="a")), Note | None)
     assert_type(bus.submit(WriteNote(text="a")), SyncJobHandle[Note])
+    assert_type(bus.job(WriteNote, "1").status(), JobStatus)
     assert_type(bus.submit(WriteNote(text="a")).result(timeout=2), Note)
     assert_type(bus.submit(Sweep()).result(), None)
     assert_type(bus.submit(Sweep()).updates(), Iterator[Progress])

@@ -21,6 +21,7 @@ def test_the_public_names_are_those_of_the_stub() -> None:
         "Event",
         "Handler",
         "JobHandle",
+        "JobStatus",
         "Middleware",
         "ProcessLost",
         "Progress",

@@ -343,6 +343,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cancel_grace": (0, 86_400),
     "retain_succeeded": (0, 366 * 86_400),
     "retain_failed": (0, 366 * 86_400),
+    "inbox_retention": (0, 366 * 86_400),
 }
 
 
@@ -350,7 +351,7 @@ def test_every_number_has_bounds_in_the_table() -> None:
     numbers = {
         name
         for name, field in Settings.model_fields.items()
-        if field.annotation in {int, float, int | None}
+        if field.annotation in {int, float, int | None, float | None}
     }
     # A size has a range of its own, which a test above checks: its text also has a unit.
     assert numbers == {*BOUNDS, "max_message"}

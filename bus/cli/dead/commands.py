@@ -33,7 +33,6 @@ from bus.cli.dead.replay import purge_, replay_
 from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound
-from bus.messaging.store_address import MEMORY
 from bus.messaging.topology.names import queue_prefix, service_of
 from bus.operations.dead_letters import BrowseResult, Selection
 from bus.settings import load_settings
@@ -99,7 +98,7 @@ def list_(
         show_table(letters, table_console())
     say(summary(browse_result, len(letters), selection))
     is_for_jobs = any(is_job_queue(each) for each in queue or ())
-    if load_settings().store.get_secret_value() != MEMORY or (is_for_jobs and not letters):
+    if load_settings().has_store or (is_for_jobs and not letters):
         say(SEE_JOBS)
 
 

@@ -43,7 +43,7 @@ def upgrade_(*, service: Service = None, dry_run: DryRun = False, as_json: AsJso
     """Create the tables in BUS_STORE, or change them to this version of the bus.
 
     The command creates the file of SQLite. A database of PostgreSQL must exist. Run it before the
-    new version of a service starts. Workers of the version before continue meanwhile. A second
+    new version of a service starts. Workers of the version before continue. A second
     upgrade changes nothing, and two at the same time wait for each other.
     """
     report = run(service, lambda store: store.upgrade(is_dry=dry_run))
@@ -92,9 +92,9 @@ def reencrypt_(
 ) -> None:
     """Encrypt the stored messages with the first key in BUS_ENCRYPTION_KEYS.
 
-    Run it after all services encrypt with the new key, and before the old key is deleted. With
-    --dry-run the command only counts the messages by the key that they need. Services can run
-    meanwhile.
+    Run it after all services encrypt with the new key, and before the old key is deleted. Services
+    can run during the command. With --dry-run it only counts the messages by the key that they
+    need.
     """
     cipher = cipher_from_settings(load_settings())
     report = run(service, lambda store: store.reencrypt(cipher, is_dry=dry_run))

@@ -74,7 +74,8 @@ class JobStore(Protocol):
     async def end(self, ends: Sequence[AttemptEnd]) -> Sequence[JobState | None]:
         """End attempts. Return the state that was written, or None for a stale token.
 
-        A repeated end of an attempt that was written before returns the state that was written.
+        A repeated end of an attempt that was written before returns the state that was written. It
+        can return None if a later attempt of the same job has ended since.
         """
         ...
 
@@ -97,7 +98,10 @@ class JobStore(Protocol):
         ...
 
     async def counts(self) -> Sequence[tuple[str, JobState, int, float | None]]:
-        """Return (queue, state, number of jobs, earliest `run_at`) for each pair that occurs."""
+        """Return (queue, state, number of jobs, earliest `run_at`) for each pair that occurs.
+
+        The time is None for a state in which no job waits.
+        """
         ...
 
     async def cancel(self, key: JobKey, request: CancelRequest) -> JobRecord | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.pruning import PruneReport, Retention
-from bus.messaging.jobs.records import Attempt, AttemptEnd
+from bus.messaging.jobs.records import Attempt, AttemptEnd, JobProgress
 from bus.messaging.ports.inbox import FactKey, Inbox
 from bus.messaging.ports.job_store import JobStore
 
@@ -39,11 +39,15 @@ class Transaction(Protocol):
         """
         ...
 
-    async def commit(self, end: AttemptEnd | None = None) -> bool:
+    async def commit(
+        self, end: AttemptEnd | None = None, *, progress: JobProgress | None = None
+    ) -> bool:
         """Commit the handler's writes, and that the message is handled.
 
         Args:
             end: End of the attempt, for a durable job. It is part of the same transaction.
+            progress: Last progress of the job, if it is not stored yet. SQLite has one writer, so
+                no other transaction could store it while the handler's is open.
 
         Returns:
             False if another process has taken the message over. Nothing was written then.

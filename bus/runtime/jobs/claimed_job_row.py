@@ -33,8 +33,5 @@ class ClaimedJobRow:
         Raises:
             Exception: As `Transaction.commit`. The attempt has not ended.
         """
-        held = self._held
         stored = None if reply is None else self._reports.stored(reply)
-        if not held.is_lost:
-            await held.progress.flush()
-        return await held.commit(transaction, stored)
+        return await self._held.commit(transaction, stored)

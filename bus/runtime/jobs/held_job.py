@@ -121,7 +121,7 @@ class HeldJob:
         self.is_ending, claimed = True, self.claimed
         end = AttemptEnd(attempt=claimed.attempt_of, state="succeeded", result=result)
         try:
-            is_written = await transaction.commit(end)
+            is_written = await transaction.commit(end, progress=self.progress.take())
         except UNEXPECTED:
             self.is_ending = False
             raise

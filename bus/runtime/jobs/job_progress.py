@@ -77,6 +77,15 @@ class StoredProgress:
                 failures += 1
                 await asyncio.sleep(backoff(failures))
 
+    def take(self) -> JobProgress | None:
+        """Return the last update if it is not stored yet, for a transaction that stores it.
+
+        A write that runs now can wait for that transaction, so this method does not wait for it.
+        """
+        if self._task is not None:
+            self._task.cancel()
+        return self._pending
+
     async def stop(self) -> None:
         """End the task that stores updates. An update that waits stays for `flush`."""
         task = self._task

@@ -22,10 +22,11 @@ PRUNE_SECONDS: Final = 300.0
 
 def retention_of(settings: Settings) -> Retention:
     """Return the retention in the settings."""
+    inbox = settings.inbox_retention
     return Retention(
         succeeded=settings.retain_succeeded,
         failed=settings.retain_failed,
-        inbox=settings.message_ttl + COPIES_SECONDS,
+        inbox=settings.message_ttl + COPIES_SECONDS if inbox is None else inbox,
     )
 
 

@@ -18,9 +18,9 @@ from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.job_reports import JobReports
 from bus.runtime.jobs.answers import JobAnswers
 from bus.runtime.jobs.beats import InstanceBeats
-from bus.runtime.jobs.question_topology import question_topology
 from bus.runtime.jobs.queue_passes import QueuePasses
 from bus.runtime.poison_isolation import CandidateQueue
+from bus.runtime.question_topology import question_topology
 from bus.runtime.receiver import Receiver
 from bus.runtime.service_runtime import ServiceRuntime
 

@@ -52,7 +52,10 @@ class StoreHealth:
         await self._available.wait()
 
     def _note_failure(self, problem: str) -> None:
-        is_new, self.problem = self.problem is None, f"the store is away: {one_line(problem)}"
+        is_new, self.problem = (
+            self.problem is None,
+            f"the store is away: {one_line(problem).rstrip('.')}",
+        )
         if not is_new:
             return
         self._since = loop_time()

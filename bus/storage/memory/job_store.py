@@ -19,7 +19,7 @@ from bus.messaging.jobs.records import (
     NewJob,
 )
 from bus.messaging.jobs.retention import PRUNED, can_have_copies
-from bus.messaging.jobs.states import JobState
+from bus.messaging.jobs.states import JobState, sources_of
 from bus.storage.memory.job_rows import JobRow, new_row
 from bus.storage.queue_signals import QueueSignals
 
@@ -136,7 +136,10 @@ class MemoryJobStore:
         for row in self._rows.values():
             record = row.record
             times.setdefault((record.queue, record.state), []).append(record.run_at)
-        return [(*pair, len(each), min(each)) for pair, each in sorted(times.items())]
+        return [
+            (queue, state, len(each), min(each) if state in sources_of("running") else None)
+            for (queue, state), each in sorted(times.items())
+        ]
 
     async def cancel(self, key: JobKey, request: CancelRequest) -> JobRecord | None:
         """Request the cancellation of a job, and return the job after that."""

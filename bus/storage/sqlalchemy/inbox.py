@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, cast, delete, func, literal, select
+from sqlalchemy import ColumnElement, Double, cast, delete, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -87,8 +87,11 @@ class SqlInbox:
             Number of removed entries. If it is `limit`, there can be more.
         """
         handled = select(inbox.c.key).where(inbox.c.handled_at < before)
+        renewed = exists().where(
+            inbox_renewals.c.token == inbox.c.token, inbox_renewals.c.lease_until >= before
+        )
         abandoned = select(inbox.c.key).where(
-            inbox.c.handled_at.is_(None), inbox.c.lease_until < before
+            inbox.c.handled_at.is_(None), inbox.c.lease_until < before, ~renewed
         )
 
         async def work(connection: AsyncConnection) -> int:

@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, or_, select, text, tuple_
 
 from bus.messaging.jobs.records import JobFilter, JobKey, JobRecord
+from bus.storage.sqlalchemy.job_changes import IS_WAITING
 from bus.storage.sqlalchemy.tables import jobs
 from bus.storage.sqlalchemy.texts import to_text
 
@@ -13,10 +14,27 @@ __all__ = ["COUNT", "is_key", "list_jobs"]
 PAYLOADS: Final = frozenset({"message", "result", "progress_update"})
 SUMMARY: Final = tuple(column for column in jobs.c if column.name not in PAYLOADS)
 """Columns of a list. PostgreSQL stores a large payload apart, and does not read it here."""
-COUNT: Final = (
-    select(jobs.c.queue, jobs.c.state, func.count(), func.min(jobs.c.run_at))
+_ALL: Final = (
+    select(jobs.c.queue, jobs.c.state, func.count().label("number"))
     .group_by(jobs.c.queue, jobs.c.state)
-    .order_by(jobs.c.queue, jobs.c.state)
+    .subquery("counted")
+)
+_EARLIEST: Final = (
+    select(jobs.c.queue, jobs.c.state, func.min(jobs.c.run_at).label("run_at"))
+    .where(text(IS_WAITING))
+    .group_by(jobs.c.queue, jobs.c.state)
+    .subquery("earliest")
+)
+# Each of the two parts reads only an index.
+COUNT: Final = (
+    select(_ALL.c.queue, _ALL.c.state, _ALL.c.number, _EARLIEST.c.run_at)
+    .join_from(
+        _ALL,
+        _EARLIEST,
+        (_ALL.c.queue == _EARLIEST.c.queue) & (_ALL.c.state == _EARLIEST.c.state),
+        isouter=True,
+    )
+    .order_by(_ALL.c.queue, _ALL.c.state)
 )
 _LAST: Final = "\U0010ffff"
 """The last character. A text with a prefix comes before the prefix with this character."""

@@ -134,6 +134,12 @@ class SqlJobStore:
             is_single=True,
         )
 
+    async def report_in(
+        self, connection: AsyncConnection, attempt: Attempt, progress: JobProgress
+    ) -> bool:
+        """Store progress in the transaction of a connection, without a commit; see `report`."""
+        return await job_orders.store_progress(connection, attempt, progress)
+
     async def end(self, ends: Sequence[AttemptEnd]) -> Sequence[JobState | None]:
         """End attempts. Return the state that was written, or None for a stale token."""
         if not ends:

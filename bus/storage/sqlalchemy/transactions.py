@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from bus.errors import Aborted, BusError, FailedPrecondition, Unavailable
 from bus.messaging.backoff import backoff
-from bus.messaging.jobs.records import Attempt, AttemptEnd
+from bus.messaging.jobs.records import Attempt, AttemptEnd, JobProgress
 from bus.messaging.jobs.states import JobState
 from bus.messaging.ports.inbox import FactKey
 from bus.messaging.timers import loop_time
@@ -41,6 +41,12 @@ RELEASE_SECONDS = 5.0
 
 class EndsJobs(Protocol):
     """The part of the job store that a transaction needs."""
+
+    async def report_in(
+        self, connection: AsyncConnection, attempt: Attempt, progress: JobProgress
+    ) -> bool:
+        """Store the progress of a running attempt in a transaction."""
+        ...
 
     async def end_in(self, connection: AsyncConnection, end: AttemptEnd) -> JobState | None:
         """Write the end of an attempt in a transaction. Return None for a stale token."""
@@ -159,14 +165,16 @@ class HandlerTransaction:
             self._session = new_session(self._sessions, self._guard)
         return self._session
 
-    async def commit(self, end: AttemptEnd | None = None) -> bool:
+    async def commit(
+        self, end: AttemptEnd | None = None, *, progress: JobProgress | None = None
+    ) -> bool:
         """Commit the writes, and that the message is handled; see `Transaction.commit`."""
         self._check()
         session, self._guard.is_handler = self.session, False
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 await session.flush()
-                is_valid = await self._finish(await session.connection(), end)
+                is_valid = await self._finish(await session.connection(), end, progress)
         except DRIVER_ERRORS as error:
             raise self._translated(error) from error
         if not is_valid:
@@ -185,7 +193,9 @@ class HandlerTransaction:
             raise self._translated(failure) from failure
         raise ignored_failure(failure) from failure
 
-    async def _finish(self, connection: AsyncConnection, end: AttemptEnd | None) -> bool:
+    async def _finish(
+        self, connection: AsyncConnection, end: AttemptEnd | None, progress: JobProgress | None
+    ) -> bool:
         """Write the end of the message in the transaction. Return False if the claim is lost."""
         if self._claim is not None:
             return await self._claims.finish(connection, self._claim)
@@ -193,6 +203,8 @@ class HandlerTransaction:
             raise FailedPrecondition(
                 "the transaction of a durable job needs the end of its attempt"
             )
+        if progress is not None:
+            await self._jobs.report_in(connection, end.attempt, progress)
         return await self._jobs.end_in(connection, end) is not None
 
     async def _commit(self, session: AsyncSession, end: AttemptEnd | None) -> bool:

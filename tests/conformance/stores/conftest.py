@@ -3,23 +3,19 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.messaging.ports.job_store import JobStore
-from bus.messaging.store_address import StoreAddress, parse_store
+from bus.messaging.store_address import StoreAddress
 from bus.storage.memory.job_store import MemoryJobStore
 from bus.storage.sqlalchemy.database import Database
-from bus.storage.sqlalchemy.engine import open_engine
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.notifications import NO_NOTIFICATIONS, NotifyingDatabase
 from bus.storage.sqlalchemy.postgresql_engine import connect_directly
-from bus.storage.sqlalchemy.sqlite_file import create_sqlite_file
-from bus.storage.sqlalchemy.tables import metadata
 from tests.conformance.stores.made import Clock
+from tests.databases import address_of, connected, create_tables, empty_tables, new_sqlite_file
 from tests.postgres import PostgresCluster
 
 DATABASES = ("sqlite", "postgresql")
@@ -32,22 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", DATABASES, indirect=True)
     elif "jobs" in metafunc.fixturenames:
         metafunc.parametrize("kind", STORES, indirect=True)
-
-
-def address_of(url: str) -> StoreAddress:
-    address = parse_store(url)
-    assert address is not None
-    return address
-
-
-async def create_tables(address: StoreAddress) -> None:
-    async with connected(address) as database:
-        await database.write(lambda connection: connection.run_sync(metadata.create_all))
-
-
-async def empty_tables(connection: AsyncConnection) -> None:
-    for table in metadata.sorted_tables:
-        await connection.execute(table.delete())
 
 
 @pytest.fixture
@@ -71,9 +51,7 @@ def postgres_address(postgres: PostgresCluster) -> StoreAddress:
 @pytest.fixture(scope="session")
 def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stores") / "jobs.db"
-    address = address_of(f"sqlite:///{path}")
-    create_sqlite_file(address)
-    asyncio.run(create_tables(address))
+    asyncio.run(create_tables(new_sqlite_file(path)))
     return path
 
 
@@ -87,13 +65,6 @@ def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> StoreA
         return address
     path = shutil.copy(request.getfixturevalue("sqlite_file"), tmp_path)
     return address_of(f"sqlite:///{path}")
-
-
-@asynccontextmanager
-async def connected(address: StoreAddress) -> AsyncIterator[Database]:
-    database = Database(open_engine(lambda: address, name="test"), address.place)
-    yield database
-    await database.close()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from bus.messaging.store_address import StoreAddress
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.tables import jobs as table
-from tests.conformance.stores.conftest import connected
 from tests.conformance.stores.made import (
     LEASE,
     QUEUE,
@@ -30,6 +29,7 @@ from tests.conformance.stores.made import (
     record_one,
     request,
 )
+from tests.databases import connected
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from bus.messaging.store_address import StoreAddress
 from bus.storage.sqlalchemy.claims import Claims
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.inbox import SqlInbox, digest_of
-from tests.conformance.stores.conftest import connected
 from tests.conformance.stores.transactional import KEY as FACT
 from tests.conformance.stores.transactional import Clock, rows_in
+from tests.databases import connected
 
 KEY = MessageKey("shelf.jobs.scan.v1", "library", "m-1")
 REPLY = Envelope(

@@ -12,7 +12,7 @@ from bus.messaging.store_address import StoreAddress
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.engine import open_engine
 from bus.storage.sqlalchemy.transactions import Transactions
-from tests.conformance.stores.conftest import connected
+from tests.databases import connected
 
 KEY = FactKey("shelf", "library.returned", "", "library", "m-1")
 LEASE = 30.0

@@ -6,7 +6,9 @@ import pytest
 
 from bus.cli.doctor import examine, probe_hosts, record_calls
 from bus.cli.doctor_report import Report, rows
+from bus.cli.doctor_store import examine_stores
 from bus.settings import load_settings
+from bus.storage.configured_store import store_administration
 from tests.unit.transports.rabbitmq.broker_stub import Host, hosts
 
 
@@ -119,3 +121,36 @@ async def test_the_doctor_reports_a_misspelled_service(
         "here; did you mean 'documentation'?"
     )
     assert report.services == {"documentation": False}
+
+
+@pytest.mark.parametrize("services", [{}, {"shelf": ()}])
+async def test_the_doctor_checks_the_store(tmp_path: Path, services: dict[str, tuple[()]]) -> None:
+    settings = load_settings(auth="off", store=f"sqlite:///{tmp_path / 'jobs.db'}")
+    name = "store of shelf" if services else "store"
+    report = Report()
+    await examine_stores(settings, services, report)
+    assert "does not exist. Run `bus store upgrade` to create it" in report.problems[0]
+    assert dict(rows(report))[name].endswith("jobs.db: cannot be used")
+    assert report.exit_code == os.EX_CONFIG
+
+    administration = store_administration(settings, "shelf")
+    await administration.upgrade()
+    await administration.close()
+    report = Report()
+    await examine_stores(settings, services, report)
+    assert "jobs.db of shelf, revision 0001, id " in dict(rows(report))[name]
+    assert (report.problems, report.exit_code) == ([], 0)
+
+
+async def test_the_doctor_shows_that_a_service_has_no_durable_store() -> None:
+    report = Report()
+    await examine_stores(load_settings(auth="off"), (), report)
+    assert dict(rows(report))["store"] == "memory: jobs are not stored"
+
+
+async def test_the_doctor_checks_the_store_of_each_service(tmp_path: Path) -> None:
+    settings = load_settings(auth="off", store=f"sqlite:///{tmp_path}/{{service}}.db")
+    report = Report()
+    await examine_stores(settings, ("shelf", "desk"), report)
+    assert len(report.problems) == 2
+    assert {"store of shelf", "store of desk"} <= {name for name, _ in rows(report)}

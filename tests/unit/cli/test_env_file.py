@@ -121,6 +121,7 @@ def test_every_setting_is_protected_or_harmless() -> None:
         "BUS_FASTLANE",
         "BUS_HEALTH_PORT",
         "BUS_HEARTBEAT",
+        "BUS_INBOX_RETENTION",
         "BUS_JOB_LEASE",
         "BUS_LOAD_SHEDDING",
         "BUS_LOG_FORMAT",

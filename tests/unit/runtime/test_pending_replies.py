@@ -32,9 +32,9 @@ from bus.messaging.envelope import (
     reply,
 )
 from bus.runtime.job_handle import PendingJob
-from bus.runtime.received_updates import MAX_UPDATES
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import check_reply, decode_reply
+from bus.runtime.received_updates import MAX_UPDATES
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 

@@ -17,25 +17,22 @@ from bus.transports.memory import MemoryBroker, MemoryTransport
 OPEN = Settings(auth="off", discovery="off")
 
 
-class RecordedStore:
+class RecordedStore(MemoryStore):
     """A store that records the calls of its bus."""
 
     def __init__(self, calls: list[str], error: Exception | None = None) -> None:
+        super().__init__()
         self.calls, self.error = calls, error
 
+    @override
     async def open(self) -> None:
         self.calls.append("store opens")
         if self.error:
             raise self.error
 
+    @override
     async def close(self) -> None:
         self.calls.append("store closes")
-
-    async def beat(self) -> None:
-        raise AssertionError
-
-    async def transaction(self) -> None:
-        raise AssertionError
 
 
 class RecordedTransport(MemoryTransport):
@@ -57,26 +54,35 @@ class RecordedTransport(MemoryTransport):
 def bus_with(store: RecordedStore) -> Bus:
     transport = RecordedTransport(MemoryBroker())
     transport.calls = store.calls
-    chosen: Any = store
-    return Bus("shelf", settings=OPEN, transport=transport, store=chosen)
+    return Bus("sharing", settings=OPEN, transport=transport, store=store)
 
 
-async def test_a_bus_opens_its_store_before_the_transport_and_closes_it_last() -> None:
+async def test_a_bus_opens_its_store_when_it_first_serves_and_closes_it_last() -> None:
     calls: list[str] = []
     bus = bus_with(RecordedStore(calls))
     for _ in range(2):  # A bus can be entered again.
         async with bus:
-            assert calls == ["store opens", "transport starts"]
-        assert calls == ["store opens", "transport starts", "transport closes", "store closes"]
+            assert calls == ["transport starts"]
+            for _ in range(2):
+                await bus.serve(router, until=ended())
+            assert calls == ["transport starts", "store opens"]
+        assert calls[-2:] == ["transport closes", "store closes"]
         calls.clear()
 
 
-async def test_a_store_that_does_not_open_stops_the_start_before_the_broker_is_used() -> None:
+async def test_a_bus_that_only_sends_does_not_open_its_store() -> None:
     calls: list[str] = []
-    bus = bus_with(RecordedStore(calls, Unavailable("the database does not answer")))
-    with pytest.raises(Unavailable, match="the database does not answer"):
-        await bus.__aenter__()
-    assert "transport starts" not in calls
+    async with bus_with(RecordedStore(calls, Unavailable("the database does not answer"))) as bus:
+        await bus.publish(Lent())
+    assert "store opens" not in calls
+
+
+async def test_a_store_that_does_not_open_stops_the_start_before_a_consumer_exists() -> None:
+    calls: list[str] = []
+    async with bus_with(RecordedStore(calls, Unavailable("the database does not answer"))) as bus:
+        with pytest.raises(Unavailable, match="the database does not answer"):
+            await bus.serve(router, until=ended())
+        assert calls == ["transport starts", "store opens"]
     assert calls[-1] == "store closes"
 
 

@@ -354,6 +354,34 @@ def test_the_rights_on_the_control_channel_are_read_and_shown(
     assert json.loads(capsys.readouterr().out)["services"]["reader"]["control"] == ["read"]
 
 
+def test_the_rights_on_jobs_of_other_submitters_are_read_and_checked(tmp_path: Path) -> None:
+    text = 'clients = ["reader"]\n[services.reader]\njobs = ["{}"]'
+    grants = load_grants(_write(tmp_path, text.format("read:library.scan")), CATALOG)
+    assert grants.may_access_jobs("reader", "read", "library.scan")
+    assert not grants.may_access_jobs("reader", "cancel", "library.scan")
+    assert not grants.may_access_jobs("library", "read", "library.scan")
+    for wrong in ("read:library.find", "reads:library.scan", "read:library.scan.v1", "read:", "x"):
+        faulty = _write(tmp_path, text.format(wrong))
+        with pytest.raises(ConfigurationError, match=f"toml:3: .*jobs: unknown right '{wrong}'"):
+            load_grants(faulty, CATALOG)
+    running = load_grants(_write(tmp_path, text.format("cancel:other.job")), (), complete=False)
+    assert running.may_access_jobs("reader", "cancel", "other.job")
+
+
+def test_the_rights_on_jobs_of_other_submitters_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rights = '[services.reader]\njobs = ["read:transcription.transcribe"]'
+    path = _write(tmp_path, f'clients = ["reader"]\n{rights}')
+    assert not _bus("grants", "check", str(path), "--contracts", "contracts")
+    assert re.search(
+        r"^reader +jobs +read:transcription\.transcribe", capsys.readouterr().out, re.MULTILINE
+    )
+    assert not _bus("grants", "check", str(path), "--contracts", "contracts", "--json")
+    shown = json.loads(capsys.readouterr().out)["services"]["reader"]
+    assert shown["jobs"] == ["read:transcription.transcribe"]
+
+
 def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = GRANTS.read_text(encoding="utf-8") + '\n[operators.ida]\nmay = ["dead-letters.reveal"]\n'
     assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts")

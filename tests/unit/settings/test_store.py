@@ -1,11 +1,14 @@
 """The settings of the durable store."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bus.errors import ConfigurationError
 from bus.settings import load_settings
+from bus.storage.configured_store import configured_store
 
 
 def test_without_a_setting_a_service_has_no_durable_store() -> None:
@@ -80,3 +83,36 @@ def test_an_address_that_is_not_a_store_is_refused_with_the_right_form(
 ) -> None:
     with pytest.raises(ConfigurationError, match=f"^settings: BUS_STORE: .*{remedy}"):
         load_settings(store=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing", "extra"),
+    [
+        ("sqlite:///jobs.db", "aiosqlite", "store"),
+        ("postgresql://shelf@one/jobs", "asyncpg", "postgres"),
+    ],
+)
+def test_a_store_without_its_packages_is_refused_with_the_command_that_installs_them(
+    text: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bus.storage.configured_store.find_spec", lambda name: None if name == missing else name
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        configured_store(load_settings(auth="off", store=text), "shelf")
+    assert str(caught.value).endswith(
+        f'needs {missing}, which is not installed. Run `pip install "trunkline[{extra}]"`.'
+    )
+
+
+def test_a_store_in_sqlite_does_not_load_the_driver_of_postgresql() -> None:
+    code = (
+        "import sys\n"
+        "from bus.settings import load_settings\n"
+        "from bus.storage.configured_store import configured_store\n"
+        "configured_store(load_settings(auth='off', store='sqlite:///x.db'), 'shelf')\n"
+        "assert 'aiosqlite' in sys.modules\n"
+        "assert not {'asyncpg', 'alembic'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

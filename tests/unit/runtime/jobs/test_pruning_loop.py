@@ -9,7 +9,7 @@ from typing_extensions import override
 from bus.errors import Unavailable
 from bus.messaging.jobs.pruning import PruneReport, Retention
 from bus.messaging.jobs.retention import COPIES_SECONDS
-from bus.runtime.jobs.pruning_loop import PruningLoop
+from bus.runtime.jobs.pruning_loop import PruningLoop, retention_of
 from bus.settings import Settings
 from bus.storage.memory.store import MemoryStore
 from tests.polling import until
@@ -47,6 +47,11 @@ async def test_a_store_is_pruned_again_and_again_although_a_pruning_fails(
     assert "the store of shelf: removed 3 payloads, 2 jobs and 1 handled messages" in caplog.text
     assert "the store of shelf was not pruned: unavailable" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_the_inbox_remembers_as_long_as_a_copy_can_be_alive_unless_a_setting_says_how_long() -> None:
+    assert retention_of(SETTINGS).inbox == 3600 + COPIES_SECONDS
+    assert retention_of(Settings(auth="off", inbox_retention=7200)).inbox == 7200
 
 
 async def test_a_closed_loop_prunes_no_more_and_can_be_closed_again() -> None:

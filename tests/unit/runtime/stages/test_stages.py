@@ -13,7 +13,7 @@ from bus.messaging.fault_record import PARKED
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.runtime import stages
 from bus.runtime.endpoint_state import EndpointState
-from bus.runtime.inbound import INBOUND, compose_inbound
+from bus.runtime.inbound import INBOUND, RECORDING, RUNNING, compose_inbound
 from bus.runtime.inbound_message import (
     NO_ACTION,
     REQUEUE,
@@ -75,9 +75,11 @@ def deliveries_of(message: InboundMessage) -> list[Any]:
     return message.deliveries
 
 
-def test_every_stage_file_is_in_the_list_once() -> None:
-    names = [stage.__name__ for stage in INBOUND]
-    assert sorted(names) == sorted(each.name for each in iter_modules(stages.__path__))
+def test_every_stage_file_is_in_a_list_and_in_each_list_at_most_once() -> None:
+    lists = [[stage.__name__ for stage in each] for each in (INBOUND, RECORDING, RUNNING)]
+    assert all(len(names) == len(set(names)) for names in lists)
+    names = {name for names in lists for name in names}
+    assert names == {each.name for each in iter_modules(stages.__path__)}
 
 
 def test_load_is_shed_after_the_authentication_and_before_the_ack_and_the_inbox() -> None:

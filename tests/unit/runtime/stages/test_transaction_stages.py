@@ -60,7 +60,7 @@ class FakeTransaction:
         self.outcomes = outcomes
         self.ends: list[Any] = []
 
-    async def commit(self, end: Any = None) -> bool:
+    async def commit(self, end: Any = None, *, progress: Any = None) -> bool:
         self.ends.append(end)
         self.sessions.append(self.session)
         outcome = self.outcomes.pop(0) if self.outcomes else True

@@ -113,10 +113,22 @@ def _create_jobs() -> None:
         sa.PrimaryKeyConstraint("id", "submitter", name="pk_bus_jobs"),
         sa.CheckConstraint(f"state IN ({STATES})", name="ck_bus_jobs_state"),
     )
-    _create_index("claim", ["queue", sa.text("priority DESC"), "run_at"], _WAITING)
+    _create_index("claim", ["queue", sa.text("priority DESC"), "run_at", "state"], _WAITING)
     _create_index("lease", ["queue", "lease_until"], "state = 'running'")
     _create_index("submitted", ["submitted_at", "submitter", "id"])
-    _create_index("state", ["state", "submitted_at", "submitter", "id"], "state <> 'succeeded'")
+    _create_index(
+        "state",
+        ["state", "submitted_at", "submitter", "id"],
+        "state IN ('queued', 'retrying', 'failed', 'cancelled')",
+    )
+    _create_index(
+        "failure",
+        ["failure_code", "submitted_at", "submitter", "id"],
+        "failure_code IS NOT NULL",
+    )
+    _create_index("type", ["type", "submitted_at"])
+    _create_index("submitter", ["submitter", "submitted_at"])
+    _create_index("count", ["queue", "state"])
     op.create_index(
         "ix_bus_jobs_correlation", "bus_jobs", ["correlation_id"], postgresql_using="hash"
     )
