@@ -46,6 +46,7 @@ HOW_TO = [
     "handle-failed-jobs",
     "inspect-queues",
     "keys",
+    "make-an-effect-exactly-once",
     "metrics",
     "move-from-celery",
     "move-from-rest",

@@ -208,9 +208,10 @@ async def test_the_commands_show_jobs_that_do_not_end_and_a_store_that_is_behind
     await create(url, "press")
     async with opened(url, "press") as store:
         queued, running, stale = (id_ for id_ in WITH_STORE.values() if id_)
-        for id_, worker, lease in ((running, "press-1", 60.0), (stale, "press-0", 1.0)):
-            await store.jobs.record([print_job(id_)])
-            (claimed,) = await store.jobs.claim(PRESS_JOBS, worker=worker, limit=1, lease=lease)
+        await store.jobs.record([print_job(running)])
+        await store.jobs.claim(PRESS_JOBS, worker="press-1", limit=1, lease=60)
+        await store.jobs.record([print_job(stale)])
+        (claimed,) = await store.jobs.claim(PRESS_JOBS, worker="press-0", limit=1, lease=1)
         lost = AttemptEnd(attempt=claimed.attempt_of, state="succeeded")
 
         deadline = time.monotonic() + DEADLINE

@@ -157,7 +157,8 @@ def test_the_result_and_the_progress_of_an_encrypted_job_stay_encrypted_until_th
     deployment: Deployment,
 ) -> None:
     async def scene() -> None:
-        async with running(deployment, **ENCRYPTED) as (buses, _, office):
+        settings: dict[str, Any] = {**ENCRYPTED}
+        async with running(deployment, **settings) as (buses, _, office):
             sent: list[bytes] = []
             publish = buses.broker.publish
 

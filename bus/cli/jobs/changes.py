@@ -67,8 +67,9 @@ def cancel_(
 ) -> None:
     """Cancel jobs that have not ended.
 
-    A job that waits is cancelled at once. The handler of a running job receives the request, and its
-    task is cancelled after BUS_CANCEL_GRACE. If the handler succeeds before that, the job has succeeded.
+    A job that waits is cancelled at once. The handler of a running job receives the request, and
+    its task is cancelled after BUS_CANCEL_GRACE. If the handler succeeds before that, the job has
+    succeeded.
 
     With filters, the command shows the number of selected jobs and asks for confirmation. It
     changes exactly these jobs, and no jobs that arrive later. The store keeps the operator and the
@@ -195,9 +196,7 @@ def report_retried(outcomes: Counter[str]) -> None:
     if outcomes["retried"]:
         say(f"began the next life of {count_noun(outcomes['retried'], 'job')}")
     if outcomes["not failed"]:
-        say(
-            f"{count_noun(outcomes['not failed'], 'job')} had another state when the command reached it"
-        )
+        say(f"{count_noun(outcomes['not failed'], 'job')} had another state at the change")
     if outcomes["without payload"]:
         raise FailedPrecondition(
             f"{count_noun(outcomes['without payload'], 'job')} cannot be retried, because the "
