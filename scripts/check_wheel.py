@@ -2,9 +2,10 @@
 
 usage: python scripts/check_wheel.py
 
-The wheel must have only `bus` at the top level. `import bus` may take at most 0.4 s, and
-`from bus import Event` at most 0.15 s. Each statement is timed in several new interpreters, in turn
-with the other statements, and the median counts. The exit code is 1 if a check fails.
+The wheel must have only `bus` at the top level, and the migrations of the store. `import bus` may
+take at most 0.4 s, and `from bus import Event` at most 0.15 s. Each statement is timed in several
+new interpreters, in turn with the other statements, and the median counts. The exit code is 1 if a
+check fails.
 """
 
 import statistics
@@ -59,6 +60,13 @@ def top_level(wheel: Path) -> set[str]:
     return {name for name in names if not name.endswith(".dist-info")}
 
 
+def missing_migrations(wheel: Path) -> set[str]:
+    """Return the files of the store's migrations that the checkout has and the wheel has not."""
+    folder = ROOT / "bus/storage/sqlalchemy/migrations"
+    needed = {str(path.relative_to(ROOT)) for path in folder.rglob("*.py")}
+    return needed - {*zipfile.ZipFile(wheel).namelist()}
+
+
 def installed(wheel: Path, folder: Path) -> Path:
     """Install the wheel and its dependencies into a new environment, and return its Python."""
     run(sys.executable, "-m", "venv", folder)
@@ -101,6 +109,9 @@ def main() -> int:
         failed = brought != {"bus"}
         size, packages = wheel.stat().st_size / 1000, ", ".join(sorted(brought))
         print(f"{wheel.name}: {size:.0f} kB, top level: {packages}")
+        if missing := missing_migrations(wheel):
+            failed = True
+            print(f"migrations: MISSING {', '.join(sorted(missing))}")
         python = installed(wheel, folder / "venv")
         # Run in an empty folder. In the checkout, Python would import the checkout's `bus`.
         empty = folder / "empty"

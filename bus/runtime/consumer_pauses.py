@@ -1,7 +1,7 @@
 """The pauses of consumers that operators have requested, in one process.
 
 All instances of a service receive an order. If the service has a store, each instance also writes
-the order to the store, and reads the stored pauses at its start and once a minute. So an instance
+the order to the store. It reads the stored pauses at its start and once a minute. So an instance
 that starts later, or that missed an order, follows it, too.
 """
 

@@ -58,7 +58,8 @@ class ReceivedUpdates:
     def since(self, seen: int) -> Iterator[tuple[int, Progress]]:
         """Yield the updates after the first `seen` ones, each with its position from 1.
 
-        Updates that were dropped are skipped. Updates that are added meanwhile are included.
+        Updates that were dropped are skipped. Those that are added during the iteration are
+        included.
         """
         while seen < self.count:
             seen = max(seen, self.count - len(self._kept))

@@ -53,8 +53,8 @@ def required_by(
     topologies = [
         topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
-    # In `verify`, a service cannot declare the queues itself, if it gets a store later.
-    if settings.topology == "verify" or settings.has_store:
+    # A service without a store answers no questions, and its queues would have no consumer.
+    if settings.has_store:
         topologies += [
             topology
             for router in all_routers

@@ -1,6 +1,6 @@
 """The gauges of the rows in the store: jobs by state, and the oldest waiting job.
 
-A query counts all rows of the store, so it runs at most every 10 s, only while somebody reads the
+A query counts all rows of the store. It runs at most every 10 s, only while a reader asks for the
 gauges, and never on the path of a message. Each instance has a query of its own.
 """
 
@@ -58,7 +58,7 @@ class StoreRows:
 
     @asynccontextmanager
     async def following(self, queues: Iterable[str]) -> AsyncIterator[None]:
-        """Count the rows inside the block, while somebody reads them.
+        """Count the rows inside the block, while a reader asks for them.
 
         Args:
             queues: Work queues of the jobs that this process handles.

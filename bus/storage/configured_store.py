@@ -13,7 +13,7 @@ from bus.messaging.store_address import StoreAddress
 from bus.settings import Settings
 from bus.settings.store_settings import SERVICE
 
-__all__ = ["check_packages", "configured_store", "store_administration"]
+__all__ = ["check_packages", "configured_store", "operator_store", "store_administration"]
 
 PACKAGES = {
     "sqlite": ("store", ("sqlalchemy", "greenlet", "alembic", "aiosqlite")),
@@ -58,10 +58,7 @@ def store_administration(settings: Settings, service: str | None) -> StoreAdmini
         ConfigurationError: The setting is `memory`, or has the name of the service and `service` is
             None. Or a package is missing, or the password cannot be read.
     """
-    if service is None and SERVICE in settings.store.get_secret_value():
-        raise ConfigurationError(
-            f"BUS_STORE contains {SERVICE}, so each service has a store of its own. Pass --service."
-        )
+    _check_service(settings, service)
     name = service or ""
     address = settings.store_address_of(name)
     if address is None:
@@ -73,6 +70,36 @@ def store_administration(settings: Settings, service: str | None) -> StoreAdmini
     module = import_module("bus.storage.sqlalchemy.administration")
     source = partial(settings.store_address_of, name)
     return cast("StoreAdministrator", module.StoreAdministration(source, name))
+
+
+def operator_store(settings: Settings, service: str | None) -> Store | None:
+    """Return the store in the setting `store` for a command of an operator.
+
+    Args:
+        settings: Settings of the operator.
+        service: Service that owns the store. None: any service.
+
+    Returns:
+        The store, which is not open yet. None for `memory`.
+
+    Raises:
+        ConfigurationError: The setting names a store for each service, and `service` is None. Or as
+            `configured_store`.
+    """
+    _check_service(settings, service)
+    address = settings.store_address_of(service or "")
+    if address is None:
+        return None
+    check_packages(address)
+    module = import_module("bus.storage.sqlalchemy.store")
+    return cast("Store", module.SqlStore(settings, service or "", is_operator=True))
+
+
+def _check_service(settings: Settings, service: str | None) -> None:
+    if service is None and SERVICE in settings.store.get_secret_value():
+        raise ConfigurationError(
+            f"BUS_STORE contains {SERVICE}, so each service has a store of its own. Pass --service."
+        )
 
 
 def check_packages(address: StoreAddress) -> None:

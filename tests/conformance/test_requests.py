@@ -21,7 +21,7 @@ from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
 from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, AskNewly, Hush, Word, Write
-from tests.conformance.world import World, message
+from tests.conformance.world import World, message, until
 
 ANSWERS: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     ("request", "desk.ask.v1", ("desk.ask.v1.reply",)),
@@ -272,8 +272,15 @@ async def test_a_request_waits_for_its_service_and_is_handled_once(world: World)
 
 
 async def test_a_service_that_does_not_start_in_time_is_not_served(world: World) -> None:
-    client = await world.bus("client")
-    with pytest.raises(
-        NotServed, match=r"the service desk did not start to serve it within 0\.3 s"
-    ):
-        await client.request(AskNewly(text=""), timeout=0.3, wait_for_service=True)
+    client, errors = await world.bus("client"), list[str]()
+
+    async def is_not_served() -> bool:
+        with pytest.raises((NotServed, DeadlineExceeded)) as caught:
+            await client.request(AskNewly(text=""), timeout=0.3, wait_for_service=True)
+        errors.append(str(caught.value))
+        return isinstance(caught.value, NotServed)
+
+    await until(is_not_served, "the refusal")
+    assert "the service desk did not start to serve it within 0.3 s" in errors.pop()
+    # A busy broker can confirm the last publish too late.
+    assert all("the broker did not confirm the message in time" in each for each in errors)

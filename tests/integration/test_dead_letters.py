@@ -224,8 +224,10 @@ async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(
     missing = await dead(vhost_url, "show", "m-9", "--queue", WORK)
     assert (missing.code, missing.err) == (
         os.EX_NOINPUT,
-        "error: dead letter 'm-9' was not found. List the dead letters with `bus dead list`. A "
-        "failed job of a service with a store is in its store: run `bus jobs show ID`.\n",
+        (
+            "error: dead letter 'm-9' was not found. List the dead letters with `bus dead list`. A "
+            "failed job of a service with a store is in its store: run `bus jobs show ID`.\n"
+        ),
     )
 
 

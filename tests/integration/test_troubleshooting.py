@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,15 +13,21 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bus.messaging.envelope import Envelope
+from bus.messaging.jobs.records import AttemptEnd, JobKey, NewJob
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.ports import free_ports
 from bus.operations.management_api import Management
 from bus.security.key_directory import KeyDirectory
+from bus.storage.sqlalchemy.sqlite_file import create_sqlite_file
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from tests.broker import management_url
 from tests.examples.page import ROOT
 from tests.examples.symptoms import Shell, entries, index_rows, needs_time
+from tests.integration.store.conftest import address_of
+from tests.integration.store.test_open import create, opened
 from tests.integration.troubled_system import troubled_system
+from tests.polling import DEADLINE, POLL
 
 CONTRACTS = "tests.integration.troubled_services"
 PARTS = ("**It means:**", "**Do:**", "*Tried:*")
@@ -41,6 +48,13 @@ WITH_KEYS = {
     "all-calls-fail-with-unauthenticated-after-a-change-of-keys",
     "an-operator-may-not-see-the-services",
 }
+WITH_STORE = {
+    "a-job-in-a-store-stays-queued": "6f1c2d3e",
+    "a-job-in-a-store-runs-for-ever": "7a2d3e4f",
+    "the-log-reports-a-stale-write-of-a-job": "8b3e4f5a",
+    "a-worker-refuses-its-store-because-the-store-is-behind": "",
+}
+"""The entries about a store, with the id of their job."""
 OLD_QUEUE = {
     "durable": True,
     "arguments": {
@@ -63,6 +77,7 @@ call = ["stock.find"]
 [operators.ida]
 may = []
 """
+PRESS_JOBS = "press.jobs.print.v1"
 DEAD_ON_PAGE = "a2df0941-945f-46b9-ac5d-99689a970010"
 READERS = ("bus dead", "bus trace")
 AT_ONCE = 5
@@ -133,7 +148,7 @@ async def test_the_commands_show_what_is_broken_in_a_running_system(
     monkeypatch.delitem(sys.modules, "bus.integrations.prometheus", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     [port] = free_ports(1)
-    running = ENTRIES.keys() - BY_HAND - WITH_SETTINGS - WITH_KEYS
+    running = ENTRIES.keys() - BY_HAND - WITH_SETTINGS - WITH_KEYS - WITH_STORE.keys()
     async with troubled_system(vhost_url, management_url(shared_broker), port) as system:
         on_system = Shell(
             folder=shell.folder,
@@ -183,9 +198,42 @@ async def test_the_commands_show_missing_rights_and_keys(shell: Shell) -> None:
     )
 
 
+async def test_the_commands_show_jobs_that_do_not_end_and_a_store_that_is_behind(
+    shell: Shell,
+) -> None:
+    url = f"sqlite:///{shell.folder}/jobs.db"
+    behind = f"sqlite:///{shell.folder}/behind.db"
+    for each in (url, behind):
+        create_sqlite_file(address_of(each))
+    await create(url, "press")
+    async with opened(url, "press") as store:
+        queued, running, stale = (id_ for id_ in WITH_STORE.values() if id_)
+        await store.jobs.record([print_job(running)])
+        await store.jobs.claim(PRESS_JOBS, worker="press-1", limit=1, lease=60)
+        await store.jobs.record([print_job(stale)])
+        (claimed,) = await store.jobs.claim(PRESS_JOBS, worker="press-0", limit=1, lease=1)
+        lost = AttemptEnd(attempt=claimed.attempt_of, state="succeeded")
+
+        deadline = time.monotonic() + DEADLINE
+        while not await store.jobs.claim(PRESS_JOBS, worker="press-2", limit=1, lease=60):
+            assert time.monotonic() < deadline, "the lease of the first worker has not ended"
+            await asyncio.sleep(POLL)
+        assert await store.jobs.end([lost]) == [None]
+        await store.jobs.record([print_job(queued)])
+        stores = {anchor: url if id_ else behind for anchor, id_ in WITH_STORE.items()}
+        await show(shell, {anchor: {"BUS_STORE": each} for anchor, each in stores.items()})
+
+
+def print_job(id_: str) -> NewJob:
+    envelope = Envelope(
+        id=id_, type="press.print.v1", role="job", source="shop", body=b"{}", timestamp=1
+    )
+    return NewJob(key=JobKey("shop", id_), queue=PRESS_JOBS, envelope=envelope)
+
+
 def test_each_entry_of_the_page_has_all_parts_and_is_tried_by_a_test_or_by_hand() -> None:
     assert len(ENTRIES) >= 20
-    assert ENTRIES.keys() >= BY_HAND | WITH_SETTINGS | WITH_KEYS
+    assert ENTRIES.keys() >= BY_HAND | WITH_SETTINGS | WITH_KEYS | WITH_STORE.keys()
     for entry in ENTRIES.values():
         places = [entry.text.find(part) for part in PARTS]
         assert -1 not in places, entry.symptom

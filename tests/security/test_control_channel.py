@@ -464,16 +464,21 @@ async def test_a_command_that_knows_no_contracts_asks_the_services_that_it_may_c
 
 async def test_a_service_may_ask_whether_its_own_instances_are_alive_without_a_grant() -> None:
     world = await ControlWorld.started()
-    guard = ControlSecurity(Subject(name="mail"), world.rings["mail"], world.yard.current())
+    guard = ControlSecurity(
+        Subject(name="mail"), world.rings["mail"], world.yard.current(), clock=world.yard.clock
+    )
     assert guard.may_ask("ping", "mail") is None
     assert guard.may_ask("read", "mail") is not None
     assert guard.may_ask("ping", "office") is not None
-    mail, _ = await world.process("mail")
-    other, _ = await world.process("mail")
-    answers = await mail.ask(Ping(), Target("mail"), window=1)
-    assert len(answers) == 2
-    await mail.close()
-    await other.close()
+    question = world.question("mail", target="ask.mail")
+    assert guard.admit(question, frozenset({"ask.mail"}), "ping").name == "mail"
+    with pytest.raises(PermissionDenied):
+        guard.admit(question, frozenset({"ask.mail"}), "read")
+    office = ControlSecurity(
+        Subject(name="office"), world.rings["office"], world.yard.current(), clock=world.yard.clock
+    )
+    with pytest.raises(PermissionDenied):
+        office.admit(question, frozenset({"ask.mail"}), "ping")
 
 
 # --- Floods, and the log ---

@@ -31,11 +31,16 @@ def deployment(tmp_path: Path) -> Deployment:
 
 @asynccontextmanager
 async def running(
-    deployment: Deployment, **settings: Any
+    deployment: Deployment, *, is_idle: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[MemoryBuses, MemoryStore, Bus]]:
-    """Run the ledger with a store. Yield the buses, the store and the bus of the submitter."""
+    """Run the ledger with a store. Yield the buses, the store and the bus of the submitter.
+
+    If it is idle, it records jobs and starts none.
+    """
     async with MemoryBuses(clock=wall_clock) as buses:
         store = MemoryStore(clock=wall_clock)
+        if is_idle:
+            store.jobs.claim = _nothing  # type: ignore[method-assign]
         owner = await buses.bus("ledger", store=store, **deployment.of("ledger", **settings))
         await buses.serve(owner, Ledger().router)
         yield buses, store, await buses.bus("office", **deployment.of("office", **settings))
@@ -76,8 +81,7 @@ def test_a_service_with_the_right_to_cancel_cancels_the_job_of_another_service(
     )
 
     async def scene() -> None:
-        async with running(deployment) as (buses, store, office):
-            store.jobs.claim = _nothing  # type: ignore[method-assign]
+        async with running(deployment, is_idle=True) as (buses, _, office):
             job = await office.submit(CloseBooks(year=1999))
             mail = await buses.bus("mail", **deployment.of("mail"))
             handle = mail.job(CloseBooks, job.id, submitter="office")
@@ -153,7 +157,8 @@ def test_the_result_and_the_progress_of_an_encrypted_job_stay_encrypted_until_th
     deployment: Deployment,
 ) -> None:
     async def scene() -> None:
-        async with running(deployment, **ENCRYPTED) as (buses, _, office):
+        settings: dict[str, Any] = {**ENCRYPTED}
+        async with running(deployment, **settings) as (buses, _, office):
             sent: list[bytes] = []
             publish = buses.broker.publish
 

@@ -31,6 +31,7 @@ class Plan:
     verb: str
     """`cancel` or `retry`."""
     selection: JobFilter
+    service: str | None
     limit: int
     dry_run: bool
     yes: bool
@@ -72,7 +73,7 @@ def change_jobs(plan: Plan, apply: Change, facts: dict[str, str]) -> Counter[str
                 outcomes[await apply(store, key)] += 1
 
         try:
-            run_on_store(work)
+            run_on_store(plan.service, work)
         finally:  # Write the audit record even if the change was interrupted.
             types = Counter(job.type for job in jobs)
             counts = {word.replace(" ", "_"): count for word, count in outcomes.items()}
@@ -95,7 +96,7 @@ def _select(plan: Plan) -> tuple[list[JobRecord], bool]:
         # A whole id can be the begin of another one.
         return _in_state(plan, [job for job in named if job.key.id in selection.ids])
 
-    found = run_on_store(work)
+    found = run_on_store(plan.service, work)
     return found[: plan.limit], len(found) > plan.limit
 
 
@@ -124,7 +125,7 @@ def _say_selected(plan: Plan, jobs: Sequence[JobRecord], *, has_more: bool) -> N
     for (type_, state), count in sorted(counts.items()):
         say(f"{type_}: {count} {state}")
     if not jobs:
-        states = " or ".join(plan.selection.states) or "such a state"
+        states = " or ".join(plan.selection.states) or "in another state"
         say(f"no matching job is {states}. `bus jobs show ID` shows the state of a job")
     elif plan.dry_run:
         say(f"would {plan.verb} {count_noun(len(jobs), 'job')}")

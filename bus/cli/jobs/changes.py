@@ -16,6 +16,7 @@ from bus.cli.jobs.options import (
     OlderThan,
     Queues,
     States,
+    StoreOf,
     Submitter,
     Types,
     build_filter,
@@ -57,6 +58,7 @@ def cancel_(
     newer_than: NewerThan = None,
     correlation_id: Correlation = None,
     submitter: Submitter = None,
+    service: StoreOf = None,
     everything: Everything = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -65,8 +67,9 @@ def cancel_(
 ) -> None:
     """Cancel jobs that have not ended.
 
-    A job that waits is cancelled at once. The handler of a running job is told, and its task is
-    cancelled after BUS_CANCEL_GRACE. If the handler succeeds before that, the job has succeeded.
+    A job that waits is cancelled at once. The handler of a running job receives the request, and
+    its task is cancelled after BUS_CANCEL_GRACE. If the handler succeeds before that, the job has
+    succeeded.
 
     With filters, the command shows the number of selected jobs and asks for confirmation. It
     changes exactly these jobs, and no jobs that arrive later. The store keeps the operator and the
@@ -99,6 +102,7 @@ def cancel_(
     plan = Plan(
         verb="cancel",
         selection=limited_to(selection, ACTIVE_STATES),
+        service=service,
         limit=limit,
         dry_run=dry_run,
         yes=yes,
@@ -120,6 +124,7 @@ def retry_(
     newer_than: NewerThan = None,
     correlation_id: Correlation = None,
     submitter: Submitter = None,
+    service: StoreOf = None,
     everything: Everything = False,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -158,6 +163,7 @@ def retry_(
     plan = Plan(
         verb="retry",
         selection=limited_to(selection, frozenset({"failed"})),
+        service=service,
         limit=limit,
         dry_run=dry_run,
         yes=yes,
@@ -190,7 +196,7 @@ def report_retried(outcomes: Counter[str]) -> None:
     if outcomes["retried"]:
         say(f"began the next life of {count_noun(outcomes['retried'], 'job')}")
     if outcomes["not failed"]:
-        say(f"{count_noun(outcomes['not failed'], 'job')} had another state meanwhile")
+        say(f"{count_noun(outcomes['not failed'], 'job')} had another state at the change")
     if outcomes["without payload"]:
         raise FailedPrecondition(
             f"{count_noun(outcomes['without payload'], 'job')} cannot be retried, because the "

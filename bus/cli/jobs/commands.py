@@ -15,6 +15,7 @@ from bus.cli.jobs.options import (
     OlderThan,
     Queues,
     States,
+    StoreOf,
     Submitter,
     Types,
     build_filter,
@@ -51,6 +52,7 @@ def list_(
     newer_than: NewerThan = None,
     correlation_id: Correlation = None,
     submitter: Submitter = None,
+    service: StoreOf = None,
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Show at most N jobs, newest first.")
     ] = 100,
@@ -75,7 +77,7 @@ def list_(
         correlation_id=correlation_id,
         submitter=submitter,
     )
-    found = run_on_store(lambda store: select_jobs(store, selection, limit + 1))
+    found = run_on_store(service, lambda store: select_jobs(store, selection, limit + 1))
     jobs, has_more = found[:limit], len(found) > limit
     if as_json:
         print_json({"jobs": [job_to_json(job) for job in jobs], "more": has_more}, compact=True)
@@ -101,6 +103,7 @@ def show(
     ],
     *,
     submitter: Submitter = None,
+    service: StoreOf = None,
     reveal: Annotated[
         bool,
         typer.Option("--reveal", help="Also show payload and result. The audit log records this."),
@@ -118,7 +121,7 @@ def show(
     if reveal:
         action = "see payloads and results of jobs"
         operator = authorize(settings, JOBS_READ, action, "job access denied")
-    job = run_on_store(lambda store: find_job(store, id_, submitter))
+    job = run_on_store(service, lambda store: find_job(store, id_, submitter))
     if reveal:
         audited(
             "job revealed",

@@ -20,6 +20,7 @@ __all__ = [
     "OlderThan",
     "Queues",
     "States",
+    "StoreOf",
     "Submitter",
     "Types",
     "build_filter",
@@ -67,6 +68,15 @@ def abbreviation(text: str) -> str:
     return text
 
 
+StoreOf = Annotated[
+    str | None,
+    typer.Option(
+        "--service",
+        metavar="SERVICE",
+        show_default=False,
+        help="The service that owns the store. Required if BUS_STORE contains {service}.",
+    ),
+]
 Ids = Annotated[
     list[str] | None,
     typer.Argument(

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bus.cli.jobs.opening import run_on_store
-from bus.cli.jobs.options import Correlation, Ids, Queues, Submitter, Types, build_filter
+from bus.cli.jobs.options import Correlation, Ids, Queues, StoreOf, Submitter, Types, build_filter
 from bus.cli.jobs.selection import complete_ids, select_jobs
 from bus.cli.jobs.table import job_to_json
 from bus.cli.options import AsJson, finite
@@ -36,6 +36,7 @@ def watch_(
     queue: Queues = None,
     correlation_id: Correlation = None,
     submitter: Submitter = None,
+    service: StoreOf = None,
     interval: Annotated[
         float,
         typer.Option(
@@ -60,7 +61,7 @@ def watch_(
         correlation_id=correlation_id,
         submitter=submitter,
     )
-    jobs = run_on_store(lambda store: follow(store, selection, interval))
+    jobs = run_on_store(service, lambda store: follow(store, selection, interval))
     if as_json:
         print_json({"jobs": [job_to_json(job) for job in jobs]}, compact=True)
     else:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bus.messaging.service_info import InstanceInfo, InstanceStats
+from bus.runtime.discovery.job_summary import summarize_jobs
 from bus.runtime.discovery.live_view import LiveInstance
 from bus.runtime.discovery.measurements import Measurement
 from bus.runtime.discovery.operation_summary import Durations, OperationSummary, summarize
@@ -65,6 +66,14 @@ def service_to_json(
         ],
         "operations": _operations(service.totals.handled, service.interval.handled),
         "sent": _operations(service.totals.sent, service.interval.sent),
+        "jobs": [
+            {
+                "type": row.type,
+                "states": dict(row.states),
+                "oldest_waiting": _rounded(row.oldest_waiting),
+            }
+            for row in summarize_jobs(each.record for each in service.live)
+        ],
     }
 
 

@@ -15,6 +15,7 @@ from bus.cli.quantities import (
     format_share,
 )
 from bus.cli.queue_table import UNKNOWN, age
+from bus.cli.services.job_lines import job_lines
 from bus.cli.services.list_table import STATE_STYLES, problem_lines
 from bus.messaging.escaped_text import one_line
 from bus.messaging.plurals import count_noun
@@ -73,6 +74,8 @@ CONTRACTS = (
     Column("digest", is_text=True),
     Column("reply digest", 3, is_text=True),
 )
+MAX_JOB_TYPES = 50
+"""Maximum number of lines about durable jobs."""
 DIGEST_LENGTH = 12
 """Number of characters of a digest that a table shows. The JSON has the whole digest."""
 
@@ -97,6 +100,7 @@ def service_detail(
     if service.totals.handled:
         parts += ["", fitting_table(OPERATIONS, _operation_rows(service, verbose), console)]
     parts += _error_lines(service.totals.handled, "")
+    parts += job_lines((each.record for each in service.live), maximum=MAX_JOB_TYPES)
     parts += _incomplete_lines([*(each.record for each in service.live), *infos])
     if service.totals.sent:
         parts += ["", fitting_table(SENT, _sent_rows(service), console)]

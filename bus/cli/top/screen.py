@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from bus.cli.quantities import format_rate
+from bus.cli.services.job_lines import job_lines
 from bus.cli.services.list_table import problem_lines
 from bus.cli.top.operations import Sort, important_rows, operation_rows, operations_table
 from bus.cli.top.queues import QueueReader, queue_rows, queues_of, queues_table
@@ -119,6 +120,7 @@ class TopScreen:
         if len(problems) > MAX_PROBLEMS:
             more = count_noun(len(problems) - MAX_PROBLEMS, "more problem")
             lines.append(Text(f"{more}; see `bus services`", style="yellow"))
+        lines += job_lines(each.record for service in live for each in service.live)
         if self._queues.report is not None and self._queues.report.without_management:
             lines.append(
                 Text("without the management API: only queues of live instances", style="dim")

@@ -33,10 +33,14 @@ STYLES: dict[State, str] = {
 """Style of a state. All other states are failures."""
 
 
-def print_trace(trace: MessageTrace, notes: Sequence[str], *, now: int) -> None:
-    """Print the tree on standard output, and the notes below it."""
+def print_trace(
+    trace: MessageTrace, notes: Sequence[str], *, now: int, stored: Sequence[Text] = ()
+) -> None:
+    """Print the tree on standard output, the lines about stored jobs, and the notes below it."""
     console = table_console()
     for line in trace_lines(trace, now=now):
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in stored:
         console.print(line, soft_wrap=True, highlight=False)
     for note in (*notes, *trace.notes):
         console.print(Text(one_line(note), style="dim"), soft_wrap=True, highlight=False)

@@ -8,19 +8,15 @@ has delivered every earlier job. Later signs of life show that each instance has
 from collections.abc import Sequence
 from enum import Enum
 
-from bus.messaging.ports.store import InstanceBeat
+from bus.messaging.jobs.beat import InstanceBeat
+from bus.messaging.jobs.markers import MARKER_PREFIX
 
-__all__ = ["LIVE_SECONDS", "MARKER_PREFIX", "Evidence", "judge", "live_instances", "passed_at"]
+__all__ = ["LIVE_SECONDS", "Evidence", "judge", "live_instances", "passed_at"]
 
 LIVE_SECONDS = 60.0
 """Seconds without a sign of life after which an instance holds no delivery any more.
 
 The broker closes the connection of a silent process, and requeues its deliveries, in less time.
-"""
-MARKER_PREFIX = "marker:"
-"""Prefix of the name under which a recorder writes a sign of life for a marker.
-
-The name of an instance begins with the name of its host, which has no colon.
 """
 
 

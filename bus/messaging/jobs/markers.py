@@ -1,10 +1,14 @@
 """Markers: messages of a service to its own work queue, which follow all earlier jobs there."""
 
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.jobs.absence import MARKER_PREFIX
 
-__all__ = ["MARKER_SECONDS", "MARKER_TYPE", "is_marker_of", "new_marker"]
+__all__ = ["MARKER_PREFIX", "MARKER_SECONDS", "MARKER_TYPE", "is_marker_of", "new_marker"]
 
+MARKER_PREFIX = "marker:"
+"""Prefix of the id of a marker. A recorder writes a sign of life with this id as its name.
+
+The name of an instance begins with the name of its host, which has no colon.
+"""
 MARKER_TYPE = "bus.marker.v1"
 """Type of a marker. No contract has it, because no service may be called `bus`."""
 MARKER_SECONDS = 3600

@@ -79,7 +79,7 @@ class JobStore(Protocol):
         """End attempts. Return the state that was written, or None for a stale token.
 
         A repeated end of an attempt that was written before returns the state that was written. It
-        can return None if a later attempt of the same job has ended meanwhile.
+        can return None if a later attempt of the same job has ended since.
         """
         ...
 

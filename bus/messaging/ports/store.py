@@ -6,9 +6,9 @@ raised this error may have had its effect, so every write can be repeated.
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bus.messaging.jobs.beat import InstanceBeat
 from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.pruning import PruneReport, Retention
 from bus.messaging.jobs.records import Attempt, AttemptEnd, JobProgress
@@ -16,16 +16,6 @@ from bus.messaging.ports.inbox import FactKey, Inbox
 from bus.messaging.ports.job_store import JobStore
 
 __all__ = ["InstanceBeat", "Store", "Transaction"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceBeat:
-    """The last sign of life of one instance. Times are in seconds since the epoch."""
-
-    instance: str
-    seen_at: float
-    recorded_until: float
-    """Time before which all jobs that this instance received are recorded, or were requeued."""
 
 
 class Transaction(Protocol):

@@ -252,7 +252,7 @@ class Transport(Protocol):
 
         Raises:
             NotFound: The queue does not exist.
-            Unavailable: The transport is not connected.
+            Unavailable: The transport is not connected, or the broker did not count in time.
         """
         ...
 

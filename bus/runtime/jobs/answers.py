@@ -37,6 +37,10 @@ LONGEST_SECONDS = 30.0
 ENVELOPE_BYTES = 16 * 1024
 """Bytes of an answer that are kept for everything except the result."""
 
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, LOOK_GROWTH = 0.02, 0.5, 1.5
+"""Seconds between two looks for a job that may not be recorded yet, and their growth.
+"""
+
 Report = Callable[[Envelope, BusError], Awaitable[None]]
 """A function that tells the submitter of a job that the job has ended with an error."""
 
@@ -127,14 +131,20 @@ class JobAnswers:
     async def _find(self, question: AboutJob, asker: str, right: JobRight) -> JobRecord:
         """Return a job that the asker may know of.
 
-        A job that the asker may not know of takes the same steps as one that does not exist, so
-        that neither the text nor the time of the answer tells a difference.
+        A job that is hidden from the asker takes the same steps as one that does not exist. So
+        neither the text nor the time of the answer shows a difference.
         """
-        may_access = self._rights(question, asker, right)
-        record = may_access(await self._store.jobs.find(_key_of(question)))
-        if record is None:
-            await self._wait_recorded(question.type)
-            record = may_access(await self._store.jobs.find(_key_of(question)))
+        may_access, key = (
+            self._rights(question, asker, right),
+            JobKey(question.submitter, question.id),
+        )
+
+        async def look() -> JobRecord | None:
+            return may_access(await self._store.jobs.find(key))
+
+        record = (
+            await look() or await self._look_until_recorded(look, question.type) or await look()
+        )
         if record is None:
             raise _not_found(question)
         if record.type != question.type:
@@ -159,6 +169,26 @@ class JobAnswers:
             return record if is_granted else None
 
         return visible
+
+    async def _look_until_recorded(
+        self, look: Callable[[], Awaitable[JobRecord | None]], type_: str
+    ) -> JobRecord | None:
+        """Look for a job until it is there, or until each earlier job of its type is recorded.
+
+        A job that was submitted just now is recorded within milliseconds.
+        """
+        recorded = asyncio.ensure_future(self._wait_recorded(type_))
+        pause = FIRST_LOOK_SECONDS
+        try:
+            while not recorded.done():
+                await asyncio.wait([recorded], timeout=pause)
+                pause = min(pause * LOOK_GROWTH, LONGEST_LOOK_SECONDS)
+                if not recorded.done() and (record := await look()) is not None:
+                    return record
+            await recorded
+        finally:
+            recorded.cancel()
+        return None
 
     async def _wait_recorded(self, type_: str) -> None:
         """Wait until each job of a type is recorded that was submitted before this call.
@@ -189,10 +219,6 @@ class JobAnswers:
             return LONGEST_SECONDS
         left = deadline / 1000 - self._runtime.clock() - ANSWER_MARGIN_SECONDS
         return max(left, MIN_ANSWER_SECONDS)
-
-
-def _key_of(question: AboutJob) -> JobKey:
-    return JobKey(question.submitter, question.id)
 
 
 def _name_of(type_: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from bus.storage.queue_signals import QueueSignals
@@ -16,6 +17,7 @@ CHANNEL: Final = "bus_jobs"
 """Channel of PostgreSQL. The payload of a notification is the queue."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 """Seconds before a new connection."""
+CLOSE_SECONDS = 2.0
 CHECK_SECONDS = 20.0
 """Seconds between two checks of the connection, which finds out if it is half-open."""
 
@@ -65,6 +67,7 @@ class NotifyingDatabase:
         self._signals = QueueSignals()
         self.is_connected = False
         """True if notifications arrive."""
+        self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
 
     async def wait(self, queue: str, timeout: float) -> bool:
@@ -80,10 +83,15 @@ class NotifyingDatabase:
 
     async def close(self) -> None:
         """End the connection. A second call has no effect."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self._connection is not None:
+            # An event loop that ends before the socket is closed would leave the socket open.
+            with suppress(Exception):
+                await self._connection.close(timeout=CLOSE_SECONDS)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     async def _listen(self) -> None:
         delay, was_connected = FIRST_DELAY, False
@@ -100,6 +108,7 @@ class NotifyingDatabase:
 
     async def _follow(self, connection: Any, *, is_first: bool) -> None:
         """Pass notifications on until the connection is lost."""
+        self._connection = connection
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
@@ -116,8 +125,9 @@ class NotifyingDatabase:
         except Exception as error:  # noqa: BLE001 - as above
             log.debug("store: notifications were lost (%s)", type(error).__name__)
         finally:
-            self.is_connected = False
-            connection.terminate()
+            self.is_connected, self._connection = False, None
+            if not connection.is_closed():
+                connection.terminate()
 
     def _hear(self, *received: Any) -> None:
         """Wake the workers of the queue in a notification (connection, pid, channel, payload)."""

@@ -16,7 +16,7 @@ from bus.storage.sqlalchemy.identity import Identity, read_identity
 from bus.storage.sqlalchemy.migrations import HEAD, LOCK_SECONDS
 from bus.storage.sqlalchemy.tables import metadata, store
 
-__all__ = ["check_identity", "check_writable", "claim_store", "reported_errors"]
+__all__ = ["check_identity", "check_store", "check_writable", "claim_store", "reported_errors"]
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 MISSING_RIGHTS = text(
@@ -53,6 +53,25 @@ async def claim_store(database: Database, service: str) -> Identity:
         identity = await database.run_once(work)
     # Another service can have claimed it at the same time.
     check_identity(identity, service, database.place)
+    return identity
+
+
+async def check_store(database: Database, service: str) -> Identity:
+    """Check the store for the command of an operator, and return its identity.
+
+    The command does not become the owner of the store.
+
+    Args:
+        database: The database.
+        service: Service that must own the store. Empty: any service.
+
+    Raises:
+        ConfigurationError: The store is behind, ahead, or belongs to another service.
+        Unavailable: The database cannot be reached.
+    """
+    async with reported_errors(database.place):
+        identity = await database.run_once(read_identity)
+    check_identity(identity, service or identity.service, database.place)
     return identity
 
 

@@ -23,6 +23,7 @@ from bus.storage.sqlalchemy.job_changes import (
 from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values
 from bus.storage.sqlalchemy.notifications import CHANNEL
 from bus.storage.sqlalchemy.present import PRESENT
+from bus.storage.sqlalchemy.state_rules import WAITING, literals
 
 __all__ = ["PostgresqlJobs"]
 
@@ -90,17 +91,18 @@ SELECT id, submitter, (SELECT count(*) FROM told) FROM inserted""")
 # Within one priority, the index has the earliest `run_at` first. So the query visits one priority
 # after the other, and never reads the many jobs that wait for a later time. `due` is materialized,
 # because a query with a limit that runs twice locks further rows. A job that another worker returns
-# to the queue at the same time is skipped.
+# to the queue at the same time is skipped. A statement does not see its own changes. So if a lease
+# has expired, nothing is claimed, and the same statement claims after that, in the right order.
 _CLAIM: Final = text(f"""
 WITH RECURSIVE {_CLOCK},
 expired AS MATERIALIZED (
     SELECT id, submitter FROM bus_jobs
     WHERE queue = :queue AND state = 'running' AND lease_until <= (SELECT now FROM present)
-    ORDER BY lease_until LIMIT {MOST_EXPIRED} FOR UPDATE SKIP LOCKED),
+    ORDER BY lease_until LIMIT :most_expired FOR UPDATE SKIP LOCKED),
 lost AS (
     UPDATE bus_jobs SET {lost_changes("present.now")} FROM expired, present
     WHERE bus_jobs.id = expired.id AND bus_jobs.submitter = expired.submitter
-        AND state = 'running' RETURNING 1),
+        AND bus_jobs.state || '' = 'running' RETURNING 1),
 priorities (level) AS (
     SELECT max(priority) FROM bus_jobs WHERE queue = :queue AND {IS_WAITING}
     UNION ALL
@@ -113,18 +115,21 @@ due AS MATERIALIZED (
         WHERE queue = :queue AND {IS_WAITING} AND priority = level
             AND run_at <= (SELECT now FROM present) AND losses <= :most_losses
         ORDER BY run_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS first
-    LIMIT :limit),
+    LIMIT (SELECT CASE WHEN count(*) = 0 THEN :limit ELSE 0 END FROM expired)),
 claimed AS (
     UPDATE bus_jobs SET {claim_changes("present.now")} FROM due, present
-    WHERE bus_jobs.id = due.id AND bus_jobs.submitter = due.submitter AND {IS_WAITING}
+    WHERE bus_jobs.id = due.id AND bus_jobs.submitter = due.submitter
+        AND bus_jobs.state || '' IN ({literals(WAITING)})
     RETURNING {", ".join(f"bus_jobs.{name}" for name in CLAIMED_COLUMNS)})
 SELECT lost.number AS lost, claimed.*
 FROM (SELECT count(*) AS number FROM lost) AS lost LEFT JOIN claimed ON true
 ORDER BY claimed.priority DESC, claimed.run_at""")
 
-# The token fences: an attempt whose job was handed over finds no row.
+# The token fences: an attempt of a job that was handed over finds no row. The expression with the
+# state keeps the planner from the indexes of running rows. If few rows ran at the last ANALYZE, it
+# would read all running rows for each key.
 _RUNS: Final = """bus_jobs.id = given.id AND bus_jobs.submitter = given.submitter
-        AND bus_jobs.token = given.token AND bus_jobs.state = 'running'"""
+        AND bus_jobs.token = given.token AND bus_jobs.state || '' = 'running'"""
 
 _RENEW: Final = text(f"""
 WITH {_CLOCK}, {_given(_ATTEMPT)}
@@ -172,14 +177,11 @@ class PostgresqlJobs:
             "most_losses": order.most_losses,
             "now": now,
         }
-        found = (await connection.execute(_CLAIM, parameters)).all()
-        rows = [row for row in found if row.id is not None]
-        missing = order.limit - len(rows)
-        if found[0].lost and missing:
-            # A statement does not see its own changes. Another one claims the jobs that returned.
-            again = await connection.execute(_CLAIM, {**parameters, "limit": missing})
-            rows += [row for row in again if row.id is not None]
-        return rows
+        first = {**parameters, "most_expired": MOST_EXPIRED}
+        rows = (await connection.execute(_CLAIM, first)).all()
+        if rows[0].lost:
+            rows = (await connection.execute(_CLAIM, {**parameters, "most_expired": 0})).all()
+        return [row for row in rows if row.id is not None]
 
     async def renew(
         self,

@@ -21,7 +21,7 @@ from bus.storage.sqlalchemy.inbox import SqlInbox
 from bus.storage.sqlalchemy.instances import forget, read_beats, write_beat
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.notifications import NO_NOTIFICATIONS, NotifyingDatabase
-from bus.storage.sqlalchemy.opening import claim_store
+from bus.storage.sqlalchemy.opening import check_store, claim_store
 from bus.storage.sqlalchemy.pauses import add_pause, read_pauses, remove_pause
 from bus.storage.sqlalchemy.present import present_time
 from bus.storage.sqlalchemy.pruning import Pruning
@@ -30,28 +30,39 @@ from bus.storage.sqlalchemy.transactions import Transactions
 
 __all__ = ["SqlStore"]
 
+OPERATOR = "operator"
+"""Name of the connections of an operator's command."""
 Clock = Callable[[], float]
 
 
 class SqlStore:
     """Durable store of one service in a database. It implements `Store`."""
 
-    def __init__(self, settings: Settings, service: str, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: str,
+        *,
+        clock: Clock | None = None,
+        is_operator: bool = False,
+    ) -> None:
         """Create the store. It connects when it is opened.
 
         Args:
             settings: Settings with the address of the database.
-            service: Service that owns the store.
+            service: Service that owns the store. An operator can leave it empty.
             clock: Function that returns seconds since the epoch. None: the clock of PostgreSQL,
                 which all instances share, or of this machine for SQLite.
+            is_operator: True for a command of an operator, which never becomes the owner.
 
         Raises:
             ConfigurationError: The password of the database cannot be read.
         """
         self._settings, self._service, self._clock = settings, service, clock
+        self._is_operator = is_operator
         self._address = self._read_address()
         self.database = Database(
-            open_engine(self._read_address, name=f"bus {service}"), self._address.place
+            open_engine(self._read_address, name=f"bus {service or OPERATOR}"), self._address.place
         )
         notifications = (
             NO_NOTIFICATIONS
@@ -65,7 +76,7 @@ class SqlStore:
         # timeout, so its statements have no other one.
         self._handlers = open_engine(
             self._read_address,
-            name=f"bus {service} handlers",
+            name=f"bus {service or OPERATOR} handlers",
             statement_timeout=None,
             max_overflow=-1,
         )
@@ -112,7 +123,8 @@ class SqlStore:
         self._transactions.reset()
         if self._address.kind == "sqlite":
             check_sqlite_file(self._address)
-        identity = await claim_store(self.database, self._service)
+        use = check_store if self._is_operator else claim_store
+        identity = await use(self.database, self._service)
         self._id = identity.id or ""
 
     async def close(self) -> None:

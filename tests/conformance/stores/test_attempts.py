@@ -126,6 +126,26 @@ async def test_an_expired_lease_hands_the_job_over_and_counts_a_loss_and_no_atte
     assert (found.worker, found.losses) == ("w2", 1)
 
 
+async def test_a_job_of_a_lost_worker_is_claimed_in_its_place_of_the_order(
+    jobs: JobStore, clock: Clock
+) -> None:
+    await record_one(jobs, id_="high", priority=1)
+    await claim_one(jobs)
+    clock.now += LEASE
+    await jobs.record([new_job("low"), new_job("highest", priority=2)])
+    assert await claimed_ids(jobs, 2) == ["highest", "high"]
+
+
+async def test_all_jobs_of_a_lost_worker_come_back(jobs: JobStore, clock: Clock) -> None:
+    await jobs.record([new_job(f"a{number}") for number in range(250)])
+    assert len(await claimed_ids(jobs, 250)) == 250
+    clock.now += LEASE
+    back: list[str] = []
+    while claimed := await claimed_ids(jobs, 250):
+        back += claimed
+    assert len({*back}) == len(back) == 250
+
+
 async def test_an_expired_lease_of_another_queue_is_left_to_the_workers_of_that_queue(
     jobs: JobStore, clock: Clock
 ) -> None:

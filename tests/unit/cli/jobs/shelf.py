@@ -147,7 +147,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
         made.opened += 1
         return made.store
 
-    monkeypatch.setattr(opening, "configured_store", configured)
+    monkeypatch.setattr(opening, "operator_store", configured)
     for module in (audit, opening):  # it would change all loggers
         monkeypatch.setattr(module, "begin_audit", lambda _: None)
     monkeypatch.setenv("BUS_AUTH", "off")

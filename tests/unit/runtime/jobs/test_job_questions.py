@@ -99,6 +99,23 @@ async def test_a_job_that_was_submitted_just_now_is_never_unknown(world: Durable
 
 
 @durable
+async def test_the_state_of_a_job_that_is_recorded_while_it_is_asked_for_comes_at_once(
+    world: Durable,
+) -> None:
+    held = HeldStore(world.store)
+    async with world.serving(archive(), store=held):
+        client = await world.client()
+        job = await client.submit(CopyPages())
+        asked = asyncio.create_task(job.status())
+        await asyncio.sleep(0.1)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        held.jobs.gate.set()
+        await asked
+        assert loop.time() - started < 0.2
+
+
+@durable
 async def test_a_job_that_never_was_is_not_found_within_a_few_seconds(world: Durable) -> None:
     for _ in range(2):
         await world.serve(archive())

@@ -49,9 +49,7 @@ async def test_a_store_is_pruned_again_and_again_although_a_pruning_fails(
     assert "secret" not in caplog.text
 
 
-def test_the_inbox_remembers_as_long_as_a_copy_can_be_alive_unless_a_setting_says_how_long() -> (
-    None
-):
+def test_the_inbox_remembers_while_a_copy_can_be_alive_unless_a_setting_differs() -> None:
     assert retention_of(SETTINGS).inbox == 3600 + COPIES_SECONDS
     assert retention_of(Settings(auth="off", inbox_retention=7200)).inbox == 7200
 

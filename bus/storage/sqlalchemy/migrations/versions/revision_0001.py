@@ -116,7 +116,11 @@ def _create_jobs() -> None:
     _create_index("claim", ["queue", sa.text("priority DESC"), "run_at", "state"], _WAITING)
     _create_index("lease", ["queue", "lease_until"], "state = 'running'")
     _create_index("submitted", ["submitted_at", "submitter", "id"])
-    _create_index("state", ["state", "submitted_at", "submitter", "id"], "state <> 'succeeded'")
+    _create_index(
+        "state",
+        ["state", "submitted_at", "submitter", "id"],
+        "state IN ('queued', 'retrying', 'failed', 'cancelled')",
+    )
     _create_index(
         "failure",
         ["failure_code", "submitted_at", "submitter", "id"],
