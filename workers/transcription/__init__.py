@@ -10,26 +10,34 @@
     engine             recognises the words of an utterance (pocketsphinx or faster-whisper)
     recogniser         runs audio, segmentation and engine in a separate process
     process            controls such a process from the service
-    service            has the handlers
+    service            has the handlers, which keep transcripts in memory
+    stored             has the handlers that keep transcripts in a durable store
 
 The package `workers.processes` starts and ends the processes.
 
 Only the module `settings` reads the environment.
 
 Start the service with `bus run workers.transcription:router`, or with
-`faststream run workers.transcription:app`.
+`faststream run workers.transcription:app`. With `BUS_STORE`, `router` is that of `stored`.
 """
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workers.transcription.service import router
+from workers.store_choice import has_store
+
+if TYPE_CHECKING:
+    from workers.transcription.service import router
 
 __all__ = ["router"]
 
 
 def __getattr__(name: str) -> Any:
+    # SQLAlchemy is imported only for a store, and may not be installed.
+    if name == "router":
+        module = "stored" if has_store() else "service"
+        return import_module(f"workers.transcription.{module}").router
     if name == "app":
         return _application()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -41,4 +49,4 @@ def _application() -> Any:
 
     The application is created only when it is used, because FastStream may not be installed.
     """
-    return import_module("bus.integrations.faststream").application(router)
+    return import_module("bus.integrations.faststream").application(__getattr__("router"))
