@@ -36,6 +36,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.settings.service_defaults": ("ServiceDefaults",),
         "bus.runtime.sync_job_handle": ("SyncJobHandle",),
         "bus.messaging.context": ("JobHandle", "correlated"),
+        "bus.messaging.jobs.status": ("JobStatus",),
         "bus.messaging.criticality": ("lowered_criticality",),
     },
     "Serving": {
