@@ -27,7 +27,7 @@ from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE
-from bus.runtime.operator_pause import OPERATOR_PAUSE
+from bus.runtime.operator_pause import OPERATOR_PAUSE, STUCK_HANDLER
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 from bus.settings.variables import describe_unknown_variables
@@ -240,6 +240,8 @@ async def serve_until(
             notes.append("paused: a dependency is down")
         if OPERATOR_PAUSE in reasons:
             notes.append("paused: an operator has paused consumers")
+        if STUCK_HANDLER in reasons:
+            notes.append("degraded: the handler of a cancelled job does not end")
         return ", ".join(notes)
 
     async def serve_one(router: Router, bus: Bus) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from bus.contracts.contract import Event, Job, JobClass, Message, Request
 from bus.contracts.criticality import Criticality
 from bus.errors import BusError, InvalidArgument
+from bus.messaging.cancellation import Cancellation
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 from bus.messaging.idempotency import idempotency_key
 from bus.messaging.jobs.status import JobStatus
@@ -273,6 +274,22 @@ class Context:
     The bus commits it after the handler. The parameter with the annotation `AsyncSession` receives
     it, too.
     """
+    cancellation: Cancellation | None = None
+    """Request to cancel the job. None if the job cannot be cancelled."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True if the cancellation of the job was requested. Any thread may read it.
+
+        The handler should then clean up and end, within `BUS_CANCEL_GRACE` seconds (10). After
+        that, its task is cancelled. A handler that returns all the same has succeeded. It is
+        always False for requests and events, and for jobs of a service without a store.
+        """
+        return self.cancellation is not None and self.cancellation.is_requested
+
+    async def wait_cancelled(self) -> None:
+        """Wait until the cancellation of the job is requested, without a time limit."""
+        await (self.cancellation or Cancellation()).wait()
 
     @property
     def idempotency_key(self) -> str:

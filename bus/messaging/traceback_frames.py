@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import NamedTuple
 
 from typing_extensions import override
@@ -15,7 +15,7 @@ from typing_extensions import override
 from bus.messaging.escaped_text import one_line
 from bus.messaging.failure_origin import HandlerPlace, blamed_handler
 
-__all__ = ["Origin", "TracebackFrame", "TracebackFrames", "shorten_text"]
+__all__ = ["Origin", "TracebackFrame", "TracebackFrames", "running_frame", "shorten_text"]
 
 MAX_OUTER_FRAMES, MAX_INNER_FRAMES = 8, 32
 """Maximum number of frames of one error, counted from the outermost and the innermost frame.
@@ -99,10 +99,7 @@ class TracebackFrames:
             (self._outer if count < MAX_OUTER_FRAMES else self._inner).append(trace)
             count, trace = count + 1, trace.tb_next
         self._left_out = count - len(self._outer) - len(self._inner)
-        try:
-            self._directory = os.getcwd()  # noqa: PTH109 - Path.cwd takes ten times as long
-        except OSError:  # the working directory was deleted
-            self._directory = ""
+        self._directory = _working_directory()
         place = blamed_handler(error)
         self.handler = None if place is None else self._handler_frame(place)
         """Definition of the handler that caused the error, if no code of the handler raised it."""
@@ -130,17 +127,7 @@ class TracebackFrames:
         return lines
 
     def _read(self, trace: TracebackType) -> TracebackFrame:
-        frame = trace.tb_frame
-        code, module = frame.f_code, frame.f_globals.get("__name__")
-        place = _find_place(
-            code.co_filename,
-            code.co_qualname,
-            module if isinstance(module, str) else "",
-            self._directory,
-        )
-        # Python has no line number for some instructions that it adds itself.
-        line: int | None = trace.tb_lineno
-        return TracebackFrame(place, line or code.co_firstlineno)
+        return _read_frame(trace.tb_frame, trace.tb_lineno, self._directory)
 
     def _handler_frame(self, place: HandlerPlace) -> TracebackFrame:
         found = _find_place(place.file, place.function, place.module, self._directory)
@@ -155,6 +142,30 @@ class TracebackFrames:
             return None
         place = _find_place(error.filename, "<module>", "", self._directory)
         return TracebackFrame(place, error.lineno)
+
+
+def running_frame(frame: FrameType) -> TracebackFrame:
+    """Return a frame that has not ended."""
+    return _read_frame(frame, frame.f_lineno, _working_directory())
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - Path.cwd takes ten times as long
+    except OSError:  # the working directory was deleted
+        return ""
+
+
+def _read_frame(frame: FrameType, line: int | None, directory: str) -> TracebackFrame:
+    code, module = frame.f_code, frame.f_globals.get("__name__")
+    place = _find_place(
+        code.co_filename,
+        code.co_qualname,
+        module if isinstance(module, str) else "",
+        directory,
+    )
+    # Python has no line number for some instructions that it adds itself.
+    return TracebackFrame(place, line or code.co_firstlineno)
 
 
 @lru_cache(maxsize=4096)  # a failure has the same frames again and again

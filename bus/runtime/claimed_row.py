@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.ports.store import Transaction
@@ -16,6 +17,11 @@ class ClaimedRow(Protocol):
     @property
     def attempt(self) -> Attempt:
         """The attempt of this process, with its current token."""
+        ...
+
+    @property
+    def cancel_error(self) -> BusError | None:
+        """The error of a job whose task this process cancels by request. Otherwise None."""
         ...
 
     async def commit(self, transaction: Transaction, reply: Envelope | None) -> bool:

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.runtime.endpoint_state import EndpointState
-from bus.runtime.operator_pause import OPERATOR_PAUSE, OperatorPause
+from bus.runtime.operator_pause import OPERATOR_PAUSE, STUCK_HANDLER, OperatorPause
 from bus.runtime.prefetched_consumer import DeliverySource, PrefetchedConsumer
 from bus.runtime.receiver import Receiver
 
@@ -50,13 +50,15 @@ class EndpointConsumer(PrefetchedConsumer):
 
     @property
     def pauses(self) -> tuple[str, ...]:
-        """The reasons why no message starts now.
+        """The reasons why no message starts now, or why the consumer is degraded.
 
         If its dependency is down, a consumer stays registered, so it stays ready.
         """
         reasons = [POISON_ISOLATION] if self._paused.is_set() else []
         if self.operator_pause is not None:
             reasons.append(OPERATOR_PAUSE)
+        if self._in_flight.stuck:
+            reasons.append(STUCK_HANDLER)
         gate = None if self._is_request else self.state.dependency  # a request is refused
         if gate is not None and gate.is_paused:
             reasons.append(f"{DEPENDENCY_PAUSE}{gate.dependency.name}")

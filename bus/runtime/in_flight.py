@@ -40,6 +40,8 @@ class InFlight:
         """The messages that wait for a dependency."""
         self.refuses_holds: HoldEnd | None = None
         """End of each hold that begins now. None: messages can be held."""
+        self.stuck: set[InboundMessage] = set()
+        """The jobs whose handlers do not end although their tasks were cancelled."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False

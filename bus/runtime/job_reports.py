@@ -16,6 +16,7 @@ from bus.errors import (
     safe_reason,
 )
 from bus.messaging.backoff import backoff
+from bus.messaging.cancellation import Cancellation
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
@@ -57,6 +58,9 @@ ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
 class JobReports:
     """Sends the updates of one endpoint's jobs."""
+
+    cancellation_of: Callable[[Envelope], Cancellation | None] | None = None
+    """Function that returns the cancellation of a job. None if no job can be cancelled."""
 
     def __init__(self, runtime: ServiceRuntime) -> None:
         self._runtime = runtime

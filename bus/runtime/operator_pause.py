@@ -7,10 +7,12 @@ from bus.messaging.labels import one_line
 from bus.messaging.records import MAX_NAME_LENGTH
 from bus.messaging.service_info import PauseInfo
 
-__all__ = ["OPERATOR_PAUSE", "OperatorPause"]
+__all__ = ["OPERATOR_PAUSE", "STUCK_HANDLER", "OperatorPause"]
 
 OPERATOR_PAUSE = "operator"
 """Reason of a pause: an operator has requested it."""
+STUCK_HANDLER = "stuck-handler"
+"""Reason that is reported beside the pauses: the handler of a cancelled job does not end."""
 
 
 @dataclass(frozen=True, slots=True)

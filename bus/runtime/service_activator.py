@@ -49,6 +49,7 @@ class ServiceActivator:
         self._stack = stack
         self._handler = stack.handler
         self._progress_reporter = reports.progress_reporter
+        self._cancellation_of = reports.cancellation_of
 
     async def handle(self, message: InboundMessage) -> HandlingResult:
         """Handle a message. If the handler raises an error, return the error in the result."""
@@ -62,6 +63,9 @@ class ServiceActivator:
             criticality=criticality_of(envelope, self._criticality),
             report=report,
             session=None if transaction is None else transaction.session,
+            cancellation=(
+                None if self._cancellation_of is None else self._cancellation_of(envelope)
+            ),
         )
         token = current.set(context)
         try:

@@ -15,7 +15,7 @@ __all__ = ["measured_store"]
 T = TypeVar("T")
 JOB_STATEMENTS: Final = frozenset(
     {
-        *("record", "claim", "renew", "report", "end"),
+        *("record", "claim", "renew", "report", "end", "cancel_requests"),
         *("find", "list", "counts", "cancel", "retry", "prune"),
     }
 )

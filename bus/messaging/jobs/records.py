@@ -117,7 +117,8 @@ class JobFailure:
 class AttemptEnd:
     """The end of an attempt, which a worker writes with its token.
 
-    If the job has a cancel request, a store writes `cancelled` instead of `queued` or `retrying`.
+    If the job has a cancel request, a store writes `cancelled` instead of each state except
+    `succeeded`.
     """
 
     attempt: Attempt

@@ -67,6 +67,10 @@ class JobStore(Protocol):
         """
         ...
 
+    async def cancel_requests(self, worker: str) -> Sequence[tuple[Attempt, CancelRequest]]:
+        """Return the requests to cancel jobs that an instance runs now. The call only reads."""
+        ...
+
     async def report(self, attempt: Attempt, progress: JobProgress) -> bool:
         """Store the progress of a running attempt. Return False if the token is stale."""
         ...

@@ -13,7 +13,7 @@ from bus.messaging.plurals import count_noun
 from bus.messaging.service_info import PauseInfo
 from bus.messaging.timers import utc_time
 from bus.runtime.discovery.operation_summary import OperationSummary
-from bus.runtime.operator_pause import OPERATOR_PAUSE
+from bus.runtime.operator_pause import OPERATOR_PAUSE, STUCK_HANDLER
 
 __all__ = ["FAILING_SHARE", "MIN_LATEST", "Problem", "is_slower", "problems_of"]
 
@@ -116,6 +116,13 @@ def _paused(row: OperationSummary, candidates: Sequence[str]) -> Iterator[tuple[
         if reason == OPERATOR_PAUSE and row.operator_pause is not None:
             text = _by_operator(row.operator_pause)
             yield "paused", f"{count} of {len(row.handlers)} consumers paused by {text}"
+            continue
+        if reason == STUCK_HANDLER:
+            text = (
+                f"{count} of {len(row.handlers)} consumers have a handler that does not end after "
+                "the cancellation of its job; see the log, and restart the instance"
+            )
+            yield "stuck", text
             continue
         # An instance of an earlier version does not name its candidate.
         of = f" of {', '.join(candidates)}" if candidates and reason == POISON_ISOLATION else ""

@@ -1,8 +1,10 @@
 """The row of a claimed job, for a handler with its own transaction."""
 
+from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.ports.store import Transaction
+from bus.runtime.jobs.cancel_sequence import error_of_request
 from bus.runtime.jobs.durable_reports import DurableReports
 from bus.runtime.jobs.held_job import HeldJob
 
@@ -19,6 +21,14 @@ class ClaimedJobRow:
     def attempt(self) -> Attempt:
         """The attempt of this process, with its current token."""
         return self._held.attempt
+
+    @property
+    def cancel_error(self) -> BusError | None:
+        """The error of a job whose task this process cancels by request. Otherwise None."""
+        held = self._held
+        if not held.is_cancelling or held.cancel is None:
+            return None
+        return error_of_request(held.claimed.envelope.type, held.cancel)
 
     async def commit(self, transaction: Transaction, reply: Envelope | None) -> bool:
         """Commit a transaction together with the success of the job.

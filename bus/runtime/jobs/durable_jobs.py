@@ -30,7 +30,9 @@ class DurableJobs:
     def __init__(self, runtime: ServiceRuntime, store: Store) -> None:
         self._runtime, self._store, self._jobs = runtime, store, store.jobs
         self.health = StoreHealth(runtime.service)
-        self.leases = JobLeases(store.jobs, self.health, seconds=runtime.settings.job_lease)
+        self.leases = JobLeases(
+            store.jobs, self.health, worker=runtime.instance, seconds=runtime.settings.job_lease
+        )
         self.recorders: list[Recorder] = []
         """The recorder of each work queue of jobs."""
         self._records: WriteBatch[NewJob, bool] = WriteBatch(

@@ -3,6 +3,7 @@
 from typing_extensions import override
 
 from bus.errors import safe_reason
+from bus.messaging.cancellation import Cancellation
 from bus.messaging.envelope import Envelope, Progress, progress_update
 from bus.messaging.jobs.records import JobKey, JobProgress
 from bus.messaging.labels import message_facts, message_label
@@ -23,6 +24,15 @@ class DurableReports(JobReports):
     def __init__(self, runtime: ServiceRuntime, leases: JobLeases) -> None:
         super().__init__(runtime)
         self._leases = leases
+        self.cancellation_of = self._begin
+
+    def _begin(self, job: Envelope) -> Cancellation | None:
+        """Return the cancellation of a job, as its handler begins."""
+        held = self._leases.held.get(JobKey(job.source, job.id))
+        if held is None:
+            return None
+        held.has_begun = True
+        return held.cancellation
 
     @override
     def progress_reporter(self, job: Envelope) -> ProgressReporter | None:

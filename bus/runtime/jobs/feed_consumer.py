@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
@@ -15,9 +14,11 @@ from bus.messaging.labels import failure_label
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.failure_log import UNEXPECTED
+from bus.runtime.jobs.cancel_sequence import cancel_job
 from bus.runtime.jobs.claimed_job_row import ClaimedJobRow
 from bus.runtime.jobs.durable_reports import DurableReports
-from bus.runtime.jobs.held_job import HeldJob
+from bus.runtime.jobs.handling import Handling
+from bus.runtime.jobs.held_job import AttemptControl, HeldJob
 from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
 from bus.runtime.jobs.leases import JobLeases
@@ -162,22 +163,24 @@ class FeedConsumer:
         now = state.runtime.clock()
         envelope = claimed.envelope.replace(received=int(now * 1000), queue=feed.queue)
         delivery = StoredDelivery(envelope, claimed.losses, self._on_done)
+        handling = Handling(state.in_flight, delivery)
         held = delivery.held = HeldJob(
             claimed,
             feed.leases,
             StoredProgress(claimed.progress_number, lambda each: feed.report(held, each)),
             feed.measures,
-            deliver=self._deliver,
-            cancel_handling=partial(self._cancel_handling, delivery),
+            AttemptControl(
+                deliver=self._deliver,
+                cancel_handling=handling.cancel,
+                begin_cancellation=lambda: self._cancel_job(held, handling, delivery),
+            ),
         )
         delivery.row = ClaimedJobRow(held, feed.reports)
         feed.leases.hold(held)
         self._in_hand += 1
         feed.in_hand += 1
         if self._is_cancelled:  # the claim began before the cancellation
-            task = asyncio.create_task(delivery.requeue(), name=f"return of {self.name}")
-            self._returns.add(task)
-            task.add_done_callback(self._returns.discard)
+            self._start(delivery.requeue(), f"return of {self.name}")
             return
         if envelope.attempt == 1 and not claimed.losses and claimed.life == 1:
             feed.measures.started(envelope, now)
@@ -188,10 +191,16 @@ class FeedConsumer:
         self._feed.in_hand -= 1
         self._feed.note_room()
 
-    def _cancel_handling(self, delivery: StoredDelivery) -> None:
-        for message, task in self._feed.state.in_flight.tasks.items():
-            if delivery in message.deliveries:
-                task.cancel()
+    def _start(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+
+    def _cancel_job(self, held: HeldJob, handling: Handling, delivery: StoredDelivery) -> None:
+        """Begin the cancellation of a job, in a task of its own."""
+        grace = self._feed.state.runtime.settings.cancel_grace
+        sequence = cancel_job(held, handling, grace=grace, on_given_up=delivery.leave)
+        self._feed.leases.start_task(sequence, f"cancellation of {held.attempt.key.id}")
 
     # --- The methods of ConsumerHandle ---
 

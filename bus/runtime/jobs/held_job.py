@@ -1,8 +1,10 @@
 """A durable job that this process has claimed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack
 
+from bus.messaging.cancellation import Cancellation
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.records import (
     Attempt,
@@ -17,7 +19,7 @@ from bus.runtime.failure_log import UNEXPECTED
 from bus.runtime.jobs.job_measures import JobMeasures
 from bus.runtime.jobs.job_progress import StoredProgress
 
-__all__ = ["AttemptWriter", "EndValues", "HeldJob"]
+__all__ = ["AttemptControl", "AttemptWriter", "EndValues", "HeldJob"]
 
 
 class EndValues(TypedDict, total=False):
@@ -45,6 +47,18 @@ class AttemptWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptControl:
+    """The functions by which an attempt controls its task."""
+
+    deliver: Callable[[ClaimedJob], object]
+    """Function that starts a new attempt of the same job in this process."""
+    cancel_handling: Callable[[], None]
+    """Function that cancels the task."""
+    begin_cancellation: Callable[[], None]
+    """Function that begins the cancellation of the job."""
+
+
 class HeldJob:
     """The attempt of a job in this process, from its claim to the end that the store accepted.
 
@@ -58,9 +72,7 @@ class HeldJob:
         writer: AttemptWriter,
         progress: StoredProgress,
         measures: JobMeasures,
-        *,
-        deliver: Callable[[ClaimedJob], object],
-        cancel_handling: Callable[[], None],
+        control: AttemptControl,
     ) -> None:
         """Create the object of a claimed job.
 
@@ -69,21 +81,27 @@ class HeldJob:
             writer: Object that writes the end.
             progress: Progress of the attempt.
             measures: Measurements of the type of the job.
-            deliver: Function that starts a new attempt of the same job in this process.
-            cancel_handling: Function that cancels the task of the handler.
+            control: Functions that control its task.
         """
         self.claimed = claimed
         """The last claim of the job by this process."""
         self.progress, self.measures = progress, measures
-        self.cancel: CancelRequest | None = claimed.cancel
+        self.cancel: CancelRequest | None = None
         """Request to cancel the job, as soon as this process knows it."""
+        self.cancellation = Cancellation()
+        """The cancellation, as the handler sees it."""
+        self.has_begun = False
+        """True if the handler has begun."""
+        self.is_cancelling = False
+        """True if the task is cancelled by request."""
+        self.is_given_up = False
+        """True if the job ended without its handler, which did not end."""
         self.is_lost = False
         """True if another process may have the job. Nothing more is written."""
         self.is_ending = False
         """True if the end is being written, or has been written."""
         self._writer = writer
-        self._deliver = deliver
-        self._cancel_handling = cancel_handling
+        self._control = control
 
     @property
     def attempt(self) -> Attempt:
@@ -96,6 +114,8 @@ class HeldJob:
         Returns:
             The state that was written. None if the token is stale, so nothing was written.
         """
+        if self.is_given_up:
+            self._writer.note_stale_write(self)
         if self.is_lost or self.is_ending:
             return None
         self.is_ending = True
@@ -135,7 +155,7 @@ class HeldJob:
             self.is_lost = True
             self._writer.note_stale_write(self)
         if self.claimed is not claimed:
-            self._deliver(self.claimed)  # this process has claimed the job again
+            self._control.deliver(self.claimed)  # this process has claimed the job again
 
     async def _write(
         self, state: JobState, values: EndValues
@@ -148,11 +168,23 @@ class HeldJob:
             if written is not None or self.claimed is claimed:
                 return claimed, written
 
+    def request_cancel(self, request: CancelRequest) -> None:
+        """Begin the cancellation of the job. A second call has no effect."""
+        if self.cancel is None:
+            self.cancel = request
+            self.cancellation.request()
+            self._control.begin_cancellation()
+
+    async def end_without_handler(self) -> None:
+        """End the job as cancelled. What its handler writes later is refused."""
+        await self.end("cancelled")
+        self.is_given_up = True
+
     def lose(self) -> None:
         """Cancel the handler, because the token is stale."""
         self.is_lost = True
         self._writer.release(self)
-        self._cancel_handling()
+        self._control.cancel_handling()
 
     def abandon(self) -> None:
         """Let the lease expire, which counts as a loss."""

@@ -97,6 +97,7 @@ class JobFeed:
             failures = 0
             if has_changed:
                 self.schedule.is_notified = True
+                self.leases.check_soon()
                 self._note_change()
             elif loop.time() - began < LISTEN_SECONDS / 2:
                 return  # the store has no notifications

@@ -10,8 +10,8 @@ from bus.messaging.dependency_wait import DEPENDENCY_WAIT, count_of, with_return
 from bus.messaging.envelope import Envelope, Progress, error_reply
 from bus.messaging.failure_location import failure_facts, failure_location
 from bus.messaging.fault_record import FIRST_FAILED, since_first_failure, with_attempt
-from bus.messaging.jobs.records import JobFailure
-from bus.messaging.labels import drop_type, failure_label, message_facts, message_label
+from bus.messaging.jobs.records import CancelRequest, JobFailure
+from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.names import RETRY_DELAYS
@@ -23,6 +23,7 @@ from bus.runtime.job_reports import (
     note_of_wait,
     unsendable_reply,
 )
+from bus.runtime.jobs.cancel_sequence import error_of_request
 from bus.runtime.jobs.held_job import HeldJob
 from bus.runtime.jobs.job_feed import JobFeed
 from bus.runtime.jobs.stored_delivery import StoredDelivery
@@ -55,12 +56,7 @@ class JobSettler:
                 self._measures.refused(message, result)  # a stage rejected it before its handler
             result.is_repeated = message.is_repeated
         envelope = message.envelope
-        if result.is_committed:
-            if result.reply is not None:
-                await self._reports.report_result(envelope, result.reply, retry=False)
-            return True
-        if result.dependency_return is not None:
-            await self._wait_for_dependency(held, envelope, result, result.dependency_return)
+        if await self._settle_at_once(held, message, result):
             return True
         if result.held_seconds:
             envelope = envelope.replace(headers=with_wait(envelope.headers, result.held_seconds))
@@ -71,6 +67,22 @@ class JobSettler:
                 await self._retry(held, envelope, result, delay)
             case MoveToDeadLetters() as decision:
                 await self._fail(held, envelope, result, decision)
+        return True
+
+    async def _settle_at_once(
+        self, held: HeldJob, message: InboundMessage, result: HandlingResult
+    ) -> bool:
+        """Settle an attempt without the retry policy. Return False if the policy must decide."""
+        envelope, error = message.envelope, result.error
+        if result.is_committed:
+            if result.reply is not None:
+                await self._reports.report_result(envelope, result.reply, retry=False)
+        elif error is not None and held.cancel is not None:
+            await self._end_cancelled(held, envelope, error, held.cancel)
+        elif result.dependency_return is not None:
+            await self._wait_for_dependency(held, envelope, result, result.dependency_return)
+        else:
+            return False
         return True
 
     async def abandon(
@@ -126,7 +138,8 @@ class JobSettler:
         failure = _failure_of(error, decision.code, decision.reason)
         await held.progress.flush()
         written = await held.end("failed", result=self._reports.stored(update), failure=failure)
-        if written is None:
+        if written != "failed":  # refused, or cancelled by a request that was not known here
+            await self._after_wait(job, result, written, None, 0.0)
             return
         facts = message_facts(
             job, queue=self._endpoint.queue, code=decision.code, why=decision.reason
@@ -138,6 +151,28 @@ class JobSettler:
             job.attempt,
             failure_label(facts, drop_type(decision.reason, job)),
             extra=facts,
+        )
+        await self._reports.report_result(job, update, retry=False)
+
+    async def _end_cancelled(
+        self, held: HeldJob, job: Envelope, error: BaseException, request: CancelRequest
+    ) -> None:
+        """End a job that did not succeed after a request to cancel it. It is never retried."""
+        cancelled = error_of_request(job.type, request)
+        update = error_reply(job, cancelled, source=self._runtime.service)
+        own = isinstance(error, Cancelled)
+        failure = None if own else _failure_of(error, code_of(error), safe_reason(error))
+        await held.progress.flush()
+        stored = self._reports.stored(update)
+        if await held.end("cancelled", result=stored, failure=failure) is None:
+            return
+        log.info(
+            "%s in %s was cancelled in attempt %d by %s",
+            message_label(job),
+            self._endpoint.queue,
+            job.attempt,
+            one_line(request.by),
+            extra=message_facts(job, queue=self._endpoint.queue, by=request.by),
         )
         await self._reports.report_result(job, update, retry=False)
 

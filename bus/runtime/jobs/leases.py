@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
 from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
@@ -19,6 +21,8 @@ __all__ = ["RENEWALS_PER_LEASE", "JobLeases"]
 
 log = logging.getLogger("bus.jobs")
 
+CHECK_SECONDS, MIN_CHECK_SECONDS = 1.0, 0.1
+"""Maximum and minimum seconds between two reads of the requests to cancel jobs."""
 RENEWALS_PER_LEASE = 3
 """Number of renewals within one lease. So one missed renewal changes nothing."""
 
@@ -31,9 +35,18 @@ class JobLeases:
         jobs: JobStore,
         health: StoreHealth,
         *,
+        worker: str,
         seconds: float,
     ) -> None:
-        """Create an object without jobs. A lease has a length of `seconds`."""
+        """Create an object without jobs.
+
+        Args:
+            jobs: The store.
+            health: Availability of the store.
+            worker: Name of this instance, as in its claims.
+            seconds: Length of a lease.
+        """
+        self._worker = worker
         self.seconds = seconds
         """Length of a lease."""
         self.held: dict[JobKey, HeldJob] = {}
@@ -43,16 +56,20 @@ class JobLeases:
             jobs.end, health, "ends of jobs"
         )
         self._task: asyncio.Task[None] | None = None
+        self._checks: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._holding, self._check_wanted = asyncio.Event(), asyncio.Event()
 
     def start(self) -> None:
         """Start the renewals."""
         self._task = asyncio.create_task(self._run(), name="leases of jobs")
+        self._checks = asyncio.create_task(self._check_requests(), name="cancellations of jobs")
 
     async def close(self) -> None:
         """Stop the renewals and the writes."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in filter(None, (self._task, self._checks, *self._tasks)):
+            task.cancel()
+            await asyncio.wait([task])
         for held in [*self.held.values()]:
             await held.progress.stop()
         await self._ends.close()
@@ -72,6 +89,7 @@ class JobLeases:
     def hold(self, held: HeldJob) -> None:
         """Renew the lease of a job from now on."""
         self.held[held.attempt.key] = held
+        self._holding.set()
 
     def note_stale_write(self, held: HeldJob) -> None:
         """Count and log a write that the store has refused."""
@@ -84,6 +102,12 @@ class JobLeases:
             held.claimed.envelope.attempt,
             extra=_facts_of(held),
         )
+
+    def start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run the cancellation of a job in a task, until the leases are closed."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- Renewals ---
 
@@ -106,6 +130,36 @@ class JobLeases:
                     extra={"jobs": len(self.held), "error": type(error).__name__},
                 )
 
+    # --- Requests to cancel ---
+
+    def check_soon(self) -> None:
+        """Look for requests to cancel jobs of this process, after a notification of the store."""
+        self._check_wanted.set()
+
+    async def _check_requests(self) -> None:
+        """Read the requests every second, and soon after a notification."""
+        while True:
+            if not self.held:
+                self._holding.clear()
+                await self._holding.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._check_wanted.wait()
+            self._check_wanted.clear()
+            if self.held:
+                try:
+                    await self._read_requests()
+                except UNEXPECTED:  # the renewal reports the problem
+                    await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(MIN_CHECK_SECONDS)
+
+    async def _read_requests(self) -> None:
+        requests = await self._jobs.cancel_requests(self._worker)
+        for attempt, request in requests:
+            held = self.held.get(attempt.key)
+            if held is not None and held.attempt == attempt and not held.is_ending:
+                held.request_cancel(request)
+
     async def _renew(self) -> None:
         attempts = [held.attempt for held in self.held.values()]
         if not attempts:
@@ -120,7 +174,7 @@ class JobLeases:
             if held is None or held.is_ending or held.attempt != attempt:
                 continue
             if isinstance(answer, CancelRequest):
-                held.cancel = answer
+                held.request_cancel(answer)
             elif not answer:
                 self._lose(held)
 

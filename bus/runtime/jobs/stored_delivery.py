@@ -75,6 +75,12 @@ class StoredDelivery:
         finally:
             self._finish()
 
+    def leave(self) -> None:
+        """Stop counting the job as a job of this process, because its handler does not end."""
+        if not self._is_done:
+            self._is_done = True
+            self._on_done(self)
+
     def _finish(self) -> None:
         if not self._is_done:
             self._is_done = True

@@ -100,8 +100,10 @@ class JobRow:
         if end.state != "queued":
             changes["failure"] = end.failure
         if end.state in FINAL_STATES:
-            self.move(end.state, lease_until=None, ended_at=now, result=end.result, **changes)
-            state = end.state
+            state: JobState = end.state
+            if self.record.cancel is not None and state == "failed":
+                state = "cancelled"
+            self.move(state, lease_until=None, ended_at=now, result=end.result, **changes)
         else:
             if end.run_at is not None:
                 changes["run_at"] = end.run_at

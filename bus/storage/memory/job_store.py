@@ -91,6 +91,15 @@ class MemoryJobStore:
         row.renew(self._clock() + lease)
         return row.record.cancel or True
 
+    async def cancel_requests(self, worker: str) -> Sequence[tuple[Attempt, CancelRequest]]:
+        """Return the requests to cancel jobs that an instance runs now."""
+        return [
+            (Attempt(record.key, record.token), record.cancel)
+            for rows in self._active.values()
+            for record in (row.record for row in rows.values())
+            if record.state == "running" and record.worker == worker and record.cancel is not None
+        ]
+
     async def report(self, attempt: Attempt, progress: JobProgress) -> bool:
         """Store the progress of a running attempt. Return False if the token is stale."""
         row = self._running(attempt)

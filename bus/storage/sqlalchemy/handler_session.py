@@ -22,7 +22,7 @@ GUARD = "bus_guard"
 
 
 class SessionGuard:
-    """What a handler has done with its session, so far as it decides about the commit."""
+    """The use of a session by its handler, as far as it decides about the commit."""
 
     def __init__(self) -> None:
         self.is_handler = True

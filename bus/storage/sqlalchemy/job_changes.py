@@ -47,7 +47,7 @@ def end_changes(new: Callable[[str], str], now: str) -> str:
         now: Expression of the present time.
     """
     state, run_at = new("state"), new("run_at")
-    is_cancelled = f"bus_jobs.cancel_at IS NOT NULL AND {state} IN ('queued', 'retrying')"
+    is_cancelled = f"bus_jobs.cancel_at IS NOT NULL AND {state} IN ('queued', 'retrying', 'failed')"
     is_final = f"({state} IN ({_FINAL}) OR ({is_cancelled}))"
     next_state = f"CASE WHEN {is_cancelled} THEN 'cancelled' ELSE {state} END"
     failure = "\n".join(

@@ -18,7 +18,13 @@ from bus.messaging.jobs.records import (
 )
 from bus.messaging.jobs.retention import COPIES_SECONDS, PRUNED
 from bus.messaging.jobs.states import JobState, sources_of
-from bus.storage.sqlalchemy.job_rows import attempt_values, job_record, lives_text
+from bus.storage.sqlalchemy.job_rows import (
+    attempt_values,
+    cancel_request,
+    job_key,
+    job_record,
+    lives_text,
+)
 from bus.storage.sqlalchemy.job_selection import is_key
 from bus.storage.sqlalchemy.tables import jobs
 from bus.storage.sqlalchemy.texts import to_text
@@ -28,6 +34,7 @@ __all__ = [
     "find",
     "order_cancel",
     "prune_payloads",
+    "read_cancel_requests",
     "remove_rows",
     "store_progress",
     "written_end",
@@ -107,6 +114,26 @@ async def order_cancel(
     if changes:
         await _change(connection, record, changes)
     return await find(connection, key)
+
+
+async def read_cancel_requests(
+    connection: AsyncConnection, worker: str
+) -> list[tuple[Attempt, CancelRequest]]:
+    """Return the requests to cancel jobs that an instance runs now."""
+    columns = jobs.c
+    statement: Select[Any] = select(
+        *(columns.submitter, columns.id, columns.token),
+        *(columns.cancel_by, columns.cancel_reason, columns.cancel_at),
+    ).where(
+        columns.state == "running",
+        columns.worker == worker,
+        columns.cancel_at.is_not(None),
+    )
+    return [
+        (Attempt(job_key(row), row.token), request)
+        for row in await connection.execute(statement)
+        if (request := cancel_request(row)) is not None
+    ]
 
 
 async def begin_life(

@@ -25,6 +25,7 @@ __all__ = [
     "cancel_request",
     "claimed_job",
     "end_values",
+    "job_key",
     "job_record",
     "lives_text",
     "new_values",
@@ -83,7 +84,7 @@ def claimed_job(row: Row[Any]) -> ClaimedJob:
     if row.headers is not None:
         envelope = envelope.replace(headers=json.loads(row.headers))
     return ClaimedJob(
-        attempt_of=Attempt(_key(row), row.token),
+        attempt_of=Attempt(job_key(row), row.token),
         envelope=envelope,
         queue=row.queue,
         life=row.life,
@@ -96,7 +97,7 @@ def job_record(row: Row[Any]) -> JobRecord:
     """Return the record of a row. A row of a list has no columns with payloads."""
     values = row._mapping  # noqa: SLF001 - the documented name of SQLAlchemy
     return JobRecord(
-        key=_key(row),
+        key=job_key(row),
         type=from_text(row.type),
         queue=row.queue,
         state=row.state,
@@ -163,7 +164,8 @@ def _failure_of(code: str, reason: str, location: str | None) -> JobFailure:
     return JobFailure(code=code, reason=reason, location=location)
 
 
-def _key(row: Row[Any]) -> JobKey:
+def job_key(row: Row[Any]) -> JobKey:
+    """Return the key of a row."""
     return JobKey(from_text(row.submitter), from_text(row.id))
 
 

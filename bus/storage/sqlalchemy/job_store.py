@@ -127,6 +127,12 @@ class SqlJobStore:
             for index in range(len(attempts))
         ]
 
+    async def cancel_requests(self, worker: str) -> Sequence[tuple[Attempt, CancelRequest]]:
+        """Return the requests to cancel jobs that an instance runs now."""
+        return await self._database.read(
+            lambda connection: job_orders.read_cancel_requests(connection, worker)
+        )
+
     async def report(self, attempt: Attempt, progress: JobProgress) -> bool:
         """Store the progress of a running attempt. Return False if the token is stale."""
         return await self._database.write(

@@ -30,8 +30,14 @@ def sqlite_engine(source: Callable[[], StoreAddress], max_overflow: int) -> Asyn
             isolation_level=None,
         )
         # A process must be able to end, although a connection was not closed.
-        connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy's own creator
-        return await connection
+        thread = connection._thread  # noqa: SLF001 - as SQLAlchemy's own creator
+        thread.daemon = True
+        try:
+            return await connection
+        except BaseException:
+            # The thread reports its end to the event loop, which must not be closed before that.
+            thread.join()
+            raise
 
     # SQLAlchemy chooses a pool for a file by this path, and `connect` opens the right one.
     engine = create_async_engine(

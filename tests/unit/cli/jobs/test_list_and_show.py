@@ -98,11 +98,10 @@ def test_an_empty_list_says_where_other_messages_are(shelf: Shelf) -> None:
 
 
 def test_without_a_store_the_error_names_the_setting_and_the_dead_letters(
-    monkeypatch: pytest.MonkeyPatch,
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "operator_store", lambda *_: None)
-    monkeypatch.setenv("BUS_AUTH", "off")
-    result = Shelf().run("list")
+    result = shelf.run("list")
     assert result.exit_code == 78
     text = " ".join(result.stderr.split())
     assert "BUS_STORE is memory, so no store keeps jobs." in text
