@@ -8,13 +8,22 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.conditions import TITLES
-from benchmarks.peers import NO_STORE, ON_FASTSTREAM, ON_POSTGRES, ON_SQLITE, OURS, PLAIN, SIGNED
+from benchmarks.peers import (
+    FEW_HANDLERS,
+    NO_STORE,
+    ON_FASTSTREAM,
+    ON_POSTGRES,
+    ON_SQLITE,
+    OURS,
+    PLAIN,
+    SIGNED,
+)
 from benchmarks.report import Works, value
 
 __all__ = ["draw"]
 
 SHOWN = ("rpc100", "publish", "consume", "fanout5", "durable")
-VARIANTS = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, ON_POSTGRES, ON_SQLITE, NO_STORE)
+VARIANTS = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, ON_POSTGRES, FEW_HANDLERS, ON_SQLITE, NO_STORE)
 INK, OWN, OTHER = "#24292f", "#0b6e4f", "#9aa5b1"
 
 

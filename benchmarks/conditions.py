@@ -6,6 +6,7 @@ from benchmarks.peers import (
     CELERY_STORED,
     DBOS,
     FASTSTREAM,
+    FEW_HANDLERS,
     NAMEKO,
     NO_STORE,
     ON_FASTSTREAM,
@@ -105,10 +106,12 @@ IN_ROW = f"{FULL}. {QUORUM}; the worker writes it to a row and acks it, and the 
 FENCED = f"{AGAIN}, with a lease and a token that a stale attempt cannot use"
 DURABLE = {
     ON_POSTGRES: f"{IN_ROW}. {FENCED}. The result is in the row, and is sent to the submitter, "
-    "too. 10 handlers at a time",
+    "too. 100 handlers at a time",
+    FEW_HANDLERS: "as Trunkline, PostgreSQL, with 10 handlers at a time, so that one statement "
+    "claims or ends fewer jobs",
     ON_SQLITE: "as Trunkline, PostgreSQL, with a store in one SQLite file",
     NO_STORE: f"{FULL}. {QUORUM}; acked after the handler. {AGAIN}. The result is only sent to the "
-    "submitter's handle, and the clock stops when the submitter has it",
+    "submitter's handle, and the clock stops when the submitter has it. 100 handlers at a time",
     CELERY_STORED: f"validation. {QUORUM}; `task_acks_late`. {AGAIN}. Database backend, prefork "
     "pool of 10 processes, 10 threads submit",
     TASKIQ_STORED: f"validation. {QUORUM}; acked after the handler. {AGAIN}. "

@@ -22,6 +22,7 @@ from benchmarks.machine import busy_cores
 from benchmarks.peers import (
     CELERY_STORED,
     DBOS,
+    FEW_HANDLERS,
     NO_STORE,
     ON_POSTGRES,
     ON_SQLITE,
@@ -38,6 +39,7 @@ __all__ = ["DURABLE", "FINISHED", "durable"]
 
 DURABLE = (
     ON_POSTGRES,
+    FEW_HANDLERS,
     ON_SQLITE,
     NO_STORE,
     CELERY_STORED,
@@ -46,9 +48,11 @@ DURABLE = (
     PGQUEUER,
     DBOS,
 )
+OWN = "SELECT count(*) FROM bus_jobs WHERE state = 'succeeded'"
 FINISHED: Mapping[str, str] = {
-    ON_POSTGRES: "SELECT count(*) FROM bus_jobs WHERE state = 'succeeded'",
-    ON_SQLITE: "SELECT count(*) FROM bus_jobs WHERE state = 'succeeded'",
+    ON_POSTGRES: OWN,
+    FEW_HANDLERS: OWN,
+    ON_SQLITE: OWN,
     CELERY_STORED: "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'",
     TASKIQ_STORED: "SELECT count(*) FROM taskiq_results",
     PROCRASTINATE: "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
@@ -215,7 +219,9 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of the turn's processes."""
-        store = {ON_POSTGRES: self.url, ON_SQLITE: f"sqlite:///{self.file}"}.get(self.peer)
+        file = f"sqlite:///{self.file}"
+        stores = {ON_POSTGRES: self.url, FEW_HANDLERS: self.url, ON_SQLITE: file}
+        store = stores.get(self.peer)
         return {"BENCH_POSTGRES": self.url} | ({"BUS_STORE": store} if store else {})
 
 

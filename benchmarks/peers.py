@@ -14,6 +14,7 @@ __all__ = [
     "CELERY_STORED",
     "DBOS",
     "FASTSTREAM",
+    "FEW_HANDLERS",
     "NO_STORE",
     "ON_FASTSTREAM",
     "ON_POSTGRES",
@@ -35,6 +36,7 @@ ON_FASTSTREAM = "trunkline-faststream"
 AIO_PIKA, FASTSTREAM, CELERY = "aio-pika", "faststream", "celery"
 NAMEKO, TASKIQ, C = "nameko", "taskiq", "c"
 NO_STORE, ON_POSTGRES, ON_SQLITE = "trunkline-no-store", "trunkline-postgres", "trunkline-sqlite"
+FEW_HANDLERS = "trunkline-few"
 CELERY_STORED, TASKIQ_STORED = "celery-stored", "taskiq-stored"
 PROCRASTINATE, PGQUEUER, DBOS = "procrastinate", "pgqueuer", "dbos"
 ACTORS = Path(__file__).parent / "actors"
@@ -117,6 +119,13 @@ def durable() -> tuple[Peer, ...]:
     """Return the variants of the bus and the peers of the workload about durable jobs."""
     return (
         Peer(key=ON_POSTGRES, title="Trunkline, PostgreSQL", module="ours_jobs", service="stored"),
+        Peer(
+            key=FEW_HANDLERS,
+            title="Trunkline, PostgreSQL, 10 handlers",
+            module="ours_jobs",
+            service="few",
+            environment={"BENCH_CONCURRENCY": "10"},
+        ),
         Peer(key=ON_SQLITE, title="Trunkline, SQLite", module="ours_jobs", service="embedded"),
         Peer(key=NO_STORE, title="Trunkline, no store", module="ours_jobs", service="unstored"),
         Peer(

@@ -15,8 +15,8 @@ from bus.settings import load_settings
 
 SERVICE = os.environ.get("BENCH_SERVICE", "bench")
 """The service's name, which differs for each variant: they must not share a queue."""
-CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "10"))
-"""Handlers at a time."""
+CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "100"))
+"""Handlers at a time, as many as Taskiq's default."""
 
 
 class Done(Message):

@@ -13,7 +13,7 @@ from benchmarks.actors.stage import obey
 from benchmarks.actors.submitting import done, obey_submitter
 from benchmarks.payload import Payload
 
-CONCURRENCY = 10
+CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "10"))
 TABLE = "CREATE TABLE IF NOT EXISTS results (id bigint PRIMARY KEY, result text NOT NULL)"
 app = App(
     connector=PsycopgConnector(conninfo=os.environ["BENCH_POSTGRES"], min_size=4, max_size=20)

@@ -173,10 +173,10 @@ class Programme:
             return entry.last_end[1] if is_repeated and entry.last_end else None
         if state == "retrying":
             entry.failures += 1
-        if state in {"retrying", "queued"}:
-            if entry.is_cancelled:
-                state = "cancelled"
-            elif run_at is not None:
+        if entry.is_cancelled and state != "succeeded":
+            state = "cancelled"
+        elif state in {"retrying", "queued"}:
+            if run_at is not None:
                 entry.run_at = run_at
             elif state == "retrying":
                 entry.run_at = self.clock.now

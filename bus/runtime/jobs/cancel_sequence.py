@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bus.errors import Cancelled
 from bus.messaging.jobs.records import CancelRequest
-from bus.messaging.labels import one_line, short_id
+from bus.messaging.labels import short_id
 from bus.messaging.task_frames import waiting_place
 from bus.messaging.timers import format_seconds
 from bus.runtime.jobs.handling import Handling
@@ -61,7 +61,7 @@ async def cancel_job(
     await held.end_without_handler()
 
 
-def error_of_request(type_: str, request: CancelRequest) -> Cancelled:
-    """Return the error that the submitter of a cancelled job gets."""
-    reason = f": {one_line(request.reason)}" if request.reason else ""
-    return Cancelled(f"{type_}: the job was cancelled by {one_line(request.by)}{reason}")
+def error_of_request(request: CancelRequest) -> Cancelled:
+    """Return the error that the submitter of a cancelled job gets, as `cancelled_error` does."""
+    reason = f": {request.reason}" if request.reason else ""
+    return Cancelled(f"the job was cancelled by {request.by}{reason}")

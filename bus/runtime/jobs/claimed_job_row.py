@@ -28,7 +28,7 @@ class ClaimedJobRow:
         held = self._held
         if not held.is_cancelling or held.cancel is None:
             return None
-        return error_of_request(held.claimed.envelope.type, held.cancel)
+        return error_of_request(held.cancel)
 
     async def commit(self, transaction: Transaction, reply: Envelope | None) -> bool:
         """Commit a transaction together with the success of the job.

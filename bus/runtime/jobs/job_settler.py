@@ -158,7 +158,7 @@ class JobSettler:
         self, held: HeldJob, job: Envelope, error: BaseException, request: CancelRequest
     ) -> None:
         """End a job that did not succeed after a request to cancel it. It is never retried."""
-        cancelled = error_of_request(job.type, request)
+        cancelled = error_of_request(request)
         update = error_reply(job, cancelled, source=self._runtime.service)
         own = isinstance(error, Cancelled)
         failure = None if own else _failure_of(error, code_of(error), safe_reason(error))
@@ -230,7 +230,7 @@ class JobSettler:
         if written is None:
             return
         if written == "cancelled":
-            cancelled = Cancelled(f"{job.type}: the job was cancelled")
+            cancelled = Cancelled("the job was cancelled")
             reply = error_reply(job, cancelled, source=self._runtime.service)
             await self._reports.report_result(job, reply, retry=False)
             return

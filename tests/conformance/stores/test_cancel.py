@@ -41,8 +41,8 @@ async def test_a_running_job_gets_the_request_with_its_next_renewal(
     assert await jobs.renew([attempt], lease=LEASE) == [request()]
 
 
-@pytest.mark.parametrize("state", ["retrying", "queued"])
-async def test_a_job_with_a_request_never_waits_again(
+@pytest.mark.parametrize("state", ["retrying", "queued", "failed"])
+async def test_a_job_with_a_request_that_does_not_succeed_is_cancelled(
     jobs: JobStore, clock: Clock, state: JobState
 ) -> None:
     key = await record_one(jobs)
@@ -54,7 +54,20 @@ async def test_a_job_with_a_request_never_waits_again(
     assert (found.state, found.ended_at, found.result) == ("cancelled", clock.now, update())
 
 
-@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+async def test_a_worker_reads_the_requests_of_its_own_running_jobs(
+    jobs: JobStore, other: JobStore
+) -> None:
+    key = await record_one(jobs)
+    attempt = await claim_one(jobs)
+    assert await jobs.cancel_requests("w1") == []
+    await other.cancel(key, request())
+    assert await jobs.cancel_requests("w1") == [(attempt, request())]
+    assert await jobs.cancel_requests("w2") == []
+    await jobs.end([ended(attempt, "cancelled")])
+    assert await jobs.cancel_requests("w1") == []
+
+
+@pytest.mark.parametrize("state", ["succeeded", "cancelled"])
 async def test_a_handler_that_ends_after_a_request_decides_the_final_state(
     jobs: JobStore, state: JobState
 ) -> None:
