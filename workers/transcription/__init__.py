@@ -23,21 +23,25 @@ Start the service with `bus run workers.transcription:router`, or with
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
+from bus import Router
 from workers.store_choice import has_store
 
-if TYPE_CHECKING:
-    from workers.transcription.service import router
+__all__ = ["chosen_router", "router"]
 
-__all__ = ["router"]
+
+def chosen_router() -> Router:
+    """Return the router that keeps transcripts in the store, or in memory without a store."""
+    # SQLAlchemy is imported only for a store, and may not be installed.
+    module = "stored" if has_store() else "service"
+    return cast("Router", import_module(f"workers.transcription.{module}").router)
+
+
+router = chosen_router()
 
 
 def __getattr__(name: str) -> Any:
-    # SQLAlchemy is imported only for a store, and may not be installed.
-    if name == "router":
-        module = "stored" if has_store() else "service"
-        return import_module(f"workers.transcription.{module}").router
     if name == "app":
         return _application()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -49,4 +53,4 @@ def _application() -> Any:
 
     The application is created only when it is used, because FastStream may not be installed.
     """
-    return import_module("bus.integrations.faststream").application(__getattr__("router"))
+    return import_module("bus.integrations.faststream").application(router)
