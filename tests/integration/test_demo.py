@@ -71,7 +71,9 @@ def test_the_events_reach_their_subscriptions_and_the_invalid_job_is_a_failed_ro
     assert "event for notify" in shown.out
     assert "event for archive" in shown.out
     assert re.search(r"state +failed\n +code +invalid_argument", shown.out)
-    assert "transcription.transcribe.v1: audio_url: must be a string" in shown.out
+    assert re.search(
+        r"reason +transcription.transcribe.v1 .*audio_url: must be a string", shown.out
+    )
 
 
 def test_a_running_job_is_cancelled(shown: Ended) -> None:
