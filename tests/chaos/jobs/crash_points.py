@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from bus.messaging.jobs.records import ClaimedJob
 from bus.messaging.jobs.states import JobState
 from bus.runtime.inbound_message import InboundMessage
@@ -33,13 +35,18 @@ POINTS: Final = (
     "recorded",  # its row is committed, and its message is not acked
     "acked",
     "claimed",  # the claim is committed, and no handler has begun
-    "renewed",  # the lease was renewed while the handler runs
     "before-handler",
-    "in-handler",  # the handler calls `reach`
-    "after-handler",  # the handler has returned, and nothing is written
+    "progress-stored",  # a progress of the running handler is committed
+    "renewed",  # the lease was renewed while the handler runs
+    "in-handler",  # the handler calls `reach` between two writes of its transaction
+    "after-handler",  # the handler has returned, and nothing is committed
     "before-end",  # as above, after the last progress
-    "ended",  # the end is committed, and the submitter does not know it
+    "before-commit",  # the transaction has the writes of the handler and the end
+    "committed",  # the database has committed, and the bus does not know it
+    "ended",  # the bus knows it, and the submitter does not
     "reported",
+    "before-retry",  # the attempt has failed, and nothing is written
+    "retry-written",  # the time of the next attempt is committed
 )
 """The points in the order in which a job reaches them."""
 
@@ -71,9 +78,13 @@ def arm() -> None:
     _around(WriteBatch, "add", before="received", after="recorded", matches=_is_record)
     _around(InboundMessage, "ack", after="acked", matches=_is_from_broker)
     _around(JobFeed, "claim", after="claimed", found=_has_jobs)
-    _around(JobLeases, "_renew", after="renewed", matches=_holds_jobs)
     _around(ServiceActivator, "handle", before="before-handler", after="after-handler")
-    _around(HeldJob, "end", before="before-end", after="ended", found=_is_written)
+    _around(JobFeed, "report", after="progress-stored")
+    _around(JobLeases, "_renew", after="renewed", matches=_holds_jobs)
+    _around(HeldJob, "end", before="before-retry", after="retry-written", found=_is_written)
+    # A transactional handler ends by `commit`.
+    _around(HeldJob, "commit", before="before-end", after="ended")
+    _around(AsyncSession, "commit", before="before-commit", after="committed")
     _around(JobReports, "report_result", after="reported")
 
 
