@@ -13,6 +13,8 @@ from bus.operations.brokers.installation import find_installation
 from bus.operations.brokers.select import INSTALL
 from tests.chaos.actor import Actor
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
+from tests.chaos.jobs.crash_scene import crash_exam
+from tests.chaos.jobs.crash_table import broken_points, has_runs
 from tests.chaos.jobs_at_random import IN_DATABASES, IN_MEMORY, jobs_at_random
 from tests.chaos.journal import ACKED, FAILED, Tail
 from tests.chaos.neighbours import STATES, retried_beside
@@ -28,6 +30,8 @@ Found = dict[str, Any]
 CLIENTS = 200
 PATIENCE = 150
 """Seconds for each send; a fault is shorter, even on a machine that other processes share."""
+CRASHES = int(os.environ.get("CHAOS_CRASHES") or 100)
+"""Minimum number of processes that are killed at each step of a durable job."""
 CLUSTER_ROUNDS, ROUND_MESSAGES = int(os.environ.get("CHAOS_ROUNDS") or 20), 2_500
 """Number of rounds, each of which takes a minute or more, and messages of each round."""
 TROUBLE, TROUBLE_RATE = 600, 20
@@ -42,6 +46,8 @@ class Exam:
     sit: Callable[[ChaosNode, Path], Awaitable[Found]]
     broken: Callable[[Found], str]
     """Function that returns the broken promise; empty if all were kept."""
+    is_complete: Callable[[Found], bool] = lambda _: True
+    """Function that returns False if recorded figures are of a shorter run."""
 
 
 async def retries(node: ChaosNode, directory: Path) -> Found:
@@ -215,6 +221,12 @@ def delayed(found: Found) -> str:
 
 
 EXAMS = {
+    "crash-points": Exam(
+        title="Workers of durable jobs are killed (SIGKILL) at each step of a job",
+        sit=lambda node, directory: crash_exam(node, directory, times=CRASHES),
+        broken=broken_points,
+        is_complete=lambda found: has_runs(found, CRASHES),
+    ),
     "jobs": Exam(
         title=(
             f"{IN_MEMORY:,} random programmes of durable jobs in memory, "

@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.chaos.exams import EXAMS
 from tests.chaos.faults import FAULTS
+from tests.chaos.jobs.crash_table import crash_section
 from tests.chaos.peers.parties import PEERS
 from tests.chaos.report import Figures, by_fault
 from tests.chaos.sabotage import SABOTAGES
@@ -15,6 +16,7 @@ from tests.integration.command import ROOT
 __all__ = ["PAGE", "lines", "progress", "write"]
 
 PAGE = ROOT / "docs" / "reliability.md"
+CRASH_POINTS = "crash-points"
 TITLES = {name: fault.title for name, fault in FAULTS.items()}
 HEAD = """\
 This page describes the method, the number of faults and the results.
@@ -90,6 +92,7 @@ def lines(figures: Figures) -> Iterator[str]:
     yield answer([*by_fault(figures, OURS.name).values()])
     yield HEAD
     yield from campaigns(figures)
+    yield from crash_section(figures["exams"].get(CRASH_POINTS))
     yield from exams(figures)
     yield from peers(figures)
     yield from sabotage(figures)
@@ -140,6 +143,8 @@ def exams(figures: Figures) -> Iterator[str]:
     yield "| test | figure | value |"
     yield "| --- | --- | ---: |"
     for name, exam in EXAMS.items():
+        if name == CRASH_POINTS:
+            continue  # it has a table of its own
         title = exam.title
         for figure, value in flat(figures["exams"].get(name, {"not run yet": ""})):
             yield f"| {title} | {figure} | {value} |"

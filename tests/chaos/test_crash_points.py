@@ -10,6 +10,8 @@ from tests.chaos.jobs.mortal_workers import MortalWorkers
 from tests.chaos.node import ChaosNode
 from tests.postgres import PostgresCluster
 
+PROCESSES = 3
+"""Number of processes that are killed at each point."""
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -22,8 +24,8 @@ async def test_a_process_that_is_killed_at_any_step_of_a_job_leaves_one_effect_a
         cluster = request.getfixturevalue("postgres")
     databases = await databases_of(tmp_path, cluster)
     async with MortalWorkers() as workers:
-        figures = await CrashScene(chaos_node, workers).run(POINTS, databases[kind], rounds=1)
-    for point, each in figures.items():
-        print(f"{point}: {each}")
+        figures = await CrashScene(chaos_node, workers).run(
+            POINTS, databases[kind], rounds=1, processes=PROCESSES
+        )
     assert [each.broken for each in figures.values()] == [""] * len(POINTS)
     assert {each.effects - each.jobs for each in figures.values()} == {0}

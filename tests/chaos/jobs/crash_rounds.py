@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -20,12 +20,10 @@ from tests.chaos.jobs.errand import CONCURRENCY, Errand, Made
 from tests.chaos.jobs.mortal_workers import MortalWorker, MortalWorkers
 from tests.databases import connected
 
-__all__ = ["LEASE", "PROCESSES", "CrashFigures", "CrashRounds"]
+__all__ = ["KEPT", "LEASE", "CrashFigures", "CrashRounds"]
 
 LEASE: Final = 1.0
 """Seconds of a lease, the minimum of the setting."""
-PROCESSES: Final = 3
-"""Number of processes that are killed in one round."""
 AGAIN: Final = 3.0
 """Seconds after which more jobs are submitted, if a process has not reached the point."""
 PATIENCE: Final = 90.0
@@ -33,6 +31,8 @@ PATIENCE: Final = 90.0
 
 On an idle machine, the jobs end within the lease and the interval of polling.
 """
+KEPT: Final = ("incorrect", "lost", "stuck", "leaked")
+"""Figures that are 0 if all promises are kept."""
 ROWS: Final = """
 SELECT count(*), coalesce(sum(losses), 0),
        coalesce(sum(CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END), 0)
@@ -67,10 +67,7 @@ class CrashFigures:
     @property
     def broken(self) -> str:
         """The broken promises; empty if all were kept."""
-        kept = ("incorrect", "lost", "stuck", "leaked")
-        return ", ".join(
-            f"{value} {name}" for name, value in asdict(self).items() if name in kept and value
-        )
+        return ", ".join(f"{value} {name}" for name in KEPT if (value := getattr(self, name)))
 
 
 class CrashRounds:
@@ -97,29 +94,30 @@ class CrashRounds:
             "BUS_LOG_LEVEL": "error",
             "BUS_CONNECT_TIMEOUT": "60",
             "BUS_JOB_LEASE": f"{LEASE:g}",
+            # Each process of a round may lose the same job.
+            "BUS_DELIVERY_LIMIT": "50",
         }
         self._numbers = count()
         self._handles: list[JobHandle[Made]] = []
         self._others = 0
         """Number of jobs that only count the slots."""
 
-    async def run(self, rounds: int) -> CrashFigures:
-        """Run the rounds, and return their figures."""
+    async def run(self, rounds: int, processes: int) -> CrashFigures:
+        """Run the rounds, and return their figures. Each round kills `processes` processes."""
         settings = Settings(url=SecretStr(self._url), auth="off", connect_timeout=60)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(connected(self._address))
             client = await stack.enter_async_context(Bus("dispatcher", settings=settings))
             for _ in range(rounds):
-                await self._kill(client)
+                await self._kill(client, processes)
                 await self._recover(client, database)
         return self.figures
 
-    async def _kill(self, client: Bus) -> None:
+    async def _kill(self, client: Bus, processes: int) -> None:
         """Start the processes of a round, and submit jobs until each was killed at the point."""
         environment = {**self._environment, CRASH_AT: self._point}
-        workers = await asyncio.gather(
-            *(self._workers.start(environment) for _ in range(PROCESSES))
-        )
+        # One after the other, so that the processes do not compete for the file of SQLite.
+        workers = [await self._workers.start(environment) for _ in range(processes)]
         async with asyncio.timeout(PATIENCE):
             while left := [worker for worker in workers if not worker.ended.done()]:
                 for _ in range(CONCURRENCY * len(left)):
@@ -127,13 +125,12 @@ class CrashRounds:
                     self._handles.append(await client.submit(job))
                 await asyncio.wait([worker.ended for worker in left], timeout=AGAIN)
         ends = [worker.ended.result() for worker in workers]
-        assert ends == [-signal.SIGKILL] * PROCESSES, f"{self._point}: exit codes {ends}"
-        self.figures.runs += PROCESSES
+        assert ends == [-signal.SIGKILL] * processes, f"{self._point}: exit codes {ends}"
+        self.figures.runs += processes
 
     async def _recover(self, client: Bus, database: Database) -> None:
         """Let a last process end all jobs, and use all its slots at the same time."""
         worker = await self._workers.start(self._environment)
-        assert worker.ready.done(), f"{self._point}: the last process did not start"
         began = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):

@@ -16,14 +16,16 @@ from bus.operations.management_api import Management
 from bus.storage.sqlalchemy.upgrade import upgrade
 from bus.testing.rabbitmq import with_vhost
 from tests.chaos.jobs.crash_points import POINTS
-from tests.chaos.jobs.crash_rounds import PROCESSES, CrashFigures, CrashRounds
+from tests.chaos.jobs.crash_rounds import CrashFigures, CrashRounds
 from tests.chaos.jobs.errand import EFFECTS, SERVICE
 from tests.chaos.jobs.mortal_workers import MortalWorkers
 from tests.databases import address_of, connected, new_sqlite_file
 from tests.postgres import PostgresCluster, find_programs
 
-__all__ = ["CrashScene", "NewDatabase", "crash_exam", "databases_of"]
+__all__ = ["CrashScene", "NewDatabase", "crash_exam", "databases_of", "virtual_host"]
 
+PROCESSES: Final = 10
+"""Number of processes that are killed in one round of the long form."""
 SIDE_BY_SIDE: Final = 6
 """Number of points that are run at the same time."""
 API_SECONDS: Final = 60.0
@@ -37,33 +39,42 @@ class CrashScene:
 
     def __init__(self, node: PrivateNode, workers: MortalWorkers) -> None:
         self._node, self._workers = node, workers
-        self._management = Management(node.management_url, node.url, timeout=API_SECONDS)
         self._places = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def run(
-        self, points: Sequence[str], create: NewDatabase, *, rounds: int
+        self, points: Sequence[str], create: NewDatabase, *, rounds: int, processes: int
     ) -> dict[str, CrashFigures]:
         """Run the rounds of each point, several points side by side."""
         async with asyncio.TaskGroup() as group:
-            tasks = {point: group.create_task(self._run(point, create, rounds)) for point in points}
+            tasks = {
+                point: group.create_task(self._run(point, create, rounds, processes))
+                for point in points
+            }
         return {point: task.result() for point, task in tasks.items()}
 
-    async def _run(self, point: str, create: NewDatabase, rounds: int) -> CrashFigures:
-        async with self._places, self._vhost() as url:
+    async def _run(
+        self, point: str, create: NewDatabase, rounds: int, processes: int
+    ) -> CrashFigures:
+        async with self._places, virtual_host(self._node) as url:
             store = await asyncio.to_thread(create, point)
             each = CrashRounds(
                 point, url=url, address=address_of(store), store=store, workers=self._workers
             )
-            return await each.run(rounds)
+            figures = await each.run(rounds, processes)
+            print(f"  {address_of(store).kind}, {point}: {figures}", flush=True)
+            return figures
 
-    @asynccontextmanager
-    async def _vhost(self) -> AsyncIterator[str]:
-        name = f"crash-{secrets.token_hex(6)}"
-        await self._management.add_vhost(name)
-        try:
-            yield with_vhost(self._node.url, name)
-        finally:
-            await self._management.delete_vhost(name)
+
+@asynccontextmanager
+async def virtual_host(node: PrivateNode) -> AsyncIterator[str]:
+    """Create an empty virtual host, yield its URL, and remove it afterwards."""
+    management = Management(node.management_url, node.url, timeout=API_SECONDS)
+    name = f"jobs-{secrets.token_hex(6)}"
+    await management.add_vhost(name)
+    try:
+        yield with_vhost(node.url, name)
+    finally:
+        await management.delete_vhost(name)
 
 
 async def databases_of(directory: Path, cluster: PostgresCluster | None) -> dict[str, NewDatabase]:
@@ -108,8 +119,8 @@ async def crash_exam(node: PrivateNode, directory: Path, *, times: int) -> dict[
         workers = await stack.enter_async_context(MortalWorkers())
         scene = CrashScene(node, workers)
         for kind, create in (await databases_of(directory, cluster)).items():
-            figures = await scene.run(POINTS, create, rounds=-(-times // PROCESSES))
+            figures = await scene.run(
+                POINTS, create, rounds=-(-times // PROCESSES), processes=PROCESSES
+            )
             found |= {f"{kind}, {point}": asdict(each) for point, each in figures.items()}
-            broken = {point: each.broken for point, each in figures.items() if each.broken}
-            print(f"  {kind}: {broken or 'all promises kept'}", flush=True)
     return found

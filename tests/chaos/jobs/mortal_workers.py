@@ -21,7 +21,8 @@ class MortalWorker:
     def __init__(self, number: int) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
-        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ready: asyncio.Future[bool] = loop.create_future()
+        """True if the process serves. False if it has ended before."""
         self.ended: asyncio.Future[int] = loop.create_future()
         """The exit code, or the negative number of the signal."""
 
@@ -60,14 +61,16 @@ class MortalWorkers:
             await self._reading
 
     async def start(self, environment: Mapping[str, str]) -> MortalWorker:
-        """Start a process, and wait until it serves or has ended."""
+        """Start a process, and wait until it serves.
+
+        Raises:
+            AssertionError: The process has ended before.
+        """
         worker = MortalWorker(next(self._numbers))
         self._workers[worker.number] = worker
         self._say(f"start {worker.number} {json.dumps(dict(environment))}")
-        await asyncio.wait(
-            [worker.ready, worker.ended], timeout=START, return_when=asyncio.FIRST_COMPLETED
-        )
-        assert worker.ready.done() or worker.ended.done(), "a worker process is not ready in time"
+        is_ready = await asyncio.wait_for(asyncio.shield(worker.ready), START)
+        assert is_ready, "a worker process has ended before it was ready"
         return worker
 
     async def stop(self, worker: MortalWorker) -> int:
@@ -87,6 +90,8 @@ class MortalWorkers:
             word, number, *rest = line.decode().split()
             worker = self._workers[int(number)]
             if word == "ready":
-                worker.ready.set_result(None)
+                worker.ready.set_result(True)
             else:
+                if not worker.ready.done():
+                    worker.ready.set_result(False)
                 worker.ended.set_result(int(rest[0]))
