@@ -7,7 +7,7 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
-ARG EXTRAS=transcription,documents,metrics
+ARG EXTRAS=transcription,documents,metrics,postgres,store
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # The environment has no pip, because the container does not install packages.
@@ -26,7 +26,7 @@ FROM ${PYTHON_IMAGE}
 # A numeric user shows an orchestrator that it is not root. Only this user reads the documents.
 RUN groupadd --gid 10001 trunkline \
     && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin trunkline \
-    && install --directory --mode=0700 --owner=10001 --group=10001 /documents
+    && install --directory --mode=0700 --owner=10001 --group=10001 /documents /stores
 COPY --from=build /opt/trunkline /opt/trunkline
 WORKDIR /app
 COPY contracts contracts

@@ -19,7 +19,7 @@ TIME_HEADERS = {"dead-at", "first-failed-at"}
 
 
 def print_result(console: Console, steps: list[Any], ending: Any) -> None:
-    """Print the transcript, the documents, the dead letter and the table of the steps."""
+    """Print the transcript, the documents, the invalid job and the table of the steps."""
     console.print()
     if ending.transcript is not None:
         _print_transcript(console, ending.transcript)
@@ -33,16 +33,28 @@ def print_result(console: Console, steps: list[Any], ending: Any) -> None:
         about = f"{document.format.upper():5} {document.size / 1000:.0f} kB{pages}"
         console.print(f"  {about:21} {document.uri}", highlight=False, markup=False, soft_wrap=True)
     console.print()
-    console.print("[bold]Dead letter[/]")
-    for name, value in sorted(ending.dead_letter.headers.items()):
+    _print_refused(console, ending.refused)
+    console.print()
+    console.print(table_of(steps, ending.correlation_id))
+
+
+def _print_refused(console: Console, refused: Any) -> None:
+    """Print the headers of a dead letter, or the row of a failed job."""
+    if refused.dead_letter is None:
+        status = refused.status
+        lines = {"id": status.id, "type": status.type, "state": status.state}
+        lines |= {"code": status.code, "attempt": status.attempt, "reason": refused.reason}
+        title = "Failed job"
+    else:
+        lines, title = dict(sorted(refused.dead_letter.headers.items())), "Dead letter"
+    console.print(f"[bold]{title}[/]")
+    for name, value in lines.items():
         text = (
             datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds")
             if name in TIME_HEADERS
             else str(value).replace("\n", f"\n{'':18}")
         )
         console.print(f"  {name:15} {text}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    console.print(table_of(steps, ending.correlation_id))
 
 
 def _print_transcript(console: Console, transcript: Any) -> None:

@@ -27,6 +27,7 @@ from bus.operations.http_address import HttpAddress
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.endpoint_consumer import DEPENDENCY_PAUSE
+from bus.runtime.jobs.store_health import STORE_AWAY
 from bus.runtime.operator_pause import OPERATOR_PAUSE, STUCK_HANDLER
 from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
@@ -230,6 +231,8 @@ async def serve_until(
         if stop.is_set():
             return "stopping"
         is_ready = all(bus.ready for _, bus in services)
+        if not is_ready and any(bus.report.is_store_away for _, bus in services):
+            return STORE_AWAY
         return None if is_ready else "not every consumer is registered at the broker"
 
     def note() -> str:

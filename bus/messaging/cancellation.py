@@ -6,7 +6,7 @@ __all__ = ["Cancellation"]
 
 
 class Cancellation:
-    """Whether the cancellation of a job was requested. Any thread may read `is_requested`."""
+    """Request to cancel a job, or its absence. Any thread may read `is_requested`."""
 
     __slots__ = ("_event", "is_requested")
 

@@ -42,6 +42,7 @@ from bus.runtime.breaker_reports import disturbed_breakers
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.endpoint_measures import LastError
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.jobs.store_health import STORE_AWAY
 from bus.runtime.service_runtime import ServiceRuntime
 from bus.storage.memory.message_history import (
     MAX_ID_LENGTH,
@@ -86,6 +87,12 @@ class InstanceReport:
     def pauses(self) -> frozenset[str]:
         """The reasons why consumers of this process are paused now."""
         return frozenset(reason for each in self._consumers() for reason in each.pauses)
+
+    @property
+    def is_store_away(self) -> bool:
+        """True if a consumer of stored jobs could not reach the store at its last call."""
+        errors = [each.last_error for each in self._consumers()]
+        return any(error is not None and error.startswith(STORE_AWAY) for error in errors)
 
     def state(self) -> InstanceState:
         """Return the answer to PING."""

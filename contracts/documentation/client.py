@@ -5,9 +5,11 @@ from uuid import UUID
 from bus import JobHandle, Sender
 from contracts.documentation.v1 import (
     CreateNote,
+    Document,
     DocumentFormat,
     GeneratedDocuments,
     GenerateDocuments,
+    GetDocuments,
     GetNote,
     GetNoteStatus,
     Note,
@@ -53,3 +55,16 @@ class DocumentationClient:
         URIs of the documents.
         """
         return await self._bus.submit(GenerateDocuments(note_id=note_id, formats=formats))
+
+    async def documents(self, job_id: str, *, timeout: float | None = None) -> tuple[Document, ...]:
+        """Return the documents of a job that this service submitted, oldest first.
+
+        Raise `NotFound` if the job has no documents yet, or if another service submitted it.
+        """
+        found = await self._bus.request(GetDocuments(job_id=job_id), timeout=timeout)
+        return found.documents
+
+    async def document(self, document_id: UUID, *, timeout: float | None = None) -> Document:
+        """Return a document of a job that this service submitted, or raise `NotFound`."""
+        found = await self._bus.request(GetDocuments(document_id=document_id), timeout=timeout)
+        return found.documents[0]

@@ -18,6 +18,7 @@ __all__ = [
     "DocumentGenerated",
     "GenerateDocuments",
     "GeneratedDocuments",
+    "GetDocuments",
     "GetNote",
     "GetNoteStatus",
     "Identifier",
@@ -162,6 +163,20 @@ class GenerateDocuments(Job[GeneratedDocuments]):
 
     note_id: UUID
     formats: tuple[DocumentFormat, ...] = Field(min_length=1, max_length=8)
+
+
+@contract("documentation.get-documents", version=1, idempotent=True)
+class GetDocuments(Request[GeneratedDocuments]):
+    """Request for documents by the id of their job, or for one document by its own id.
+
+    Only the service that submitted the job finds them, so no permission is needed. For every other
+    service, and for an unknown id, the error is `not_found`.
+    """
+
+    job_id: str | None = Field(default=None, min_length=1, max_length=255)
+    """Id of the job. It has documents as soon as the first one is written."""
+    document_id: UUID | None = None
+    """Id of a document. Exactly one of the two ids is given."""
 
 
 @contract("documentation.document-generated", version=1)

@@ -104,9 +104,9 @@ async def test_a_stop_finishes_what_has_started_and_hands_back_what_has_not(worl
     await until(lambda: desk.ready and len(desk._consumers) > 1, "the worker")
     handles = [await client.submit(Write(text=str(number)), timeout=30) for number in range(5)]
     await until(lambda: len(started) == 2, "two jobs to run")
-    worker = desk._consumers[-1]
+    [worker] = desk._server.consumers
     told.set()
-    await until(lambda: not worker.ready, "the consumer to be cancelled")
+    await until(lambda: worker.state.in_flight.is_stopping, "the stop")
     going_on.set()
     await serving
     assert [(await handle.result(timeout=30)).text for handle in handles[:2]] == ["0", "1"]

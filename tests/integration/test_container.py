@@ -73,7 +73,7 @@ async def test_the_demonstration_plays_in_a_container_where_that_is_asked_for() 
 
     assert answer.code == 0, answer.err
     assert f"{IMAGE} in a container" in answer.out
-    assert "dead-lettered: invalid_argument" in answer.out
+    assert "failed job in the store: invalid_argument" in answer.out
 
 
 async def test_a_broker_in_a_container_is_gone_after_its_end() -> None:

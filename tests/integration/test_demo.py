@@ -49,7 +49,7 @@ def test_every_step_is_on_one_correlation_id(shown: Ended) -> None:
     full = re.search(r"correlation id ([0-9a-f]{8})-", shown.out)
 
     assert full is not None
-    assert short == [full.group(1)] * 10
+    assert short == [full.group(1)] * 14
 
 
 def test_the_documents_lie_where_it_says_and_say_what_was_said(shown: Ended) -> None:
@@ -64,17 +64,28 @@ def test_the_documents_lie_where_it_says_and_say_what_was_said(shown: Ended) -> 
     assert [len(set(found[1].split()) & set(WORDS)) > 3 for found in said if found] == [True] * 4
 
 
-def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_queue(
+def test_the_events_reach_their_subscriptions_and_the_invalid_job_is_a_failed_row(
     shown: Ended,
 ) -> None:
     assert "event for index" in shown.out
     assert "event for notify" in shown.out
     assert "event for archive" in shown.out
-    assert re.search(r"dead-code +invalid_argument", shown.out)
+    assert re.search(r"state +failed\n +code +invalid_argument", shown.out)
     assert re.search(
-        r"dead-reason +ContractViolation: transcription.transcribe.v1: audio_url: must be a string",
-        shown.out,
+        r"reason +transcription.transcribe.v1 .*audio_url: must be a string", shown.out
     )
+
+
+def test_a_running_job_is_cancelled(shown: Ended) -> None:
+    assert re.search(r"cancel a running job: cancelled at \d+%", shown.out)
+
+
+def test_another_process_gets_the_result_after_the_worker_was_killed_and_started_again(
+    shown: Ended,
+) -> None:
+    steps = re.findall(r"^done +(.+?):", shown.out, re.MULTILINE)
+    first = steps.index("kill the worker (SIGKILL)")
+    assert steps[first + 1 : first + 3] == ["start the worker again", "ask in another process"]
 
 
 async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(
@@ -109,7 +120,8 @@ async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
 
 def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:
     assert in_memory.code == 0, in_memory.err
-    assert "dead-lettered: invalid_argument" in in_memory.out
+    assert "failed job in the store: invalid_argument" in in_memory.out
+    assert "cancel a running job: " in in_memory.out
     assert len(re.findall(r"file://\S+\.(?:pdf|docx)$", in_memory.out, re.MULTILINE)) == 2
 
 

@@ -26,7 +26,7 @@ async def test_the_demo_goes_on_without_the_transcription_worker_and_says_so(
 
     assert shown.code == 0, shown.err
     assert "left out the transcription worker requires 'pocketsphinx'" in shown.out
-    assert "dead-lettered: invalid_argument" in shown.out
+    assert "failed job in the store: invalid_argument" in shown.out
     assert len(re.findall(r"file://\S+\.(?:pdf|docx)$", shown.out, re.MULTILINE)) == 2
 
 

@@ -309,7 +309,8 @@ SERVICE = """
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         timer = itertools.count(0, 100).__next__
         key = private_key_source(sys.argv[2])
-        ring = Keyring("office", public_key_source(sys.argv[1]), key, timer=timer)
+        public = public_key_source(sys.argv[1], limit=1000)
+        ring = Keyring("office", public, key, timer=timer)
         await ring.start()
         print("started", flush=True)
         sys.stdin.readline()
@@ -335,11 +336,13 @@ def test_a_process_ends_at_sigterm_while_a_key_set_comes_one_byte_at_a_time(
         assert service.stdout is not None
         try:
             assert service.stdout.readline() == b"started\n"
-            server.behave = server.answering(*bytewise(answer(text)), every=SLOW)
+            slow = [*bytewise(answer(text + b" " * 400))]
+            assert len(slow) * SLOW > 20  # longer than the process may take on a busy machine
+            server.behave = server.answering(*slow, every=SLOW)
             service.stdin.write(b"read\n")
             service.stdin.flush()
             asyncio.run(until(lambda: server.served == 2, "the second download"))
             service.send_signal(signal.SIGTERM)
-            assert service.wait(2) == 0
+            assert service.wait(10) == 0
         finally:
             service.kill()

@@ -33,7 +33,7 @@ def mypy(*files: Path) -> str:
         *map(str, files),
     ]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=170
     ).stdout
 
 

@@ -12,7 +12,13 @@ from typing import BinaryIO, Self
 
 from bus import Unavailable
 
-__all__ = ["ABORT_TIMEOUT", "STOP_TIMEOUT", "WorkerProcess"]
+__all__ = [
+    "ABORT_TIMEOUT",
+    "STOP_TIMEOUT",
+    "WorkerProcess",
+    "environment_without_health_port",
+    "output_of",
+]
 
 STOP_TIMEOUT = 10.0
 """Seconds for the clean stop of a worker. The worker is idle at that time, so this is enough."""
@@ -43,7 +49,12 @@ class WorkerProcess:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bus.cli", "run", target),
                 cwd=Path(__file__).parents[2],
-                env={**_environment(), "BUS_URL": url, "BUS_LOG_FORMAT": "console", **environment},
+                env={
+                    **environment_without_health_port(),
+                    "BUS_URL": url,
+                    "BUS_LOG_FORMAT": "console",
+                    **environment,
+                },
                 stderr=log,
                 start_new_session=True,
             )
@@ -78,6 +89,13 @@ class WorkerProcess:
             if died:
                 raise Unavailable(f"{self._target} {self._describe_end(code)}")
 
+    async def kill(self) -> None:
+        """Kill the process and its children by SIGKILL, and wait until the process has ended."""
+        with suppress(ProcessLookupError):  # it has ended, and so have its children
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._ended
+        self._log.close()
+
     def _describe_end(self, code: int) -> str:
         if code < 0:
             # Its log ends in the middle of its work, so the last line does not tell the reason.
@@ -86,7 +104,31 @@ class WorkerProcess:
         return f"ended by itself. Check its log: {_last_line(self._log)}"
 
 
-def _environment() -> dict[str, str]:
+async def output_of(module: str, *arguments: str, environment: Mapping[str, str]) -> str:
+    """Run a module as a process of its own, and return its output.
+
+    Raise `Unavailable` with the last line of its errors if the process fails.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        cwd=Path(__file__).parents[2],
+        env={**environment_without_health_port(), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        lines = errors.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise Unavailable(f"the process {module} failed: {lines[-1]}")
+    return output.decode()
+
+
+def environment_without_health_port() -> dict[str, str]:
     """Return this process's environment without `BUS_HEALTH_PORT`.
 
     Another process may use that port, and a demonstration needs no health probes.

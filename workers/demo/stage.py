@@ -17,9 +17,10 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from bus import Bus, DeadlineExceeded, NotServed, Router, Sender, Settings, Unavailable
-from bus.testing import MemoryBroker, MemoryTransport
+from bus.testing import MemoryBroker, MemoryStore, MemoryTransport
 from workers.demo.keys import DemoKeys
-from workers.demo.process import ABORT_TIMEOUT, STOP_TIMEOUT, WorkerProcess
+from workers.demo.process import ABORT_TIMEOUT, STOP_TIMEOUT, WorkerProcess, output_of
+from workers.demo.stores import opened_stores, packages_of_stores
 from workers.demo.watch import (
     POLL_INTERVAL,
     CountConsumers,
@@ -70,6 +71,10 @@ class Stage(Protocol):
     """The services that have a worker on this stage."""
     start_timeout: float
     """Seconds in which the workers must answer."""
+    can_cancel: bool
+    """True if the workers have a store, so jobs can be cancelled."""
+    can_restart: bool
+    """True if the stage can kill a worker and start it again."""
 
     def bus(self, service: str) -> Bus:
         """Return a bus for this service, not yet connected."""
@@ -85,6 +90,14 @@ class Stage(Protocol):
 
     async def watch(self, bus: Bus) -> None:
         """Raise `Unavailable` when a worker or the broker has ended. Never return."""
+        ...
+
+    async def restart(self, service: str) -> None:
+        """Kill the worker of a service by SIGKILL, and start it again. Do not wait for it."""
+        ...
+
+    async def ask(self, job_id: str) -> str:
+        """Return the text of a job's transcript, which another process asks for."""
         ...
 
 
@@ -104,11 +117,14 @@ class RabbitMQStage:
         self._keys = keys
         self._count_consumers = count_consumers or _unknown
         self._started: dict[str, WorkerProcess] = {}
+        self.can_cancel = self.can_restart = keys is not None and packages_of_stores()
+        self._stores: dict[str, str] = {}
 
     def bus(self, service: str) -> Bus:
         """Return a bus for this service on this RabbitMQ, not yet connected."""
         known = self._keys.settings(service) if self._keys is not None else {}
-        return Bus(service, settings=Settings(url=SecretStr(self._url), **known))
+        settings = Settings(url=SecretStr(self._url), store=SecretStr("memory"), **known)
+        return Bus(service, settings=settings)
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
@@ -116,15 +132,21 @@ class RabbitMQStage:
         if self._keys is None:
             yield "those that run at this broker"
             return
-        timeout = ABORT_TIMEOUT
-        try:
-            for service in self.services:
-                self._started[service] = await WorkerProcess.start(
-                    WORKERS[service], self._url, self._keys.environment(service)
-                )
+        async with contextlib.AsyncExitStack() as stack:
+            if self.can_cancel:
+                self._stores = await stack.enter_async_context(opened_stores(self.services))
+            await stack.enter_async_context(self._processes())
             yield "processes " + ", ".join(
                 f"{worker.pid} ({service})" for service, worker in self._started.items()
             )
+
+    @contextlib.asynccontextmanager
+    async def _processes(self) -> AsyncIterator[None]:
+        timeout = ABORT_TIMEOUT
+        try:
+            for service in self.services:
+                await self._start(service)
+            yield
             timeout = STOP_TIMEOUT
         finally:
             stopped = await asyncio.gather(
@@ -132,6 +154,28 @@ class RabbitMQStage:
             )
             for error in filter(None, stopped):
                 raise error
+
+    async def _start(self, service: str) -> None:
+        self._started[service] = await WorkerProcess.start(
+            WORKERS[service], self._url, {**self._environment(service), **self._stores}
+        )
+
+    def _environment(self, service: str) -> dict[str, str]:
+        return {} if self._keys is None else self._keys.environment(service)
+
+    async def restart(self, service: str) -> None:
+        """Kill the worker of a service by SIGKILL, and start it again. Do not wait for it."""
+        worker = self._started.pop(service)  # `check` must not report its end
+        await worker.kill()
+        await self._start(service)
+
+    async def ask(self, job_id: str) -> str:
+        """Return the text of a job's transcript, which another process asks for.
+
+        Raise `Unavailable` if that process fails.
+        """
+        environment = {**self._environment("demo"), "BUS_URL": self._url}
+        return await output_of("workers.demo.ask", job_id, environment=environment)
 
     def check(self) -> None:
         """Raise `Unavailable` if a worker has ended.
@@ -167,16 +211,15 @@ class MemoryStage:
     def __init__(self, keys: DemoKeys) -> None:
         self.services = runnable_services()
         self.start_timeout = START_TIMEOUT
+        self.can_cancel, self.can_restart = True, False
         self._broker = MemoryBroker()
         self._keys = keys
 
-    def bus(self, service: str) -> Bus:
+    def bus(self, service: str, store: MemoryStore | None = None) -> Bus:
         """Return a bus for this service on this model broker, not yet connected."""
-        return Bus(
-            service,
-            settings=Settings(url=UNUSED, **self._keys.settings(service)),
-            transport=MemoryTransport(self._broker),
-        )
+        settings = Settings(url=UNUSED, store=SecretStr("memory"), **self._keys.settings(service))
+        transport = MemoryTransport(self._broker)
+        return Bus(service, settings=settings, transport=transport, store=store)
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
@@ -185,7 +228,8 @@ class MemoryStage:
             for service in self.services:
                 module, _, name = WORKERS[service].partition(":")
                 router: Router = getattr(import_module(module), name)
-                bus = await stack.enter_async_context(self.bus(router.name))
+                # The store ends with this process, and shows how a job is cancelled.
+                bus = await stack.enter_async_context(self.bus(router.name, MemoryStore()))
                 await stack.enter_async_context(bus.serving(router))
             yield f"in this process ({', '.join(self.services)})"
 
@@ -195,6 +239,14 @@ class MemoryStage:
     async def watch(self, bus: Bus) -> None:  # noqa: ARG002 - required by `Stage`
         """Wait forever, because the model broker and its workers cannot end."""
         await asyncio.Event().wait()
+
+    async def restart(self, service: str) -> None:
+        """Raise `Unavailable`, because the workers run in this process."""
+        raise Unavailable(f"{service} runs in this process, and cannot be killed alone.")
+
+    async def ask(self, job_id: str) -> str:
+        """Raise `Unavailable`, because no other process can reach the model broker."""
+        raise Unavailable(f"no other process can ask for the job {job_id}.")
 
 
 async def served(

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from bus import (
@@ -17,6 +18,7 @@ from bus import (
     InvalidArgument,
     Job,
     JobHandle,
+    JobStatus,
     Message,
     Progress,
     contract,
@@ -32,11 +34,12 @@ from contracts.documentation.v1 import (
 )
 from contracts.transcription.client import TranscriptionClient
 from contracts.transcription.v1 import Transcript
+from workers.demo.durable import begun, cancelled
 from workers.demo.stage import Stage, served
 from workers.demo.subscribers import subscribers
 from workers.demo.watch import WORK_QUEUES, watched
 
-__all__ = ["Ending", "Step", "Story"]
+__all__ = ["Ending", "RefusedJob", "Step", "Story"]
 
 JOB_TIMEOUT = 300.0
 """Seconds to wait for a job's result, several times a job's duration on a slow machine."""
@@ -75,6 +78,18 @@ class MisreadGenerateDocuments(Job[GeneratedDocuments]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedJob:
+    """The invalid job: a dead letter, or a failed job in the store of its worker."""
+
+    dead_letter: Envelope | None
+    """None if the worker has a store."""
+    status: JobStatus | None
+    """State of the row in the store. None without a store."""
+    reason: str
+    """Text of the error that the submitter received."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Finished step of the demonstration, which is a row of the table at the end."""
 
@@ -95,7 +110,7 @@ class Ending:
     """Transcript of the recording. None if the stage has no transcription worker."""
     note: NoteStatus
     """Status of the note at the end, with its documents."""
-    dead_letter: Envelope
+    refused: "RefusedJob"
     correlation_id: str
 
 
@@ -143,11 +158,13 @@ class Story:
             if "transcription" in self.stage.services:
                 transcript = await self._transcribe(TranscriptionClient(bus), recording)
                 await self._hear(seen, "index", "notify")
+            if transcript is not None:
+                await self._interrupt(bus, recording, transcript)
             note = await self._document(DocumentationClient(bus), self._note(transcript))
             await self._hear(seen, "archive")
-            dead = await self._poison(bus)
+            refused = await self._poison(bus)
         return Ending(
-            transcript=transcript, note=note, dead_letter=dead, correlation_id=self.correlation_id
+            transcript=transcript, note=note, refused=refused, correlation_id=self.correlation_id
         )
 
     async def _transcribe(self, client: TranscriptionClient, recording: str) -> Transcript:
@@ -157,6 +174,26 @@ class Story:
             transcript = await self._followed("transcribing", job)
         with self._step("request the transcript by RPC", "same transcript", self.correlation_id):
             return await client.get(transcript.transcript_id, timeout=5)
+
+    async def _interrupt(self, bus: Bus, recording: str, transcript: Transcript) -> None:
+        """Cancel a job, and kill the worker of another job, if the workers have a store."""
+        client, correlation_id = TranscriptionClient(bus), self.correlation_id
+        if self.stage.can_cancel:
+            began = time.perf_counter()
+            outcome = await cancelled(client, recording)
+            self._done("cancel a running job", outcome, began, correlation_id)
+        if not self.stage.can_restart:
+            return
+        with self._step("kill the worker (SIGKILL)", "in the middle of a job", correlation_id):
+            job = await begun(client, recording, partial(self.on_progress, "transcribing"))
+            await self.stage.restart("transcription")
+        with self._step("start the worker again", "it takes over the job", correlation_id):
+            limit = self.stage.start_timeout
+            await served(bus, ("transcription",), self.stage.check, limit)
+        with self._step("ask in another process", "same transcript", correlation_id):
+            text = await self.stage.ask(job.id)
+            if text.strip() != transcript.text.strip():
+                raise BusError("the job that was taken over has another transcript.")
 
     async def _document(self, client: DocumentationClient, note: CreateNote) -> NoteStatus:
         with self._step("create a note by RPC", "a draft is stored", self.correlation_id):
@@ -201,19 +238,21 @@ class Story:
                 event = await seen[name]
             self._done(f"event for {name}", f"{event.type} received", began, event.correlation_id)
 
-    async def _poison(self, bus: Bus) -> Envelope:
+    async def _poison(self, bus: Bus) -> RefusedJob:
         began = time.perf_counter()
         queue, job = await self._submit_invalid(bus)
         try:
             await job.result(timeout=EVENT_TIMEOUT)
-        except InvalidArgument:
-            letters = await bus.dead_letters(queue, limit=MOST_LETTERS)
-            dead = next(letter.envelope for letter in letters if letter.id == job.id)
+        except InvalidArgument as error:
+            refused = await _find_refused(bus, queue, job, str(error))
         else:
             raise BusError("the worker accepted an invalid message. Check its version.")
-        outcome = f"dead-lettered: {dead.headers['dead-code']}"
-        self._done("submit an invalid job", outcome, began, dead.correlation_id)
-        return dead
+        if refused.dead_letter is not None:
+            outcome = f"dead-lettered: {refused.dead_letter.headers['dead-code']}"
+        else:
+            outcome = f"failed job in the store: {refused.status and refused.status.code}"
+        self._done("submit an invalid job", outcome, began, self.correlation_id)
+        return refused
 
     async def _submit_invalid(
         self, bus: Bus
@@ -240,3 +279,11 @@ class Story:
                 correlation_id=correlation_id,
             )
         )
+
+
+async def _find_refused(bus: Bus, queue: str, job: JobHandle[Any], reason: str) -> RefusedJob:
+    """Return the dead letter of a job, or its state in the store of its worker."""
+    letters = await bus.dead_letters(queue, limit=MOST_LETTERS)
+    dead = next((letter.envelope for letter in letters if letter.id == job.id), None)
+    status = await job.status() if dead is None else None
+    return RefusedJob(dead_letter=dead, status=status, reason=reason)

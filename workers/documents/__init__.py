@@ -1,6 +1,7 @@
 """Documentation service, which turns a note into DOCX and PDF.
 
-    repository    stores notes
+    repository    stores notes, in memory
+    stored        stores notes and documents in a durable store (`BUS_STORE`)
     transcripts   gets a note's subjective section from the transcription service
     invisible     replaces characters that a reader cannot see
     text          converts dictated text to text that a document can hold

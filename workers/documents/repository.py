@@ -11,7 +11,7 @@ from uuid import UUID
 from bus import AlreadyExists
 from contracts.documentation.v1 import Document, Note
 
-__all__ = ["MemoryRepository", "NoteRepository"]
+__all__ = ["MemoryRepository", "NoteRepository", "check_owner"]
 
 
 class NoteRepository(Protocol):
@@ -44,8 +44,8 @@ class NoteRepository(Protocol):
         """
         ...
 
-    async def attach(self, document: Document) -> None:
-        """Record that a document was generated from its note. The document must be claimed.
+    async def attach(self, document: Document, *, job_id: str) -> None:
+        """Record that a job generated a document from its note. The document must be claimed.
 
         A recorded document with the same id is replaced, because a job may run twice.
         """
@@ -53,6 +53,12 @@ class NoteRepository(Protocol):
 
     async def documents(self, note_id: UUID) -> tuple[Document, ...]:
         """Return the documents of a note, oldest first."""
+        ...
+
+    async def find_documents(
+        self, *, owner: str, job_id: str | None = None, document_id: UUID | None = None
+    ) -> tuple[Document, ...]:
+        """Return the owner's documents of a job, or the one with this id, oldest first."""
         ...
 
 
@@ -72,6 +78,8 @@ class MemoryRepository:
         """The owner of each document, by the id of the document."""
         self._claimed: dict[UUID, set[UUID]] = {}
         """The ids of the documents that were claimed for each note."""
+        self._jobs: dict[UUID, str] = {}
+        """The id of the job of each document, by the id of the document."""
 
     async def add(self, note: Note, *, owner: str) -> Note:
         """Store a note if it does not exist. Remove the oldest note if the limit is exceeded.
@@ -87,6 +95,7 @@ class MemoryRepository:
             self._documents.pop(forgotten, None)
             for document_id in self._claimed.pop(forgotten, ()):
                 self._document_owners.pop(document_id, None)
+                self._jobs.pop(document_id, None)
         return note
 
     async def find_own(self, note_id: UUID, *, owner: str) -> Note | None:
@@ -94,7 +103,7 @@ class MemoryRepository:
 
         Raise `AlreadyExists` if another service owns the note with this id.
         """
-        _check_owner(self._owners.get(note_id, owner), owner, "note")
+        check_owner(self._owners.get(note_id, owner), owner, "note")
         return self._notes.get(note_id)
 
     async def find(self, note_id: UUID) -> Note | None:
@@ -106,22 +115,37 @@ class MemoryRepository:
 
         Raise `AlreadyExists` if another service owns the document with this id.
         """
-        _check_owner(self._document_owners.get(document_id, owner), owner, "document")
+        check_owner(self._document_owners.get(document_id, owner), owner, "document")
         if note_id in self._notes:
             self._document_owners[document_id] = owner
             self._claimed.setdefault(note_id, set()).add(document_id)
 
-    async def attach(self, document: Document) -> None:
+    async def attach(self, document: Document, *, job_id: str) -> None:
         """Record a document. Do nothing if its note was removed."""
         if document.note_id in self._notes:
             self._documents.setdefault(document.note_id, {})[document.document_id] = document
+            self._jobs[document.document_id] = job_id
 
     async def documents(self, note_id: UUID) -> tuple[Document, ...]:
         """Return the documents of a note, oldest first."""
         return tuple(self._documents.get(note_id, {}).values())
 
+    async def find_documents(
+        self, *, owner: str, job_id: str | None = None, document_id: UUID | None = None
+    ) -> tuple[Document, ...]:
+        """Return the owner's documents of a job, or the one with this id, oldest first."""
+        return tuple(
+            each
+            for documents in self._documents.values()
+            for each in documents.values()
+            if self._document_owners.get(each.document_id) == owner
+            and document_id in {None, each.document_id}
+            and job_id in {None, self._jobs[each.document_id]}
+        )
 
-def _check_owner(owner: str, sender: str, noun: str) -> None:
+
+def check_owner(owner: str, sender: str, noun: str) -> None:
+    """Raise `AlreadyExists` if the sender of a message does not own the note or document."""
     if owner != sender:
         raise AlreadyExists(
             f"another service owns the {noun} with this id. Send the message again."

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from uuid import UUID, uuid5
 
-from bus import Context, InvalidArgument, NotFound, RetryPolicy, Router
+from bus import Cancelled, Context, InvalidArgument, NotFound, RetryPolicy, Router
 from contracts.documentation.v1 import (
     CreateNote,
     Document,
@@ -16,6 +17,7 @@ from contracts.documentation.v1 import (
     DocumentGenerated,
     GeneratedDocuments,
     GenerateDocuments,
+    GetDocuments,
     GetNote,
     GetNoteStatus,
     Note,
@@ -28,8 +30,9 @@ from workers.documents.rendering import Template
 from workers.documents.repository import MemoryRepository, NoteRepository
 from workers.documents.settings import MAX_PROCESSES, DocumentsSettings, load_settings
 from workers.documents.transcripts import transcript_text
+from workers.store_choice import has_store
 
-__all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
+__all__ = ["Documentation", "create", "generate", "get", "get_documents", "get_status", "router"]
 
 NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
 """Namespace of the UUIDs (RFC 9562, version 5) that are derived from requests for notes."""
@@ -53,12 +56,23 @@ async def lifespan() -> AsyncIterator[Documentation]:
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
     template = Template.from_settings(settings)
-    async with Renderer.opened(
-        template, _limits(settings), processes=settings.process_count
-    ) as renderer:
-        yield Documentation(
-            repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder
-        )
+    async with (
+        _repository(settings) as repository,
+        Renderer.opened(template, _limits(settings), processes=settings.process_count) as renderer,
+    ):
+        yield Documentation(repository=repository, renderer=renderer, folder=folder)
+
+
+@asynccontextmanager
+async def _repository(settings: DocumentsSettings) -> AsyncIterator[NoteRepository]:
+    """Open the store of the service, or a repository in memory if it has none."""
+    if not has_store():
+        yield MemoryRepository(settings.kept_notes)
+        return
+    # SQLAlchemy is imported only for a store, and may not be installed.
+    stored = import_module("workers.documents.stored")
+    async with stored.StoredNotes.opened() as repository:
+        yield repository
 
 
 def _limits(settings: DocumentsSettings) -> Limits:
@@ -99,6 +113,21 @@ async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
     return await _status(context.state, await _found(context.state, request.note_id))
 
 
+@router.request(GetDocuments, concurrency=16)
+async def get_documents(request: GetDocuments, context: Context) -> GeneratedDocuments:
+    """Return documents of the sender. Raise `NotFound` for documents of another service."""
+    state: Documentation = context.state
+    if (request.job_id is None) == (request.document_id is None):
+        raise InvalidArgument("the request needs a job_id or a document_id. Send one of the two.")
+    documents = await state.repository.find_documents(
+        owner=context.envelope.source, job_id=request.job_id, document_id=request.document_id
+    )
+    if not documents:
+        problem = "this service has no documents with this id"
+        raise NotFound(f"{problem}. Wait for the job, or generate the documents again.")
+    return GeneratedDocuments(documents=documents)
+
+
 @router.job(
     GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=MAX_PROCESSES
 )
@@ -116,8 +145,10 @@ async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocumen
     formats = tuple(dict.fromkeys(job.formats))
     documents = []
     for done, format_ in enumerate(formats, start=1):
+        if context.cancelled:
+            raise Cancelled("the job was cancelled between two documents.")
         document = await _document(note, format_, context)
-        await state.repository.attach(document)
+        await state.repository.attach(document, job_id=context.envelope.id)
         await context.bus.publish(DocumentGenerated(document=document))
         documents.append(document)
         await context.progress(done / len(formats), f"{format_} is written")

@@ -10,23 +10,35 @@
     engine             recognises the words of an utterance (pocketsphinx or faster-whisper)
     recogniser         runs audio, segmentation and engine in a separate process
     process            controls such a process from the service
-    service            has the handlers
+    service            has the handlers, which keep transcripts in memory
+    stored             has the handlers that keep transcripts in a durable store
 
 The package `workers.processes` starts and ends the processes.
 
 Only the module `settings` reads the environment.
 
 Start the service with `bus run workers.transcription:router`, or with
-`faststream run workers.transcription:app`.
+`faststream run workers.transcription:app`. With `BUS_STORE`, `router` is that of `stored`.
 """
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
-from workers.transcription.service import router
+from bus import Router
+from workers.store_choice import has_store
 
-__all__ = ["router"]
+__all__ = ["chosen_router", "router"]
+
+
+def chosen_router() -> Router:
+    """Return the router that keeps transcripts in the store, or in memory without a store."""
+    # SQLAlchemy is imported only for a store, and may not be installed.
+    module = "stored" if has_store() else "service"
+    return cast("Router", import_module(f"workers.transcription.{module}").router)
+
+
+router = chosen_router()
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,8 @@ class Begun:
     duration: float
     """Length of the recording in seconds."""
     engine: str
+    utterances: int = 0
+    """Number of utterances in the recording. 0 if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,8 @@ def recognise(engine: Engine, file: int, max_seconds: float) -> Iterator[Begun |
     Raise the errors of `read_wav`.
     """
     samples = read_wav(file, max_seconds=max_seconds)
-    yield Begun(duration=len(samples) / RATE, engine=engine.name)
-    for span in utterances(samples):
+    spans = utterances(samples)
+    yield Begun(duration=len(samples) / RATE, engine=engine.name, utterances=len(spans))
+    for span in spans:
         words = engine.recognise(span.of(samples))
         yield Heard(words=words and words.later(span.start), position=span.end)

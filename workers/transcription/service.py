@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid5
 
-from bus import Context, NotFound, RetryPolicy, Router
+from bus import Cancelled, Context, NotFound, RetryPolicy, Router
 from contracts.transcription.v1 import (
     GetTranscript,
     Segment,
@@ -23,10 +23,25 @@ from workers.transcription.repository import MemoryRepository, TranscriptReposit
 from workers.transcription.settings import TranscriptionSettings, load_settings
 from workers.transcription.source import Sources
 
-__all__ = ["CONCURRENCY", "Transcription", "get", "router", "transcribe", "transcript_id_of"]
+__all__ = [
+    "CONCURRENCY",
+    "JOB_TIMEOUT",
+    "RETRY",
+    "Transcription",
+    "completed",
+    "get",
+    "opened",
+    "router",
+    "transcribe",
+    "transcript_id_of",
+    "transcript_of",
+]
 
 CONCURRENCY = 2
 """Maximum number of jobs at a time. Each job needs a process that uses a core and 165 MB."""
+JOB_TIMEOUT = 600
+"""Maximum seconds of one attempt of a job."""
+RETRY = RetryPolicy(attempts=5)
 TRANSCRIPTS = UUID("6f2a1d0c-4f0e-5d0a-9d5e-7d1f6d1f0c55")
 """Namespace of the UUIDs (RFC 9562, version 5) that are derived from jobs for transcripts."""
 
@@ -42,8 +57,17 @@ class Transcription:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Transcription]:
-    """Start the recognition processes and the download client, and close them at the end."""
+    """Start everything that the handlers share. Transcripts are kept in memory."""
     settings = load_settings()
+    async with opened(settings, MemoryRepository(settings.kept_transcripts)) as state:
+        yield state
+
+
+@asynccontextmanager
+async def opened(
+    settings: TranscriptionSettings, repository: TranscriptRepository
+) -> AsyncIterator[Transcription]:
+    """Start the recognition processes and the download client, and close them at the end."""
     async with (
         Downloads.opened(settings) as downloads,
         Pool.opened(_starter(settings), size=CONCURRENCY) as recognisers,
@@ -51,7 +75,7 @@ async def lifespan() -> AsyncIterator[Transcription]:
         yield Transcription(
             sources=Sources(downloads, max_bytes=settings.max_bytes, roots=settings.roots),
             recognisers=recognisers,
-            repository=MemoryRepository(settings.kept_transcripts),
+            repository=repository,
         )
 
 
@@ -79,25 +103,39 @@ async def get(request: GetTranscript, context: Context) -> Transcript:
     return transcript
 
 
-@router.job(TranscribeAudio, retry=RetryPolicy(attempts=5), timeout=600, concurrency=CONCURRENCY)
+@router.job(TranscribeAudio, retry=RETRY, timeout=JOB_TIMEOUT, concurrency=CONCURRENCY)
 async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
     """Fetch the recording, recognise it, store the transcript, and publish the event.
 
-    The handler reports progress after each utterance. If the job is redelivered or retried, the
-    handler produces the same transcript with the same id again. The store then still has one
-    transcript, and the event is published a second time.
+    The handler reports progress after each utterance, and ends there if the job was cancelled. If
+    the job is redelivered or retried, the handler produces the same transcript with the same id
+    again. The store then still has one transcript, and the event is published a second time.
+    """
+    state: Transcription = context.state
+    transcript = await transcript_of(job, context)
+    await state.repository.save(transcript, owner=context.envelope.source)
+    await context.bus.publish(completed(transcript))
+    return transcript
+
+
+async def transcript_of(job: TranscribeAudio, context: Context) -> Transcript:
+    """Fetch the recording of a job, and recognise it.
+
+    Raises:
+        Cancelled: The job was cancelled. The recognition ends after the present utterance.
     """
     state: Transcription = context.state
     async with state.sources.open(job.audio_url) as file, state.recognisers.lease() as recogniser:
-        transcript = await _recognised(recogniser, file.fileno(), context, job.language)
-    await state.repository.save(transcript, owner=context.envelope.source)
-    words = len(transcript.text.split())
-    await context.bus.publish(
-        TranscriptCompleted(
-            transcript_id=transcript.transcript_id, duration=transcript.duration, words=words
-        )
+        return await _recognised(recogniser, file.fileno(), context, job.language)
+
+
+def completed(transcript: Transcript) -> TranscriptCompleted:
+    """Return the event about a transcript. It does not contain the text."""
+    return TranscriptCompleted(
+        transcript_id=transcript.transcript_id,
+        duration=transcript.duration,
+        words=len(transcript.text.split()),
     )
-    return transcript
 
 
 def transcript_id_of(context: Context) -> UUID:
@@ -113,18 +151,20 @@ async def _recognised(
 ) -> Transcript:
     begun = Begun(duration=0, engine="")
     said: list[Words] = []
+    number = 0
     async with aclosing(recogniser.recognise(file)) as messages:
         async for message in messages:
             if isinstance(message, Begun):
                 begun = message
                 continue
+            number += 1
             if message.words is not None:
                 said.append(message.words)
-            # The note has only the position and no words, because clients may display the note.
             await context.progress(
-                min(message.position / begun.duration, 1.0),
-                f"{message.position:.0f} of {begun.duration:.0f} s",
+                min(message.position / begun.duration, 1.0), _note(number, message.position, begun)
             )
+            if context.cancelled:
+                raise Cancelled("the job was cancelled between two utterances.")
     return Transcript(
         transcript_id=transcript_id_of(context),
         text="\n".join(words.text for words in said),
@@ -136,6 +176,12 @@ async def _recognised(
             Segment(start=w.start, end=w.end, text=w.text, confidence=w.confidence) for w in said
         ),
     )
+
+
+def _note(number: int, position: float, begun: Begun) -> str:
+    """Return the note for a progress update. It has no words, because clients may display it."""
+    utterance = f"utterance {number}" + (f" of {begun.utterances}" if begun.utterances else "")
+    return f"{utterance}, {position:.0f} of {begun.duration:.0f} s"
 
 
 def _confidence(said: list[Words]) -> float:

@@ -97,7 +97,6 @@ class ClaimedJob:
     life: int
     losses: int
     """Number of earlier attempts whose worker was lost, in this life."""
-    cancel: CancelRequest | None = None
     progress_number: int = 0
     """Number of the last stored progress. The numbers of this attempt continue after it."""
 

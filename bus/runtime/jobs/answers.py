@@ -36,10 +36,8 @@ LONGEST_SECONDS = 30.0
 """Seconds to answer a question without a deadline."""
 ENVELOPE_BYTES = 16 * 1024
 """Bytes of an answer that are kept for everything except the result."""
-
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, LOOK_GROWTH = 0.02, 0.5, 1.5
-"""Seconds between two looks for a job that may not be recorded yet, and their growth.
-"""
+"""Seconds between two looks for a job that may not be recorded yet, and their growth."""
 
 Report = Callable[[Envelope, BusError], Awaitable[None]]
 """A function that tells the submitter of a job that the job has ended with an error."""
@@ -84,10 +82,8 @@ class JobAnswers:
         contract = next((each for each in self.contracts if each.type == envelope.type), None)
         if contract is None:
             raise Unimplemented(f"{self._runtime.service} does not answer {envelope.type}")
-        question, asker = (
-            decode(contract.model, envelope.body, subject=contract.type),
-            envelope.source,
-        )
+        question = decode(contract.model, envelope.body, subject=contract.type)
+        asker = envelope.source
         if isinstance(question, CancelJob):
             answer = await self._cancel(question, asker)
         else:
@@ -112,13 +108,12 @@ class JobAnswers:
         if start is not None and record.result is not None:
             limit = min(question.result_bytes, self._most_result_bytes())
             result = carry(record.result, max(start, 0), limit)
+        update = None if progress is None or not is_new else progress.update
         return JobAnswer(
             status=status_of(record),
             reason=None if record.failure is None else record.failure.reason,
             is_pruned=record.is_pruned,
-            progress=carry(progress.update)
-            if is_new and progress is not None and progress.update is not None
-            else None,
+            progress=None if update is None else carry(update),
             result=result,
         )
 
@@ -134,10 +129,8 @@ class JobAnswers:
         A job that is hidden from the asker takes the same steps as one that does not exist. So
         neither the text nor the time of the answer shows a difference.
         """
-        may_access, key = (
-            self._rights(question, asker, right),
-            JobKey(question.submitter, question.id),
-        )
+        may_access = self._rights(question, asker, right)
+        key = JobKey(question.submitter, question.id)
 
         async def look() -> JobRecord | None:
             return may_access(await self._store.jobs.find(key))

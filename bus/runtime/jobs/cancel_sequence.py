@@ -26,7 +26,8 @@ async def cancel_job(
 
     A job that waits for a slot, for a dependency or for its turn has no grace. If the handler has
     not ended `STUCK_SECONDS` after the cancellation of its task, the job ends without it. Its slot
-    is free then, and what the handler still writes to the row is refused.
+    is free then, and what the handler still writes to the row is refused. If the handler has ended,
+    and only its result waits for the store, nothing is cancelled.
 
     Args:
         held: The job. It has the request.
@@ -34,11 +35,12 @@ async def cancel_job(
         grace: Seconds in which the handler can end by itself.
         on_given_up: Called if the handler does not end.
     """
-    if held.has_begun and await handling.wait(grace):
+    if held.has_begun and (await handling.wait(grace) or handling.is_settling):
         return
     held.is_cancelling = True
     handling.cancel()
-    if await handling.wait(STUCK_SECONDS) or held.is_ending or held.is_lost:
+    has_ended = await handling.wait(STUCK_SECONDS) or handling.is_settling
+    if has_ended or held.is_ending or held.is_lost:
         return
     frames = handling.give_up()
     key, claimed = held.attempt.key, held.claimed

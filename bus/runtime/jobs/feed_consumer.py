@@ -32,6 +32,11 @@ log = logging.getLogger("bus.jobs")
 
 GATE_SECONDS = 1.0
 """Maximum seconds until the feed checks again a dependency that is down."""
+RETURN_SECONDS = 5.0
+"""Maximum seconds of a cancellation to wait for the return of jobs, because the store can be away.
+
+A job that is not returned waits until its lease has expired.
+"""
 
 OnDelivery = Callable[[Delivery], None]
 
@@ -230,14 +235,15 @@ class FeedConsumer:
         if self._task is not None:
             await asyncio.wait([self._task])
         if self._returns:
-            await asyncio.wait([*self._returns])
+            await asyncio.wait([*self._returns], timeout=RETURN_SECONDS)
 
     async def close(self) -> None:
         """Stop claiming. Jobs that still run keep their leases until these expire."""
         self._is_cancelled = True
         self._woken.set()
-        task = self._task
-        if task is not None and not task.done():
+        tasks = [task for task in (self._task, *self._returns) if task is not None]
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if tasks:
+            await asyncio.wait(tasks)
         await self._feed.forget(self)

@@ -23,13 +23,22 @@ class Handling:
                 return message, task
         return None
 
+    @property
+    def is_settling(self) -> bool:
+        """True if the handler has ended, and its result is being written."""
+        found = self._find()
+        return found is not None and found[0].is_settling
+
     def cancel(self) -> None:
-        """Cancel the task soon. A task that is cancelled before it starts would end nothing."""
+        """Cancel the task soon. A task that is cancelled before it starts would end nothing.
+
+        A result that waits for the store is not cancelled, because it would be lost.
+        """
         asyncio.get_running_loop().call_soon(self._cancel_now)
 
     def _cancel_now(self) -> None:
         found = self._find()
-        if found is not None:
+        if found is not None and not found[0].is_settling:
             found[1].cancel()
 
     async def wait(self, seconds: float) -> bool:

@@ -176,7 +176,7 @@ class HeldJob:
             self._control.begin_cancellation()
 
     async def end_without_handler(self) -> None:
-        """End the job as cancelled. What its handler writes later is refused."""
+        """End the job as cancelled. A later write of its handler is refused."""
         await self.end("cancelled")
         self.is_given_up = True
 

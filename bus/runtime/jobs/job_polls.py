@@ -85,6 +85,8 @@ class JobPolls:
         Raises:
             BusError: No update can arrive, because the service does not answer, or refuses to.
         """
+        if await self._has_come(changed):
+            return
         waiting = asyncio.ensure_future(changed.wait())
         try:
             while not waiting.done():
@@ -98,6 +100,19 @@ class JobPolls:
                     self._raise_fatal(question)
         finally:
             waiting.cancel()
+
+    async def _has_come(self, changed: asyncio.Event) -> bool:
+        """Wait for an update until the next question is due. Return False if none has arrived.
+
+        Most updates are pushed before the first question, so this wait needs no task.
+        """
+        if self._question is not None:
+            return False
+        try:
+            async with asyncio.timeout(self._seconds_left()):
+                return await changed.wait()
+        except TimeoutError:
+            return False
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the next question. None if no question follows."""

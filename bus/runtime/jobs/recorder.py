@@ -33,8 +33,6 @@ def recorder_state(state: EndpointState) -> EndpointState:
 class Recorder:
     """A `ConsumerHandle` of the work queue. It runs no handler, so it is never paused."""
 
-    is_recorder = True
-
     def __init__(self, transport: Transport, receiver: Receiver, health: StoreHealth) -> None:
         self.receiver = receiver
         """The receiver, with the messages that are not recorded yet."""
@@ -45,19 +43,6 @@ class Recorder:
         """Start to receive jobs."""
         receiver = self.receiver
         self._consumer = await self._transport.consume(receiver.state.spec, receiver.on_delivery)
-
-    @property
-    def received_before(self) -> float | None:
-        """Time of the earliest arrival of a job that is not recorded yet, in seconds.
-
-        None if each job that has arrived is recorded.
-        """
-        times = [
-            message.envelope.received / 1000
-            for message in self.receiver.state.in_flight.tasks
-            if message.envelope.received is not None
-        ]
-        return min(times, default=None)
 
     @property
     def name(self) -> str:

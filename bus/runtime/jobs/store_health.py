@@ -9,11 +9,14 @@ from bus.errors import Unavailable
 from bus.messaging.labels import one_line
 from bus.messaging.timers import format_seconds, loop_time
 
-__all__ = ["StoreHealth"]
+__all__ = ["STORE_AWAY", "StoreHealth"]
 
 log = logging.getLogger("bus.jobs")
 
 T = TypeVar("T")
+
+STORE_AWAY = "the store is away"
+"""Beginning of the reason why a consumer is not ready."""
 
 
 class StoreHealth:
@@ -52,10 +55,8 @@ class StoreHealth:
         await self._available.wait()
 
     def _note_failure(self, problem: str) -> None:
-        is_new, self.problem = (
-            self.problem is None,
-            f"the store is away: {one_line(problem).rstrip('.')}",
-        )
+        is_new = self.problem is None
+        self.problem = f"{STORE_AWAY}: {one_line(problem).rstrip('.')}"
         if not is_new:
             return
         self._since = loop_time()

@@ -67,7 +67,6 @@ class JobRow:
             queue=record.queue,
             life=record.life,
             losses=record.losses,
-            cancel=record.cancel,
             progress_number=self.progress_number,
         )
 

@@ -29,7 +29,6 @@ def open_engine(
             password can rotate. The kind and the place stay.
         name: Name of the connections, which the database shows to its administrators.
         statement_timeout: Maximum seconds of one statement on PostgreSQL. None: no limit.
-
         max_overflow: Maximum number of connections beside those that stay open. -1: no limit.
 
     Raises:

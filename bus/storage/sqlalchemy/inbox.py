@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, cast, delete, exists, func, literal, select
+from sqlalchemy import ColumnElement, Double, and_, cast, delete, exists, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -86,19 +86,21 @@ class SqlInbox:
         Returns:
             Number of removed entries. If it is `limit`, there can be more.
         """
-        handled = select(inbox.c.key).where(inbox.c.handled_at < before)
+        handled = inbox.c.handled_at < before
         renewed = exists().where(
             inbox_renewals.c.token == inbox.c.token, inbox_renewals.c.lease_until >= before
         )
-        abandoned = select(inbox.c.key).where(
-            inbox.c.handled_at.is_(None), inbox.c.lease_until < before, ~renewed
-        )
+        abandoned = and_(inbox.c.handled_at.is_(None), inbox.c.lease_until < before, ~renewed)
 
         async def work(connection: AsyncConnection) -> int:
             removed = 0
-            for keys in (handled, abandoned):
-                batch = keys.limit(limit - removed)
-                result = await connection.execute(delete(inbox).where(inbox.c.key.in_(batch)))
+            for is_old in (handled, abandoned):
+                batch = select(inbox.c.key).where(is_old).limit(limit - removed)
+                # A claim can replace an abandoned one after the inner query has read it. The
+                # repeated condition is checked again after the wait for the lock of the row.
+                result = await connection.execute(
+                    delete(inbox).where(inbox.c.key.in_(batch), is_old)
+                )
                 removed += result.rowcount
                 if removed == limit:
                     return removed

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.messaging.ports.store import InstanceBeat
 from bus.storage.sqlalchemy.tables import instances
 
-__all__ = ["forget", "forget_lost", "read_beats", "write_beat"]
+__all__ = ["INSERTS", "forget", "forget_lost", "read_beats", "write_beat"]
 
 INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 """Both have the same form of an upsert, and no common type."""

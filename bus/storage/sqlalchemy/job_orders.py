@@ -126,7 +126,7 @@ async def read_cancel_requests(
         *(columns.cancel_by, columns.cancel_reason, columns.cancel_at),
     ).where(
         columns.state == "running",
-        columns.worker == worker,
+        columns.worker == to_text(worker),
         columns.cancel_at.is_not(None),
     )
     return [

@@ -6,6 +6,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.messaging.jobs.pauses import Pause
+from bus.storage.sqlalchemy.instances import INSERTS
 from bus.storage.sqlalchemy.tables import pauses
 from bus.storage.sqlalchemy.texts import from_text, to_text
 
@@ -33,15 +34,19 @@ async def read_pauses(connection: AsyncConnection, *, now: float) -> Sequence[Pa
 
 async def add_pause(connection: AsyncConnection, pause: Pause) -> None:
     """Store a pause. It replaces an earlier pause of the same queue."""
-    await connection.execute(delete(pauses).where(pauses.c.queue == to_text(pause.queue)))
+    values = {
+        "by": to_text(pause.by),
+        "reason": to_text(pause.reason),
+        "at": pause.at,
+        "until": pause.until,
+    }
+    # All instances of the service store an order at the same time. A delete and an insert would
+    # fail in all of them except one.
+    statement = INSERTS[connection.dialect.name](pauses).values(
+        queue=to_text(pause.queue), **values
+    )
     await connection.execute(
-        pauses.insert().values(
-            queue=to_text(pause.queue),
-            by=to_text(pause.by),
-            reason=to_text(pause.reason),
-            at=pause.at,
-            until=pause.until,
-        )
+        statement.on_conflict_do_update(index_elements=[pauses.c.queue], set_=values)
     )
 
 

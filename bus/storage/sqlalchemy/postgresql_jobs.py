@@ -59,10 +59,15 @@ _ENDED: Final = {
 
 
 def _given(columns: Mapping[str, str]) -> str:
-    """Return the table `given`, with one row for each element of the arrays, from number 1."""
+    """Return the table `given`, with one row for each element of the arrays, from number 1.
+
+    It is sorted by key. Two statements that lock the same rows then lock them in the same order,
+    for example a renewal and an end of the same jobs. Otherwise each could wait for the other.
+    """
     arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
     names = ", ".join(columns)
-    return f"given AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS g ({names}, number))"
+    return f"""given AS MATERIALIZED (
+    SELECT * FROM unnest({arrays}) WITH ORDINALITY AS g ({names}, number) ORDER BY id, submitter)"""
 
 
 def _arrays(columns: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class SqlStore:
 
     async def pause(self, pause: Pause) -> None:
         """Store a pause. It replaces an earlier pause of the same queue."""
-        await self.database.write(lambda each: add_pause(each, pause))
+        await self.database.write(lambda each: add_pause(each, pause), is_single=True)
 
     async def resume(self, queue: str) -> bool:
         """Remove the pause of a queue. Return False if there is none."""

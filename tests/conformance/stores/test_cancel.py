@@ -112,3 +112,11 @@ async def test_a_second_request_does_not_replace_the_first(jobs: JobStore) -> No
 async def test_an_unknown_job_cannot_be_cancelled(jobs: JobStore) -> None:
     await record_one(jobs)
     assert await jobs.cancel(JobKey("another", "a1"), request()) is None
+
+
+async def test_the_name_of_a_worker_can_have_any_character(jobs: JobStore) -> None:
+    worker = "host\\1\0"
+    key = await record_one(jobs)
+    attempt = await claim_one(jobs, worker)
+    await jobs.cancel(key, request())
+    assert await jobs.cancel_requests(worker) == [(attempt, request())]

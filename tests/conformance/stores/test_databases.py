@@ -12,11 +12,14 @@ from sqlalchemy import event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.errors import Internal, Unavailable
+from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.records import Attempt
 from bus.messaging.jobs.states import JOB_STATES, MOVES, JobState
 from bus.messaging.store_address import StoreAddress
+from bus.storage.sqlalchemy import database as database_module
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.job_store import SqlJobStore
+from bus.storage.sqlalchemy.pauses import add_pause, read_pauses
 from bus.storage.sqlalchemy.tables import jobs as table
 from tests.conformance.stores.made import (
     LEASE,
@@ -221,3 +224,33 @@ async def run_all(store: SqlJobStore, worker: str) -> int:
         assert await store.end(ends) == ["succeeded"] * len(ends)
         done += len(ends)
     return done
+
+
+async def test_statements_about_the_same_jobs_do_not_wait_for_each_other_in_a_circle(
+    store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A deadlock is an error at once. It would be hidden by a repetition after a second.
+    monkeypatch.setattr(database_module, "MAX_ATTEMPTS", 1)
+    for round_ in range(3):
+        await store.record([new_job(f"{round_}-{number}") for number in range(150)])
+        claimed = await store.claim(QUEUE, worker="w1", limit=150, lease=LEASE)
+        attempts = [each.attempt_of for each in claimed]
+        # A renewal has the order of the claims, and the ends have the order of the handlers.
+        ends = [ended(attempt, "succeeded") for attempt in reversed(attempts)]
+        _, states, _ = await asyncio.gather(
+            store.renew(attempts, lease=LEASE), store.end(ends), store.renew(attempts, lease=LEASE)
+        )
+        assert states == ["succeeded"] * 150
+
+
+async def test_instances_that_store_the_same_pause_at_the_same_time_all_succeed(
+    database: Database,
+) -> None:
+    async def store_pause(by: str) -> None:
+        pause = Pause(queue=QUEUE, by=by, reason="repair", at=5.0, until=9.0)
+        await database.write(lambda each: add_pause(each, pause), is_single=True)
+
+    await asyncio.gather(*map(store_pause, ("ann", "ben", "cat", "dan", "eve")))
+    (stored,) = await database.read(lambda each: read_pauses(each, now=0.0))
+    assert stored.by in {"ann", "ben", "cat", "dan", "eve"}
+    assert (stored.queue, stored.reason, stored.until) == (QUEUE, "repair", 9.0)

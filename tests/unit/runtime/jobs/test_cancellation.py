@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bus import Bus, Cancelled, Context, Dependency, Job, Message, RetryPolicy, Router, contract
-from bus.messaging.jobs.records import CancelRequest
+from bus.messaging.jobs.records import CancelRequest, JobKey
 from bus.messaging.store_instruments import JOBS_STALE_WRITES
 from tests.unit.runtime.jobs.durable import Durable, durable
 from tests.unit.runtime.jobs.test_leases import counted
@@ -117,6 +117,29 @@ async def test_a_handler_that_returns_after_the_request_has_succeeded(world: Dur
     await handle.cancel(reason="wrong")
     assert (await handle.result(timeout=5)).whole
     assert (await world.row(handle.id, "succeeded")).cancel is not None
+
+
+@durable
+async def test_a_result_that_waits_for_the_store_longer_than_the_grace_is_kept(
+    world: Durable,
+) -> None:
+    store = world.watched()
+
+    async def done(context: Context) -> Carved:
+        await context.wait_cancelled()
+        store.jobs.refused = {"end", "record", "claim"}
+        return Carved(whole=True)
+
+    await world.serve(carver(done), store=store, cancel_grace=5, job_lease=60)
+    handle = await (await world.client()).submit(Carve())
+    await world.row(handle.id, "running")
+    request = CancelRequest(by="desk", reason="wrong", at=1.0)
+    await world.store.jobs.cancel(JobKey("desk", handle.id), request)
+    await asyncio.sleep(40)
+    assert await world.state(handle.id) == "running"
+    store.jobs.refused = set()
+    await world.row(handle.id, "succeeded")
+    assert (await handle.result(timeout=30)).whole
 
 
 @durable

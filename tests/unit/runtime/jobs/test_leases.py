@@ -262,3 +262,27 @@ async def test_a_job_that_lost_two_workers_runs_alone(world: Durable) -> None:
     finally:
         logging.getLogger("bus.quarantine").removeHandler(handler)
     assert any("was lost with its process or connection 2 times" in each for each in messages)
+
+
+@durable
+async def test_a_stop_does_not_wait_for_a_store_that_goes_away_after_a_claim(
+    world: Durable,
+) -> None:
+    store = world.watched()
+    claim = world.store.jobs.claim
+
+    async def claim_slowly(*args: object, **options: object) -> object:
+        claimed = await claim(*args, **options)
+        if claimed:
+            await asyncio.sleep(3)  # the stop begins in this time
+            store.jobs.refused = {*CALLS}
+        return claimed
+
+    world.store.jobs.claim = claim_slowly
+    client, router = await world.client(), Workshop().router("a")
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(100), world.serving(router, store=store, stop_grace=5):
+        handle = await client.submit(Bind())
+        await world.row(handle.id, "running")
+        began = loop.time()
+    assert loop.time() - began < 30

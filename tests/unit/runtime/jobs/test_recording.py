@@ -180,6 +180,8 @@ async def test_nothing_is_acked_while_the_store_is_away_and_all_jobs_run_when_it
     assert world.broker.unacked(QUEUE) == 10
     assert runs == []
     assert state_of(bus) == "not-ready"
+    was_away = bus.report.is_store_away
+    assert was_away
     warnings = [line for line in lines if "the store is away" in line]
     assert len(warnings) == 1, lines
     store.jobs.refused = set()
@@ -188,6 +190,8 @@ async def test_nothing_is_acked_while_the_store_is_away_and_all_jobs_run_when_it
     assert sorted(runs) == list(range(10))
     assert world.broker.unacked(QUEUE) == 0
     assert state_of(bus) == "ready"
+    is_away = bus.report.is_store_away
+    assert not is_away
     assert any("the store is back after 30" in line for line in lines)
 
 

@@ -33,7 +33,7 @@ async def test_beyond_the_limit_the_oldest_is_forgotten_with_its_documents() -> 
     repository, ids = MemoryRepository(limit=2), [uuid4() for _ in range(3)]
     for id_ in ids:
         await repository.add(note(note_id=id_), owner="office")
-        await repository.attach(document(id_, uuid4()))
+        await repository.attach(document(id_, uuid4()), job_id="job")
     assert [await repository.find(id_) is not None for id_ in ids] == [False, True, True]
     assert [len(await repository.documents(id_)) for id_ in ids] == [0, 1, 1]
 
@@ -42,13 +42,13 @@ async def test_a_document_that_was_made_again_is_one() -> None:
     repository, kept, id_ = MemoryRepository(limit=2), note(), uuid4()
     await repository.add(kept, owner="office")
     for size in (1, 2):
-        await repository.attach(document(kept.note_id, id_, size))
+        await repository.attach(document(kept.note_id, id_, size), job_id="job")
     assert await repository.documents(kept.note_id) == (document(kept.note_id, id_, 2),)
 
 
 async def test_a_document_of_a_note_that_is_gone_is_not_kept() -> None:
     repository, id_ = MemoryRepository(limit=2), uuid4()
-    await repository.attach(document(id_, uuid4()))
+    await repository.attach(document(id_, uuid4()), job_id="job")
     assert await repository.documents(id_) == ()
 
 
