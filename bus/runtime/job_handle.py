@@ -79,7 +79,7 @@ class PendingJob(Generic[R]):
         self._changed = asyncio.Event()
         self._result: Envelope | None = None
         self._refusal: Envelope | None = None
-        """Pushed refusal, until the service says whether it has the job."""
+        """Pushed refusal, until the service reports whether it has the job."""
         self._closed = False
         self._loop = asyncio.get_running_loop()
 

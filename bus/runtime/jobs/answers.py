@@ -53,7 +53,8 @@ LOOKS_AT_ONCE = 4
 MAX_WAITING, MAX_WAITING_OF_ASKER = 128, 64
 """Maximum number of questions about unknown jobs that wait, and of those that one service asks.
 
-It is lower than the number of questions that a process answers. So others are answered meanwhile.
+It is lower than the number of questions that a process answers. So others are answered while these
+wait.
 """
 RETRY_SECONDS = 2.0
 """Seconds after which a question may be asked again that was refused because too many wait."""

@@ -29,7 +29,7 @@ __all__ = ["QUESTION_CONCURRENCY", "answering"]
 QUESTION_CONCURRENCY = 256
 """Number of questions that a process answers at the same time.
 
-At most half of them wait until earlier jobs are recorded, so the others are answered meanwhile.
+At most half of them wait until earlier jobs are recorded, so others are answered while these wait.
 """
 
 MakeReceiver = Callable[[EndpointState, Handler], Receiver]
