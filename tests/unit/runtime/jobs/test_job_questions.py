@@ -431,11 +431,23 @@ async def test_questions_about_unknown_jobs_do_not_delay_the_state_of_a_known_on
     kinds = Counter(map(type, await asyncio.gather(*unknown)))
     assert kinds == {NotFound: 64, ResourceExhausted: 736}
     assert all(each.result().retry_after for each in unknown if each.result().retryable)
-    assert type(await error_of(client.job(CopyPages, "x").status())) is NotFound
+    assert type(await error_of(other.job(CopyPages, "x").status())) is NotFound
 
 
 def test_questions_that_wait_leave_places_for_those_about_known_jobs() -> None:
     assert answers.MAX_WAITING * 2 <= question_endpoints.QUESTION_CONCURRENCY
+
+
+@durable
+async def test_failed_questions_do_not_refuse_the_next_one_by_a_circuit_breaker(
+    world: Durable,
+) -> None:
+    client = await world.client()
+    handle = client.job(CopyPages, "never")
+    for _ in range(10):
+        assert type(await error_of(handle.status())) is Unavailable
+    await world.serve(archive())
+    assert type(await error_of(handle.status())) is NotFound
 
 
 @durable
