@@ -7,6 +7,7 @@ from typing import Literal
 
 from bus.contracts.contract import CATALOG
 from bus.messaging.handler import Middleware
+from bus.messaging.jobs.questions import is_question
 from bus.messaging.resilience.destinations import Destination
 from bus.middleware.authorize import authorize
 from bus.middleware.bulkhead import bulkhead
@@ -87,7 +88,8 @@ def call_policies(
         # Inside `hedge`: a request that waits is not late. Outside the circuit breaker and the
         # bulkhead: it holds no permit of them while it waits.
         layers.append(waits)
-    if destination.breaker is not None:
+    # The handles of jobs ask at growing intervals by themselves, also while the service is away.
+    if destination.breaker is not None and not is_question(destination.type):
         # Inside `retry` and `hedge`: each attempt counts. Outside the bulkhead: a request that the
         # breaker rejects takes no place.
         layers.append(circuit_breaker(destination, destination.breaker))

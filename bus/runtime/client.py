@@ -17,6 +17,7 @@ from bus.messaging.error_state import mark_as_call_error
 from bus.messaging.fallback import check_fallback, is_covered, reply_of
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.instruments import FALLBACKS
+from bus.messaging.jobs.questions import CancelJob
 from bus.messaging.jobs.records import JobKey
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.sent_time import SENT_AT
@@ -331,6 +332,10 @@ class Client:
 
     async def _ask(self, contract: Contract, question: Message, timeout: float) -> Message:
         """Send a question of the bus itself. Its contract is not in the catalog."""
+        if isinstance(question, CancelJob):
+            order = question.to_order(self._service, contract.service)
+            signed = self._security.identity.signer.sign_reply(order, contract.service)
+            question = question.model_copy(update={"proof": signed.proof})
         request: Any = self.request
         reply: Message = await request(question, timeout=timeout, contract=contract)
         return reply

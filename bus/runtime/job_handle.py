@@ -14,6 +14,11 @@ from bus.errors import (
     ContractViolation,
     DeadlineExceeded,
     FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Undecodable,
 )
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress, is_final
 from bus.messaging.jobs.status import JobStatus
@@ -21,7 +26,7 @@ from bus.messaging.labels import message_facts, message_label
 from bus.messaging.timers import format_seconds
 from bus.runtime.error_subject import add_subject, name_message, subject_of
 from bus.runtime.job_arguments import check_after, check_reason
-from bus.runtime.jobs.job_asker import JobAsker
+from bus.runtime.jobs.job_asker import JobAsker, has_no_owner
 from bus.runtime.jobs.job_polls import AFTER_PUSHES, JobPolls, PollSchedule
 from bus.runtime.life_cycle import error_in_other_loop, running_loop
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
@@ -30,6 +35,15 @@ from bus.runtime.received_updates import ReceivedUpdates
 __all__ = ["PendingJob", "log_unknown_type"]
 
 log = logging.getLogger("bus.client")
+
+REFUSALS = frozenset(
+    each.code for each in (Unauthenticated, PermissionDenied, InvalidArgument, Undecodable)
+)
+"""Codes of the errors with which a service refuses a message before it records the job.
+
+A sender without a key can copy a job and its proof, and change the copy. The service refuses the
+copy, and cannot tell whether the submitter has sent it.
+"""
 
 
 class PendingJob(Generic[R]):
@@ -64,6 +78,8 @@ class PendingJob(Generic[R]):
         self._updates = ReceivedUpdates()
         self._changed = asyncio.Event()
         self._result: Envelope | None = None
+        self._refusal: Envelope | None = None
+        """Pushed refusal, until the service reports whether it has the job."""
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -81,10 +97,16 @@ class PendingJob(Generic[R]):
         """Store a progress update, or the result, and wake the waiting readers.
 
         An update that arrives after the result is dropped. An update of an unknown type is logged
-        and dropped, because a later version of the bus may send other updates.
+        and dropped, because a later version of the bus may send other updates. A refusal ends the
+        job only if the service does not have the job in its store.
         """
         if self._polls is not None:
             self._polls.on_push()
+            if self._result is None and envelope.error in REFUSALS:
+                self._refusal = envelope
+                self._polls.ask_soon()
+                self._notify()
+                return
         self._add_update(envelope)
 
     def on_connection_lost(self) -> None:
@@ -97,7 +119,16 @@ class PendingJob(Generic[R]):
         """Ask for the state of the job, and store its new updates."""
         if self._asker is None:
             return
-        look = await self._asker.look(after=self._updates.number)
+        refusal = self._refusal
+        try:
+            look = await self._asker.look(after=self._updates.number)
+        except BusError as error:
+            if refusal is None or not _confirms_refusal(error):
+                raise
+            self._add_update(refusal)
+            return
+        if self._refusal is refusal:  # the row proves that the refused message was another one
+            self._refusal = None
         if look.progress is not None and self._result is None:
             with self._recording_rejection():
                 self._updates.add_asked(look.progress, look.status.progress_number)
@@ -246,9 +277,11 @@ class PendingJob(Generic[R]):
                     self._check_open()
                     await self._wait_change()
         except TimeoutError:
+            if self._refusal is not None:  # no answer tells that the job is recorded
+                return self._refusal
             raise self._unanswered() or self._deadline_exceeded(
                 f"no result within {format_seconds(seconds)}",
-                "The job continues. Call `result` again to wait longer.",
+                f"{self._whereabouts} Call `result` again to wait longer.",
             ) from None
         return self._result
 
@@ -257,7 +290,7 @@ class PendingJob(Generic[R]):
         if self._loop is not running_loop():
             raise error_in_other_loop(f"{self.type} (job {self.id})")
         if self._closed:
-            problem = "the bus was closed before the result arrived. The job continues."
+            problem = f"the bus was closed before the result arrived. {self._whereabouts}"
             raise add_subject(ConnectionLost(problem, maybe_executed=True), self.type, self.id)
 
     async def _wait(self, seconds: float) -> None:
@@ -267,7 +300,7 @@ class PendingJob(Generic[R]):
         except TimeoutError:
             raise self._unanswered() or self._deadline_exceeded(
                 f"no update for {format_seconds(seconds)}",
-                "The job continues. Iterate over its updates again to wait longer.",
+                f"{self._whereabouts} Iterate over its updates again to wait longer.",
             ) from None
 
     async def _wait_change(self) -> None:
@@ -282,6 +315,14 @@ class PendingJob(Generic[R]):
         polls = self._polls
         return None if polls is None or not polls.needs_answers else polls.failure
 
+    @property
+    def _whereabouts(self) -> str:
+        """A sentence about the job for a reader that stops to wait."""
+        polls = self._polls
+        if polls is None or not polls.needs_answers or polls.has_answered:
+            return "The job continues."
+        return "It is not known yet whether the job exists."
+
     def _deadline_exceeded(self, problem: str, advice: str) -> DeadlineExceeded:
         """Return the error of a reader. If an update was rejected, its text has the reason."""
         rejection = self.request.rejection
@@ -289,6 +330,11 @@ class PendingJob(Generic[R]):
             # The rejected update can have been the result, so the job does not surely continue.
             advice = f"The job may have ended. An update of the job was rejected: {rejection}"
         return add_subject(DeadlineExceeded(f"{problem}. {advice}"), self.type, self.id)
+
+
+def _confirms_refusal(error: BusError) -> bool:
+    """Return True if a service that refused a job answers this question as if it has no job."""
+    return has_no_owner(error) or isinstance(error, NotFound | PermissionDenied | Unauthenticated)
 
 
 def log_unknown_type(answer: Envelope) -> None:

@@ -1,8 +1,10 @@
 """Questions about durable jobs: the sender must be the submitter, or have a right."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from bus.errors import Cancelled, NotFound, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.markers import new_marker
-from bus.messaging.jobs.questions import get_contract
+from bus.messaging.jobs.questions import cancel_contract, get_contract
 from bus.messaging.topology.addresses import Address, address_of, replay_address
 from bus.runtime.bus import Bus
 from bus.testing import MemoryBuses, MemoryStore, wall_clock
@@ -174,5 +176,89 @@ def test_the_result_and_the_progress_of_an_encrypted_job_stay_encrypted_until_th
             assert [each.note async for each in handle.updates()] == ["half"]
             assert (await handle.result(timeout=30)).total == 1999
             assert not [body for body in sent if b"1999" in body or b"half" in body]
+
+    on_virtual_time(scene())
+
+
+def test_the_refusal_of_a_changed_copy_of_a_job_does_not_end_the_handle_of_the_job(
+    deployment: Deployment,
+) -> None:
+    async def scene() -> None:
+        async with running(deployment, is_idle=True) as (buses, _, office):
+            sent = recorded(buses)
+            job = await office.submit(CloseBooks(year=1999))
+            await buses.settled()
+            (wire,) = [each for each in sent if each.type == "ledger.close.v1"]
+            for copy in (
+                replace(wire, body=b'{"year": 2001}'),
+                replace(wire, body=b"x" * 20_000_000),
+                replace(wire, headers={**wire.headers, "attempt": -5}),
+            ):
+                buses.broker.publish(copy, address_of("job", "ledger.close.v1"))
+                waiting = asyncio.create_task(job.result(timeout=600))
+                await asyncio.sleep(20)
+                assert not waiting.done()
+                waiting.cancel()
+            refusals = [each for each in sent if "error" in each.headers]
+            assert len(refusals) == 3
+            assert (await job.cancel()).state == "cancelled"
+            with pytest.raises(Cancelled):
+                await job.result(timeout=30)
+
+    on_virtual_time(scene())
+
+
+def test_a_job_that_the_service_has_refused_ends_with_the_refusal(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with running(deployment) as (buses, _, _office):
+            unsigned = await buses.bus("office", auth="off")
+            job = await unsigned.submit(CloseBooks(year=1999))
+            with pytest.raises(Unauthenticated, match="the message has no proof"):
+                await job.result(timeout=30)
+
+    on_virtual_time(scene())
+
+
+def recorded(buses: MemoryBuses) -> list[AmqpMessage]:
+    """Return the list to which each published message is added."""
+    sent: list[AmqpMessage] = []
+    publish = buses.broker.publish
+
+    def recording(wire: AmqpMessage, address: Address) -> Any:
+        sent.append(wire)
+        return publish(wire, address)
+
+    buses.broker.publish = recording  # type: ignore[method-assign]
+    return sent
+
+
+def test_a_token_that_was_captured_cancels_no_job(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with running(deployment, is_idle=True) as (buses, _, office):
+            job = await office.submit(CloseBooks(year=1999))
+            other = await office.submit(CloseBooks(year=2000))
+            sent = recorded(buses)
+            await other.status()
+            await other.cancel(reason="wrong year")
+            get, cancel = [each for each in sent if each.reply_to is not None]
+            type_ = cancel_contract("ledger").type
+            about = {"submitter": "office", "id": job.id, "type": "ledger.close.v1"}
+            proof = json.loads(cancel.body)["proof"]
+            assert isinstance(proof, str)
+            bodies = [about, about | {"proof": proof}, about | {"proof": proof, "reason": "x"}]
+            for number, body in enumerate(bodies):
+                for captured in (get, cancel):
+                    forged = replace(
+                        captured,
+                        type=type_,
+                        message_id=f"forged-{number}-{captured.type}",
+                        body=json.dumps(body).encode(),
+                    )
+                    del sent[:]
+                    buses.broker.publish(forged, address_of("request", type_))
+                    await asyncio.sleep(5)
+                    answers = [each.headers.get("error") for each in sent[1:]]
+                    assert answers == ["unauthenticated"]
+            assert (await job.status()).state == "queued"
 
     on_virtual_time(scene())

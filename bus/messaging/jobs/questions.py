@@ -4,6 +4,7 @@ Each service has two contracts, `<service>.bus-jobs.get` and `<service>.bus-jobs
 not in the catalog, because a user does not declare them.
 """
 
+import json
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from functools import lru_cache
@@ -67,6 +68,27 @@ class CancelJob(AboutJob):
 
     reason: str = Field(default="", max_length=MAX_REASON_LENGTH)
     """Reason for the operators. It has no data of the payload."""
+    proof: str | None = None
+    """Proof of the sender for the other members. A token of a request is valid for any body."""
+
+    def to_order(self, sender: str, service: str) -> Envelope:
+        """Return the order that the proof of the sender signs.
+
+        Args:
+            sender: Service that cancels the job.
+            service: Service of the job.
+        """
+        members = self.model_dump(mode="json", exclude={"proof"})
+        return Envelope(
+            id=self.id,
+            type=cancel_contract(service).type,
+            role="event",
+            source=sender,
+            body=json.dumps(members, sort_keys=True).encode(),
+            correlation_id=self.id,
+            in_reply_to=self.id,
+            proof=self.proof,
+        )
 
 
 class CarriedUpdate(Message):

@@ -1,11 +1,21 @@
 """The answers to questions about the durable jobs of this service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 from bus.contracts.contract import decode
-from bus.errors import BusError, FailedPrecondition, NotFound, Unavailable, Unimplemented
+from bus.errors import (
+    BusError,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.jobs.cancellation import cancelled_error
@@ -38,6 +48,16 @@ ENVELOPE_BYTES = 16 * 1024
 """Bytes of an answer that are kept for everything except the result."""
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS, LOOK_GROWTH = 0.02, 0.5, 1.5
 """Seconds between two looks for a job that may not be recorded yet, and their growth."""
+LOOKS_AT_ONCE = 4
+"""Number of questions that read the store at the same time, so that jobs have connections."""
+MAX_WAITING, MAX_WAITING_OF_ASKER = 128, 64
+"""Maximum number of questions about unknown jobs that wait, and of those that one service asks.
+
+It is lower than the number of questions that a process answers. So others are answered while these
+wait.
+"""
+RETRY_SECONDS = 2.0
+"""Seconds after which a question may be asked again that was refused because too many wait."""
 
 Report = Callable[[Envelope, BusError], Awaitable[None]]
 """A function that tells the submitter of a job that the job has ended with an error."""
@@ -68,6 +88,9 @@ class JobAnswers:
         self._passes = passes
         self._queues = queues
         self._report = report
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._waiting: Counter[str] = Counter()
+        """Number of questions of each asker that wait until earlier jobs are recorded."""
         self.contracts = (get_contract(runtime.service), cancel_contract(runtime.service))
 
     async def __call__(self, envelope: Envelope) -> Envelope:
@@ -76,6 +99,8 @@ class JobAnswers:
         Raises:
             NotFound: The job was never submitted, or the sender has no right to know of it.
             FailedPrecondition: The job has another type than the question.
+            ResourceExhausted: Too many questions about unknown jobs wait already.
+            Unauthenticated: The sender has not signed the order to cancel this job.
             Unavailable: The store cannot be reached. Or an instance can still hold the job.
             ContractViolation: The payload is not a question.
         """
@@ -92,6 +117,12 @@ class JobAnswers:
         return encode_result(envelope, contract, answer, self._runtime.service)
 
     async def _cancel(self, question: CancelJob, asker: str) -> JobAnswer:
+        verifier = self._runtime.security.identity.verifier
+        order = question.to_order(asker, self._runtime.service)
+        fault = verifier.check_reply(order, asker, is_job=True)
+        if fault is not None:
+            problem = f"the order to cancel the job is not signed by {asker!r}: {fault}"
+            raise Unauthenticated(problem)
         before = await self._find(question, asker, "cancel")
         request = CancelRequest(by=asker, reason=question.reason, at=await self._store.now())
         after = await self._store.jobs.cancel(before.key, request)
@@ -133,11 +164,13 @@ class JobAnswers:
         key = JobKey(question.submitter, question.id)
 
         async def look() -> JobRecord | None:
-            return may_access(await self._store.jobs.find(key))
+            async with self._looks:
+                return may_access(await self._store.jobs.find(key))
 
-        record = (
-            await look() or await self._look_until_recorded(look, question.type) or await look()
-        )
+        record = await look()
+        if record is None:
+            with self._place(asker):
+                record = await self._look_until_recorded(look, question.type) or await look()
         if record is None:
             raise _not_found(question)
         if record.type != question.type:
@@ -146,6 +179,28 @@ class JobAnswers:
                 "this type."
             )
         return record
+
+    @contextmanager
+    def _place(self, asker: str) -> Iterator[None]:
+        """Hold one of the places for questions about unknown jobs inside the block.
+
+        Raises:
+            ResourceExhausted: All places, or all of this asker, are taken.
+        """
+        is_full = self._waiting.total() >= MAX_WAITING
+        if is_full or self._waiting[asker] >= MAX_WAITING_OF_ASKER:
+            raise ResourceExhausted(
+                f"{self._runtime.service!r} looks for too many jobs that are not in its store. "
+                "Ask again later, and for fewer unknown ids at once.",
+                retry_after=RETRY_SECONDS,
+            )
+        self._waiting[asker] += 1
+        try:
+            yield
+        finally:
+            self._waiting[asker] -= 1
+            if not self._waiting[asker]:
+                del self._waiting[asker]
 
     def _rights(
         self, question: AboutJob, asker: str, right: JobRight
@@ -222,5 +277,6 @@ def _name_of(type_: str) -> str:
 def _not_found(question: AboutJob) -> NotFound:
     return NotFound(
         f"the service has no such job of the submitter {question.submitter!r}. "
-        "Check the id, and the name of the service that submitted the job."
+        "Check the id, and the name of the service that submitted the job. Another service needs "
+        "a right to its jobs (`jobs` in the grants)."
     )

@@ -1,5 +1,6 @@
 """The asker of one job: it sends the questions of the job's handle to the service of the job."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
@@ -31,6 +32,10 @@ from bus.runtime.error_subject import add_subject
 
 __all__ = ["Ask", "JobAsker", "JobLook", "has_no_owner"]
 
+ATTEMPT_SECONDS = 2.5
+"""Seconds after which a question is sent again, to another instance: the first can be frozen."""
+MAX_COPIES = 3
+"""Maximum number of copies of a question."""
 QUESTION_SECONDS = 10.0
 """Seconds in which the service must answer a question.
 
@@ -168,7 +173,7 @@ class JobAsker:
 
     async def _send(self, contract: Contract, question: AboutJob) -> JobAnswer:
         try:
-            return cast("JobAnswer", await self._ask(contract, question, QUESTION_SECONDS))
+            return cast("JobAnswer", await self._ask_instances(contract, question))
         except NotServed as error:
             raise self._named(
                 Unavailable(
@@ -188,6 +193,35 @@ class JobAsker:
         except BusError as error:
             raise self._renamed(error, contract) from error.__cause__
 
+    async def _ask_instances(self, contract: Contract, question: AboutJob) -> Message:
+        """Send a question, and copies of it to other instances while none answers.
+
+        A copy does no harm, because all questions are idempotent. An instance that proves that the
+        job does not exist needs longer than an attempt, so the earlier copies stay valid.
+        """
+        ends = asyncio.get_running_loop().time() + QUESTION_SECONDS
+        copies: list[asyncio.Future[Message]] = []
+        try:
+            while True:
+                if len(copies) < MAX_COPIES:
+                    left = ends - asyncio.get_running_loop().time()
+                    copies.append(asyncio.ensure_future(self._ask(contract, question, left)))
+                await asyncio.wait(
+                    [each for each in copies if not each.done()],
+                    timeout=ATTEMPT_SECONDS if len(copies) < MAX_COPIES else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                ended = [each for each in copies if each.done()]
+                for each in ended:
+                    if not _may_be_answered(each.exception()):
+                        return each.result()
+                if ended and len(ended) == len(copies):
+                    return min(ended, key=_is_silent).result()
+        finally:
+            for each in copies:
+                each.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+
     def _renamed(self, error: BusError, question: Contract) -> BusError:
         """Let the text of an error begin with the job instead of the question."""
         text = str(error).removeprefix(f"{question.type}: ")
@@ -198,6 +232,16 @@ class JobAsker:
 
     def _named(self, error: BusError) -> BusError:
         return add_subject(error, self._contract.type, self._key.id)
+
+
+def _may_be_answered(error: BaseException | None) -> bool:
+    """Return True if another instance may answer a question that has failed with an error."""
+    return isinstance(error, BusError) and error.retryable and not isinstance(error, NotServed)
+
+
+def _is_silent(copy: "asyncio.Future[Message]") -> bool:
+    """Return True if no instance has answered a copy of a question."""
+    return isinstance(copy.exception(), DeadlineExceeded)
 
 
 def has_no_owner(error: BaseException) -> bool:

@@ -62,6 +62,11 @@ class JobPolls:
         """Error of the last question. None if it was answered."""
 
     @property
+    def has_answered(self) -> bool:
+        """True if the service has answered a question about the job."""
+        return self._has_answered
+
+    @property
     def needs_answers(self) -> bool:
         """True if no pushed update can arrive."""
         return self._schedule.needs_answers

@@ -26,8 +26,11 @@ from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["QUESTION_CONCURRENCY", "answering"]
 
-QUESTION_CONCURRENCY = 64
-"""Number of questions that a process answers at the same time. Most of them wait for the store."""
+QUESTION_CONCURRENCY = 256
+"""Number of questions that a process answers at the same time.
+
+At most half of them wait until earlier jobs are recorded, so others are answered while these wait.
+"""
 
 MakeReceiver = Callable[[EndpointState, Handler], Receiver]
 

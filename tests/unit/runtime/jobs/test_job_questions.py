@@ -1,6 +1,7 @@
 """Questions about durable jobs, from other processes of the submitter and from other services."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,18 @@ from bus.errors import (
     Cancelled,
     ConfigurationError,
     ContractError,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     Unavailable,
 )
 from bus.messaging.jobs.markers import new_marker
 from bus.messaging.jobs.records import JobKey
 from bus.messaging.topology.addresses import replay_address
 from bus.runtime.bus import Bus
-from bus.runtime.jobs import beats
+from bus.runtime.jobs import answers, beats, question_endpoints
 from bus.testing import wall_clock
 from tests.unit.ledger import GetTotal
 from tests.unit.runtime.jobs.archive import Copied, CopyPages, ScanPages, archive
@@ -126,11 +129,13 @@ async def test_a_job_that_never_was_is_not_found_within_a_few_seconds(world: Dur
     assert type(error) is NotFound
     assert str(error) == (
         "archive.copy.v1 (job never): the service has no such job of the submitter 'desk'. "
-        "Check the id, and the name of the service that submitted the job."
+        "Check the id, and the name of the service that submitted the job. Another service needs "
+        "a right to its jobs (`jobs` in the grants)."
     )
     assert loop.time() - started < 7
     assert type(await error_of(client.job(CopyPages, "never").result(timeout=60))) is NotFound
     assert type(await error_of(client.job(CopyPages, "never").cancel())) is NotFound
+    await asyncio.sleep(10)  # for copies of the questions at the other instance
     markers = [each for each in world.store._beats if each.startswith("marker:")]
     assert (markers, world.broker.depth(COPY_QUEUE)) == ([], 0)
 
@@ -404,6 +409,82 @@ async def test_the_questions_are_not_listed_as_contracts_of_the_service(world: D
     listed = [each.type for each in bus.report.info().contracts]
     assert sorted(listed) == ["archive.copy.v1", "archive.scan.v1"]
     assert bus.ready
+
+
+@durable
+async def test_questions_about_unknown_jobs_do_not_delay_the_state_of_a_known_one(
+    world: Durable,
+) -> None:
+    await world.serve(archive())
+    client, other = await world.client(), await world.client("thief")
+    job = await client.submit(CopyPages())
+    await job.result(timeout=30)
+    unknown = [
+        asyncio.create_task(error_of(other.job(CopyPages, f"x{number}").status()))
+        for number in range(800)
+    ]
+    await asyncio.sleep(0.2)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert (await job.status()).state == "succeeded"
+    assert loop.time() - started < 0.5
+    kinds = Counter(map(type, await asyncio.gather(*unknown)))
+    assert kinds == {NotFound: 64, ResourceExhausted: 736}
+    assert all(each.result().retry_after for each in unknown if each.result().retryable)
+    assert type(await error_of(other.job(CopyPages, "x").status())) is NotFound
+
+
+def test_questions_that_wait_leave_places_for_those_about_known_jobs() -> None:
+    assert answers.MAX_WAITING * 2 <= question_endpoints.QUESTION_CONCURRENCY
+
+
+@durable
+async def test_failed_questions_do_not_refuse_the_next_one_by_a_circuit_breaker(
+    world: Durable,
+) -> None:
+    client = await world.client()
+    handle = client.job(CopyPages, "never")
+    for _ in range(10):
+        assert type(await error_of(handle.status())) is Unavailable
+    await world.serve(archive())
+    assert type(await error_of(handle.status())) is NotFound
+
+
+@durable
+async def test_a_question_that_a_frozen_instance_holds_is_answered_by_another(
+    world: Durable,
+) -> None:
+    await world.serve(archive())
+    client: Any = await world.client()
+    job: Any = await client.submit(CopyPages())
+    await job.result(timeout=30)
+    ask, copies = job._asker._ask, []
+
+    async def first_is_frozen(contract: Any, question: Any, timeout: float) -> Any:
+        copies.append(timeout)
+        if len(copies) == 1:
+            await asyncio.sleep(timeout)
+            raise DeadlineExceeded("no reply")
+        return await ask(contract, question, timeout)
+
+    job._asker._ask = first_is_frozen
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert (await job.status()).state == "succeeded"
+    assert loop.time() - started < 3
+    assert len(copies) == 2
+
+
+@durable
+async def test_a_reader_of_a_job_that_may_not_exist_is_not_told_that_it_continues(
+    world: Durable,
+) -> None:
+    await world.serve(archive())
+    client = await world.client()
+    error = await error_of(client.job(CopyPages, "never").result(timeout=0.1))
+    assert type(error) is DeadlineExceeded
+    assert "It is not known yet whether the job exists." in str(error)
+    assert "continues" not in str(error)
 
 
 # --- Arguments ---
