@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.errors import FailedPrecondition
 from bus.messaging.envelope import to_stored_bytes
+from bus.messaging.jobs.next_life import next_expires
 from bus.messaging.jobs.records import (
     Attempt,
     CancelRequest,
@@ -163,6 +164,7 @@ async def begin_life(
         "attempt": 0,
         "losses": 0,
         "run_at": now,
+        "expires": next_expires(record, now),
         "has_progress": False,
         **dict.fromkeys(cleared),
     }

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row, RowMapping
 
 from bus.messaging.envelope import Envelope, from_stored_bytes, to_stored_bytes
+from bus.messaging.jobs.next_life import in_life
 from bus.messaging.jobs.records import (
     Attempt,
     AttemptEnd,
@@ -85,7 +86,7 @@ def claimed_job(row: Row[Any]) -> ClaimedJob:
         envelope = envelope.replace(headers=json.loads(row.headers))
     return ClaimedJob(
         attempt_of=Attempt(job_key(row), row.token),
-        envelope=envelope,
+        envelope=in_life(envelope, row.life, row.expires),
         queue=row.queue,
         life=row.life,
         losses=row.losses,
