@@ -18,6 +18,7 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.storage.sqlalchemy.texts import from_text, to_text, to_text_or_none
 
@@ -30,6 +31,8 @@ __all__ = [
     "job_record",
     "lives_text",
     "new_values",
+    "place_of",
+    "stored_key",
 ]
 
 
@@ -49,6 +52,16 @@ def new_values(job: NewJob) -> dict[str, Any]:
         "expires": job.expires,
         "message": to_stored_bytes(envelope),
     }
+
+
+def stored_key(job: NewJob) -> tuple[str, str]:
+    """Return (id, submitter) of a job, as its row has them."""
+    return to_text(job.key.id), to_text(job.key.submitter)
+
+
+def place_of(row: Row[Any]) -> OtherJob:
+    """Return the type and the queue of a row."""
+    return OtherJob(from_text(row.type), row.queue)
 
 
 def attempt_values(attempt: Attempt) -> dict[str, Any]:

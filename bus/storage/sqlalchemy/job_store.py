@@ -23,12 +23,13 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.messaging.jobs.states import JobState
 from bus.storage.sqlalchemy import job_orders
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.job_batches import JobBatches, OrderedClaim
-from bus.storage.sqlalchemy.job_rows import cancel_request, claimed_job, job_record
+from bus.storage.sqlalchemy.job_rows import cancel_request, claimed_job, job_record, stored_key
 from bus.storage.sqlalchemy.job_selection import COUNT, list_jobs
 from bus.storage.sqlalchemy.notifications import CHANNEL, NO_NOTIFICATIONS, Notifications
 from bus.storage.sqlalchemy.postgresql_jobs import PostgresqlJobs
@@ -76,19 +77,27 @@ class SqlJobStore:
         """Return the present time, or None for the clock of the database."""
         return None if self._clock is None else self._clock()
 
-    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool]:
-        """Record jobs. Return False for a job whose key exists already."""
+    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool | OtherJob]:
+        """Record jobs. Return False for a copy, and the other job for a key that it has."""
         if not jobs:
             return []
         new = await self._database.write(
             lambda connection: self._batches.record(connection, jobs, self._now()), is_single=True
         )
-        are_new = []
+        known = {key for job in jobs if (key := stored_key(job)) not in new}
+        places = dict(new)
+        if known:
+            places |= await self._database.read(
+                lambda connection: job_orders.read_places(connection, known)
+            )
+        results: list[bool | OtherJob] = []
         for job in jobs:
-            stored = (to_text(job.key.id), to_text(job.key.submitter))
-            are_new.append(stored in new)
-            new.discard(stored)  # the same key again in this batch
-        return are_new
+            key = stored_key(job)
+            place = places.get(key, job.place)  # retention can have removed the row of a copy
+            is_copy = place == job.place
+            # The same key can be twice in this batch.
+            results.append(new.pop(key, None) is not None if is_copy else place)
+        return results
 
     async def claim(
         self, queue: str, *, worker: str, limit: int, lease: float, most_losses: int | None = None
