@@ -62,9 +62,8 @@ async def read_places(
     connection: AsyncConnection, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], OtherJob]:
     """Return the types and queues of the jobs with these stored (id, submitter)."""
-    statement = select(jobs.c.id, jobs.c.submitter, jobs.c.type, jobs.c.queue).where(
-        tuple_(jobs.c.id, jobs.c.submitter).in_(keys)
-    )
+    columns = [jobs.c[name] for name in ("id", "submitter", "type", "queue")]
+    statement = select(*columns).where(tuple_(jobs.c.id, jobs.c.submitter).in_(keys))
     return {(row.id, row.submitter): place_of(row) for row in await connection.execute(statement)}
 
 

@@ -5,12 +5,13 @@ was handed over. So the database refuses late writes, and no clock decides.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.errors import DataLoss, Undecodable
+from bus.errors import DataLoss, Unavailable, Undecodable
 from bus.messaging.jobs.records import (
     ANY_JOB,
     Attempt,
@@ -104,7 +105,8 @@ class SqlJobStore:
     ) -> Sequence[ClaimedJob]:
         """Return jobs with an expired lease to the queue, and claim jobs that are due.
 
-        A row with a message that cannot be read becomes a failed job.
+        A row with a message that cannot be read becomes a failed job. If the database goes away
+        before that, its lease expires, and a later claim ends it.
         """
         order = OrderedClaim(
             queue=queue,
@@ -118,7 +120,8 @@ class SqlJobStore:
         )
         claimed, broken = _read(rows)
         if broken:
-            await self.end(broken)
+            with suppress(Unavailable):  # the caller must know the jobs that it has claimed
+                await self.end(broken)
         return claimed
 
     async def renew(
@@ -235,6 +238,10 @@ class SqlJobStore:
     async def changed(self, queue: str, *, timeout: float) -> bool:
         """Wait until a job of a queue has changed. Return False after `timeout` seconds."""
         return await self._notifications.wait(queue, timeout)
+
+    def reset(self) -> None:
+        """Forget the notifications of another event loop or of a parent process."""
+        self._notifications.reset()
 
     async def close(self) -> None:
         """End the connection of the notifications. The owner of the database closes the others."""
