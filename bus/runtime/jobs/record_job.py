@@ -28,7 +28,7 @@ def record_job(
 
     A copy of a known job is only acked: the row is the job. A copy of a failed job does not start
     it again, because an operator decides that. A job with the id of another job of its submitter
-    is no copy, so it becomes a dead letter.
+    is not a copy, so it becomes a dead letter.
     """
     queue, measures = state.spec.queue.name, state.measures
 

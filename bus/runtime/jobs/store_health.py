@@ -51,7 +51,7 @@ class StoreHealth:
         return result
 
     def note_timeout(self, seconds: float) -> None:
-        """Note that a call was given up, because the store has not answered it in time."""
+        """Note that the store has not answered a call in time."""
         self._note_failure(f"it has not answered within {format_seconds(seconds)}")
 
     async def wait_available(self) -> None:

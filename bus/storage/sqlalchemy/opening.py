@@ -44,7 +44,7 @@ async def find_identity(database: Database) -> Identity:
     """Return the identity of a database, also if it has no tables of the bus.
 
     Raises:
-        ConfigurationError: The user may not read it, or the database refuses it for good.
+        ConfigurationError: The user may not read it, or an operator must act.
         Unavailable: The database cannot be reached.
     """
 
