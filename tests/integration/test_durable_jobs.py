@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from bus import Bus, Job, Message, Router, Settings, contract
 from bus.contracts.contract import Catalog
-from bus.messaging.jobs.records import NewJob
+from bus.messaging.jobs.records import NewJob, OtherJob
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.private_node import PrivateNode
 from bus.storage.memory.store import MemoryStore
@@ -57,7 +57,7 @@ class HeldStore(MemoryStore):
         self.opened = asyncio.Event()
         record = self.jobs.record
 
-        async def record_later(jobs: Sequence[NewJob]) -> Sequence[bool]:
+        async def record_later(jobs: Sequence[NewJob]) -> Sequence[bool | OtherJob]:
             await self.opened.wait()
             return await record(jobs)
 

@@ -21,6 +21,7 @@ __all__ = [
     "JobProgress",
     "JobRecord",
     "NewJob",
+    "OtherJob",
 ]
 
 
@@ -31,6 +32,13 @@ class JobKey(NamedTuple):
     """Service that submitted the job."""
     id: str
     """Message id of the job."""
+
+
+class OtherJob(NamedTuple):
+    """The type and the work queue of a recorded job, which has the key of another new job."""
+
+    type: str
+    queue: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,11 @@ class NewJob:
         """Return when the job was first sent, or `now` if its message does not have the time."""
         milliseconds = sent_time(self.envelope)
         return milliseconds / 1000 if milliseconds else float(self.envelope.timestamp or now)
+
+    @property
+    def place(self) -> OtherJob:
+        """The type and the work queue, which all copies of a job have in common."""
+        return OtherJob(self.envelope.type, self.queue)
 
     @property
     def earlier_attempts(self) -> int:

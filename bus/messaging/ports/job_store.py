@@ -14,6 +14,7 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.messaging.jobs.states import JobState
 
@@ -29,11 +30,13 @@ class JobStore(Protocol):
 
     # --- The way in ---
 
-    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool]:
+    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool | OtherJob]:
         """Record jobs in the state `queued`. Return after the commit.
 
         Returns:
-            For each job, False if its key exists already. The existing row does not change.
+            For each job, True if it is new, and False if it is a copy of a recorded job. If its
+            key is that of a job with another type or queue, this other job. An existing row does
+            not change.
         """
         ...
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from bus.messaging.jobs.records import NewJob
+from bus.messaging.jobs.records import NewJob, OtherJob
 from bus.messaging.ports.store import Store
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound import RECORDING, RUNNING, compose_inbound
@@ -35,7 +35,7 @@ class DurableJobs:
         )
         self.recorders: list[Recorder] = []
         """The recorder of each work queue of jobs."""
-        self._records: WriteBatch[NewJob, bool] = WriteBatch(
+        self._records: WriteBatch[NewJob, bool | OtherJob] = WriteBatch(
             store.jobs.record, self.health, "records of jobs"
         )
         self._feeds: dict[str, JobFeed] = {}

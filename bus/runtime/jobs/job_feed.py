@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 
+from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
-from bus.messaging.jobs.records import ClaimedJob, JobProgress
+from bus.messaging.jobs.records import CancelRequest, ClaimedJob, JobKey, JobProgress
 from bus.messaging.ports.job_store import JobStore
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.endpoint_state import EndpointState
@@ -147,6 +149,13 @@ class JobFeed:
             lease=self.leases.seconds,
         )
         return await self.health.call(claim)
+
+    async def cancel_request_of(self, key: JobKey) -> CancelRequest | None:
+        """Return the request that has cancelled a job. None if it cannot be read now."""
+        with suppress(Unavailable):
+            record = await self.health.call(self.jobs.find(key))
+            return None if record is None else record.cancel
+        return None
 
     async def report(self, held: HeldJob, progress: JobProgress) -> bool:
         """Store the progress of an attempt. Return False if its token is stale."""

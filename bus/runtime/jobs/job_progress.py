@@ -1,14 +1,18 @@
 """Progress of a durable job: numbered, and stored at most twice a second."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from bus.errors import Unavailable
 from bus.messaging.backoff import backoff
 from bus.messaging.jobs.records import JobProgress
+from bus.runtime.failure_log import UNEXPECTED
 
 __all__ = ["STORE_SECONDS", "StoredProgress"]
+
+log = logging.getLogger("bus.jobs")
 
 STORE_SECONDS = 0.5
 """Minimum seconds between two writes of the progress of one attempt, except the last write."""
@@ -58,7 +62,17 @@ class StoredProgress:
         progress = self._pending
         if progress is None:
             return True
-        is_current = await self._store(progress)
+        try:
+            is_current = await self._store(progress)
+        except Unavailable:
+            raise
+        except UNEXPECTED as error:  # the store refuses this update; the next one can be right
+            log.warning(
+                "the progress of a job could not be stored (%s); its handler goes on",
+                type(error).__name__,
+                extra={"error": type(error).__name__},
+            )
+            is_current = True
         if self._pending is progress or not is_current:
             self._pending = None
         return is_current

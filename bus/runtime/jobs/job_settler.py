@@ -10,7 +10,7 @@ from bus.messaging.dependency_wait import DEPENDENCY_WAIT, count_of, with_return
 from bus.messaging.envelope import Envelope, Progress, error_reply
 from bus.messaging.failure_location import failure_facts, failure_location
 from bus.messaging.fault_record import FIRST_FAILED, since_first_failure, with_attempt
-from bus.messaging.jobs.records import CancelRequest, JobFailure
+from bus.messaging.jobs.records import CancelRequest, JobFailure, JobKey
 from bus.messaging.labels import drop_type, failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
@@ -230,7 +230,9 @@ class JobSettler:
         if written is None:
             return
         if written == "cancelled":
-            cancelled = Cancelled("the job was cancelled")
+            request = await self._feed.cancel_request_of(JobKey(job.source, job.id))
+            unknown = Cancelled("the job was cancelled")
+            cancelled = unknown if request is None else error_of_request(request)
             reply = error_reply(job, cancelled, source=self._runtime.service)
             await self._reports.report_result(job, reply, retry=False)
             return

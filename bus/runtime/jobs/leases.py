@@ -119,8 +119,11 @@ class JobLeases:
                 async with asyncio.timeout(interval):
                     await self._renew()
                 failures = 0
-            except (Unavailable, TimeoutError):  # the health of the store has a line about it
+            except Unavailable:  # the health of the store has a line about it
                 failures += 1
+            except TimeoutError:
+                failures += 1
+                self._health.note_timeout(interval)
             except UNEXPECTED as error:
                 failures += 1
                 log.error(  # noqa: TRY400 - a traceback can show confidential values

@@ -2,8 +2,8 @@
 
 import logging
 
-from bus.errors import Unavailable
-from bus.messaging.jobs.records import JobKey, NewJob
+from bus.errors import AlreadyExists, Unavailable
+from bus.messaging.jobs.records import JobKey, NewJob, OtherJob
 from bus.messaging.labels import message_facts, message_label
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -22,12 +22,13 @@ log = logging.getLogger("bus.jobs")
 
 
 def record_job(
-    state: EndpointState, records: WriteBatch[NewJob, bool], feed: JobFeed
+    state: EndpointState, records: WriteBatch[NewJob, bool | OtherJob], feed: JobFeed
 ) -> InboundHandler:
     """Return the innermost handler of a recorder.
 
     A copy of a known job is only acked: the row is the job. A copy of a failed job does not start
-    it again, because an operator decides that.
+    it again, because an operator decides that. A job with the id of another job of its submitter
+    is not a copy, so it becomes a dead letter.
     """
     queue, measures = state.spec.queue.name, state.measures
 
@@ -35,10 +36,12 @@ def record_job(
         envelope = message.envelope
         job = NewJob(key=JobKey(envelope.source, envelope.id), queue=queue, envelope=envelope)
         try:
-            is_new = await records.add(job)
+            recorded = await records.add(job)
         except Unavailable:  # the service is stopping, and the store is away
             return REQUEUE
-        if is_new:
+        if isinstance(recorded, OtherJob):
+            return HandlingResult(error=_taken(job, recorded))
+        if recorded:
             feed.measures.recorded()
             feed.wake()
             return SETTLED
@@ -53,3 +56,10 @@ def record_job(
         return SETTLED
 
     return call
+
+
+def _taken(job: NewJob, other: OtherJob) -> AlreadyExists:
+    return AlreadyExists(
+        f"{job.envelope.type}: {job.key.submitter!r} has submitted a job {other.type} with the "
+        f"same id to the queue {other.queue}. Give each job an id of its own."
+    )

@@ -50,6 +50,10 @@ class StoreHealth:
             self._note_success()
         return result
 
+    def note_timeout(self, seconds: float) -> None:
+        """Note that the store has not answered a call in time."""
+        self._note_failure(f"it has not answered within {format_seconds(seconds)}")
+
     async def wait_available(self) -> None:
         """Wait without a time limit until the store is available."""
         await self._available.wait()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bus.messaging.jobs.next_life import in_life, next_expires
 from bus.messaging.jobs.records import (
     Attempt,
     AttemptEnd,
@@ -61,9 +62,10 @@ class JobRow:
         if record.envelope is None:
             raise AssertionError("a job that has not ended must have its envelope.")
         headers = record.envelope.headers if self.headers is None else self.headers
+        envelope = record.envelope.replace(attempt=record.attempt, headers=headers)
         return ClaimedJob(
             attempt_of=Attempt(record.key, record.token),
-            envelope=record.envelope.replace(attempt=record.attempt, headers=headers),
+            envelope=in_life(envelope, record.life, record.expires),
             queue=record.queue,
             life=record.life,
             losses=record.losses,
@@ -138,6 +140,7 @@ class JobRow:
             attempt=0,
             losses=0,
             run_at=now,
+            expires=next_expires(before, now),
             started_at=None,
             ended_at=None,
             failure=None,

@@ -17,6 +17,7 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.messaging.jobs.retention import PRUNED, can_have_copies
 from bus.messaging.jobs.states import JobState, sources_of
@@ -47,13 +48,15 @@ class MemoryJobStore:
         """The jobs of each queue that have not ended, so that a claim does not read the others."""
         self._signals = QueueSignals()
 
-    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool]:
-        """Record jobs. Return False for a job whose key exists already."""
+    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool | OtherJob]:
+        """Record jobs. Return False for a copy, and the other job for a key that it has."""
         return [self._record(job) for job in jobs]
 
-    def _record(self, job: NewJob) -> bool:
-        if job.key in self._rows:
-            return False
+    def _record(self, job: NewJob) -> bool | OtherJob:
+        found = self._rows.get(job.key)
+        if found is not None:
+            other = OtherJob(found.record.type, found.record.queue)
+            return False if other == job.place else other
         row = self._rows[job.key] = new_row(job, self._clock())
         self._note(row)
         return True

@@ -14,14 +14,19 @@ from bus.messaging.jobs.store_report import (
 )
 from bus.messaging.store_address import StoreAddress
 from bus.security.encryption import PayloadCipher
-from bus.storage.sqlalchemy.condition import read_numbers
+from bus.storage.sqlalchemy.condition import Numbers, read_numbers
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.engine import open_engine
-from bus.storage.sqlalchemy.identity import Identity, read_identity
+from bus.storage.sqlalchemy.identity import Identity
 from bus.storage.sqlalchemy.inbox import SqlInbox
 from bus.storage.sqlalchemy.job_store import SqlJobStore
 from bus.storage.sqlalchemy.migrations import HEAD
-from bus.storage.sqlalchemy.opening import check_identity, check_writable, reported_errors
+from bus.storage.sqlalchemy.opening import (
+    check_identity,
+    check_writable,
+    find_identity,
+    reported_errors,
+)
 from bus.storage.sqlalchemy.present import present_time
 from bus.storage.sqlalchemy.pruning import Pruning
 from bus.storage.sqlalchemy.reencryption import reencrypt
@@ -73,8 +78,7 @@ class StoreAdministration:
                 empty = StoreIdentity(place=self.place)
                 return UpgradeReport(before=empty, after=self._future(empty), is_created=True)
             check_sqlite_file(self._address)
-        async with reported_errors(self.place):
-            before = await self._database.run_once(read_identity)
+        before = await find_identity(self._database)
         self._check_owner(before)
         if is_dry:
             found = self._identity(before)
@@ -94,8 +98,7 @@ class StoreAdministration:
         try:
             if self._address.path is not None:
                 check_sqlite_file(self._address)
-            async with reported_errors(self.place):
-                identity = await self._database.run_once(read_identity)
+            identity = await find_identity(self._database)
             check_identity(identity, self._service or identity.service, self.place)
         except BusError as error:
             problems.append(str(error))
@@ -106,7 +109,12 @@ class StoreAdministration:
             await check_writable(self._database)
         except BusError as error:
             problems.append(str(error))
-        numbers = await self._database.read(lambda each: read_numbers(each, self._address))
+        numbers = Numbers()
+        try:
+            numbers = await self._database.read(lambda each: read_numbers(each, self._address))
+        except BusError as error:  # a missing right or a lock, if the text is there already
+            if not problems:
+                problems.append(str(error))
         return StoreReport(
             identity=found,
             needed_revision=HEAD,
@@ -151,8 +159,7 @@ class StoreAdministration:
     async def _check_usable(self) -> None:
         if self._address.path is not None:
             check_sqlite_file(self._address)
-        async with reported_errors(self.place):
-            identity = await self._database.run_once(read_identity)
+        identity = await find_identity(self._database)
         check_identity(identity, self._service or identity.service, self.place)
 
     def _check_owner(self, identity: Identity) -> None:

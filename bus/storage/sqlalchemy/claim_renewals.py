@@ -59,7 +59,8 @@ class ClaimRenewals:
     async def _renew(self, due: list[Claim]) -> None:
         interval = self._lease / RENEWALS_PER_LEASE
         try:
-            async with asyncio.timeout(interval):
+            # The sleep has the same length, so a second try begins before the lease has ended.
+            async with asyncio.timeout(interval / 2):
                 valid = await self._claims.renew(due, lease=self._lease)
         except (BusError, TimeoutError) as error:
             log.debug("%d claims could not be renewed: %s", len(due), type(error).__name__)

@@ -1,7 +1,7 @@
 """The numbers in the report about a store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import func, select, text
@@ -27,10 +27,10 @@ SIZE = text(
 class Numbers:
     """The numbers of a store."""
 
-    bytes: int
-    jobs: Mapping[JobState, int]
-    oldest_waiting: float | None
-    instances: int
+    bytes: int | None = None
+    jobs: Mapping[JobState, int] = field(default_factory=dict)
+    oldest_waiting: float | None = None
+    instances: int = 0
 
 
 async def read_numbers(connection: AsyncConnection, address: StoreAddress) -> Numbers:

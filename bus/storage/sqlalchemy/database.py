@@ -39,7 +39,7 @@ REASONS = {
     "3D000": "the database does not exist. Create it, or correct BUS_STORE",
     "42P01": "a table is missing. Run `bus store check`",
     "42703": "a column is missing. Run `bus store check`",
-    "42501": "the user has no permission. Run `bus store check`",
+    "42501": "the user lacks a right. Run `bus store check`, or use the owner of the tables",
     "25006": "it is read-only. Use the address of the primary server",
     "53300": "it has too many connections. Raise max_connections, or start fewer processes",
     "40001": "other transactions have changed the same rows for too long. Try again",

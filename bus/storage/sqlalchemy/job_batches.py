@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob
+from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob, OtherJob
 from bus.messaging.jobs.states import JobState
 
 __all__ = ["JobBatches", "OrderedClaim"]
@@ -29,8 +29,8 @@ class JobBatches(Protocol):
 
     async def record(
         self, connection: AsyncConnection, jobs: Sequence[NewJob], now: float | None
-    ) -> set[tuple[str, str]]:
-        """Insert jobs, and return the stored (id, submitter) of those that were new."""
+    ) -> dict[tuple[str, str], OtherJob]:
+        """Insert jobs, and return the stored (id, submitter), type and queue of the new ones."""
         ...
 
     async def claim(

@@ -15,7 +15,7 @@ IS_WAITING: Final = f"state IN ({literals(WAITING)})"
 """Condition for a job that a worker can claim. It is the condition of an index, word for word."""
 CLAIMED_COLUMNS: Final = (
     *("id", "submitter", "queue", "life", "attempt", "losses", "token"),
-    *("progress_number", "headers", "message", "priority", "run_at"),
+    *("progress_number", "headers", "message", "priority", "run_at", "expires"),
 )
 _FINAL: Final = literals(tuple(state for state in JOB_STATES if state in FINAL_STATES))
 

@@ -1,6 +1,6 @@
 """The orders of submitters and operators about one job, and the removal of old payloads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, case, delete, literal, select, tuple_, update
@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bus.errors import FailedPrecondition
 from bus.messaging.envelope import to_stored_bytes
+from bus.messaging.jobs.next_life import next_expires
 from bus.messaging.jobs.records import (
     Attempt,
     CancelRequest,
@@ -15,6 +16,7 @@ from bus.messaging.jobs.records import (
     JobLife,
     JobProgress,
     JobRecord,
+    OtherJob,
 )
 from bus.messaging.jobs.retention import COPIES_SECONDS, PRUNED
 from bus.messaging.jobs.states import JobState, sources_of
@@ -24,6 +26,7 @@ from bus.storage.sqlalchemy.job_rows import (
     job_key,
     job_record,
     lives_text,
+    place_of,
 )
 from bus.storage.sqlalchemy.job_selection import is_key
 from bus.storage.sqlalchemy.tables import jobs
@@ -35,6 +38,7 @@ __all__ = [
     "order_cancel",
     "prune_payloads",
     "read_cancel_requests",
+    "read_places",
     "remove_rows",
     "store_progress",
     "written_end",
@@ -52,6 +56,15 @@ async def find(
     rows = await connection.execute(statement.with_for_update() if is_locked else statement)
     row = rows.one_or_none()
     return None if row is None else job_record(row)
+
+
+async def read_places(
+    connection: AsyncConnection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], OtherJob]:
+    """Return the types and queues of the jobs with these stored (id, submitter)."""
+    columns = [jobs.c[name] for name in ("id", "submitter", "type", "queue")]
+    statement = select(*columns).where(tuple_(jobs.c.id, jobs.c.submitter).in_(keys))
+    return {(row.id, row.submitter): place_of(row) for row in await connection.execute(statement)}
 
 
 async def store_progress(
@@ -163,6 +176,7 @@ async def begin_life(
         "attempt": 0,
         "losses": 0,
         "run_at": now,
+        "expires": next_expires(record, now),
         "has_progress": False,
         **dict.fromkeys(cleared),
     }

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row, RowMapping
 
 from bus.messaging.envelope import Envelope, from_stored_bytes, to_stored_bytes
+from bus.messaging.jobs.next_life import in_life
 from bus.messaging.jobs.records import (
     Attempt,
     AttemptEnd,
@@ -17,6 +18,7 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.storage.sqlalchemy.texts import from_text, to_text, to_text_or_none
 
@@ -29,6 +31,8 @@ __all__ = [
     "job_record",
     "lives_text",
     "new_values",
+    "place_of",
+    "stored_key",
 ]
 
 
@@ -48,6 +52,16 @@ def new_values(job: NewJob) -> dict[str, Any]:
         "expires": job.expires,
         "message": to_stored_bytes(envelope),
     }
+
+
+def stored_key(job: NewJob) -> tuple[str, str]:
+    """Return (id, submitter) of a job, as its row has them."""
+    return to_text(job.key.id), to_text(job.key.submitter)
+
+
+def place_of(row: Row[Any]) -> OtherJob:
+    """Return the type and the queue of a row."""
+    return OtherJob(from_text(row.type), row.queue)
 
 
 def attempt_values(attempt: Attempt) -> dict[str, Any]:
@@ -85,7 +99,7 @@ def claimed_job(row: Row[Any]) -> ClaimedJob:
         envelope = envelope.replace(headers=json.loads(row.headers))
     return ClaimedJob(
         attempt_of=Attempt(job_key(row), row.token),
-        envelope=envelope,
+        envelope=in_life(envelope, row.life, row.expires),
         queue=row.queue,
         life=row.life,
         losses=row.losses,

@@ -5,12 +5,13 @@ was handed over. So the database refuses late writes, and no clock decides.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.errors import DataLoss, Undecodable
+from bus.errors import DataLoss, Unavailable, Undecodable
 from bus.messaging.jobs.records import (
     ANY_JOB,
     Attempt,
@@ -23,12 +24,13 @@ from bus.messaging.jobs.records import (
     JobProgress,
     JobRecord,
     NewJob,
+    OtherJob,
 )
 from bus.messaging.jobs.states import JobState
 from bus.storage.sqlalchemy import job_orders
 from bus.storage.sqlalchemy.database import Database
 from bus.storage.sqlalchemy.job_batches import JobBatches, OrderedClaim
-from bus.storage.sqlalchemy.job_rows import cancel_request, claimed_job, job_record
+from bus.storage.sqlalchemy.job_rows import cancel_request, claimed_job, job_record, stored_key
 from bus.storage.sqlalchemy.job_selection import COUNT, list_jobs
 from bus.storage.sqlalchemy.notifications import CHANNEL, NO_NOTIFICATIONS, Notifications
 from bus.storage.sqlalchemy.postgresql_jobs import PostgresqlJobs
@@ -76,26 +78,35 @@ class SqlJobStore:
         """Return the present time, or None for the clock of the database."""
         return None if self._clock is None else self._clock()
 
-    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool]:
-        """Record jobs. Return False for a job whose key exists already."""
+    async def record(self, jobs: Sequence[NewJob]) -> Sequence[bool | OtherJob]:
+        """Record jobs. Return False for a copy, and the other job for a key that it has."""
         if not jobs:
             return []
         new = await self._database.write(
             lambda connection: self._batches.record(connection, jobs, self._now()), is_single=True
         )
-        are_new = []
+        known = {key for job in jobs if (key := stored_key(job)) not in new}
+        places = dict(new)
+        if known:
+            places |= await self._database.read(
+                lambda connection: job_orders.read_places(connection, known)
+            )
+        results: list[bool | OtherJob] = []
         for job in jobs:
-            stored = (to_text(job.key.id), to_text(job.key.submitter))
-            are_new.append(stored in new)
-            new.discard(stored)  # the same key again in this batch
-        return are_new
+            key = stored_key(job)
+            place = places.get(key, job.place)  # retention can have removed the row of a copy
+            is_copy = place == job.place
+            # The same key can be twice in this batch.
+            results.append(new.pop(key, None) is not None if is_copy else place)
+        return results
 
     async def claim(
         self, queue: str, *, worker: str, limit: int, lease: float, most_losses: int | None = None
     ) -> Sequence[ClaimedJob]:
         """Return jobs with an expired lease to the queue, and claim jobs that are due.
 
-        A row with a message that cannot be read becomes a failed job.
+        A row with a message that cannot be read becomes a failed job. If the database goes away
+        before that, its lease expires, and a later claim ends it.
         """
         order = OrderedClaim(
             queue=queue,
@@ -109,7 +120,8 @@ class SqlJobStore:
         )
         claimed, broken = _read(rows)
         if broken:
-            await self.end(broken)
+            with suppress(Unavailable):  # the caller must know the jobs that it has claimed
+                await self.end(broken)
         return claimed
 
     async def renew(
@@ -226,6 +238,10 @@ class SqlJobStore:
     async def changed(self, queue: str, *, timeout: float) -> bool:
         """Wait until a job of a queue has changed. Return False after `timeout` seconds."""
         return await self._notifications.wait(queue, timeout)
+
+    def reset(self) -> None:
+        """Forget the notifications of another event loop or of a parent process."""
+        self._notifications.reset()
 
     async def close(self) -> None:
         """End the connection of the notifications. The owner of the database closes the others."""

@@ -29,6 +29,10 @@ class Notifications(Protocol):
         """Return True after a notification of a queue, and False after `timeout` seconds."""
         ...
 
+    def reset(self) -> None:
+        """Forget the connection of another event loop or of a parent process, without a close."""
+        ...
+
     async def close(self) -> None:
         """End the connection. A second call has no effect."""
         ...
@@ -42,6 +46,9 @@ class _NoNotifications:
         del queue
         await asyncio.sleep(timeout)
         return False
+
+    def reset(self) -> None:
+        """Do nothing."""
 
     async def close(self) -> None:
         """Do nothing."""
@@ -80,6 +87,11 @@ class NotifyingDatabase:
         except TimeoutError:
             return False
         return True
+
+    def reset(self) -> None:
+        """Forget the connection of another event loop or of a parent process, without a close."""
+        self._task, self._connection, self.is_connected = None, None, False
+        self._signals = QueueSignals()
 
     async def close(self) -> None:
         """End the connection. A second call has no effect."""

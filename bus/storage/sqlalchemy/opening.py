@@ -13,19 +13,48 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.errors import ConfigurationError
 from bus.storage.sqlalchemy.database import DRIVER_ERRORS, Database, error_from, permanent_reason
 from bus.storage.sqlalchemy.identity import Identity, read_identity
-from bus.storage.sqlalchemy.migrations import HEAD, LOCK_SECONDS
+from bus.storage.sqlalchemy.migrations import HEAD, LOCK_SECONDS, VERSION_TABLE
 from bus.storage.sqlalchemy.tables import metadata, store
 
-__all__ = ["check_identity", "check_store", "check_writable", "claim_store", "reported_errors"]
+__all__ = [
+    "check_identity",
+    "check_store",
+    "check_writable",
+    "claim_store",
+    "find_identity",
+    "reported_errors",
+]
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
-MISSING_RIGHTS = text(
+# The catalog tells the rights also to a user without any.
+FOUND_RIGHTS = text(
     """
-    SELECT name FROM unnest(CAST(:names AS text[])) AS name
-    WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
-        AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
+    SELECT name, has_table_privilege(relation, 'SELECT') AS can_read,
+        has_table_privilege(relation, 'INSERT') AND has_table_privilege(relation, 'UPDATE')
+            AND has_table_privilege(relation, 'DELETE') AS can_write
+    FROM (
+        SELECT name, to_regclass(name) AS relation FROM unnest(CAST(:names AS text[])) AS name
+    ) AS found WHERE relation IS NOT NULL
     """
 )
+USER = text("SELECT quote_ident(current_user)")
+
+
+async def find_identity(database: Database) -> Identity:
+    """Return the identity of a database, also if it has no tables of the bus.
+
+    Raises:
+        ConfigurationError: The user may not read it, or an operator must act.
+        Unavailable: The database cannot be reached.
+    """
+
+    async def work(connection: AsyncConnection) -> Identity:
+        if not database.is_sqlite:
+            await _check_rights(connection, database.place, is_reading=True)
+        return await read_identity(connection)
+
+    async with reported_errors(database.place):
+        return await database.run_once(work)
 
 
 async def claim_store(database: Database, service: str) -> Identity:
@@ -39,6 +68,7 @@ async def claim_store(database: Database, service: str) -> Identity:
     async def work(connection: AsyncConnection) -> Identity:
         if not database.is_sqlite:
             await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+            await _check_rights(connection, database.place, is_reading=True)
         identity = await read_identity(connection)
         check_identity(identity, service, database.place)
         if not database.is_sqlite:
@@ -69,8 +99,7 @@ async def check_store(database: Database, service: str) -> Identity:
         ConfigurationError: The store is behind, ahead, or belongs to another service.
         Unavailable: The database cannot be reached.
     """
-    async with reported_errors(database.place):
-        identity = await database.run_once(read_identity)
+    identity = await find_identity(database)
     check_identity(identity, service or identity.service, database.place)
     return identity
 
@@ -139,19 +168,36 @@ def check_identity(identity: Identity, service: str, place: str) -> None:
         )
 
 
-async def _check_rights(connection: AsyncConnection, place: str) -> None:
-    """Check that the user may read and write each table.
+async def _check_rights(
+    connection: AsyncConnection, place: str, *, is_reading: bool = False
+) -> None:
+    """Check that the user may use each table. The table of the revision is only read.
+
+    Args:
+        connection: Connection to PostgreSQL.
+        place: Address of the database for the text of an error.
+        is_reading: True checks only that the user may read the identity of the store.
 
     Raises:
-        ConfigurationError: A right is missing. The text has the statement that grants it.
+        ConfigurationError: A right is missing. The text has the statements that grant all rights.
     """
-    missing = (
-        (await connection.execute(MISSING_RIGHTS, {"names": [*metadata.tables]})).scalars().all()
+    names = {"names": [*metadata.tables, VERSION_TABLE]}
+    rows = (await connection.execute(FOUND_RIGHTS, names)).all()
+    readable = {row.name for row in rows if row.can_read}
+    writable = {row.name for row in rows if row.can_write}
+    tables = [row.name for row in rows if row.name != VERSION_TABLE]
+    missing = [name for name in tables if name not in readable & writable]
+    unread = [row.name for row in rows if row.name == VERSION_TABLE and not row.can_read]
+    needed = {store.name, VERSION_TABLE} - readable if is_reading else {*missing, *unread}
+    if not needed.intersection(row.name for row in rows):
+        return
+    user = (await connection.execute(USER)).scalar_one()
+    grants = [
+        f"GRANT {rights} ON {', '.join(on)} TO {user};"
+        for rights, on in ((RIGHTS, missing), ("SELECT", unread))
+        if on
+    ]
+    raise ConfigurationError(
+        f"the store {place}: the user {user} lacks rights on {', '.join([*missing, *unread])}. "
+        f"Run as the owner of the tables: {' '.join(grants)}"
     )
-    if missing:
-        user = (await connection.execute(text("SELECT current_user"))).scalar_one()
-        tables = ", ".join(missing)
-        raise ConfigurationError(
-            f"the store {place}: the user {user!r} may not read and write {tables}. "
-            f"Run as the owner of the tables: GRANT {RIGHTS} ON {tables} TO {user}."
-        )

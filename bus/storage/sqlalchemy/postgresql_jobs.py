@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob
+from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob, OtherJob
 from bus.messaging.jobs.states import JobState
 from bus.storage.sqlalchemy.job_batches import OrderedClaim
 from bus.storage.sqlalchemy.job_changes import (
@@ -20,7 +20,7 @@ from bus.storage.sqlalchemy.job_changes import (
     end_changes,
     lost_changes,
 )
-from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values
+from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values, place_of
 from bus.storage.sqlalchemy.notifications import CHANNEL
 from bus.storage.sqlalchemy.present import PRESENT
 from bus.storage.sqlalchemy.state_rules import WAITING, literals
@@ -88,10 +88,10 @@ inserted AS (
         coalesce(run_at, now + {_MICROSECOND} * (number - count(*) OVER ())),
         expires, message, 0, false, false
     FROM given CROSS JOIN present ORDER BY id, submitter
-    ON CONFLICT DO NOTHING RETURNING id, submitter, queue),
+    ON CONFLICT DO NOTHING RETURNING id, submitter, type, queue),
 told AS MATERIALIZED (
     SELECT pg_notify('{CHANNEL}', queue) FROM (SELECT DISTINCT queue FROM inserted) AS queues)
-SELECT id, submitter, (SELECT count(*) FROM told) FROM inserted""")
+SELECT id, submitter, type, queue, (SELECT count(*) FROM told) FROM inserted""")
 
 # Within one priority, the index has the earliest `run_at` first. So the query visits one priority
 # after the other, and never reads the many jobs that wait for a later time. `due` is materialized,
@@ -164,11 +164,11 @@ class PostgresqlJobs:
 
     async def record(
         self, connection: AsyncConnection, jobs: Sequence[NewJob], now: float | None
-    ) -> set[tuple[str, str]]:
-        """Insert jobs, and return the stored (id, submitter) of those that were new."""
+    ) -> dict[tuple[str, str], OtherJob]:
+        """Insert jobs, and return the stored (id, submitter), type and queue of the new ones."""
         given = _arrays(_NEW, [new_values(job) for job in jobs])
         rows = await connection.execute(_RECORD, {**given, "now": now})
-        return {(row.id, row.submitter) for row in rows}
+        return {(row.id, row.submitter): place_of(row) for row in rows}
 
     async def claim(
         self, connection: AsyncConnection, order: OrderedClaim, now: float | None

@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob
+from bus.messaging.jobs.records import Attempt, AttemptEnd, NewJob, OtherJob
 from bus.messaging.jobs.states import JobState
 from bus.storage.sqlalchemy.job_batches import OrderedClaim
 from bus.storage.sqlalchemy.job_changes import (
@@ -22,14 +22,16 @@ from bus.storage.sqlalchemy.job_changes import (
     end_changes,
     lost_changes,
 )
-from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values
+from bus.storage.sqlalchemy.job_rows import attempt_values, end_values, new_values, place_of
 from bus.storage.sqlalchemy.present import present_time
 from bus.storage.sqlalchemy.tables import jobs as jobs_table
 
 __all__ = ["SqliteJobs"]
 
 _RECORD: Final = (
-    insert(jobs_table).on_conflict_do_nothing().returning(jobs_table.c.id, jobs_table.c.submitter)
+    insert(jobs_table)
+    .on_conflict_do_nothing()
+    .returning(*(jobs_table.c[name] for name in ("id", "submitter", "type", "queue")))
 )
 _LOSE: Final = text(f"""
 UPDATE bus_jobs SET {lost_changes(":now")}
@@ -68,11 +70,11 @@ class SqliteJobs:
 
     async def record(
         self, connection: AsyncConnection, jobs: Sequence[NewJob], now: float | None
-    ) -> set[tuple[str, str]]:
-        """Insert jobs, and return the stored (id, submitter) of those that were new."""
+    ) -> dict[tuple[str, str], OtherJob]:
+        """Insert jobs, and return the stored (id, submitter), type and queue of the new ones."""
         present = await present_time(connection, now)
         rows = await connection.execute(_RECORD, [_row(job, present) for job in jobs])
-        return {(row.id, row.submitter) for row in rows}
+        return {(row.id, row.submitter): place_of(row) for row in rows}
 
     async def claim(
         self, connection: AsyncConnection, order: OrderedClaim, now: float | None

@@ -121,6 +121,7 @@ class SqlStore:
         self.database.reset()
         self._handlers.sync_engine.dispose(close=False)
         self._transactions.reset()
+        self._jobs.reset()
         if self._address.kind == "sqlite":
             check_sqlite_file(self._address)
         use = check_store if self._is_operator else claim_store

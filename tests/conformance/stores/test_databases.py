@@ -133,6 +133,30 @@ async def test_a_row_that_cannot_be_read_fails_and_the_others_run(
     assert row.failure.code == "data_loss"
 
 
+async def test_a_claim_returns_its_jobs_although_the_database_goes_away_after_it(
+    database: Database, store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await record_one(store)
+    await record_one(store, id_="a2")
+
+    async def damage(connection: AsyncConnection) -> None:
+        await connection.execute(update(table).where(table.c.id == "a1").values(message=b"\x80"))
+
+    async def away(_: object) -> None:
+        raise Unavailable
+
+    await database.write(damage)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "end", away)
+        claimed = await store.claim(QUEUE, worker="w1", limit=5, lease=0)
+    assert [each.attempt_of.key.id for each in claimed] == ["a2"]
+    await store.claim(QUEUE, worker="w1", limit=5, lease=LEASE)
+    assert {row.key.id: row.state for row in await store.list()} == {
+        "a1": "failed",
+        "a2": "running",
+    }
+
+
 async def test_an_error_has_no_value_of_a_row(database: Database, store: SqlJobStore) -> None:
     async def drop(connection: AsyncConnection) -> None:
         await connection.execute(text("ALTER TABLE bus_jobs RENAME TO bus_jobs_away"))

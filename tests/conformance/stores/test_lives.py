@@ -77,6 +77,35 @@ async def test_a_job_that_has_not_failed_does_not_begin_a_life(
     assert await jobs.find(key) == before
 
 
+async def test_each_life_expires_as_long_after_its_begin_as_the_first_one(
+    jobs: JobStore, clock: Clock
+) -> None:
+    submitted, lifetime = clock.now - 100, 600
+    key = await record_one(
+        jobs, timestamp=int(submitted), expires=int((submitted + lifetime) * 1000)
+    )
+    (first,) = await jobs.claim(QUEUE, worker="w1", limit=1, lease=LEASE)
+    assert first.envelope.expires == (submitted + lifetime) * 1000
+    await jobs.end([ended(first.attempt_of, "failed")])
+    for _ in range(2):
+        clock.now += 10_000
+        found = await jobs.retry(key, by="operator", reason="the worker is back")
+        assert found is not None
+        assert found.expires == clock.now + lifetime
+        (claimed,) = await jobs.claim(QUEUE, worker="w1", limit=1, lease=LEASE)
+        assert claimed.envelope.expires == (clock.now + lifetime) * 1000
+        await jobs.end([ended(claimed.attempt_of, "failed")])
+
+
+async def test_a_job_that_never_expires_has_no_expiry_in_its_next_life(jobs: JobStore) -> None:
+    key = await run_one(jobs, "failed")
+    found = await jobs.retry(key, by="operator", reason="again")
+    assert found is not None
+    assert found.expires is None
+    (claimed,) = await jobs.claim(QUEUE, worker="w1", limit=1, lease=LEASE)
+    assert claimed.envelope.expires is None
+
+
 async def test_each_life_is_recorded(jobs: JobStore) -> None:
     key = await run_one(jobs, "failed")
     for life in (2, 3):

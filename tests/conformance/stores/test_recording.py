@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bus.messaging.jobs.records import JobKey
+from bus.messaging.jobs.records import JobKey, OtherJob
 from bus.messaging.ports.job_store import JobStore
 from tests.conformance.stores.made import (
     LEASE,
@@ -63,12 +63,30 @@ async def test_a_key_that_is_twice_in_a_batch_is_recorded_once(jobs: JobStore) -
     assert await jobs.record([new_job(), new_job(), new_job("a2")]) == [True, False, True]
 
 
+@pytest.mark.parametrize("other", [{"queue": "library.copy.v1"}, {"type": "library.copy.v1"}])
+async def test_a_key_of_a_job_with_another_queue_or_type_is_no_copy(
+    jobs: JobStore, other: dict[str, str]
+) -> None:
+    first = OtherJob(QUEUE, QUEUE)
+    await record_one(jobs, body=b"first")
+    assert await jobs.record([new_job(**other), new_job(), new_job("a2")]) == [first, False, True]
+    # The same in one batch.
+    second = OtherJob(other.get("type", QUEUE), other.get("queue", QUEUE))
+    assert await jobs.record([new_job("a3"), new_job("a3", **other)]) in (
+        [True, first],
+        [second, True],  # the database chooses
+    )
+    found = await jobs.find(JobKey("reader", "a1"))
+    assert found is not None
+    assert (found.envelope, found.queue) == (envelope(body=b"first"), QUEUE)
+
+
 async def test_two_processes_that_record_the_same_keys_record_each_once(
     jobs: JobStore, other: JobStore
 ) -> None:
     batch = [new_job(f"a{number}") for number in range(50)]
     first, second = await asyncio.gather(jobs.record(batch), other.record(batch[::-1]))
-    assert [a + b for a, b in zip(first, reversed(second), strict=True)] == [1] * 50
+    assert [{a, b} for a, b in zip(first, reversed(second), strict=True)] == [{True, False}] * 50
 
 
 async def test_nothing_is_recorded_of_an_empty_batch(jobs: JobStore) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.jobs.pauses import Pause
 from bus.settings import load_settings
+from bus.storage.sqlalchemy.administration import StoreAdministration
 from bus.storage.sqlalchemy.migrations import VERSION_TABLE
 from bus.storage.sqlalchemy.sqlite_engine import BUSY_SECONDS
 from bus.storage.sqlalchemy.store import SqlStore
@@ -61,6 +62,15 @@ async def refusal(url: str, service: str = "library") -> str:
         async with opened(url, service):
             pass
     return str(caught.value)
+
+
+async def problems(url: str) -> tuple[str, ...]:
+    """Return what `bus store check` finds."""
+    administration = StoreAdministration(lambda: address_of(url))
+    try:
+        return (await administration.check()).problems
+    finally:
+        await administration.close()
 
 
 async def test_the_first_service_that_opens_a_store_owns_it(store_url: str) -> None:
@@ -144,14 +154,36 @@ async def test_a_user_of_postgresql_without_rights_is_refused_with_the_statement
     postgres.execute("CREATE ROLE reader LOGIN")
     tables = f"{VERSION_TABLE}, bus_store"
     postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO reader", database)
+    url = postgres_url.replace("bus:secret", "reader")
     try:
-        found = await refusal(postgres_url.replace("bus:secret", "reader"))
+        found = await refusal(url)
+        assert await problems(url) == (found,)
     finally:
         postgres.execute("DROP OWNED BY reader", database)
         postgres.execute("DROP ROLE reader")
-    assert "the user 'reader' may not read and write bus_jobs, bus_inbox" in found
+    assert "the user reader lacks rights on bus_jobs, bus_inbox" in found
     assert "GRANT SELECT, INSERT, UPDATE, DELETE ON bus_jobs, bus_inbox" in found
     assert "bus_store" not in found
+
+
+async def test_a_user_of_postgresql_without_any_right_finds_statements_that_suffice(
+    postgres: PostgresCluster, postgres_url: str
+) -> None:
+    await create(postgres_url)
+    database, user = postgres_url.rpartition("/")[2], '"Copy-Worker"'
+    postgres.execute(f"CREATE ROLE {user} LOGIN")
+    url = postgres_url.replace("bus:secret", "Copy-Worker")
+    try:
+        found = await refusal(url)
+        assert await problems(url) == (found,)
+        _, _, grants = found.partition("Run as the owner of the tables: ")
+        postgres.execute(grants, database)
+        async with opened(url):
+            pass
+    finally:
+        postgres.execute(f"DROP OWNED BY {user}", database)
+        postgres.execute(f"DROP ROLE {user}")
+    assert f"GRANT SELECT ON {VERSION_TABLE} TO {user};" in grants
 
 
 async def test_a_database_of_postgresql_that_does_not_exist_is_refused(

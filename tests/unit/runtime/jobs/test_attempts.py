@@ -9,6 +9,7 @@ from bus import (
     Context,
     DeadlineExceeded,
     Dependency,
+    Internal,
     Job,
     Message,
     RetryPolicy,
@@ -17,7 +18,9 @@ from bus import (
     contract,
 )
 from bus.messaging.envelope import Progress
+from bus.messaging.jobs.records import JobProgress
 from tests.unit.runtime.jobs.durable import Durable, durable
+from tests.unit.runtime.jobs.test_recording import listen
 
 
 class Cut(Message):
@@ -196,6 +199,37 @@ async def test_progress_is_numbered_stored_twice_a_second_and_its_last_update_al
     assert record.progress.update is not None
     assert b'"done"' in record.progress.update.body
     assert 9 <= store.jobs.count("report") <= 13
+
+
+@durable
+async def test_progress_that_the_store_refuses_does_not_fail_the_job(world: Durable) -> None:
+    router, report = Router("sawmill"), world.store.jobs.report
+
+    @router.job(CutLog)
+    async def cut(job: CutLog, context: Context) -> Cut:
+        await context.progress(0.5)
+        await asyncio.sleep(1)
+        await context.progress(0.75)
+        await asyncio.sleep(1)
+        await context.progress(1)
+        return Cut(attempt=1)
+
+    async def picky(attempt: object, progress: JobProgress) -> object:
+        if progress.number != 2:
+            raise Internal
+        return await report(attempt, progress)
+
+    world.store.jobs.report = picky
+    lines = listen("bus.jobs")
+    await world.serve(router)
+    handle = await (await world.client()).submit(CutLog())
+    assert (await handle.result(timeout=30)).attempt == 1
+    record = await world.row(handle.id, "succeeded")
+    assert record.progress is not None
+    assert record.progress.number == 2
+    assert (
+        lines == ["the progress of a job could not be stored (Internal); its handler goes on"] * 2
+    )
 
 
 @durable

@@ -9,6 +9,7 @@ from bus import BusError, Context, Job, Message, Router, contract
 from bus.messaging.store_instruments import JOBS_LEASES_LOST, JOBS_STALE_WRITES
 from bus.runtime.bus import Bus
 from tests.unit.runtime.jobs.durable import CALLS, Durable, durable
+from tests.unit.runtime.jobs.test_recording import listen
 
 
 class Bound(Message):
@@ -72,6 +73,24 @@ async def test_one_missed_renewal_changes_nothing(world: Durable) -> None:
     record = await world.row(handle.id, "running")
     assert (record.losses, record.token, shop.started) == (0, 1, [("a", 1)])
     shop.end("a", "b")
+    assert (await handle.result(timeout=5)).by == "a"
+
+
+@durable
+async def test_a_renewal_without_an_answer_is_reported_as_a_store_that_is_away(
+    world: Durable,
+) -> None:
+    async def never(*args: object, **options: object) -> object:
+        return await asyncio.get_running_loop().create_future()
+
+    shop, lines = Workshop(), listen("bus.jobs")
+    world.store.jobs.renew = never
+    await world.serve(shop.router("a"), job_lease=30)
+    handle = await (await world.client()).submit(Bind())
+    await world.row(handle.id, "running")
+    await asyncio.sleep(21)
+    assert any("the store is away: it has not answered within 10 s." in line for line in lines)
+    shop.end("a")
     assert (await handle.result(timeout=5)).by == "a"
 
 

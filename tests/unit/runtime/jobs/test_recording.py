@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from bus import Bus, Context, Job, Message, NotFound, Router, contract
+from bus import AlreadyExists, Bus, Context, Job, Message, NotFound, Router, contract
 from bus.messaging.envelope import Envelope
+from bus.messaging.jobs.records import JobKey, NewJob
 from bus.messaging.topology.addresses import Address
 from bus.transports.memory import MemoryTransport
 from bus.transports.wire_format import encode
@@ -280,6 +281,26 @@ async def test_one_job_that_the_store_refuses_does_not_stop_the_others(world: Du
         if number != 13:
             assert (await handle.result(timeout=30)).number == number
     assert sorted(runs) == [11, 12, 14, 15]
+
+
+@durable
+async def test_a_job_with_the_id_of_another_job_becomes_a_dead_letter_with_the_reason(
+    world: Durable,
+) -> None:
+    runs: list[int] = []
+    desk = await world.client()
+    async with world.serving(router_of(runs)):
+        pass
+    handle = await desk.submit(Frame(number=1))
+    key = JobKey("desk", handle.id)
+    other = Envelope(id=handle.id, type="framer.bind.v1", role="job", source="desk")
+    await world.store.jobs.record([NewJob(key=key, queue="framer.jobs.bind.v1", envelope=other)])
+    await world.serve(router_of(runs))
+    with pytest.raises(AlreadyExists, match="with the same id to the queue"):
+        await handle.result(timeout=5)
+    assert world.broker.depth(f"{QUEUE}.dead") == 1
+    assert world.broker.depth(QUEUE) == 0
+    assert runs == []
 
 
 @durable
