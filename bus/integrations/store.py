@@ -33,7 +33,7 @@ def store_engine(service: str, *, is_reading: bool = False) -> AsyncEngine:
         ConfigurationError: The service has no store, or its password cannot be read.
     """
     engine = open_engine(_source_of(service), name=f"{service} tables")
-    return engine.execution_options(**{IS_READING: True}) if is_reading else engine
+    return _reading(engine) if is_reading else engine
 
 
 async def create_missing_tables(engine: AsyncEngine, tables: MetaData) -> None:
@@ -50,13 +50,18 @@ async def create_missing_tables(engine: AsyncEngine, tables: MetaData) -> None:
     with suppress(IntegrityError, OperationalError, ProgrammingError):
         async with engine.begin() as connection:
             await connection.run_sync(tables.create_all)
-    async with engine.connect() as connection:
+    async with _reading(engine).connect() as connection:
         missing = await connection.run_sync(_missing, tables)
     if missing:
         raise ConfigurationError(
             f"the store has no table {', '.join(missing)}, and its user cannot create it. "
             "Let the owner of the database start the service once."
         )
+
+
+def _reading(engine: AsyncEngine) -> AsyncEngine:
+    """Return an engine with the same connections that takes no write lock on SQLite."""
+    return engine.execution_options(**{IS_READING: True})
 
 
 def _missing(connection: Connection, tables: MetaData) -> list[str]:

@@ -15,6 +15,7 @@ from tests.chaos.actor import Actor
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
 from tests.chaos.jobs.crash_scene import crash_exam
 from tests.chaos.jobs.crash_table import broken_points, has_runs
+from tests.chaos.jobs.store_outage import outage_exam
 from tests.chaos.jobs_at_random import IN_DATABASES, IN_MEMORY, jobs_at_random
 from tests.chaos.journal import ACKED, FAILED, Tail
 from tests.chaos.neighbours import STATES, retried_beside
@@ -226,6 +227,11 @@ EXAMS = {
         sit=lambda node, directory: crash_exam(node, directory, times=CRASHES),
         broken=broken_points,
         is_complete=lambda found: has_runs(found, CRASHES),
+    ),
+    "store-away": Exam(
+        title="Durable jobs of 4 processes while PostgreSQL is away for 30 s",
+        sit=lambda node, _: outage_exam(node),
+        broken=lambda found: f"{found['wrong']} ended wrong" if found["wrong"] else "",
     ),
     "jobs": Exam(
         title=(

@@ -27,15 +27,17 @@ from typing import Any, cast
 
 from bus import Router
 from workers.store_choice import has_store
+from workers.transcription import service
 
 __all__ = ["chosen_router", "router"]
 
 
 def chosen_router() -> Router:
     """Return the router that keeps transcripts in the store, or in memory without a store."""
+    if not has_store():
+        return service.router
     # SQLAlchemy is imported only for a store, and may not be installed.
-    module = "stored" if has_store() else "service"
-    return cast("Router", import_module(f"workers.transcription.{module}").router)
+    return cast("Router", import_module("workers.transcription.stored").router)
 
 
 router = chosen_router()

@@ -28,11 +28,14 @@ __all__ = [
     "cancel_contract",
     "carry",
     "get_contract",
+    "is_question",
 ]
 
 JobRight = Literal["read", "cancel"]
 """Right to ask about the jobs of another submitter, or to cancel them."""
 JOB_RIGHTS: Final[tuple[JobRight, ...]] = get_args(JobRight)
+QUESTIONS: Final = ".bus-jobs."
+"""Part of the names of both contracts, between the service and the operation."""
 MAX_REASON_LENGTH = 200
 """Maximum number of characters in the reason of a cancellation."""
 
@@ -156,8 +159,13 @@ def cancel_contract(service: str) -> Contract:
     return _contract(service, "cancel", CancelJob)
 
 
+def is_question(type_: str) -> bool:
+    """Return True if messages of a type are questions about jobs, which the bus itself asks."""
+    return QUESTIONS in type_
+
+
 def _contract(service: str, operation: str, model: type[Message]) -> Contract:
-    name = f"{service}.bus-jobs.{operation}"
+    name = f"{service}{QUESTIONS}{operation}"
     return Contract(
         name=name,
         version=1,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
+from bus.messaging.jobs.questions import is_question
 from bus.messaging.resends import on_resend
 from bus.middleware.spans.conventions import Conventions, HandledBy
 
@@ -99,7 +100,8 @@ def client_spans(source: SpanSource) -> Middleware:
 
     A request has a span of the kind CLIENT, which ends with its reply. An event or job has a span
     of the kind PRODUCER, which ends with the broker's confirm. The message carries the context of
-    its span.
+    its span. A question of a job handle has no span, because a handle that waits asks again and
+    again.
 
     Args:
         source: The recorder of the bus.
@@ -108,7 +110,7 @@ def client_spans(source: SpanSource) -> Middleware:
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
             recorder = source.recorder()
-            if recorder is None:
+            if recorder is None or is_question(envelope.type):
                 return inner(envelope)
             span, sent = recorder.start_sending(envelope)
             return inner(sent) if span is None else _record(span, sent, inner)

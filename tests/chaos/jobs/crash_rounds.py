@@ -167,7 +167,10 @@ class CrashRounds:
         found, losses, succeeded = await self._read_rows(database)
         parts = await self._read_parts(database)
         recent = self._handles[self.figures.jobs :]
-        states = await asyncio.gather(*(handle.status() for handle in recent))
+        # A lost job is not found, which is an error.
+        states = await asyncio.gather(
+            *(handle.status() for handle in recent), return_exceptions=True
+        )
         figures = self.figures
         ids = {handle.id for handle in self._handles}
         figures.jobs, figures.losses = len(self._handles), losses
@@ -177,7 +180,7 @@ class CrashRounds:
         figures.lost = max(
             len(ids - parts.keys()),
             self._accepted - found,
-            sum(status.state != "succeeded" for status in states),
+            sum(isinstance(each, BaseException) or each.state != "succeeded" for each in states),
         )
 
     async def _read_rows(self, database: Database) -> tuple[int, int, int]:

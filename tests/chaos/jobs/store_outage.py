@@ -3,7 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from bus.operations.brokers.private_node import PrivateNode
 from bus.storage.sqlalchemy.upgrade import upgrade
@@ -11,10 +11,13 @@ from tests.chaos.jobs.burst import Burst, BurstResult, run_burst
 from tests.chaos.jobs.contracts import SERVICE
 from tests.chaos.jobs.crash_scene import virtual_host
 from tests.databases import address_of, connected
-from tests.postgres import PostgresCluster
+from tests.postgres import PostgresCluster, find_programs
 
-__all__ = ["Outage", "OutageResult", "burst_with_outage", "create_tables_of_burst"]
+__all__ = ["Outage", "OutageResult", "burst_with_outage", "create_tables_of_burst", "outage_exam"]
 
+LONG_JOBS: Final = 10_000
+LONG_SECONDS: Final = 30.0
+"""Jobs and seconds of the outage in the long form."""
 PATIENCE: Final = 120.0
 POLL: Final = 0.1
 ENDED: Final = "SELECT count(*) FROM bus_jobs WHERE state = 'succeeded'"
@@ -79,3 +82,24 @@ async def burst_with_outage(
             running.cancel()
             await asyncio.wait([running])
     return OutageResult(burst=result, ended_before=before, recovery=round(recovery, 2))
+
+
+async def outage_exam(node: PrivateNode) -> dict[str, Any]:
+    """Run a long burst with an outage of 30 s, and return the figures for the page."""
+    programs = find_programs()
+    assert programs is not None, "PostgreSQL is not installed: no program `initdb` was found."
+    cluster = PostgresCluster(programs)
+    await asyncio.to_thread(cluster.start)
+    burst = Burst(jobs=LONG_JOBS)
+    outage = Outage(seconds=LONG_SECONDS, is_crash=True)
+    try:
+        found = await burst_with_outage(burst, outage, node=node, cluster=cluster)
+    finally:
+        await asyncio.to_thread(cluster.stop)
+    return {
+        "jobs": burst.jobs,
+        "ended before the outage": found.ended_before,
+        "right": found.burst.right,
+        "wrong": len(found.burst.wrong),
+        "first end after the return": found.recovery,
+    }

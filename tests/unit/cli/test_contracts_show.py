@@ -90,7 +90,7 @@ def test_the_json_of_a_job_has_the_schemas_of_result_progress_and_error(
     assert schemas["reply_schema"]["title"] == "Place"
     assert schemas["reply_schema"]["required"] == ["shelf"]
     progress = schemas["progress_schema"]["properties"]
-    assert {*progress} == {"progress", "note", "error"}
+    assert {*progress} == {"progress", "note", "error", "number"}
     assert (progress["progress"]["minimum"], progress["progress"]["maximum"]) == (0, 1)
     assert schemas["error_schema"]["required"] == ["code", "message", "retryable"]
 
@@ -124,7 +124,7 @@ def test_the_text_shows_the_fields_and_the_schema_of_the_result(
         monkeypatch.setenv("COLUMNS", columns)
         text = shown(capsys, "library.scan.v1")[0]
         assert "  result: Place (shelf, fee)\n" in text
-        assert "  progress: Progress (progress, note, error)\n" in text
+        assert "  progress: Progress (progress, note, error, number)\n" in text
         assert "\nThe result is Place:\n  shelf  Shelf" in text
         _, _, schema = text.partition("\nThe JSON schema of the result:\n")
         assert json.loads(schema)["title"] == "Place"

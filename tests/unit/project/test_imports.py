@@ -47,7 +47,8 @@ BY_NAME = {
     "bus.testing": {"the modules in bus/testing/__init__.py"},
     "bus.testing.plugin": {"pytest_asyncio"},
     "workers.demo.stage": {"the router of a worker in WORKERS"},
-    "workers.transcription": {"bus.integrations.faststream"},
+    "workers.documents.service": {"workers.documents.stored"},
+    "workers.transcription": {"bus.integrations.faststream", "workers.transcription.stored"},
     "workers.transcription.engine": {"the engine that a setting names"},
     "workers.transcription.segmentation": {"pocketsphinx"},
 }
