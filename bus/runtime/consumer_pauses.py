@@ -106,7 +106,7 @@ class ConsumerPauses:
         queues = {each.name for each in found}
         changed = sum(each.operator_pause is not None for each in found)
         self._forget(queues)
-        stored = await self._take_effect(self._store_end(queues))
+        stored = await self._take_effect(self._store_end(queues, was_paused=changed > 0))
         return Applied(changed=changed, stored=stored) if changed or stored else "not-found"
 
     def _selected(self, target: str | None) -> list[EndpointConsumer] | Why:
@@ -165,7 +165,7 @@ class ConsumerPauses:
         known = self._pauses.get(pause.queue)
         return known is not None and known.pause.at <= pause.at
 
-    async def _store_end(self, queues: set[str]) -> bool | None:
+    async def _store_end(self, queues: set[str], *, was_paused: bool) -> bool | None:
         store = self._store
         if store is None:
             return None
@@ -176,7 +176,8 @@ class ConsumerPauses:
             except BusError as error:
                 self._warn("removed from the store", error)
                 return False
-        return any(removed)
+        # Another instance that obeys the same order can have removed the rows before.
+        return was_paused or any(removed)
 
     def _forget(self, queues: set[str]) -> None:
         for queue in queues:

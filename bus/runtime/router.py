@@ -160,7 +160,7 @@ class Router:
 
         The submitter receives the handler's result, or the error of the last attempt. After a
         failed attempt, the retry policy and the error decide whether the job is retried or
-        dead-lettered.
+        dead-lettered. With a store, it becomes a failed row instead of a dead letter.
 
         Args:
             contract: The class of the job, which belongs to this service.

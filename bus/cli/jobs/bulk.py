@@ -9,7 +9,7 @@ import typer
 from bus.cli.audit import audited
 from bus.cli.jobs.opening import run_on_store
 from bus.cli.jobs.options import has_filter
-from bus.cli.jobs.selection import complete_ids, select_jobs
+from bus.cli.jobs.selection import complete_ids, require_one_submitter, select_jobs
 from bus.cli.output import print_json, say
 from bus.errors import FailedPrecondition
 from bus.messaging.escaped_text import one_line
@@ -92,9 +92,9 @@ def _select(plan: Plan) -> tuple[list[JobRecord], bool]:
         if not plan.selection.ids:
             return await select_jobs(store, plan.selection, plan.limit + 1)
         selection = await complete_ids(store, plan.selection)
+        await require_one_submitter(store, selection)
         named = await select_jobs(store, replace(selection, states=()), plan.limit + 1)
-        # A whole id can be the begin of another one.
-        return _in_state(plan, [job for job in named if job.key.id in selection.ids])
+        return _in_state(plan, named)
 
     found = run_on_store(plan.service, work)
     return found[: plan.limit], len(found) > plan.limit
@@ -104,9 +104,14 @@ def _in_state(plan: Plan, named: Sequence[JobRecord]) -> list[JobRecord]:
     """Return the jobs that can be changed, and print a line for each other one.
 
     Raises:
-        FailedPrecondition: None of the jobs can be changed.
+        FailedPrecondition: No job can be retried. A job that has ended needs no cancellation.
     """
     allowed = plan.selection.states
+    if plan.verb == "cancel":
+        for job in named:
+            if job.has_ended:
+                say(f"job {one_line(job.key.id)} has ended before: {job.state}")
+        named = [job for job in named if not job.has_ended]
     others = [
         f"job {one_line(job.key.id)} is {job.state}, so the command cannot {plan.verb} it"
         for job in named
@@ -124,7 +129,7 @@ def _say_selected(plan: Plan, jobs: Sequence[JobRecord], *, has_more: bool) -> N
     counts = Counter((job.type, job.state) for job in jobs)
     for (type_, state), count in sorted(counts.items()):
         say(f"{type_}: {count} {state}")
-    if not jobs:
+    if not jobs and not plan.selection.ids:
         states = " or ".join(plan.selection.states) or "in another state"
         say(f"no matching job is {states}. `bus jobs show ID` shows the state of a job")
     elif plan.dry_run:

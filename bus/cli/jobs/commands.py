@@ -1,6 +1,7 @@
 """Commands of `bus jobs` that only read jobs. `bus.cli.jobs.changes` has the other ones."""
 
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -20,14 +21,17 @@ from bus.cli.jobs.options import (
     Types,
     build_filter,
 )
+from bus.cli.jobs.pauses import pauses_of
 from bus.cli.jobs.payloads import payload_lines, payloads_to_json
 from bus.cli.jobs.selection import find_job, select_jobs
-from bus.cli.jobs.table import details, job_to_json, jobs_table
+from bus.cli.jobs.table import details, job_to_json, jobs_table, pause_text
 from bus.cli.jobs.watching import watch_
 from bus.cli.options import AsJson
 from bus.cli.output import print_json, say, table_console
-from bus.messaging.jobs.records import JobFilter
+from bus.messaging.jobs.pauses import Pause
+from bus.messaging.jobs.records import JobFilter, JobRecord
 from bus.messaging.plurals import count_noun
+from bus.messaging.ports.store import Store
 from bus.security.grants import JOBS_READ
 from bus.settings import load_settings
 
@@ -77,7 +81,11 @@ def list_(
         correlation_id=correlation_id,
         submitter=submitter,
     )
-    found = run_on_store(service, lambda store: select_jobs(store, selection, limit + 1))
+
+    async def read(store: Store) -> tuple[list[JobRecord], Mapping[str, Pause]]:
+        return await select_jobs(store, selection, limit + 1), await pauses_of(store)
+
+    found, pauses = run_on_store(service, read)
     jobs, has_more = found[:limit], len(found) > limit
     if as_json:
         print_json({"jobs": [job_to_json(job) for job in jobs], "more": has_more}, compact=True)
@@ -85,6 +93,8 @@ def list_(
     if jobs:
         console = table_console()
         console.print(jobs_table(jobs, console, now=time.time()))
+    for queue_name in sorted({job.queue for job in jobs if not job.has_ended} & pauses.keys()):
+        say(f"{queue_name} is paused by {pause_text(pauses[queue_name])}")
     say(_summary(len(jobs), selection, has_more=has_more))
 
 
@@ -121,7 +131,12 @@ def show(
     if reveal:
         action = "see payloads and results of jobs"
         operator = authorize(settings, JOBS_READ, action, "job access denied")
-    job = run_on_store(service, lambda store: find_job(store, id_, submitter))
+
+    async def read(store: Store) -> tuple[JobRecord, Pause | None]:
+        found = await find_job(store, id_, submitter)
+        return found, (await pauses_of(store)).get(found.queue)
+
+    job, pause = run_on_store(service, read)
     if reveal:
         audited(
             "job revealed",
@@ -135,7 +150,7 @@ def show(
         print_json({**value, **(payloads_to_json(job, settings) if reveal else {})}, compact=True)
         return
     console = table_console()
-    console.print(details(job, now=time.time()))
+    console.print(details(job, now=time.time(), pause=pause))
     for line in payload_lines(job, settings, reveal=reveal):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from bus.messaging.escaped_text import one_line
 from bus.messaging.jobs.records import JobFilter, JobKey, JobRecord
 from bus.messaging.ports.store import Store
 
-__all__ = ["complete_ids", "find_job", "select_jobs"]
+__all__ = ["complete_ids", "find_job", "require_one_submitter", "select_jobs"]
 
 PAGE = 1000
 """Number of jobs that one query returns."""
@@ -33,24 +33,48 @@ async def select_jobs(store: Store, selection: JobFilter, limit: int) -> list[Jo
 
 
 async def complete_ids(store: Store, selection: JobFilter) -> JobFilter:
-    """Return the selection with whole ids.
+    """Return the selection with whole ids, which selects no job that only begins with one of them.
 
-    Then a command never changes a job that only begins like the id that the operator wrote.
+    An id that exists is whole, however many other ids begin with it. A sender chooses its ids, so
+    it could otherwise hide the job of another one.
 
     Raises:
         InvalidArgument: An abbreviated id is ambiguous.
         NotFound: No job has one of the ids.
     """
     ids = [await _complete(store, selection, each) for each in selection.ids]
-    return replace(selection, ids=tuple(dict.fromkeys(ids)))
+    return replace(selection, ids=tuple(dict.fromkeys(ids)), has_whole_ids=True)
+
+
+async def require_one_submitter(store: Store, selection: JobFilter) -> None:
+    """Raise an error if several services use one of the whole ids of a selection.
+
+    Raises:
+        InvalidArgument: The selection has jobs of several services with one id.
+    """
+    for each in selection.ids:
+        only = replace(selection, ids=(each,), states=())
+        found = await store.jobs.list(only, limit=MAX_CANDIDATES + 1)
+        if len(found) > 1:
+            raise _ambiguous(each, [job.key for job in found])
+
+
+def _ambiguous(text: str, keys: Sequence[JobKey]) -> InvalidArgument:
+    services = ", ".join(one_line(key.submitter) for key in keys[:MAX_CANDIDATES])
+    more = ", …" if len(keys) > MAX_CANDIDATES else ""
+    return InvalidArgument(
+        f"job {text!r}: the services {services}{more} use this id. Pass --submitter SERVICE."
+    )
 
 
 async def _complete(store: Store, selection: JobFilter, text: str) -> str:
-    only = JobFilter(ids=(text,), submitter=selection.submitter)
-    found = await store.jobs.list(only, limit=PAGE)
+    begins = JobFilter(ids=(text,), submitter=selection.submitter)
+    if await store.jobs.list(replace(begins, has_whole_ids=True), limit=1):
+        return text
+    found = await store.jobs.list(begins, limit=PAGE)
     names = list(dict.fromkeys(each.key.id for each in found))
-    if text in names or len(names) == 1:
-        return text if text in names else names[0]
+    if len(names) == 1:
+        return names[0]
     if not names:
         raise NotFound(f"job {text!r} was not found in the store. {HINT}")
     shown = ", ".join(one_line(each) for each in names[:MAX_CANDIDATES])
@@ -68,14 +92,9 @@ async def find_job(store: Store, text: str, submitter: str | None) -> JobRecord:
         NotFound: No job matches.
     """
     selection = await complete_ids(store, JobFilter(ids=(text,), submitter=submitter))
-    listed = await store.jobs.list(selection, limit=PAGE)
-    keys: Sequence[JobKey] = [each.key for each in listed if each.key.id in selection.ids]
-    if len(keys) > 1:
-        services = ", ".join(one_line(key.submitter) for key in keys)
-        raise InvalidArgument(
-            f"job {text!r}: the services {services} use this id. Pass --submitter SERVICE."
-        )
-    job = await store.jobs.find(keys[0]) if keys else None
+    await require_one_submitter(store, selection)
+    listed = await store.jobs.list(selection, limit=1)
+    job = await store.jobs.find(listed[0].key) if listed else None
     if job is None:
         raise NotFound(f"job {text!r} was not found in the store. {HINT}")
     return job

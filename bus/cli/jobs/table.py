@@ -12,10 +12,11 @@ from bus.cli.fitting_table import Column, fitting_table
 from bus.cli.quantities import format_duration
 from bus.cli.queue_table import UNKNOWN, age
 from bus.messaging.escaped_text import escape_text, one_line
+from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.records import JobFailure, JobRecord
 from bus.messaging.jobs.states import JobState
 
-__all__ = ["STATE_STYLES", "details", "job_to_json", "jobs_table"]
+__all__ = ["STATE_STYLES", "details", "job_to_json", "jobs_table", "pause_text"]
 
 STATE_STYLES: dict[JobState, str] = {
     "queued": "",
@@ -80,23 +81,37 @@ def _done(job: JobRecord) -> str:
 # --- One job ---
 
 
-def details(job: JobRecord, *, now: float) -> Table:
-    """Return a table of all properties of a job except its payload and result."""
+def details(job: JobRecord, *, now: float, pause: Pause | None = None) -> Table:
+    """Return a table of all properties of a job except its payload and result.
+
+    Args:
+        job: The job.
+        now: Seconds since the epoch.
+        pause: Pause of the consumers of its work queue, or None.
+    """
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in _properties(job, now):
+    for name, value in _properties(job, now, pause):
         grid.add_row(Text(name), Text(escape_text(value)))
     return grid
 
 
-def _properties(job: JobRecord, now: float) -> Iterator[tuple[str, str]]:
+def pause_text(pause: Pause) -> str:
+    """Return who has paused the consumers of a queue, and until when."""
+    end = "until an operator resumes it" if pause.until is None else f"until {_time(pause.until)}"
+    return f"{pause.by} at {_time(pause.at)}, {end}: {pause.reason}"
+
+
+def _properties(job: JobRecord, now: float, pause: Pause | None) -> Iterator[tuple[str, str]]:
     yield "id", job.key.id
     yield "type", job.type
     yield "submitter", job.key.submitter
     yield "work queue", job.queue
     yield "correlation id", job.correlation_id
     yield "state", _state(job)
+    if pause is not None and not job.has_ended:
+        yield "paused by", pause_text(pause)
     yield "life", str(job.life)
     yield "attempt", str(job.attempt)
     yield "lost workers", str(job.losses)

@@ -46,7 +46,7 @@ def check_lines(report: StoreReport) -> Iterator[str]:
         states = ", ".join(f"{count} {state}" for state, count in report.jobs.items())
         yield _line("jobs", states or "none")
         oldest = report.oldest_waiting
-        yield _line("waiting", "none" if oldest is None else f"since {format_duration(oldest)}")
+        yield _line("waiting", "none" if oldest is None else f"for {format_duration(oldest)}")
         yield _line("instances", f"{report.instances} live")
         yield _line("size", f"{format_number(report.bytes)} bytes")
     for problem in report.problems:

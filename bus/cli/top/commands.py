@@ -68,9 +68,9 @@ def command(
 
     The screen shows the attempts of the last interval: their number per second, the failed ones per
     second, and their durations (p50, p99, max). "delay p99" is the time from the publish of a
-    message to its first attempt. "oldest" is the time for which the oldest running message has run,
-    and "waiting" the number of ready messages in the queue. The time of an operation includes the
-    services that it calls.
+    message to its first attempt. "oldest" is the time for which the oldest running message has run.
+    "waiting" is the number of ready messages in the queue and of queued jobs in the store. The
+    time of an operation includes the services that it calls.
 
     On the screen, the keys r, p and e sort by rate, p99 and errors, and q or Ctrl-C ends the
     command. The sort by p99 also puts an operation first if a message runs longer. If not all rows

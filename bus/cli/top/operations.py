@@ -13,6 +13,7 @@ from bus.cli.fitting_table import Column, fitting_table
 from bus.cli.quantities import format_duration, format_number, format_rate
 from bus.cli.queue_table import format_count
 from bus.messaging.escaped_text import one_line
+from bus.runtime.discovery.job_summary import summarize_jobs
 from bus.runtime.discovery.operation_problems import FAILING_SHARE, problems_of
 from bus.runtime.discovery.operation_summary import Operation, OperationSummary
 from bus.runtime.discovery.service_summary import ServiceSummary
@@ -53,7 +54,9 @@ class OperationRow:
     interval: OperationSummary | None
     """The messages of the last interval. None until there are two answers."""
     waiting: int | None = None
-    """Messages in the queues of its handlers that no instance has received. None if unknown."""
+    """Messages in the queues of its handlers that no instance has received, and queued jobs in the
+    store of its service. None if unknown.
+    """
 
     @cached_property
     def problems(self) -> frozenset[str]:
@@ -107,8 +110,9 @@ def operation_rows(
     rows: list[OperationRow] = []
     for service in services:
         intervals = {row.operation: row for row in service.interval.handled}
+        stored = _queued_jobs(service)
         rows += (
-            OperationRow(row, intervals.get(row.operation), _waiting(row, ready or {}))
+            OperationRow(row, intervals.get(row.operation), _waiting(row, ready or {}, stored))
             for row in service.totals.handled
             if row.handlers or row.operation in intervals
         )
@@ -116,9 +120,19 @@ def operation_rows(
     return sorted(rows, key=lambda row: (-key(row), row.now.operation))
 
 
-def _waiting(row: OperationSummary, ready: Mapping[str, int | None]) -> int | None:
+def _queued_jobs(service: ServiceSummary) -> Mapping[str, int]:
+    """Return the number of queued jobs in the store of a service, by type."""
+    jobs = summarize_jobs(each.record for each in service.live)
+    return {each.type: each.states["queued"] for each in jobs}
+
+
+def _waiting(
+    row: OperationSummary, ready: Mapping[str, int | None], stored: Mapping[str, int]
+) -> int | None:
     queues = {handler.queue for _, handler in row.handlers}
     known = [count for queue in queues if (count := ready.get(queue)) is not None]
+    if row.operation.kind == "job" and row.operation.type in stored:
+        known.append(stored[row.operation.type])
     return sum(known) if known else None
 
 

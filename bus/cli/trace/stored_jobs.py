@@ -50,7 +50,9 @@ async def read_stored_jobs(
             chosen = correlation_id or text
             jobs = await store.jobs.list(JobFilter(correlation_id=chosen), limit=MAX_JOBS)
             if not jobs and len(text) >= MIN_LENGTH:
-                named = await store.jobs.list(JobFilter(ids=(text,)), limit=2)
+                whole = JobFilter(ids=(text,), has_whole_ids=True)
+                named = await store.jobs.list(whole, limit=2)
+                named = named or await store.jobs.list(JobFilter(ids=(text,)), limit=2)
                 if len(named) == 1:
                     only = JobFilter(correlation_id=named[0].correlation_id)
                     jobs = await store.jobs.list(only, limit=MAX_JOBS)

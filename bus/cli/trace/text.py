@@ -140,7 +140,10 @@ def describe_action(action: Action) -> str:
     )
     tier = f", to retry tier {cut(action.tier)}" if action.tier else ""
     outcome = f", {cut(action.outcome)}" if action.outcome != "ok" else ""
+    # A worker remembers the last attempt at a stored job, and a request, as handled with a code.
+    is_failure = action.action == "handled" and action.outcome != "ok"
+    did = "failed in" if is_failure else f"{action.action} by"
     return (
-        f"{action.action} by {who}{attempt}{outcome}, {format_seconds(action.seconds)}"
+        f"{did} {who}{attempt}{outcome}, {format_seconds(action.seconds)}"
         f"{describe_lost(action)}{tier}"
     )

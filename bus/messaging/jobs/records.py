@@ -238,6 +238,8 @@ class JobFilter:
     submitter: str | None = None
     ids: tuple[str, ...] = ()
     """Ids, or their first characters."""
+    has_whole_ids: bool = False
+    """True if a job that only begins with one of `ids` is not selected."""
     correlation_id: str | None = None
     submitted_before: float | None = None
     submitted_after: float | None = None
@@ -250,12 +252,17 @@ class JobFilter:
             and _is_one_of(record.type, self.types)
             and _is_one_of(record.queue, self.queues)
             and (not self.codes or (failure is not None and failure.code in self.codes))
-            and (not self.ids or key.id.startswith(self.ids))
+            and self._selects_id(key.id)
             and self.submitter in {None, key.submitter}
             and self.correlation_id in {None, record.correlation_id}
             and (self.submitted_before is None or record.submitted_at < self.submitted_before)
             and (self.submitted_after is None or record.submitted_at > self.submitted_after)
         )
+
+    def _selects_id(self, id_: str) -> bool:
+        if self.has_whole_ids:
+            return _is_one_of(id_, self.ids)
+        return not self.ids or id_.startswith(self.ids)
 
 
 def _is_one_of(value: str, values: tuple[str, ...]) -> bool:

@@ -177,7 +177,10 @@ def error_from(error: BaseException, place: str) -> BusError:
         return Internal(f"{subject} refuses a statement (SQLite, code {code}). Report this error.")
     if isinstance(error, TimeoutError):
         return Unavailable(f"{subject}: it did not answer in time. Check it and the network.")
-    return Unavailable(f"{subject}: it cannot be reached ({_name(error)}). Check it.")
+    return Unavailable(
+        f"{subject}: it cannot be reached ({_name(error)}). "
+        "Check the host and the port in BUS_STORE, and that the database server runs."
+    )
 
 
 def permanent_reason(error: BaseException) -> str | None:

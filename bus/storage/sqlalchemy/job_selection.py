@@ -67,7 +67,9 @@ def _conditions(selection: JobFilter) -> list[ColumnElement[bool]]:
         )
         if values
     ]
-    if selection.ids:
+    if selection.ids and selection.has_whole_ids:
+        conditions.append(jobs.c.id.in_([to_text(each) for each in selection.ids]))
+    elif selection.ids:
         conditions.append(or_(*(_begins(to_text(each)) for each in selection.ids)))
     if selection.submitter is not None:
         conditions.append(jobs.c.submitter == to_text(selection.submitter))

@@ -69,6 +69,7 @@ async def test_a_list_has_the_jobs_that_match_each_value_of_a_filter(jobs: JobSt
     assert await ids(jobs, ids=("aa1", "b")) == ["b%_1", "aa1"]
     assert await ids(jobs, ids=("a%",)) == []
     assert await ids(jobs, ids=("b%",)) == ["b%_1"]
+    assert await ids(jobs, ids=("aa", "b%_1"), has_whole_ids=True) == ["b%_1"]
     assert await ids(jobs, submitter="archive") == ["aa2"]
     assert await ids(jobs, submitter="archive", ids=("aa1",)) == []
     assert await ids(jobs, correlation_id="x") == ["aa1"]

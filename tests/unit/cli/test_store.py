@@ -83,7 +83,7 @@ def test_a_check_counts_the_jobs_and_shows_how_long_the_oldest_one_has_waited(
     assert run("check") == 0
     out = capsys.readouterr().out
     assert "1 failed, 2 queued" in out
-    assert "since 2h" in out
+    assert "waiting    for 2h" in out
 
 
 def test_a_pruning_reports_the_removed_data(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

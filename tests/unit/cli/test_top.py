@@ -23,7 +23,8 @@ from bus.cli.top.queues import QueueReader, queue_rows, queues_of
 from bus.cli.top.screen import TopScreen, share
 from bus.errors import Unavailable
 from bus.messaging.control import GetStats
-from bus.messaging.service_info import InstanceStats
+from bus.messaging.service_info import InstanceStats, Series
+from bus.messaging.store_instruments import JOBS_ROWS
 from bus.operations.queue_inspection import (
     BrokerAddress,
     QueueFilter,
@@ -148,6 +149,19 @@ async def test_an_operation_has_the_age_of_its_oldest_message_and_the_waiting_me
     get, other = operations_of(lines)
     assert other[-5:] == ["-", "133", "0", "0/4", "1"]
     assert get[-5:] == ["45s", "133", "0", "0/4", "1"]
+
+
+async def test_the_waiting_messages_of_a_job_include_those_in_the_store() -> None:
+    labels = {"operation": "billing.close", "version": "1", "state": "queued"}
+    row = Series(name=JOBS_ROWS.name, labels=labels, value=7)
+    close = handler(operation="billing.close", kind="job")
+    top = Top()
+    await top.round(stats(handlers=[close], series=[row]))
+    (line,) = operations_of(top.lines())
+    assert line[-5:-3] == ["-", "7"]
+    top.queues.report = report(queue(close.queue, "jobs", ready=2))
+    line, *_ = operations_of(top.lines())
+    assert line[-5:-3] == ["-", "9"]
 
 
 async def test_the_sort_by_p99_puts_an_operation_first_if_a_message_hangs() -> None:

@@ -346,6 +346,18 @@ async def test_an_instance_that_starts_later_begins_paused(buses: MemoryBuses) -
 
 
 @in_memory
+async def test_the_end_of_a_stored_pause_is_confirmed_by_each_instance(buses: MemoryBuses) -> None:
+    store, mill = MemoryStore(clock=buses.clock), await buses.bus("mill")
+    async with bakery(buses, Oven(), store), bakery(buses, Oven(), store):
+        await pause(mill, target=EVENTS, until_resumed=True, expected=2)
+        ends = await resume(mill, expected=2)
+        # Only one of them can remove the row.
+        assert [(each.outcome, each.stored) for each in ends] == [("applied", True)] * 2
+        (again, _) = await resume(mill, expected=2)
+        assert again.why == "not-found"
+
+
+@in_memory
 async def test_an_instance_that_missed_an_order_follows_the_store_within_a_minute(
     buses: MemoryBuses,
 ) -> None:

@@ -3,11 +3,14 @@
 import base64
 import json
 import os
+import re
+import time
 from typing import Any
 
 import pytest
 
 from bus.cli.jobs import opening
+from bus.messaging.jobs.pauses import Pause
 from bus.messaging.jobs.states import JOB_STATES
 from tests.unit.cli.jobs.shelf import IDS, QUEUE, SECRET, Operator, Shelf
 
@@ -212,3 +215,15 @@ def test_an_operator_without_the_right_sees_no_payload_and_the_audit_log_says_so
     assert "ida may not see payloads and results of jobs." in result.stderr
     assert [each.getMessage() for each in caplog.records] == ["job access denied"]
     assert shelf.run("show", IDS["failed"]).exit_code == 0
+
+
+def test_a_job_that_waits_for_a_paused_consumer_says_so(shelf: Shelf) -> None:
+    shelf.fill()
+    now = time.time()
+    pause = Pause(queue=QUEUE, by="ida", reason="a new scanner", at=now, until=now + 600)
+    shelf.do(shelf.store.pause(pause))
+    texts = [shelf.run("show", IDS["queued"]).stdout, shelf.run("list").stderr]
+    for text in texts:
+        assert re.search(r"paused by +ida at .*, until .*: a new scanner", text)
+    assert "paused" not in shelf.run("show", IDS["failed"]).stdout
+    assert "paused" not in shelf.run("list", "--state", "failed").stderr

@@ -62,6 +62,15 @@ def test_a_failed_attempt_keeps_its_lost_deliveries() -> None:
     )
 
 
+def test_a_last_attempt_that_failed_is_not_called_handled() -> None:
+    failed = memory(remembered("handled", attempt=3, outcome="internal", seconds=1))
+    assert (
+        text(traced(failed))
+        .splitlines()[-1]
+        .endswith(" failed in library vm-7-ab, attempt 3, internal, 1.0 s")
+    )
+
+
 def test_effects_of_one_cause_are_branches_of_one_line() -> None:
     causes = {"a": ORDER, "a1": "a", "a2": "a", "b": ORDER, "b1": "b"}
     effects = [
