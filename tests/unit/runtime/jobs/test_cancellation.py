@@ -102,7 +102,9 @@ async def test_a_running_job_sees_the_request_and_ends_by_itself(world: Durable)
     assert seen[0] - began <= 1.1
     record = await world.row(handle.id, "cancelled")
     assert record.failure is not None  # its own error
-    assert (record.attempt, slots_of(bus)) == (1, 2)
+    assert record.attempt == 1
+    await asyncio.sleep(1)  # virtual time: the slot is released after the row is written
+    assert slots_of(bus) == 2
 
 
 @durable
@@ -399,5 +401,5 @@ def request() -> CancelRequest:
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    """Do not repeat the errors of the handlers in the output."""
+    """Do not repeat the errors of the handlers in the output. `conftest` restores the level."""
     logging.getLogger("bus.messages").setLevel(logging.CRITICAL)
