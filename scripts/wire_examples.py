@@ -295,8 +295,8 @@ async def main() -> None:
         for name in ("library", "reader")
     )
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
-        await talk(reader)
-        messages = await heard(queue)
+        # Read while the services talk: a copy of a request expires after the time of its caller.
+        messages, _ = await asyncio.gather(heard(queue), talk(reader))
     blocks = [block(title, messages[name]) for name, title in TITLES.items()]
     blocks.append(f"{block('Dead letter of the broker', await lose_job())}\n\n{DEATH}")
     print(readable("\n\n".join([PREFACE, *blocks]), reader.instance), end="\n\n")

@@ -89,8 +89,8 @@ async def test_programs_with_pika_and_a_service_of_the_bus_understand_each_other
             "error: not_found",
             "error: deadline_exceeded",
             "not served: unavailable: no service serves stacks.burn.v1",
-            "progress: {'progress': 0.5, 'note': 'page 1', 'error': None}",
-            "progress: {'progress': 1.0, 'note': 'page 2', 'error': None}",
+            "progress: {'progress': 0.5, 'note': 'page 1', 'error': None, 'number': 0}",
+            "progress: {'progress': 1.0, 'note': 'page 2', 'error': None, 'number': 0}",
             "reply: {'pages': 2}",
         ]
         assert "stacks: a reader wishes Emma" in capsys.readouterr().out
