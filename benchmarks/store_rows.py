@@ -123,7 +123,7 @@ def filters(now: float) -> dict[str, JobFilter]:
         "list, an unknown code": JobFilter(codes=("none",)),
         "list, a submitter": JobFilter(submitter="submitter-3"),
         "list, an unknown submitter": JobFilter(submitter="nobody"),
-        "list, an id": JobFilter(ids=("c4ca4238a0b923820dcc509a6f75849b",)),
+        "list, an id": JobFilter(ids=("c4ca4238a0b923820dcc509a6f75849b",), has_whole_ids=True),
         "list, the first characters of an id": JobFilter(ids=("c4ca",)),
         "list, a correlation id": JobFilter(correlation_id="b0ad3cba7f1c41d03f5fdc6c15d3a8b4"),
         "list, older than 12 hours": JobFilter(submitted_before=now - 43200),
