@@ -4,6 +4,7 @@ A worker process of a test calls `arm` before it serves. The points are function
 the test replaces, so the bus itself has no code for them.
 """
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,6 +50,8 @@ POINTS: Final = (
     "retry-written",  # the time of the next attempt is committed
 )
 """The points in the order in which a job reaches them."""
+FLUSH_SECONDS: Final = 0.02
+"""Seconds after which an ack has left the process. The bus collects acks before it sends them."""
 
 
 def reach(point: str) -> None:
@@ -76,7 +79,7 @@ def arm() -> None:
     if point not in POINTS:
         raise ValueError(f"{CRASH_AT}={point} is not one of {', '.join(POINTS)}.")
     _around(WriteBatch, "add", before="received", after="recorded", matches=_is_record)
-    _around(InboundMessage, "ack", after="acked", matches=_is_from_broker)
+    _around(InboundMessage, "ack", after="acked", matches=_is_from_broker, pause=FLUSH_SECONDS)
     _around(JobFeed, "claim", after="claimed", found=_has_jobs)
     _around(ServiceActivator, "handle", before="before-handler", after="after-handler")
     _around(JobFeed, "report", after="progress-stored")
@@ -96,6 +99,7 @@ def _around(
     after: str | None = None,
     matches: Callable[[Any], bool] = lambda _: True,
     found: Callable[[Any], bool] = lambda _: True,
+    pause: float = 0.0,
 ) -> None:
     """Reach points before and after a method of the bus.
 
@@ -106,6 +110,7 @@ def _around(
         after: Point after the call.
         matches: Returns True for an object that has the points.
         found: Returns True for a result after which the point is reached.
+        pause: Seconds from the end of the call to the point after it.
     """
     method: Callable[..., Awaitable[Any]] = getattr(owner, name)
 
@@ -115,6 +120,8 @@ def _around(
             reach(before)
         result = await method(self, *args, **options)
         if after is not None and is_point and found(result):
+            if pause and os.environ.get(CRASH_AT) == after:
+                await asyncio.sleep(pause)
             reach(after)
         return result
 

@@ -72,6 +72,9 @@ def crash_section(found: Mapping[str, Any] | None) -> Iterator[str]:
                 )
     yield _row("**all**", "", total)
     yield ""
+    points = [f"{kind}, {point}" for kind in NAMES for point in STEPS]
+    if missing := [point for point in points if point not in found]:
+        yield f"Not run yet in the long form: {len(missing)} of {len(points)} rows.\n"
 
 
 def _row(step: str, store: str, figures: Mapping[str, float]) -> str:
