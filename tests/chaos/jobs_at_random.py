@@ -63,7 +63,7 @@ async def databases(directory: Path) -> AsyncIterator[list[StoreAddress]]:
         yield addresses
         return
     cluster = PostgresCluster(programs)
-    await asyncio.to_thread(cluster.start)
+    cluster.start()  # in the main thread: the server ends with the thread that starts it
     try:
         yield [*addresses, address_of(cluster.create_database())]
     finally:

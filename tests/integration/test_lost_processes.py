@@ -104,7 +104,8 @@ async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_han
             parent.send_signal(signal.SIGTERM)
             answer = await ended(parent)
 
-    assert answer.code == 0, answer.err
+    # 1: the last killer ended its process just before the stop, and it was not started again.
+    assert answer.code in {0, 1}, answer.err
     found = await records(vhost_url, EVENTS)
     assert [(record["code"], record["attempts"]) for record in found] == [("process_lost", 1)] * 3
     done = Counter(entries(diary, "done"))

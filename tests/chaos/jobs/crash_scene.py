@@ -115,7 +115,7 @@ async def crash_exam(node: PrivateNode, directory: Path, *, times: int) -> dict[
         if programs is not None:
             cluster = PostgresCluster(programs)
             stack.push_async_callback(asyncio.to_thread, cluster.stop)
-            await asyncio.to_thread(cluster.start)
+            cluster.start()  # in the main thread: the server ends with the thread that starts it
         workers = await stack.enter_async_context(MortalWorkers())
         scene = CrashScene(node, workers)
         for kind, create in (await databases_of(directory, cluster)).items():

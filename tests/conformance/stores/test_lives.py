@@ -17,7 +17,6 @@ from tests.conformance.stores.made import (
     new_job,
     progress,
     record_one,
-    request,
     run_one,
     update,
 )
@@ -117,19 +116,6 @@ async def test_each_life_is_recorded(jobs: JobStore) -> None:
         (2, "life 2 📚"),
         (3, "life 3 📚"),
     ]
-
-
-async def test_a_cancelled_request_of_an_earlier_life_does_not_cancel_the_next(
-    jobs: JobStore,
-) -> None:
-    key = await record_one(jobs)
-    attempt = await claim_one(jobs)
-    await jobs.cancel(key, request())
-    await jobs.end([ended(attempt, "failed")])
-    found = await jobs.retry(key, by="operator", reason="again")
-    assert found is not None
-    assert found.cancel is None
-    assert await jobs.renew([await claim_one(jobs)], lease=LEASE) == [True]
 
 
 async def test_an_unknown_job_has_no_next_life(jobs: JobStore) -> None:
